@@ -1,0 +1,31 @@
+"""CREMA-D, voice-only votes, logmel backbone: 5 seeds x {votes, consensus} in one program.
+
+Run:    bash launch/quickstart.sh --corpus crema_d --root CREMA-D
+"""
+
+import ml_collections
+
+from seremo_jax.config import Config, to_config_dict
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The recipe; `subset24` keeps 24 speakers, for a quick look.
+
+    Raises:
+      ValueError: Unknown `arg`.
+    """
+    config = to_config_dict(Config())
+    config.corpus.name = "crema_d"
+    config.saliency.targets = "votes"
+    config.model.gru_units = 128
+    config.optim.learning_rate = 1e-3
+    config.train.max_epochs = 15
+    config.train.patience = 5
+    config.ensemble.seeds = (0, 1, 2, 3, 4)
+    config.ensemble.class_targets = ("votes", "consensus")
+    if arg == "subset24":
+        config.data.max_speakers = 24
+        config.train.max_epochs = 10
+    elif arg:
+        raise ValueError(f"configs/crema_d.py knows no variant {arg!r}: leave it out or say subset24")
+    return config

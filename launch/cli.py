@@ -1,0 +1,51 @@
+"""What every launcher shares: flags, strict config, plain errors instead of tracebacks."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from seremo_jax.config import Config, describe, from_config_dict
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder for every artefact of this experiment")
+
+
+def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
+    """Parses the flags, runs `stage(config, workdir)`, and ends the process.
+
+    Args:
+      stage: The work.
+      num_cpu_devices: Devices JAX should split the processor into; 0 leaves JAX alone.
+    """
+
+    def main(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.section.field=value")
+        try:
+            config = from_config_dict(_CONFIG.value)
+            if num_cpu_devices > 1:
+                import jax
+
+                jax.config.update("jax_num_cpu_devices", num_cpu_devices)
+            stage(config, _WORKDIR.value)
+        except KeyboardInterrupt:
+            sys.exit("interrupted: the same command goes on from here")
+        except Exception as error:
+            # Errors of ours and of the file system are written for the user; anything else is a bug with its trace.
+            if not (type(error).__module__.startswith("seremo_jax") or isinstance(error, OSError)):
+                raise
+            sys.exit(f"error: {error}")
+
+    module = sys.modules["__main__"]
+    module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)
+
+
+def num_cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,14 @@
+"""Evaluates the trained members, speaker by speaker, with intervals (predictions/, results.jsonl)."""
+
+from launch import cli
+
+
+def main(config, workdir):
+    """Evaluates the training of this workdir."""
+    from seremo_jax import evaluate
+
+    evaluate.run(config, workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main, num_cpu_devices=cli.num_cores())

@@ -1,0 +1,8 @@
+"""One pass over the audio: saliency sums of every layer, hidden states of the chosen ones (store/, saliency.npz)."""
+
+from launch import cli
+
+if __name__ == "__main__":
+    from seremo_jax import extract
+
+    cli.run(lambda config, workdir: extract.run(config, workdir))

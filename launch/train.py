@@ -1,0 +1,19 @@
+"""Trains every member in one program, best epoch kept by the development split (train/)."""
+
+from launch import cli
+
+
+def main(config, workdir):
+    """Trains on the store of this workdir."""
+    from seremo_jax import ensemble, sharding, store, tables, train
+
+    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    reader = store.Reader(f"{workdir}/store")
+    reader.require(tables_fingerprint=fingerprint)
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    mesh = sharding.make_mesh(len(members))
+    train.train(config, reader, (utterances, ratings), mesh, members=members, workdir=workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main, num_cpu_devices=cli.num_cores())

@@ -1,0 +1,175 @@
+"""Audio files: what is wrong with them, and their samples as float32 mono at 16 kHz in [-1, 1]."""
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float
+
+SAMPLE_RATE_HZ = 16_000
+"""Rate at which every backbone hears an utterance."""
+
+SILENCE_PEAK = 1e-4
+"""Largest deviation from the mean (-80 dBFS) below which an utterance counts as silent; a constant offset is silent."""
+
+_SCALED_PEAK = 10.0
+_HEAD_BYTES = 64
+_LFS_HEAD = b"version https://git-lfs"
+
+REASONS = {
+    "missing": "no such file",
+    "lfs_pointer": "text of a Git LFS pointer stands in place of the audio",
+    "empty": "no bytes, or no samples",
+    "unreadable": "not an audio file, damaged or cut off",
+    "too_long": "longer than data.max_seconds",
+    "too_short": "shorter than data.min_seconds",
+    "nan": "samples that are NaN or infinite",
+    "unscaled": "floating-point samples far outside [-1, 1]",
+    "silent": "nothing above -80 dBFS",
+}
+"""Why audio cannot be used: a word to count by, and what it means."""
+
+
+class AudioError(Exception):
+    """An audio file cannot be used.
+
+    Attributes:
+      path: The file.
+      reason: A key of `REASONS`.
+    """
+
+    def __init__(self, path: str | os.PathLike, reason: str, detail: str = ""):
+        super().__init__(f"{os.fspath(path)}: {reason} ({detail or REASONS[reason]})")
+        self.path, self.reason, self.detail = os.fspath(path), reason, detail or REASONS[reason]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An utterance's audio.
+
+    Attributes:
+      waveform: [S] float32 in [-1, 1], mono, 16 kHz.
+      source_rate_hz: Sampling rate of the file.
+      num_channels: Channels of the file.
+    """
+
+    waveform: np.ndarray
+    source_rate_hz: int
+    num_channels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioFacts:
+    """What ingest notes of a file.
+
+    Attributes:
+      duration_s: Length, 0 where the file could not be read.
+      sha256: Hash of the decoded content (see `content_hash`), empty where the file could not be read.
+      source_rate_hz: Sampling rate of the file, 0 where it could not be read.
+      num_channels: Channels of the file, 0 where it could not be read.
+      reason: Why it cannot be used, a key of `REASONS`, or None.
+      detail: The reason in words, for messages.
+    """
+
+    duration_s: float
+    sha256: str
+    source_rate_hz: int
+    num_channels: int
+    reason: str | None = None
+    detail: str = ""
+
+
+def decode(path: str | os.PathLike, max_s: float | None = None) -> Decoded:
+    """Reads any format libsndfile knows; averages channels, resamples to 16 kHz, clips overshoot to [-1, 1].
+
+    Args:
+      path: Audio file.
+      max_s: Longest audio to load, in seconds; nothing is ever cut to fit.
+
+    Raises:
+      AudioError: Reason missing, lfs_pointer, empty, unreadable, nan, unscaled, or too_long (longer than `max_s`).
+    """
+    samples, rate_hz = _read(path, max_s)
+    waveform = samples.mean(axis=1, dtype=np.float32)
+    if rate_hz != SAMPLE_RATE_HZ:
+        waveform = soxr.resample(waveform, rate_hz, SAMPLE_RATE_HZ)
+    return Decoded(np.clip(waveform, -1.0, 1.0), rate_hz, samples.shape[1])
+
+
+def check(path: str | os.PathLike, min_s: float, max_s: float) -> AudioFacts:
+    """Reads a file once and notes what it is, without raising.
+
+    Args:
+      path: Audio file.
+      min_s: Shorter audio gets reason too_short, in seconds.
+      max_s: Longer audio gets reason too_long and is not loaded, in seconds.
+    """
+    try:
+        samples, rate_hz = _read(path, max_s)
+    except AudioError as error:
+        return AudioFacts(0.0, "", 0, 0, error.reason, error.detail)
+    duration_s = len(samples) / rate_hz
+    reason, detail = None, ""
+    mono = samples.mean(axis=1)
+    if duration_s < min_s:
+        reason, detail = "too_short", f"{duration_s:.3f} s, data.min_seconds = {min_s:g}"
+    elif np.abs(mono - mono.mean()).max() < SILENCE_PEAK:
+        reason, detail = "silent", REASONS["silent"]
+    return AudioFacts(duration_s, content_hash(samples, rate_hz), rate_hz, samples.shape[1], reason, detail)
+
+
+def content_hash(samples: Float[np.ndarray, "num_samples num_channels"], rate_hz: int) -> str:
+    """SHA-256 of the decoded samples before mixing and resampling, of their rate and number of channels.
+
+    The same recording as WAV and as FLAC has one hash, whatever its tags; libraries that resample have no part in it.
+
+    Args:
+      samples: [num_samples, num_channels] float32 as decoded.
+      rate_hz: Sampling rate of the file.
+    """
+    digest = hashlib.sha256(f"{rate_hz} Hz, {samples.shape[1]} channels;".encode())
+    digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarray, "num_samples num_channels"], int]:
+    """Samples as decoded and their rate, after every check that needs no policy but the longest length."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            num_bytes = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise AudioError(path, "missing") from None
+    except OSError as error:
+        raise AudioError(path, "unreadable", error.strerror or str(error)) from None
+    if not head:
+        raise AudioError(path, "empty", "0 bytes")
+    if head.startswith(_LFS_HEAD):
+        raise AudioError(path, "lfs_pointer")
+    # libsndfile shortens a cut-off WAV without a word. Writers to a pipe put a size near 2 GiB or 4 GiB in the header.
+    if head.startswith(b"RIFF") and num_bytes < (promised := int.from_bytes(head[4:8], "little") + 8) < 0x7FFF0000:
+        raise AudioError(path, "unreadable", f"cut off: {num_bytes} of {promised} bytes")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate_hz, num_promised = file.samplerate, file.frames
+            if max_s is not None and num_promised > max_s * rate_hz:
+                raise AudioError(path, "too_long", f"{num_promised / rate_hz:.1f} s, at most {max_s:g} s allowed")
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
+        # Messages of libsndfile begin with the path, which belongs to one machine.
+        raise AudioError(path, "unreadable", str(error).split("': ")[-1].rstrip(".")) from None
+    if num_promised == 0:
+        raise AudioError(path, "empty", "0 samples")
+    if len(samples) < num_promised:
+        raise AudioError(path, "unreadable", f"cut off: {len(samples)} of {num_promised} samples")
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
+        raise AudioError(path, "nan")
+    if peak > _SCALED_PEAK:
+        raise AudioError(path, "unscaled", f"peak {peak:.4g}")
+    return samples, rate_hz

@@ -1,0 +1,86 @@
+"""Losses: differentiable CCC over the global batch, for attributes and for vote distributions.
+
+Plain reductions over the utterance axis, so that under `jit` on any mesh the statistics span the whole batch.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def ccc(
+    pred: Float[Array, "B *columns"],
+    target: Float[Array, "B *columns"],
+    mask: Bool[Array, "B *columns"],
+    eps: float = 1e-8,
+) -> Float[Array, "*columns"]:
+    """Concordance correlation coefficient of each column over the masked-in rows, with population moments.
+
+    0 with exactly zero gradient where the target is constant over those rows or fewer than two rows are left. Values
+    of masked-out rows, NaN included, change nothing.
+
+    Args:
+      pred: Predictions.
+      target: Targets.
+      mask: False leaves the row out of that column.
+      eps: Added to the denominator.
+
+    Returns:
+      CCC in [-1, 1] of each column.
+
+    Source: KNOWN formula, method.md section 5.1; the zero-variance rule is OURS.
+    """
+    weight = mask.astype(pred.dtype)
+    pred, target = jnp.where(mask, pred, 0), jnp.where(mask, target, 0)
+    has_signal = varies(target, mask)
+    # Multiplied by, not divided by: XLA rewrites divisions by a broadcast, and not in the same way on every mesh.
+    share = 1 / jnp.maximum(weight.sum(0), 1)
+    mean_pred, mean_target = pred.sum(0) * share, target.sum(0) * share
+    d_pred = (pred - mean_pred[None]) * weight
+    d_target = (target - mean_target[None]) * weight
+    covariance = (d_pred * d_target).sum(0) * share
+    spread = (d_pred**2).sum(0) * share + (d_target**2).sum(0) * share + (mean_pred - mean_target) ** 2 + eps
+    # Guarded before dividing: a masked quotient would still send NaN into the gradient.
+    return 2 * jnp.where(has_signal, covariance, 0) / jnp.where(has_signal, spread, 1)
+
+
+def varies(target: Float[Array, "B *columns"], mask: Bool[Array, "B *columns"]) -> Bool[Array, "*columns"]:
+    """Whether a column's target takes two different values among at least two masked-in rows."""
+    highest = jnp.where(mask, target, -jnp.inf).max(0)
+    lowest = jnp.where(mask, target, jnp.inf).min(0)
+    return highest > lowest
+
+
+def attribute_loss(
+    pred: Float[Array, "B A"],
+    target: Float[Array, "B A"],
+    mask: Bool[Array, "B A"],
+    weights: Float[Array, "A"],
+    eps: float = 1e-8,
+) -> Float[Array, ""]:
+    """`1 - sum_d w_d CCC_d`; 0 with zero gradient where no row of the batch is rated.
+
+    An attribute caught by the zero-variance rule counts as CCC 0, the weights are not renormalised.
+
+    Source: KNOWN/2nd, method.md section 5.2.
+    """
+    return jnp.where(mask.any(), 1 - (weights * ccc(pred, target, mask, eps)).sum(), 0)
+
+
+def class_loss(
+    pred: Float[Array, "B C"], target: Float[Array, "B C"], mask: Bool[Array, "B"], eps: float = 1e-8
+) -> Float[Array, ""]:
+    """`1 - mean CCC` over the classes whose target varies in this batch; 0 with zero gradient if none does.
+
+    Args:
+      pred: Predicted distribution q.
+      target: Vote distribution p, or one-hot consensus.
+      mask: False leaves the utterance out.
+      eps: Added to the denominator of CCC.
+
+    Source: INFERRED, method.md section 5.3.
+    """
+    mask = jnp.broadcast_to(mask[:, None], pred.shape)
+    is_present = varies(target, mask)
+    num_present = is_present.sum()
+    total = jnp.where(is_present, ccc(pred, target, mask, eps), 0).sum()
+    return jnp.where(num_present > 0, 1 - total / jnp.maximum(num_present, 1), 0)

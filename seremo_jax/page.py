@@ -1,0 +1,165 @@
+"""The report's content as tables, notes and pictures, and its two forms: Markdown and one self-contained HTML page."""
+
+import base64
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import jinja2
+
+TEMPLATE = "page.html.j2"
+NOTHING = "–"
+"""Stands in a cell for a value that is not defined."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Cells of one row; a reference row (chance) is set apart."""
+
+    cells: tuple[str, ...]
+    is_reference: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table, title above and caption below. The first `num_labels` columns hold words, the rest numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    caption: str
+    num_labels: int = 1
+    is_folded: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure: its PNG beside the page, and the light and dark SVG inside it."""
+
+    file: str
+    alt: str
+    caption: str
+    light_svg: str
+    dark_svg: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A linked section: sentences, terms with their meaning, tables and pictures in order, signs to heed."""
+
+    key: str
+    title: str
+    text: tuple[str, ...] = ()
+    signs: tuple[str, ...] = ()
+    items: tuple[Table | Picture, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A number worth a glance."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """The whole report.
+
+    Attributes:
+      title: Heading.
+      lead: Sentence below it.
+      banner: Sentence shown at the top and under the page, e.g. that the speech is simulated; empty for none.
+      tiles: Numbers at the top.
+      sections: The linked sections.
+    """
+
+    title: str
+    lead: str
+    banner: str
+    tiles: tuple[Tile, ...]
+    sections: tuple[Section, ...]
+
+
+def html(page: Page) -> str:
+    """The page as one HTML file that loads nothing from anywhere."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    environment.tests["table"] = lambda item: isinstance(item, Table)
+    return environment.get_template(TEMPLATE).render(page=page)
+
+
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def markdown(page: Page) -> str:
+    """The page as Markdown that links the PNG files beside it."""
+    blocks = [f"# {page.title}", page.lead]
+    if page.banner:
+        blocks.append(f"> **{page.banner}**")
+    for section in page.sections:
+        blocks += [f"## {section.title}", *section.text]
+        if section.terms:
+            blocks.append("\n".join(f"- **{word}**: {meaning}" for word, meaning in section.terms))
+        for item in section.items:
+            if isinstance(item, Table):
+                blocks.append(table_markdown(item))
+            else:
+                blocks.append(f"![{_escape(item.alt)}]({item.file})\n\n{item.caption}")
+        if section.signs:
+            blocks.append("**Signs to heed**\n\n" + "\n".join(f"- {sign}" for sign in section.signs))
+    return "\n\n".join(blocks) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """One table as Markdown, its columns padded so that it reads well as plain text."""
+    lines = [[_escape(cell) for cell in line] for line in (table.header, *(row.cells for row in table.rows))]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
+    rule = ["-" * width if i < table.num_labels else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    padded = (_padded(line, widths, table.num_labels) for line in (lines[0], rule, *lines[1:]))
+    return "\n".join([f"**{table.title}**", "", *padded, "", table.caption])
+
+
+def _padded(cells: Iterable[str], widths: list[int], num_labels: int) -> str:
+    pairs = enumerate(zip(cells, widths, strict=True))
+    return "| " + " | ".join(c.ljust(w) if i < num_labels else c.rjust(w) for i, (c, w) in pairs) + " |"
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+GLOSSARY = (
+    ("consensus", "the one class most raters chose; a tie is no agreement, and such utterances are not scored"),
+    ("vote distribution", "the share of each class among the raters' votes of an utterance"),
+    ("UAR", "unweighted average recall: recall of each class, then the mean over classes; 1 is perfect"),
+    ("N-best", "an utterance counts as right if its consensus is among the N classes with the largest predicted share"),
+    ("macro-F1", "F1 of each class, then the mean over classes; the bracket says over which classes"),
+    ("weighted-F1", "mean of the classes' F1, weighted by their number of utterances"),
+    ("accuracy", "share of scored utterances whose 1-best class is the consensus (equal to micro-F1 here)"),
+    ("CCC", "concordance correlation coefficient between prediction and rating, -1 to 1; 0 is no agreement"),
+    ("class CCC", "CCC between the predicted and the voted share of a class over all utterances with votes"),
+    ("JSD", "Jensen-Shannon divergence of predicted and voted distribution, 0 (equal) to 1, lower is better"),
+    ("KL", "Kullback-Leibler divergence of the votes from the prediction in nats, lower is better"),
+    (
+        "multi-label macro-F1 (1/C)",
+        "a class is present if its share exceeds 1/C, in votes and prediction alike; F1 of each class over all "
+        "utterances, then the mean. Not comparable with macro-F1",
+    ),
+    ("paUAR-T", "share (%) of speakers whose own UAR is above T/100. A high UAR with a low paUAR-75 hides speakers"),
+    ("all / min10c2", "speakers counted: with any scored utterance / with at least 10 of at least 2 classes"),
+    ("± and [ ]", "standard deviation over seeds, and 95 % interval of the mean over seeds, resampled by speaker"),
+    ("gap", "value for the first group minus value for the second; unknown gender takes no part"),
+    ("saliency", "mean over features of the absolute correlation between a layer's mean feature and a target"),
+    ("chance", "what random guessing scores: N / C for N-best UAR with C classes"),
+)
+"""Words and their meaning, for the reader who opens the page a year later."""

@@ -1,0 +1,93 @@
+"""The protocol: what an experiment asks of its targets, what makes two trainings the same, and the card of a number."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from seremo_jax import __version__, vocab
+from seremo_jax.artefacts import fingerprint_of, read_json
+from seremo_jax.config import Config
+from seremo_jax.store import Reader
+from seremo_jax.tables import info_of
+from seremo_jax.targets import Targets, build
+
+
+def build_targets(config: Config, utterances: pa.Table, ratings: pa.Table) -> Targets:
+    """The targets an experiment asks for, in the order of the utterance table."""
+    t = config.targets
+    return build(
+        utterances,
+        ratings,
+        class_set=t.class_set,
+        attributes=t.attributes,
+        attribute_scale=t.attribute_scale,
+        other_votes=t.other_votes,
+        tie_rule=t.tie_rule,
+        smoothing=t.smoothing,
+        modality=config.data.modality,
+    )
+
+
+def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
+    """What makes two trainings the same: the settings that change results, the store, the members."""
+    fields = config.results_fields("targets", "model", "loss", "optim", "train")
+    fields["data.modality"] = config.data.modality
+    fields["data.keep_no_agreement"] = config.data.keep_no_agreement
+    # The members say it all: a single value and an axis of one value are the same run.
+    for path in ("targets.class_target", "train.seed", "model.layer"):
+        del fields[path]
+    return fields | {"store": fingerprint_of(store.manifest), "members": members}
+
+
+def card(config: Config, workdir: Path, utterances: pa.Table, store: Reader, trained: dict[str, Any]) -> dict[str, Any]:
+    """What a number's reader must know to compare it with another: corpus, split, policies, backbone, model, code.
+
+    Args:
+      config: The experiment.
+      workdir: Its folder.
+      utterances: The utterance table.
+      store: The store the members were trained on.
+      trained: Content of `train/finished.json`.
+    """
+    info = info_of(utterances)
+    ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
+    return {
+        "corpus": info.corpus,
+        "release": info.release,
+        "is_simulated": info.is_simulated,
+        "notes": list(info.notes),
+        "split_hash": ingest["split_hash"],
+        "classes": list(vocab.CLASS_SETS[config.targets.class_set]),
+        "backbone": store.manifest["backbone"],
+        "backbone_revision": store.manifest["backbone_revision"],
+        "final_norm": store.manifest["final_norm"],
+        "store": fingerprint_of(store.manifest),
+        "checkpoint": trained["checkpoint_id"],
+        "settings": config.results_fields(),
+        "fingerprint": config.fingerprint(),
+        "code_version": code_version(),
+    }
+
+
+def code_version() -> str:
+    """Version of the package, with the commit where it runs from a checkout (`+` marks uncommitted changes)."""
+    command = ["git", "-C", os.fspath(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__} ({commit})"
+
+
+def is_card_of(expected: dict[str, Any], results: Path) -> bool:
+    """Whether `results.jsonl` is there and was made under this card; another commit of the code does not count."""
+    try:
+        with results.open(encoding="utf-8") as file:
+            found = json.loads(file.readline())["protocol"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return {**found, "code_version": None} == {**json.loads(json.dumps(expected)), "code_version": None}

@@ -1,0 +1,187 @@
+"""Result records -> `report/`: one HTML page, Markdown, CSV and figures. Reads artefacts only; computes no score."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seremo_jax import comparison, failure_signs, page, score_tables, sections
+from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same
+from seremo_jax.comparison import Block, ReportError
+from seremo_jax.schema import ResultRecord
+from seremo_jax.sections import Artefacts
+
+__all__ = ["ArtefactError", "ReportError", "load", "markdown_summary", "read_records", "run"]
+
+FOLDER = "report"
+_EVALUATE = "run python -m launch.evaluate with this --workdir"
+_INGEST = "run python -m launch.ingest with this --workdir"
+
+
+def load(workdir: str | os.PathLike) -> Artefacts:
+    """Reads and checks what the stages left in `workdir`.
+
+    Raises:
+      ArtefactError: `results.jsonl` or `ingest.json` is missing or damaged, or they tell of different splits.
+      ReportError: Records cannot stand in one table.
+    """
+    workdir = Path(workdir)
+    records = read_records(workdir / "results.jsonl")
+    ingest = read_json(workdir / "ingest.json", _INGEST)
+    for record in records:
+        if "split_hash" in record.protocol:
+            require_same(
+                f"split_hash in {workdir / 'results.jsonl'} (there) and ingest.json (asked for)",
+                record.protocol["split_hash"], ingest.get("split_hash"), f"Remedy: {_EVALUATE}.",
+            )  # fmt: skip
+    saliency_path, members_path = workdir / "saliency.json", workdir / "train" / "members.json"
+    saliency = read_json(saliency_path, "run python -m launch.saliency") if saliency_path.exists() else None
+    log = None
+    if members_path.exists() and (lines := _read_log(workdir / "train" / "log.jsonl")):
+        log = (lines, read_json(members_path, "run python -m launch.train"))
+    is_simulated = bool(ingest.get("corpus", {}).get("is_simulated")) or any(
+        record.protocol.get("is_simulated") for record in records
+    )
+    return Artefacts(tuple(comparison.blocks(records, is_simulated)), ingest, saliency, log)
+
+
+def read_records(path: str | os.PathLike) -> list[ResultRecord]:
+    """Reads `results.jsonl`.
+
+    Raises:
+      ArtefactError: The file is missing or empty, or a line is no result record.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ArtefactError(f"{path} is missing; {_EVALUATE}")
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            fields = json.loads(line)
+            records.append(ResultRecord(**{**fields, "seeds": tuple(fields["seeds"])}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ArtefactError(
+                f"{path}:{number} is no result record ({error}); delete the file and {_EVALUATE}"
+            ) from None
+    if not records:
+        raise ArtefactError(f"{path} holds no record; delete it and {_EVALUATE}")
+    return records
+
+
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """Lines of the training log, none where there is no file; `writer` would import TensorBoard, which is slow."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ArtefactError(f"{path} is damaged ({error}); run python -m launch.train with this --workdir") from None
+
+
+def run(workdir: str | os.PathLike) -> Path:
+    """Writes `WORKDIR/report/` anew, whole or not at all; returns the path of the page.
+
+    Raises:
+      ArtefactError: See `load`.
+      ReportError: See `load`.
+    """
+    artefacts = load(workdir)
+    folder = Path(workdir) / FOLDER
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        content = sections.page_of(artefacts, temporary)
+        (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
+        (temporary / "report.md").write_text(page.markdown(content), encoding="utf-8")
+        _write_csv(temporary / "results.csv", _result_rows(artefacts))
+        _write_csv(temporary / "speakers.csv", _speaker_rows(artefacts))
+        if artefacts.saliency is not None:
+            _write_csv(temporary / "saliency.csv", _saliency_rows(artefacts.saliency, artefacts.is_simulated))
+    return folder / "index.html"
+
+
+def markdown_summary(workdir: str | os.PathLike) -> str:
+    """The main tables and the signs to heed as Markdown, for a terminal.
+
+    Raises:
+      ArtefactError: See `load`.
+      ReportError: See `load`.
+    """
+    artefacts = load(workdir)
+    parts = []
+    for block in artefacts.blocks:
+        parts.append(page.table_markdown(score_tables.summary_table(block)))
+        if signs := failure_signs.of_scores(block):
+            parts.append("\n".join(f"- {sign}" for sign in signs))
+    return "\n\n".join(parts) + "\n"
+
+
+def _write_csv(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
+    """Writes rows of the same keys; None is an empty cell."""
+    rows = list(rows)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _origin(artefacts: Artefacts, block: Block, system: str) -> dict[str, Any]:
+    record = block.whole(system)
+    return {
+        "corpus": artefacts.protocol.get("corpus"),
+        "release": artefacts.protocol.get("release"),
+        "is_simulated": artefacts.is_simulated,
+        "split": block.split,
+        "condition": block.condition,
+        "system": record.system,
+        "layer": record.layer,
+        "seeds": " ".join(map(str, record.seeds)),
+    }
+
+
+def _result_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
+    """One row a metric x system x group, unrounded."""
+    for block in artefacts.blocks:
+        for (system, group), record in block.by_key.items():
+            for name, metric in sorted(record.metrics.items()):
+                yield {
+                    **_origin(artefacts, block, system),
+                    "group": group,
+                    "num_speakers": record.num_speakers,
+                    "num_utterances": record.num_utterances,
+                    "num_scored": record.num_scored,
+                    "metric": name,
+                    **{key: metric.get(key) for key in ("value", "low", "high", "sd", "count", "chance")},
+                    "members": " ".join("" if value is None else repr(value) for value in metric.get("members") or ()),
+                    "is_defined": metric.get("defined", True),
+                }
+
+
+def _speaker_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
+    """One row a system x speaker."""
+    for block in artefacts.blocks:
+        for system in block.systems:
+            for speaker in block.whole(system).speakers:
+                yield {
+                    **_origin(artefacts, block, system),
+                    **{key: speaker[key] for key in ("speaker", "gender", "num_scored", "num_classes")},
+                    **{f"uar_{n}_best": value for n, value in zip(block.nbest, speaker["uar"], strict=True)},
+                }
+
+
+def _saliency_rows(saliency: Mapping[str, Any], is_simulated: bool) -> Iterator[dict[str, Any]]:
+    """One row a layer x target; the target `score` is what the layer was chosen by."""
+    for k, layer in enumerate(saliency["layers"]):
+        values: Sequence[tuple[str, Any]] = [
+            *zip(saliency["targets"], saliency["per_layer"][k], strict=True),
+            ("score", saliency["score"][k]),
+        ]
+        for target, value in values:
+            is_chosen = layer == saliency["chosen"]
+            yield {
+                "is_simulated": is_simulated,
+                "layer": layer,
+                "target": target,
+                "saliency": value,
+                "is_chosen": is_chosen,
+            }

@@ -1,0 +1,169 @@
+"""Frozen records that travel between modules, and the Arrow schemas of the two label tables."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+UTTERANCE_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("audio", pa.string(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("release", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("gender", pa.string(), nullable=False),
+        pa.field("duration_s", pa.float64(), nullable=False),
+        pa.field("audio_sha256", pa.string(), nullable=False),
+    ]
+)
+"""Leading columns of `utterances.parquet`. A corpus may append columns of its own (age, race, acted_class ...)."""
+
+RATING_SCHEMA = pa.schema(
+    [
+        pa.field("utterance", pa.string(), nullable=False),
+        pa.field("rater", pa.string(), nullable=False),
+        pa.field("modality", pa.string(), nullable=False),
+        pa.field("primary", pa.string()),
+        pa.field("secondary", pa.list_(pa.string()), nullable=False),
+        pa.field("valence", pa.float32()),
+        pa.field("activation", pa.float32()),
+        pa.field("dominance", pa.float32()),
+    ]
+)
+"""Leading columns of `ratings.parquet`, one row a rating, on the corpus's own scale. Null means not rated.
+A corpus may append attributes of its own (`intensity`), named in the table's metadata."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusInfo:
+    """What both tables say of the corpus as a whole; stored as JSON under the Arrow metadata key `seremo_jax`.
+
+    Attributes:
+      corpus: Name of the corpus.
+      release: Release as detected from the content.
+      class_set: Name of the class set whose words the ratings use.
+      attribute_ranges: Attribute name -> (lowest, highest) value of its rating scale.
+      is_simulated: Whether the audio and the ratings were made by this project.
+      notes: Sentences that belong under every table made from this corpus.
+    """
+
+    corpus: str
+    release: str
+    class_set: str
+    attribute_ranges: dict[str, tuple[float, float]]
+    is_simulated: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """One labelled stretch of one speaker: a row of `utterances.parquet`."""
+
+    id: str
+    audio: str
+    corpus: str
+    release: str
+    split: str
+    speaker: str
+    gender: str
+    duration_s: float
+    audio_sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rating:
+    """What one rater gave one utterance: a row of `ratings.parquet`. None means not rated."""
+
+    utterance: str
+    rater: str
+    modality: str
+    primary: str | None
+    secondary: tuple[str, ...] = ()
+    valence: float | None = None
+    activation: float | None = None
+    dominance: float | None = None
+
+
+class Batch(NamedTuple):
+    """One packed batch, NumPy on the host and JAX on the device. Rows are time-major.
+
+    Attributes:
+      features: [K, T, R, D] frames of each layer, zero where `is_valid` is False.
+      reset: [T, R] bool, True on the first frame of an utterance.
+      is_valid: [T, R] bool, False on gaps and padding.
+      last_frame: [B] int32 index `t * R + r` of each utterance's last valid frame.
+      is_used: [B] bool, False on the slots this batch does not need.
+      utterance: [B] int32 row in the table of targets, -1 where not used.
+      distribution: [B, C] float32 vote distribution.
+      has_votes: [B] bool, at least one kept vote in the class set.
+      consensus: [B, C] float32 one-hot consensus (shares where the tie policy says so).
+      has_consensus: [B] bool.
+      attributes: [B, A] float32 scaled attribute means.
+      has_attribute: [B, A] bool.
+    """
+
+    features: Any
+    reset: Any
+    is_valid: Any
+    last_frame: Any
+    is_used: Any
+    utterance: Any
+    distribution: Any
+    has_votes: Any
+    consensus: Any
+    has_consensus: Any
+    attributes: Any
+    has_attribute: Any
+
+
+class Predictions(NamedTuple):
+    """What the members say of the utterances of one split in one condition, in the order of `utterances`.
+
+    Attributes:
+      utterances: [B] utterance ids.
+      attributes: [E, B, A] float32, on the scale of the targets.
+      distribution: [E, B, C] float32, rows sum to 1.
+    """
+
+    utterances: Any
+    attributes: Any
+    distribution: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRecord:
+    """One line of `results.jsonl`: every number of one system on one split, condition and group of speakers.
+
+    Attributes:
+      system: Label of the row, e.g. `votes` or `consensus` (members that differ only in seed share a system).
+      layer: Layer the head reads.
+      seeds: Seeds of the members behind the row.
+      split: Split evaluated.
+      condition: Acoustic condition.
+      group: `all`, or the value of the grouping column (`female`, `male`, `unknown`).
+      num_utterances: Utterances of the group in the split.
+      num_scored: Those with a consensus inside the class set.
+      num_speakers: Known speakers among the scored utterances.
+      metrics: Name -> {value, low, high, members, sd, count, defined}: mean over members, 95 % interval resampled by
+        speaker, the value of each member, standard deviation over members, number of things the mean is over.
+      states: The mergeable sums behind the metrics, as nested lists.
+      speakers: One entry a known speaker (group `all` only): {speaker, gender, num_scored, num_classes, uar}, uar one
+        value per N averaged over members.
+      protocol: The protocol card.
+    """
+
+    system: str
+    layer: int
+    seeds: tuple[int, ...]
+    split: str
+    condition: str
+    group: str
+    num_utterances: int
+    num_scored: int
+    num_speakers: int
+    metrics: dict[str, dict[str, Any]]
+    states: dict[str, Any]
+    speakers: list[dict[str, Any]]
+    protocol: dict[str, Any]

@@ -1,0 +1,295 @@
+"""The sections of the report: which tables, pictures and sentences stand where."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from seremo_jax import comparison, failure_signs, figures, ingest, look, page, score_tables, vocab
+from seremo_jax.comparison import Block
+
+MOST_SYSTEMS = 6
+"""Systems a figure shows; all are in the tables."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Artefacts:
+    """What the report is made from; `saliency` and `log` are None where those stages left nothing."""
+
+    blocks: tuple[Block, ...]
+    ingest: Mapping[str, Any]
+    saliency: Mapping[str, Any] | None
+    log: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """Protocol of the first block."""
+        return self.blocks[0].protocol
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the speech is simulated."""
+        return self.blocks[0].is_simulated
+
+
+def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
+    """Everything the report says.
+
+    Args:
+      artefacts: What it is made from.
+      folder: Where the figures are drawn on the way.
+    """
+    corpus = artefacts.ingest.get("corpus", {})
+    name, release = corpus.get("corpus", "?"), corpus.get("release", "")
+    backbone = artefacts.protocol.get("backbone", "?")
+    sections = []
+    for block in artefacts.blocks:
+        sections += _block_sections(artefacts, block, folder)
+    sections += [
+        _saliency_section(artefacts, folder),
+        _training_section(artefacts, folder),
+        _data_section(artefacts),
+        _protocol_section(artefacts),
+        page.Section("glossary", "Glossary", terms=page.GLOSSARY),
+    ]
+    banner = f"Simulated speech. {' '.join(corpus.get('notes', ()))}".strip() if artefacts.is_simulated else ""
+    return page.Page(
+        f"Speech emotion recognition on {name}{' speech' if name == 'simulated' else ''}",
+        f"Release {release or 'not named'}, backbone {backbone}: the scores, and for how many speakers they hold.",
+        banner,
+        tuple(_tiles(artefacts.blocks[0])),
+        tuple(sections),
+    )
+
+
+def _tiles(block: Block) -> Iterable[page.Tile]:
+    for name, words in (("UAR", "UAR"), ("paUAR-75 (1-best, all)", "speakers with a UAR above 0.75")):
+        for system in block.systems[:3]:
+            metric = block.whole(system).metrics.get(name)
+            text = score_tables.cell(name, metric)
+            if text != page.NOTHING:
+                value, _, interval = text.partition(" [")
+                unit = " %" if name.startswith("paUAR") else ""
+                notes = [f"95 % interval {interval.rstrip(']').replace(', ', ' to ')}"] if interval else []
+                if (chance := block.chance(name)) is not None:
+                    notes.append(f"chance {score_tables.cell(name, {'value': chance})}{unit}")
+                yield page.Tile(f"{words}, {system}", f"{value.partition(' ±')[0]}{unit}", "; ".join(notes))
+
+
+def _look(artefacts: Artefacts, theme: look.Theme, block: Block | None) -> look.Look:
+    corpus = artefacts.ingest.get("corpus", {})
+    words = ["simulated speech" if artefacts.is_simulated else str(corpus.get("corpus", ""))]
+    if block:
+        words += [f"{block.split} split", block.condition]
+    systems = dict.fromkeys(system for block in artefacts.blocks for system in block.systems)
+    systems |= dict.fromkeys(_member_systems(artefacts.log[1]) if artefacts.log else ())
+    return look.Look(theme, " · ".join(words), tuple(systems))
+
+
+def _picture(
+    artefacts: Artefacts, block: Block | None, folder: Path, name: str, words: tuple[str, str],
+    draw: Callable[[look.Look], Figure],
+) -> page.Picture:  # fmt: skip
+    """Draws one figure; `words` are what it shows and how to read it."""
+    suffix = f"_{block.split}_{block.condition}" if block and len(artefacts.blocks) > 1 else ""
+    file = f"{name}{suffix}.png"
+    light, dark = look.render(lambda theme: draw(_look(artefacts, theme, block)), folder / file)
+    speech = "Simulated speech. " if artefacts.is_simulated else ""
+    return page.Picture(file, f"{words[0]}, simulated speech" if speech else words[0],
+                        f"{speech}{words[0]}. {words[1]}", light, dark)  # fmt: skip
+
+
+def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[page.Section]:
+    many = len(artefacts.blocks) > 1
+    key = f"-{block.split}-{block.condition}" if many else ""
+    place = f": {block.split}, {block.condition}" if many else ""
+    shown = block.systems[:MOST_SYSTEMS]
+    left = f" The first {len(shown)} of {len(block.systems)} systems." if len(shown) < len(block.systems) else ""
+
+    def picture(name: str, what: str, how: str, draw: Callable[[look.Look], Figure]) -> page.Picture:
+        return _picture(artefacts, block, folder, name, (what, how + left), draw)
+
+    points, chance = score_tables.speaker_points(block, shown)
+    entries = {system: _speaker_entries(block, system) for system in shown}
+    shares = {system: {t: points[system][t, f, n][0] for t, f, n in points[system] if (f, n) == ("all", 1)}
+              for system in shown}  # fmt: skip
+    counts = {system: matrix for system in shown if (matrix := block.confusion(system)) is not None}
+    speakers: list[page.Table | page.Picture] = [score_tables.speaker_table(block)]
+    if chance or any(points.values()):
+        speakers.append(picture(
+            "speaker_shares", "Share of speakers above the thresholds, by N",
+            "Markers: value; bars: 95 % interval resampled by speaker.",
+            lambda style: figures.speaker_shares(style, points, chance),
+        ))  # fmt: skip
+    if any(entries.values()):
+        speakers.append(picture(
+            "speakers", "UAR of every speaker, by gender",
+            "paUAR in the figure is that of the table (mean over seeds of the share, all speakers counted).",
+            lambda style: figures.speakers(style, entries, shares),
+        ))  # fmt: skip
+    classes: list[page.Table | page.Picture] = []
+    if counts:
+        is_mean = any(len(block.whole(system).seeds) > 1 for system in counts)
+        classes.append(picture(
+            "confusion", "Confusion matrices", "Rows sum to 100 %.",
+            lambda style: figures.confusion(style, block.class_names, counts, is_mean),
+        ))  # fmt: skip
+    classes += [score_tables.class_table(block), score_tables.other_table(block)]
+    groups = (score_tables.group_table(block),) if block.groups else ()
+    return [
+        page.Section(f"scores{key}", f"Scores{place}", signs=tuple(failure_signs.of_scores(block)),
+                     items=(score_tables.score_table(block),)),
+        page.Section(f"speakers{key}", f"Speakers{place}", items=tuple(speakers)),
+        page.Section(f"groups{key}", f"Groups{place}", items=groups,
+                     text=() if groups else ("The records hold no groups of speakers.",)),
+        page.Section(f"classes{key}", f"Classes{place}", items=tuple(classes)),
+    ]  # fmt: skip
+
+
+def _speaker_entries(block: Block, system: str) -> list[dict[str, Any]]:
+    first = block.nbest.index(1)
+    return [{**speaker, "uar": speaker["uar"][first]} for speaker in block.whole(system).speakers]
+
+
+def _saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
+    saliency, title = artefacts.saliency, "Which layer carries emotion"
+    if saliency is None:
+        text = "No saliency was ranked in this workdir: python -m launch.saliency ranks the layers that were extracted."
+        return page.Section("saliency", title, (text,))
+    names, curves = saliency["targets"], np.array(saliency["per_layer"], np.float64)
+    panels: dict[str, dict[str, np.ndarray]] = {"attributes": {}, "shares of votes": {}}
+    for y, name in enumerate(names):
+        if saliency["varies"][y]:  # a target nobody rated has no curve
+            panels["shares of votes" if name in saliency["classes"] else "attributes"][name] = curves[:, y]
+    panels = {panel: found for panel, found in panels.items() if found}
+    used = "shares of votes" if saliency["use"] == "votes" else "attributes"
+    score = np.array(saliency["score"], np.float64)
+    chosen, layers = saliency["chosen"], saliency["layers"]
+    picture = _picture(
+        artefacts, None, folder, "saliency",
+        ("Saliency of every layer for every target", f"The layer was chosen by the mean over {used}."),
+        lambda style: figures.saliency(style, layers, panels, score, chosen, used, saliency["num_utterances"]),
+    )  # fmt: skip
+    text = (
+        f"Layer {chosen} of {layers[0]} to {layers[-1]} has the largest saliency, {score[layers.index(chosen)]:.3f}: "
+        f"the absolute correlation between a feature's mean over an utterance and a target, averaged over features "
+        f"and {used}, on {saliency['num_utterances']:,} training utterances."
+    )
+    warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, chosen)
+    signs = tuple(f"{sign[0].upper()}{sign[1:].rstrip('.')}." for sign in warnings)
+    return page.Section("saliency", title, (text,), signs, (picture,))
+
+
+def _member_systems(members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """System label of each member, as `scoring` names them."""
+    has_layers = len({member["layer"] for member in members}) > 1
+    return [
+        comparison.system_label((f"layer {m['layer']}, " if has_layers else "") + m["class_target"]) for m in members
+    ]
+
+
+def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
+    if artefacts.log is None:
+        text = "No training log in this workdir (train/log.jsonl and train/members.json; python -m launch.train)."
+        return page.Section("training", "Training", (text,))
+    lines, members = artefacts.log
+    systems = _member_systems(members)
+    epochs = np.array([line["epoch"] for line in lines])
+    loss, score = (np.array([line[key] for line in lines], np.float64) for key in ("train_loss", "development_score"))
+    # A member that has stopped has no score any more, and its loss is frozen.
+    loss = np.where(np.isfinite(score), loss, np.nan)
+    curves = {}
+    for system in list(dict.fromkeys(systems))[:MOST_SYSTEMS]:
+        own = [e for e, name in enumerate(systems) if name == system]
+        curves[system] = (epochs, loss[:, own], score[:, own])
+    picture = _picture(
+        artefacts, None, folder, "training",
+        ("Training loss and development score by epoch",
+         "The score is the mean CCC of attributes, where there are any, plus the mean CCC of classes. Each member is "
+         "scored against its own class target, so that the curves of two systems do not compare."),
+        lambda style: figures.training(style, curves),
+    )  # fmt: skip
+    num_systems = len(dict.fromkeys(systems))
+    text = f"{len(members)} members ({num_systems} systems) trained together for at most {epochs.max()} epochs."
+    return page.Section("training", "Training", (text,), items=(picture,))
+
+
+def _data_section(artefacts: Artefacts) -> page.Section:
+    """Who and what is in each split, what was left out and why."""
+    record, notes = artefacts.ingest, " ".join(artefacts.ingest["corpus"].get("notes", ()))
+    speech = "Simulated speech. " if artefacts.is_simulated else ""
+    splits = record["splits"]
+    genders = [g for g in vocab.GENDERS if any(g in split["by_gender"] for split in splits.values())]
+    classes = list(
+        dict.fromkeys([*artefacts.blocks[0].class_names, *(c for s in splits.values() for c in s["by_class"])])
+    )
+    order = sorted(splits, key=lambda name: (vocab.SPLITS.index(name) if name in vocab.SPLITS else 99, name))
+    sizes = [
+        page.Row((name, f"{splits[name]['utterances']:,}", str(splits[name]["speakers"]),
+                  *(str(splits[name]["by_gender"].get(g, {}).get("speakers", 0)) for g in genders)))
+        for name in order
+    ]  # fmt: skip
+    by_class = [page.Row((name, *(f"{splits[name]['by_class'].get(c, 0):,}" for c in classes))) for name in order]
+    utterances, ratings = record["utterances"], record["ratings"]
+    left_out = [
+        page.Row(("utterances", reason, ingest.REASONS.get(reason, ""), f"{number:,}"))
+        for reason, number in utterances["excluded"].items()
+    ] + [
+        page.Row(("ratings", reason, ingest.REASONS.get(reason, "the rating's utterance is not there"), f"{number:,}"))
+        for reason, number in ratings["dropped"].items()
+    ]
+    left_out = left_out or [page.Row((page.NOTHING, "nothing was left out", "", "0"))]
+    text = (
+        f"{utterances['kept']:,} of {utterances['found']:,} utterances and {ratings['kept']:,} of {ratings['found']:,} "
+        f"ratings are used ({record['audio']['hours']:.2f} h of audio). Left-out utterances are named in ingest.json."
+    )
+    caption = f"{speech}{notes}".strip()
+    return page.Section(
+        "data", "Data and exclusions", (text, *(f"Note: {warning}" for warning in record["warnings"])),
+        items=(
+            page.Table("Splits", ("split", "utterances", "speakers", *genders), tuple(sizes),
+                       f"Genders: speakers. {caption}".strip()),
+            page.Table("Utterances by consensus", ("split", *classes), tuple(by_class), caption),
+            page.Table("Left out", ("what", "reason", "meaning", "number"), tuple(left_out), caption, num_labels=3),
+        ),
+    )  # fmt: skip
+
+
+def _protocol_section(artefacts: Artefacts) -> page.Section:
+    """The protocol card: the facts first, every setting folded below."""
+    facts, settings = [], []
+    for field, value in artefacts.protocol.items():
+        words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if field.startswith("settings."):
+            settings.append(page.Row((field.removeprefix("settings."), words or page.NOTHING)))
+        elif field not in comparison.COUNTS:
+            facts.append((field.replace("_", " "), words or page.NOTHING))
+    for block in artefacts.blocks[1:]:
+        differing = sorted(f for f in block.protocol if block.protocol[f] != artefacts.protocol.get(f))
+        for field in differing:
+            if field not in comparison.COUNTS:
+                facts.append((f"{field} on {block.split}, {block.condition}", str(block.protocol[field])))
+    records = [block.whole(system) for block in artefacts.blocks[:1] for system in block.systems]
+    for record in records:
+        seeds = ", ".join(map(str, record.seeds))
+        facts.append(
+            (
+                f"system: {comparison.system_label(record.system)}",
+                f"layer {record.layer}, seeds {seeds}, checkpoint {record.protocol.get('checkpoint', page.NOTHING)}",
+            )
+        )
+    speech = "Simulated speech. " if artefacts.is_simulated else ""
+    caption = f"{speech}Without those in which compared systems may differ."
+    table = page.Table(
+        "Every setting that changes results",
+        ("setting", "value"),
+        tuple(settings),
+        caption,
+        num_labels=2,
+        is_folded=True,
+    )
+    text = "A number may be compared with another only where all of this is the same."
+    return page.Section("protocol", "Protocol", (text,), items=(table,) if settings else (), terms=tuple(facts))

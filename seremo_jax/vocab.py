@@ -1,0 +1,35 @@
+"""The words: attribute order, class sets, split names, axis letters.
+
+Axis letters used in every shape: E members, B batch, T frames, R packed rows (raters, in `targets`), D features,
+H GRU width, K hidden states, C classes, A attributes, S speakers, N the N of N-best.
+"""
+
+ATTRIBUTES = ("valence", "activation", "dominance")
+"""Attribute names in the order every array and table of this project uses."""
+
+ATTRIBUTE_SYNONYMS = {"arousal": "activation"}
+"""Accepted on input, never written."""
+
+CLASS_SETS = {
+    "msp8": ("angry", "sad", "happy", "surprise", "fear", "disgust", "contempt", "neutral"),
+    "crema6": ("angry", "disgust", "fear", "happy", "neutral", "sad"),
+    "iemocap4": ("angry", "happy", "sad", "neutral"),
+    "iemocap5": ("angry", "happy", "excited", "sad", "neutral"),
+    "improv4": ("angry", "happy", "sad", "neutral"),
+}
+"""Named, ordered class sets. The order breaks ties between equal probabilities (earlier class first)."""
+
+OTHER = "other"
+NO_AGREEMENT = "no_agreement"
+UNKNOWN = "unknown"
+"""Speaker or gender that the corpus does not give."""
+
+TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
+SPLITS = (TRAIN, DEVELOPMENT, TEST, "test1", "test2", "test3")
+"""Split names as stored. A corpus with one test set calls it `test`."""
+
+GENDERS = ("female", "male", UNKNOWN)
+MODALITIES = ("voice", "face", "both")
+CLASS_TARGETS = ("votes", "consensus")
+CLEAN = "clean"
+"""The condition an utterance was recorded in."""

@@ -1,0 +1,50 @@
+"""Test-wide settings: 8 virtual CPU devices, no silent rank promotion, no network, the shared real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import hypothesis
+import jax
+
+NUM_DEVICES = 8
+ROOT = Path(__file__).resolve().parent.parent
+
+# Through jax.config and not the environment, so that launchers started by a test as a process of their own run as a
+# user would run them. seremo_jax is not imported here: jaxtyping's hook must come first.
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same examples on every machine and no time limit for one: a loaded machine is no bug.
+hypothesis.settings.register_profile("seremo", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("seremo")
+
+
+def is_ci() -> bool:
+    """Whether this is the run that must not skip anything for want of data."""
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the shared real data: SEREMO_SHARED, else ../shared beside the checkout."""
+    folder = Path(os.environ.get("SEREMO_SHARED") or ROOT.parent / "shared")
+    if not (folder / "data").is_dir():
+        message = f"no shared data at {folder}: set SEREMO_SHARED to the folder that holds data/crema_d"
+        if is_ci():
+            pytest.fail(message + " (CI=true, so this is no skip)")
+        pytest.skip(message)
+    return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests marked `gpu` where JAX runs on CPU (run them with JAX_PLATFORMS=cuda)."""
+    if item.get_closest_marker("gpu") and jax.default_backend() == "cpu":
+        pytest.skip("needs an accelerator: run with JAX_PLATFORMS=cuda")

@@ -1,0 +1,36 @@
+"""The member axis: product of the axes, order, names, the chosen layer."""
+
+import pytest
+
+from seremo_jax import ensemble
+from seremo_jax.artefacts import ArtefactError, write_json
+from seremo_jax.config import from_config_dict
+
+
+def test_product_of_axes_layers_outermost():
+    config = from_config_dict(
+        {
+            "extract": {"layers": "all"},
+            "ensemble": {"layers": (3, 1), "seeds": (7, 8), "class_targets": ("votes", "consensus")},
+        }
+    )
+    members = ensemble.members(config, chosen_layer=None)
+    assert [m.layer for m in members] == [3] * 4 + [1] * 4
+    assert [m.class_target for m in members[:4]] == ["votes", "votes", "consensus", "consensus"]
+    assert [m.seed for m in members[:4]] == [7, 8, 7, 8]
+    assert len({m.name for m in members}) == 8
+    assert ensemble.layers(members) == (1, 3)
+
+
+def test_one_model_is_an_ensemble_of_one():
+    config = from_config_dict({"model": {"layer": 4}, "train": {"seed": 9}, "targets": {"class_target": "consensus"}})
+    assert ensemble.members(config, chosen_layer=2) == [ensemble.Member(4, "consensus", 9)]
+
+
+def test_saliency_layer_must_be_there(tmp_path):
+    config = from_config_dict({})
+    assert ensemble.chosen_layer(tmp_path) is None
+    with pytest.raises(ArtefactError, match=r"launch.saliency"):
+        ensemble.members(config, None)
+    write_json(tmp_path / "saliency.json", {"chosen": 5})
+    assert ensemble.members(config, ensemble.chosen_layer(tmp_path)) == [ensemble.Member(5, "votes", 0)]

@@ -1,0 +1,180 @@
+import audmetric
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from seremo_jax import intervals, metrics
+from seremo_jax.moments import Moments
+
+
+def all_weights(num_units, num_resamples, seed, chunk=1000):
+    return np.concatenate(list(intervals.resample_weights(num_units, num_resamples, seed, chunk)))
+
+
+def mean_of_sums(sums):
+    return {"mean": sums["total"] / np.where(sums["num"] > 0, sums["num"], np.nan)}
+
+
+def unit_moments(prediction, target, unit, num_units) -> Moments:
+    """Per-unit moments in plain float64."""
+    leaves = []
+    for u in range(num_units):
+        x, y = prediction[unit == u].astype(np.float64), target[unit == u].astype(np.float64)
+        mx, my = (x.mean(), y.mean()) if len(x) else (0.0, 0.0)
+        centred = ((x - mx) ** 2).sum(), ((y - my) ** 2).sum(), ((x - mx) * (y - my)).sum()
+        leaves.append((len(x), mx, my, *centred, np.abs(x - y).sum(), ((x - y) ** 2).sum()))
+    return Moments(*np.asarray(leaves, np.float64).T)
+
+
+def test_weights_are_whole_draws_whatever_the_chunk():
+    weights = all_weights(7, 50, seed=3)
+    assert weights.shape == (50, 7)
+    np.testing.assert_array_equal(weights.sum(axis=1), 7)
+    np.testing.assert_array_equal(weights, weights.round())
+    np.testing.assert_array_equal(weights, all_weights(7, 50, seed=3, chunk=8))
+    np.testing.assert_array_equal(weights[:20], all_weights(7, 20, seed=3))
+    assert (weights != all_weights(7, 50, seed=4)).any()
+    # A unit is drawn Binomial(7, 1/7) times.
+    many = all_weights(7, 4000, seed=0)
+    np.testing.assert_allclose(many.mean(axis=0), 1, atol=0.06)
+    np.testing.assert_allclose(many.var(axis=0), 6 / 7, atol=0.08)
+
+
+def test_weighting_units_equals_drawing_their_utterances():
+    rng = np.random.default_rng(0)
+    unit = rng.integers(0, 6, 50)
+    y, prediction = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
+    target = rng.normal(size=50) + 20
+    value = 0.5 * target + rng.normal(size=50)
+    confusion = np.stack([sklearn.metrics.confusion_matrix(y[unit == u], prediction[unit == u], labels=range(3))
+                          for u in range(6)])  # fmt: skip
+    sums, shift = intervals.moment_sums(unit_moments(value, target, unit, 6), "a ")
+
+    def compute(found):
+        moments = intervals.moments_of_sums(found, "a ", shift).compute()
+        return {"uar": metrics.confusion_scores(found["confusion"]).uar, "ccc": moments.ccc, "rmse": moments.rmse}
+
+    found = intervals.bootstrap({"confusion": confusion, **sums}, compute, num_resamples=30, seed=5)
+    for r, times in enumerate(all_weights(6, 30, seed=5).astype(int)):
+        rows = np.concatenate([np.tile(np.flatnonzero(unit == u), times[u]) for u in range(6)])
+        uar = sklearn.metrics.recall_score(y[rows], prediction[rows], average="macro")
+        np.testing.assert_allclose(found["uar"][r], uar, rtol=1e-12)
+        np.testing.assert_allclose(found["ccc"][r], audmetric.concordance_cc(target[rows], value[rows]), rtol=1e-9)
+        np.testing.assert_allclose(found["rmse"][r], np.sqrt(np.mean((value - target)[rows] ** 2)), rtol=1e-12)
+
+
+def test_no_chunk_size_changes_a_value(monkeypatch):
+    rng = np.random.default_rng(0)
+    statistics = {"total": rng.integers(0, 9, 20), "num": np.full(20, 10)}
+    whole = intervals.bootstrap(statistics, mean_of_sums, 100, seed=0)["mean"]
+    monkeypatch.setattr(intervals, "_CHUNK_BYTES", 1000)
+    np.testing.assert_array_equal(intervals.bootstrap(statistics, mean_of_sums, 100, seed=0)["mean"], whole)
+
+
+def test_units_of_another_group_take_part_in_the_draw_only():
+    statistics = {"total": np.asarray([1.0, 0, 0, 3]), "num": np.asarray([1.0, 0, 0, 1])}
+    found = intervals.bootstrap(statistics, mean_of_sums, 40, seed=1)["mean"]
+    for weights, value in zip(all_weights(4, 40, seed=1), found, strict=True):
+        drawn = [1.0] * int(weights[0]) + [3.0] * int(weights[3])
+        np.testing.assert_array_equal(value, np.mean(drawn) if drawn else np.nan)
+    nobody = {name: 0 * values for name, values in statistics.items()}
+    assert np.isnan(intervals.bootstrap(nobody, mean_of_sums, 40, seed=1)["mean"]).all()
+
+
+def test_moments_survive_the_sums():
+    rng = np.random.default_rng(0)
+    unit, target = rng.integers(0, 4, 40), rng.normal(size=40) + 1e4
+    prediction = target + rng.normal(size=40)
+    moments = unit_moments(prediction, target, unit, 4)
+    sums, shift = intervals.moment_sums(moments, "")
+    whole = intervals.moments_of_sums(
+        {name: values.sum(axis=0, keepdims=True) for name, values in sums.items()}, "", shift
+    )
+    expected = unit_moments(prediction, target, 0 * unit, 1)
+    for name, found, value in zip(whole._fields, whole, expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-9, err_msg=name)
+    back = intervals.moments_of_sums(sums, "", shift)
+    for name, found, value in zip(back._fields, back, moments, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_target_constant_in_a_resample_is_not_defined_there(seed):
+    # Units 0 and 1 hold the same constant, unit 2 another one: only resamples that mix them are defined.
+    constant, another = np.random.default_rng(seed).normal(size=2)
+    target, unit = np.asarray([constant] * 3 + [another] * 2), np.asarray([0, 0, 1, 2, 2])
+    sums, shift = intervals.moment_sums(unit_moments(np.arange(5.0), target, unit, 3), "")
+    weights = np.asarray([[3.0, 0, 0], [1, 2, 0], [0, 0, 3], [2, 0, 1]])
+    found = intervals.moments_of_sums(intervals.weighted_sums(weights, sums), "", shift).compute()
+    assert found.is_defined.tolist() == [False, False, False, True]
+    assert found.ccc[:3].tolist() == [0, 0, 0]
+
+
+def test_percentile_interval_and_undefined_resamples():
+    values = np.arange(1001.0)
+    assert intervals.interval(values) == pytest.approx((25, 975))
+    assert intervals.interval(values, level=0.5) == pytest.approx((250, 750))
+    assert intervals.interval(np.concatenate([values, np.full(1001, np.nan)])) == pytest.approx((25, 975))
+    assert intervals.interval(np.concatenate([values, np.full(1002, np.nan)])) == (None, None)
+    assert intervals.interval(np.full(5, np.nan)) == (None, None)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    # Speakers differ (their hit rate is Beta(4, 4)), so resampling utterances would be far too narrow.
+    rng = np.random.default_rng(1)
+    num_covered = {"speakers": 0, "utterances": 0}
+    for i in range(300):
+        right = rng.binomial(20, rng.beta(4, 4, 50))
+        low, high = intervals.interval(
+            intervals.bootstrap({"total": right, "num": np.full(50, 20)}, mean_of_sums, 300, seed=i)["mean"]
+        )
+        num_covered["speakers"] += low <= 0.5 <= high
+        half = 1.96 * 0.5 / np.sqrt(50 * 20)
+        num_covered["utterances"] += abs(right.sum() / 1000 - 0.5) <= half
+    assert 0.91 <= num_covered["speakers"] / 300 <= 0.98
+    assert num_covered["utterances"] / 300 < 0.8
+
+
+def test_chance_of_speakers_in_closed_form():
+    # One utterance: right with N / 4. Two of different classes: both must be right to exceed 50 %, one for 40 %.
+    support = np.repeat([[1, 0, 0, 0], [0, 1, 1, 0]], 50, axis=0)
+    is_one = np.arange(100) < 50
+    one = intervals.chance_pa_uar(support, is_one, (1, 2, 4), (50, 75), seed=0)
+    np.testing.assert_allclose(one, [[25, 25], [50, 50], [100, 100]], atol=2)
+    two = intervals.chance_pa_uar(support, ~is_one, (1, 2), (40, 50), seed=0)
+    np.testing.assert_allclose(two, [[100 * 7 / 16, 100 / 16], [75, 25]], atol=2)
+    np.testing.assert_array_equal(two, intervals.chance_pa_uar(support, ~is_one, (1, 2), (40, 50), seed=0))
+    assert not intervals.chance_pa_uar(support, np.zeros(100, bool), (1,), (50,), seed=0).any()
+
+
+def score(values, is_defined=True, count=3, chance=None):
+    return intervals.Score(np.asarray([values]), np.asarray([is_defined]), np.asarray([count]), chance)
+
+
+def test_entries_are_means_over_members_or_none():
+    resampled = np.linspace(0, 1, 101)
+    found = intervals.entry(score([0.2, 0.4], chance=0.25), resampled)
+    assert found == {
+        "value": pytest.approx(0.3), "low": pytest.approx(0.025), "high": pytest.approx(0.975), "members": [0.2, 0.4],
+        "sd": pytest.approx(0.02**0.5), "count": 3, "defined": True, "chance": 0.25,
+    }  # fmt: skip
+    assert intervals.entry(score([0.2]), resampled)["sd"] is None
+    found = intervals.entry(score([0.0, 0.0], is_defined=False, count=0), resampled)
+    assert found == dict.fromkeys(("value", "low", "high", "sd")) | {
+        "members": [None] * 2,
+        "count": 0,
+        "defined": False,
+    }
+
+
+def test_a_gap_needs_both_sides():
+    resampled = np.linspace(-0.2, 0.2, 41)
+    found = intervals.gap_entry(score([0.6, 0.8]), score([0.5, 0.4], count=4, chance=0.1), resampled, ("f", "m"))
+    assert found["value"] == pytest.approx(0.25)
+    assert found["members"] == pytest.approx([0.1, 0.4])
+    assert (found["count"], found["counts"]) == (7, {"f": 3, "m": 4})
+    assert found["values"] == {"f": pytest.approx(0.7), "m": pytest.approx(0.45)}
+    assert "chance" not in found
+    found = intervals.gap_entry(score([0.6]), score([0.0], is_defined=False), resampled, ("f", "m"))
+    assert (found["value"], found["low"], found["defined"]) == (None, None, False)
+    assert found["values"] == {"f": 0.6, "m": None}

@@ -1,0 +1,111 @@
+"""CCC and the losses: independent formula, invariances, the zero-variance rule, masks, absent classes."""
+
+import audmetric
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seremo_jax import losses
+
+
+def _draw(num=40, columns=3, seed=0):
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=(num, columns)).astype(np.float32)
+    pred = (0.6 * target + rng.normal(0, 0.5, (num, columns)) + 0.2).astype(np.float32)
+    return jnp.asarray(pred), jnp.asarray(target), jnp.asarray(rng.random((num, columns)) > 0.3)
+
+
+def _reference(pred, target):
+    return audmetric.concordance_cc(np.asarray(target), np.asarray(pred))
+
+
+def test_equals_audmetric_over_masked_rows():
+    pred, target, mask = _draw()
+    got = losses.ccc(pred, target, mask, eps=0.0)
+    expected = [_reference(pred[mask[:, d], d], target[mask[:, d], d]) for d in range(3)]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_of_itself_is_one_and_common_affine_map_changes_nothing():
+    pred, target, mask = _draw()
+    np.testing.assert_allclose(losses.ccc(target, target, mask), 1, atol=1e-6)
+    plain, mapped = losses.ccc(pred, target, mask), losses.ccc(3 * pred + 7, 3 * target + 7, mask)
+    np.testing.assert_allclose(mapped, plain, atol=1e-5)
+    centred = [x - x.mean(0)[None] for x in (pred, target)]
+    everything = jnp.ones_like(mask)
+    np.testing.assert_allclose(
+        losses.ccc(-centred[0], centred[1], everything), -losses.ccc(*centred, everything), atol=1e-6
+    )
+
+
+def test_masked_rows_even_nan_change_nothing():
+    pred, target, mask = _draw()
+    spoilt_pred, spoilt_target = jnp.where(mask, pred, jnp.nan), jnp.where(mask, target, jnp.nan)
+
+    def value_and_gradient(pred, target):
+        return jax.value_and_grad(lambda p: losses.ccc(p, target, mask).sum())(pred)
+
+    value, gradient = value_and_gradient(spoilt_pred, spoilt_target)
+    expected, expected_gradient = value_and_gradient(pred, target)
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+    assert np.all(gradient[~mask] == 0)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 40])
+def test_constant_target_gives_zero_with_zero_gradient(num_rows):
+    pred, target, _ = _draw()
+    mask = jnp.arange(40)[:, None] < jnp.full((1, 3), num_rows)
+    target = jnp.full_like(target, 0.25)
+    value, gradient = jax.value_and_grad(lambda p: losses.ccc(p, target, mask, eps=0.0).sum())(pred)
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_constant_prediction_scores_zero():
+    _, target, mask = _draw()
+    np.testing.assert_allclose(losses.ccc(jnp.full_like(target, 0.3), target, mask), 0, atol=1e-12)
+
+
+def test_large_mean_keeps_its_digits():
+    pred, target, mask = _draw()
+    shifted = losses.ccc(pred + 500, target + 500, mask, eps=0.0)
+    np.testing.assert_allclose(shifted, losses.ccc(pred, target, mask, eps=0.0), atol=1e-3)
+
+
+def test_mean_of_batch_values_is_not_the_value():
+    pred, target, _ = _draw()
+    mask = jnp.ones_like(pred, bool)
+    halves = np.mean([losses.ccc(pred[i : i + 20], target[i : i + 20], mask[:20]) for i in (0, 20)])
+    assert abs(halves - losses.ccc(pred, target, mask).mean()) > 1e-3
+
+
+def test_class_loss_ignores_a_class_absent_from_the_batch():
+    rng = np.random.default_rng(1)
+    p, q = (jnp.asarray(rng.dirichlet(np.ones(4), 30), jnp.float32) for _ in range(2))
+    mask = jnp.asarray(rng.random(30) > 0.2)
+    absent = jnp.zeros((30, 1))
+    with_absent = losses.class_loss(jnp.hstack([q, absent + 0.1]), jnp.hstack([p, absent]), mask)
+    np.testing.assert_allclose(with_absent, losses.class_loss(q, p, mask), atol=1e-6)
+    expected = 1 - np.mean([_reference(q[mask, c], p[mask, c]) for c in range(4)])
+    np.testing.assert_allclose(losses.class_loss(q, p, mask), expected, atol=1e-5)
+
+
+def test_losses_without_labels_are_zero_with_zero_gradient():
+    pred, target, _ = _draw()
+    nothing = jnp.zeros((40, 3), bool)
+    weights = jnp.full(3, 1 / 3)
+    value, gradient = jax.value_and_grad(losses.attribute_loss)(pred, target, nothing, weights)
+    assert value == 0
+    assert np.all(gradient == 0)
+    value, gradient = jax.value_and_grad(losses.class_loss)(pred, target, nothing[:, 0])
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_attribute_loss_weights_by_attribute():
+    pred, target, mask = _draw()
+    weights = jnp.array([0.5, 0.3, 0.2])
+    expected = 1 - (weights * losses.ccc(pred, target, mask)).sum()
+    np.testing.assert_allclose(losses.attribute_loss(pred, target, mask, weights), expected, atol=1e-6)

@@ -1,0 +1,133 @@
+"""The question put to the layers and its answer: the seeded draw, the layer chosen, warnings, refusals."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from seremo_jax import ranking, saliency, tables
+from seremo_jax.artefacts import ArtefactError, write_json
+from seremo_jax.config import Config, ConfigError, from_config_dict
+from seremo_jax.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+
+N = 40
+BACKBONE = {"name": "toy", "revision": "1", "dtype": "float32", "final_norm": False, "layers": [0, 1, 2]}
+VOTES = {"saliency": {"targets": "votes"}}
+
+
+@pytest.fixture
+def workdir(tmp_path) -> Path:
+    """Tables of 40 utterances, 30 of them for training, with angry, happy and no other votes and no attributes."""
+    info = CorpusInfo("toy", "1", "crema6", {})
+    text = {name: ["x"] * N for name in ("corpus", "release", "speaker", "gender", "audio_sha256", "audio")}
+    ids = [f"u{i}" for i in range(N)]
+    splits = ["test" if i % 4 == 3 else "train" for i in range(N)]
+    columns = {**text, "id": ids, "split": splits, "duration_s": [1.0] * N}
+    utterances = tables.make_table(columns, UTTERANCE_SCHEMA, info)
+    num_angry = np.random.default_rng(0).integers(0, 5, N)
+    columns = {
+        "utterance": np.repeat(ids, 4).tolist(),
+        "rater": ["r"] * 4 * N,
+        "modality": ["voice"] * 4 * N,
+        "primary": [word for n in num_angry for word in ["angry"] * n + ["happy"] * (4 - n)],
+        "secondary": [[]] * 4 * N,
+        **{name: [None] * 4 * N for name in ("valence", "activation", "dominance")},
+    }
+    ratings = tables.make_table(columns, RATING_SCHEMA, info)
+    tables.write_table(tmp_path / tables.UTTERANCES_FILE, utterances)
+    tables.write_table(tmp_path / tables.RATINGS_FILE, ratings)
+    write_json(tmp_path / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(utterances, ratings)})
+    return tmp_path
+
+
+def ask(workdir: Path, config: Config) -> ranking.Question:
+    return ranking.ask(config, *tables.read_tables(workdir))
+
+
+def answer(workdir: Path, config: Config, strengths: list[float]) -> np.ndarray:
+    """Writes `saliency.npz` for layers that hold the share of angry as strongly as asked; returns the means."""
+    question = ask(workdir, config)
+    rng = np.random.default_rng(1)
+    share = question.values[:, 3]
+    means = np.stack([s * share[:, None] + rng.normal(0, 0.2, (N, 5)) for s in strengths]).astype(np.float32)
+    means[1, :, 4] = 7.0  # a feature that never varies
+    state = jax.jit(saliency.update)(saliency.empty(3, 5, 9), means, question.values, question.mask)
+    ranking.write(workdir, state, question, BACKBONE)
+    return means
+
+
+def test_the_draw_is_seeded_and_from_the_training_split(workdir):
+    def rows(**saliency_fields) -> list[int]:
+        return ask(workdir, from_config_dict({"saliency": {"targets": "votes", **saliency_fields}})).rows.tolist()
+
+    train = [i for i in range(N) if i % 4 != 3]
+    assert rows() == train
+    assert rows(num_utterances=10) == rows(num_utterances=10) == sorted(rows(num_utterances=10))
+    assert set(rows(num_utterances=10)) < set(train)
+    assert rows(num_utterances=10) != rows(num_utterances=10, seed=1)
+    question = ask(workdir, from_config_dict({"saliency": {"targets": "votes", "num_utterances": 10}}))
+    assert np.flatnonzero(question.mask.any(axis=1)).tolist() == question.rows.tolist()
+    assert not question.mask[:, :3].any()
+    assert question.mask[:, 3:].sum() == 60
+
+
+def test_attributes_are_never_replaced_silently(workdir):
+    with pytest.raises(ConfigError, match=r"no training utterance has any of valence.*--config.saliency.targets=votes"):
+        ask(workdir, from_config_dict({}))
+
+
+def test_summary(workdir):
+    config = from_config_dict(VOTES)
+    means = answer(workdir, config, [0.1, 2.0, 0.5])
+    summary = ranking.summarise(workdir, config)
+    question = ask(workdir, config)
+    with np.errstate(invalid="ignore"):
+        wanted = np.array(
+            [
+                [
+                    np.mean(
+                        [abs(np.corrcoef(means[k, question.rows, j], question.values[question.rows, y])[0, 1])
+                         if np.ptp(means[k, question.rows, j]) > 0 else 0.0 for j in range(5)]
+                    )
+                    for y in (3, 6)
+                ]
+                for k in range(3)
+            ]
+        )  # fmt: skip
+    np.testing.assert_allclose(np.array(summary["per_layer"])[:, [3, 6]], wanted, rtol=1e-5)
+    assert summary["varies"] == [False] * 3 + [True, False, False, True, False, False]
+    np.testing.assert_allclose(summary["score"], wanted.mean(axis=1), rtol=1e-5)
+    assert (summary["chosen"], summary["use"], summary["num_utterances"]) == (1, "votes", 30)
+    assert summary["num_constant"] == [0, 1, 0]
+    assert summary["targets"] == summary["attributes"] + summary["classes"]
+    assert summary["warnings"] == ["features that never vary count as saliency 0: 1 in layer 1"]
+    assert (workdir / "saliency.json").exists()
+
+
+def test_the_last_layer_is_warned_of(workdir):
+    config = from_config_dict(VOTES)
+    answer(workdir, config, [0.1, 0.5, 2.0])
+    summary = ranking.summarise(workdir, config)
+    assert summary["chosen"] == 2
+    assert "saliency chose the last layer, 2" in summary["warnings"][0]
+
+
+def test_sums_of_other_settings_or_damaged_are_refused(workdir):
+    config = from_config_dict(VOTES)
+    with pytest.raises(ArtefactError, match=r"saliency.npz is missing; run python -m launch.extract"):
+        ranking.summarise(workdir, config)
+    answer(workdir, config, [1.0, 1.0, 1.0])
+    other = dataclasses.replace(config, targets=dataclasses.replace(config.targets, smoothing=0.5))
+    with pytest.raises(ArtefactError, match=r"targets.smoothing: 0.0 there, 0.5 asked for"):
+        ranking.summarise(workdir, other)
+    ranking.require(workdir, ask(workdir, config), BACKBONE)
+    with pytest.raises(ArtefactError, match="revision: '1' there, '2' asked for"):
+        ranking.require(workdir, ask(workdir, config), BACKBONE | {"revision": "2"})
+    with pytest.raises(ConfigError, match="none of the attributes varies"):
+        ranking.summarise(workdir, from_config_dict({}))
+    path = workdir / "saliency.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ArtefactError, match=r"saliency.npz is damaged"):
+        ranking.summarise(workdir, config)

@@ -1,0 +1,20 @@
+"""The mesh: members are spread as far as they divide."""
+
+import jax
+import pytest
+
+from seremo_jax import sharding
+
+
+@pytest.mark.parametrize(
+    ("num_members", "num_data", "expected"), [(10, 1, (5, 1)), (7, 1, (7, 1)), (12, 2, (4, 2)), (1, 1, (1, 1))]
+)
+def test_members_divide_evenly(num_members, num_data, expected):
+    mesh = sharding.make_mesh(num_members, num_data)
+    assert (mesh.shape["member"], mesh.shape["data"]) == expected
+    assert all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
+
+
+def test_too_few_devices_are_named():
+    with pytest.raises(ValueError, match="99 devices wanted"):
+        sharding.make_mesh(2, 99)
