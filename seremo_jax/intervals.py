@@ -54,7 +54,8 @@ def bootstrap(
     """Values of every metric under resampling of units with replacement.
 
     Memory is bounded whatever the number of resamples. Calls with the same seed and the same units see the same
-    resamples, so differences between systems or groups are paired.
+    resamples, so differences between systems or groups are paired. One unit says nothing about others: where a single
+    one has anything to add, every value is NaN.
 
     Args:
       statistics: Name -> [U, ...] sums of each unit; all of them add up over units.
@@ -66,6 +67,9 @@ def bootstrap(
     is_used = np.zeros(num_units, bool)
     for values in statistics.values():
         is_used |= values.reshape(num_units, -1).any(axis=1)
+    if is_used.sum() == 1:
+        names = compute(weighted_sums(np.ones((1, num_units)), statistics))
+        return {name: np.full(num_resamples, np.nan) for name in names}
     used = {name: np.asarray(values[is_used], np.float64) for name, values in statistics.items()}
     row_bytes = 8 * max(num_units, sum(math.prod(values.shape[1:]) for values in used.values()))
     chunk = int(np.clip(_CHUNK_BYTES // row_bytes, 1, num_resamples))

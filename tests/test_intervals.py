@@ -178,3 +178,10 @@ def test_a_gap_needs_both_sides():
     found = intervals.gap_entry(score([0.6]), score([0.0], is_defined=False), resampled, ("f", "m"))
     assert (found["value"], found["low"], found["defined"]) == (None, None, False)
     assert found["values"] == {"f": 0.6, "m": None}
+
+
+def test_a_single_unit_gives_no_interval():
+    statistics = {"x": np.array([[0.0], [3.0], [0.0]])}
+    values = intervals.bootstrap(statistics, lambda sums: {"mean": sums["x"][:, 0]}, 50, seed=0)
+    assert values["mean"].shape == (50,)
+    assert intervals.interval(values["mean"]) == (None, None)
