@@ -53,6 +53,23 @@ def test_wrong_input_is_told_plainly(tmp_path, arguments, message):
     assert not (tmp_path / "w" / "ingest.json").exists()
 
 
+def test_a_full_disk_is_told_plainly_whoever_raises(tmp_path):
+    # Orbax and TensorStore raise ValueError with the words of the system somewhere inside.
+    code = """
+from launch import cli
+def main(config, workdir):
+    raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']")
+cli.run(main)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, TINY, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode != 0
+    assert "error: no space left on the disk" in process.stderr
+    assert "the same command goes on from there" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_missing_stage_before_is_named(tmp_path, stage):
     status, output = _run(stage, TINY, f"--workdir={tmp_path}")
