@@ -1,6 +1,8 @@
 """CREMA-D, voice-only votes, logmel backbone: 5 seeds x {votes, consensus} in one program.
 
 Run:    bash launch/quickstart.sh --corpus crema_d --root CREMA-D
+Time:   12.5 minutes on 2 busy cores, 12 of them training (15 epochs, 1,932 utterances, 10 heads)
+Result: test UAR 0.435 +- 0.020 trained on votes, 0.371 +- 0.023 on the consensus (5 seeds; chance 0.167), at 2dfcb22
 """
 
 import ml_collections
