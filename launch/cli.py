@@ -37,9 +37,10 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
             sys.exit("interrupted: the same command goes on from here")
         except Exception as error:
             if os.strerror(errno.ENOSPC) in str(error) and not str(error).startswith("no space left"):
+                where = f"{type(error).__name__}, --workdir={_WORKDIR.value}"
                 sys.exit(
-                    f"error: no space left on the disk ({type(error).__name__}, --workdir={_WORKDIR.value}): free some, or "
-                    "choose another --workdir. What is finished is whole; the same command goes on from there"
+                    f"error: no space left on the disk ({where}): free some, or choose another --workdir. "
+                    "What is finished is whole; the same command goes on from there"
                 )
             # Errors of ours and of the file system are written for the user; anything else is a bug with its trace.
             if not (type(error).__module__.startswith("seremo_jax") or isinstance(error, OSError)):
