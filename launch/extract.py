@@ -3,6 +3,6 @@
 from launch import cli
 
 if __name__ == "__main__":
-    from seremo_jax import extract
+    from seremo_jax import extract, sharding
 
-    cli.run(lambda config, workdir: extract.run(config, workdir))
+    cli.run(lambda config, workdir: extract.run(config, workdir, mesh=sharding.make_data_mesh()))

@@ -4,13 +4,16 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: bash launch/quickstart.sh [--corpus simulated|crema_d] [--root DIR] [--workdir DIR] [--variant NAME]
+usage: bash launch/quickstart.sh [--corpus simulated|crema_d] [--root DIR] [--backbone NAME] [--workdir DIR]
+                                 [--variant NAME] [--config.SECTION.FIELD=VALUE ...]
 
-  --corpus   simulated (default): made here by voice synthesis, needs no data
-             crema_d: recordings of CREMA-D
-  --root     folder of the corpus (crema_d; default ../shared/data/crema_d where that exists)
-  --workdir  where artefacts go (default runs/quickstart-CORPUS); an interrupted run goes on from where it was
-  --variant  variant of the recipe: tiny (simulated), subset24 (crema_d)
+  --corpus    simulated (default): made here by voice synthesis, needs no data
+              crema_d: recordings of CREMA-D
+  --root      folder of the corpus (crema_d; default ../shared/data/crema_d where that exists)
+  --backbone  folder of a published checkpoint or its id on the model hub (default logmel, which has no weights)
+  --workdir   where artefacts go (default runs/quickstart-CORPUS); an interrupted run goes on from where it was
+  --variant   variant of the recipe: tiny (simulated), subset24 (crema_d)
+  --config.*  any field of the recipe, e.g. --config.backbone.window=cut
 
 PYTHON=python3.12 picks another interpreter, with an environment of its own.
 END
@@ -18,13 +21,15 @@ END
 
 wrong() { printf '%s\n\n' "$1" >&2; usage >&2; exit 2; }
 
-corpus=simulated root='' workdir='' variant=''
+corpus=simulated root='' workdir='' variant='' backbone=''
+overrides=()
 called_from=$PWD
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
+    --config.*=*) overrides+=("$1"); shift ;;
     --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
-    --corpus | --root | --workdir | --variant)
+    --corpus | --root | --workdir | --variant | --backbone)
       [ $# -ge 2 ] && [ -n "$2" ] || wrong "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift 2 ;;
@@ -55,11 +60,17 @@ esac
 if [ -n "$workdir" ]; then
   workdir=$(absolute "$workdir")
 else
-  workdir=runs/quickstart-$corpus${variant:+-$variant}
+  workdir=runs/quickstart-$corpus${variant:+-$variant}${backbone:+-$(basename "$backbone")}
+fi
+# A folder is relative to where it was typed; anything else is a name.
+if [ -n "$backbone" ]; then
+  if [ -d "$(absolute "$backbone")" ]; then backbone=$(absolute "$backbone"); fi
+  overrides=("--config.backbone.name=$backbone" ${overrides[@]+"${overrides[@]}"})
 fi
 
 use_environment
 arguments=("--config=configs/$corpus.py${variant:+:$variant}" "--workdir=$workdir")
+arguments+=(${overrides[@]+"${overrides[@]}"})
 if [ -n "$root" ]; then arguments+=("--config.corpus.root=$root"); fi
 
 stage() { # launcher, heading

@@ -100,6 +100,8 @@ def plan(
     num_samples: Int[np.ndarray, " N"],
     bucketings: Sequence[Sequence[int]],
     batch_samples: int,
+    least_samples: int = 0,
+    multiple: int = 1,
 ) -> list[list[Planned]]:
     """Batches of each shard, its longest utterances first; a shape per bucket at most, over all shards.
 
@@ -111,7 +113,9 @@ def plan(
       num_samples: Samples of each row.
       bucketings: Sets of padded lengths to choose from, each ascending and ending at the longest row or beyond: few
         buckets compile fast, many pad little.
-      batch_samples: Padded samples of a batch at most, but room for one utterance at least.
+      batch_samples: Padded samples of a batch at most, but room for one utterance a device at least.
+      least_samples: What a shorter utterance costs at least (`Backbone.least_samples`).
+      multiple: Slots of every batch are a multiple of this: the devices that share it.
     """
     orders = [sorted(shard, key=lambda row: (-num_samples[row], row)) for shard in shards]
     best_cost, best = np.inf, []
@@ -119,10 +123,13 @@ def plan(
         buckets = np.asarray(bucketing)
         padded = [buckets[np.searchsorted(buckets, num_samples[order])].tolist() for order in orders]
         for fraction in _FRACTIONS:
-            fills = [_fill(lengths, int(batch_samples * fraction)) for lengths in padded]
+            fills = [_fill(lengths, int(batch_samples * fraction), least_samples, multiple) for lengths in padded]
             batches = [batch for fill in fills for batch in fill]
             overhead_s = _BATCH_COST_S * len(batches) + _SHAPE_COST_S * len({length for _, _, length in batches})
-            cost = sum(num_slots * length for _, num_slots, length in batches) + overhead_s * audio.SAMPLE_RATE_HZ
+            cost = (
+                sum(num_slots * max(length, least_samples) for _, num_slots, length in batches)
+                + overhead_s * audio.SAMPLE_RATE_HZ
+            )
             if cost < best_cost:
                 best_cost, best = cost, fills
     return [
@@ -131,11 +138,11 @@ def plan(
     ]
 
 
-def _fill(lengths: Sequence[int], batch_samples: int) -> list[tuple[int, int, int]]:
+def _fill(lengths: Sequence[int], batch_samples: int, least_samples: int, multiple: int) -> list[tuple[int, int, int]]:
     """(First, slots, padded length) of the fewest batches: each takes as many of the next longest as it has room."""
     batches, start = [], 0
     while start < len(lengths):
-        num_slots = max(1, batch_samples // lengths[start])
+        num_slots = max(1, batch_samples // max(lengths[start], least_samples) // multiple) * multiple
         batches.append((start, num_slots, lengths[start]))
         start += num_slots
     return batches

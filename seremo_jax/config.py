@@ -68,8 +68,13 @@ class TargetsConfig:
 class BackboneConfig:
     """The frozen foundation model."""
 
-    name: str = _field("logmel", "backbone: see seremo_jax.backbones.load")
-    dtype: str = _field("float32", "compute dtype: float32 or bfloat16")
+    name: str = _field("logmel", "logmel, a folder with a published checkpoint, or its hub id (org/name[@revision])")
+    dtype: str = _field("auto", "compute dtype: float32, bfloat16, or auto: bfloat16 on accelerators, float32 on CPU")
+    final_norm: bool = _field(False, "take the last layer of pre-norm models after their final layer norm")
+    window: str = _field("padded", "Whisper hears 30 s, padded with silence (padded), or 2 s more than the audio (cut)")
+    window_seconds: float = _field(30.0, "longer audio is heard in windows of this length")
+    overlap_seconds: float = _field(5.0, "of a window that the next one hears again")
+    shards_params: bool = _field(False, "spread the weights over the devices of a process, too", changes_results=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,32 +11,36 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from seremo_jax import audio, audio_batches, backbones, feature_norm, ranking, saliency, store, vocab
+from seremo_jax import audio, audio_batches, backbones, feature_norm, forward, ranking, saliency, store, vocab
 from seremo_jax.artefacts import ArtefactError
 from seremo_jax.config import Config, ConfigError
+from seremo_jax.forward import Outputs, load_backbone
 from seremo_jax.ingest import audio_root
 from seremo_jax.manifest import DTYPES, MANIFEST_FILE, Settings
 from seremo_jax.progress import Progress
+from seremo_jax.sharding import is_first_process, wait_for_all
 from seremo_jax.tables import read_tables
 
 STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
 
 
-def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> Path:
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> Path:
     """Writes `WORKDIR/store/`, `saliency.npz` and `saliency.json`; continues or skips what is there already.
 
     Args:
       config: The experiment.
       workdir: Its folder, with the tables of `ingest`.
       is_quiet: Shows no progress.
+      mesh: Devices of this process that share every batch; None means the first one. Where JAX runs on several
+        processes (`jax.distributed`), each writes its own shards, and the first one the manifest.
 
     Returns:
       The folder of the store.
@@ -46,19 +50,20 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         is not finite, or the disk is full.
       ConfigError: The backbone or a layer of it does not exist, or the corpus lacks the targets asked for.
     """
-    workdir = Path(workdir)
+    workdir, is_quiet = Path(workdir), is_quiet or not is_first_process()
     utterances, ratings, fingerprint = read_tables(workdir)
     question = ranking.ask(config, utterances, ratings, fingerprint)
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
     is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN
-    job = _Job(config, workdir, recordings, is_train, question, load_backbone(config), fingerprint, is_quiet)
+    job = _Job(config, workdir, recordings, is_train, question, load_backbone(config), fingerprint, is_quiet, mesh)
     layers, path = _known_layers(config, job.backbone), workdir / STORE_FOLDER
     has_sums, has_store = (workdir / ranking.SUMS_FILE).exists(), (path / MANIFEST_FILE).exists()
     if has_sums and (layers is None or has_store):
         ranking.require(workdir, question, job.backbone_about)
     elif layers is None or has_store:
         job.rank()
-    shutil.rmtree(workdir / RANKING_FOLDER, ignore_errors=True)
+    if is_first_process():
+        shutil.rmtree(workdir / RANKING_FOLDER, ignore_errors=True)
     if layers is None:
         layers = (ranking.summarise(workdir, config)["chosen"],)
         job = dataclasses.replace(job, backbone=load_backbone(config, layers), has_ranked=True)
@@ -77,24 +82,6 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     return path
 
 
-def load_backbone(config: Config, layers: Sequence[int] | None = None) -> backbones.Backbone:
-    """The backbone of the config, returning `layers` (None: all).
-
-    Raises:
-      ConfigError: There is none such, or it wants another sampling rate.
-    """
-    try:
-        backbone = backbones.load(config.backbone.name, layers, config.backbone.dtype)
-    except ValueError as error:
-        raise ConfigError(f"backbone.name = {config.backbone.name!r}: {error}") from error
-    if backbone.sample_rate_hz != audio.SAMPLE_RATE_HZ:
-        raise ConfigError(
-            f"backbone.name = {config.backbone.name!r} hears {backbone.sample_rate_hz} Hz, audio is decoded to "
-            f"{audio.SAMPLE_RATE_HZ} Hz"
-        )
-    return backbone
-
-
 def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ...] | None:
     """Layers to store, ascending, or None where saliency is to choose."""
     if config.extract.layers == "all":
@@ -110,15 +97,6 @@ def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ..
         raise ConfigError(f"{name}: {error}") from None
 
 
-class _Outputs(NamedTuple):
-    """What a batch leaves on the host: means [K, B, D], frames [K', B, T, D] stored, num_frames [B], peak [K, B]."""
-
-    means: Any
-    frames: Any
-    num_frames: Any
-    peak: Any
-
-
 @dataclasses.dataclass(frozen=True)
 class _Job:
     """An extraction: what is heard, by which backbone, and where the results go."""
@@ -131,13 +109,19 @@ class _Job:
     backbone: backbones.Backbone
     fingerprint: str
     is_quiet: bool
+    mesh: Mesh | None
     has_ranked: bool = False
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that share a batch."""
+        return 1 if self.mesh is None else self.mesh.size
 
     @property
     def backbone_about(self) -> dict[str, Any]:
         """What saliency sums of every layer are made with."""
         b = self.backbone
-        about = {"name": b.name, "revision": b.revision, "dtype": self.config.backbone.dtype}
+        about = {"name": b.name, "revision": b.revision, "dtype": b.dtype}
         return {**about, "final_norm": b.final_norm, "layers": list(range(b.num_layers))}
 
     def rank(self) -> None:
@@ -145,7 +129,9 @@ class _Job:
         folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in self.question.rows]
         writer = store.Writer(folder, ids, self._settings(()), self.question.about)
         self._pass(writer, self.question.rows, "rank layers")
-        ranking.write(self.workdir, _merged_saliency(writer), self.question, self.backbone_about)
+        if is_first_process():
+            ranking.write(self.workdir, _merged_saliency(writer), self.question, self.backbone_about)
+        wait_for_all("rank layers: written")
 
     def fill_store(self, layers: tuple[int, ...]) -> None:
         """Stores layers of every utterance; with the saliency sums too unless `has_ranked`."""
@@ -154,6 +140,12 @@ class _Job:
             self.workdir / STORE_FOLDER, list(self.recordings.ids), self._settings(layers), {"saliency": sums_of}
         )
         self._pass(writer, np.arange(len(self.recordings.ids)), "extract")
+        if is_first_process():
+            self._finalise(writer, layers)
+        wait_for_all("extract: written")
+
+    def _finalise(self, writer: store.Writer, layers: tuple[int, ...]) -> None:
+        """Merges the sums of all shards, whichever process wrote them, and makes the store a finished one."""
         if not self.has_ranked:
             ranking.write(self.workdir, _merged_saliency(writer), self.question, self.backbone_about)
         states = (feature_norm.State(**_part_of(writer.sums(s), "norm")) for s in range(len(writer.shards)))
@@ -167,13 +159,15 @@ class _Job:
         if set(layers) <= set(reader.layers):
             del expected["layers"]
         reader.require(**expected)
-        store.sweep(reader.path)
+        if is_first_process():
+            store.sweep(reader.path)
 
     def _settings(self, layers: tuple[int, ...]) -> Settings:
         extract, b = self.config.extract, self.backbone
         fields = self.config.results_fields("backbone", "extract")
         for name in ("backbone.name", "extract.layers", "extract.dtype", "extract.shard_utterances"):
             del fields[name]
+        fields["backbone.dtype"] = b.dtype
         return Settings(
             tables_fingerprint=self.fingerprint,
             backbone=b.name,
@@ -194,13 +188,28 @@ class _Job:
         shards = [rows[shard.start : shard.stop].tolist() for shard in writer.shards]
         bucketings = [backbones.bucket_lengths(num_samples[rows], n + 1) for n in range(extract.num_buckets)]
         batch_samples = int(extract.batch_seconds * audio.SAMPLE_RATE_HZ)
-        planned = audio_batches.plan(shards, num_samples, bucketings, batch_samples)
-        todo = [shard for shard in range(len(shards)) if not writer.is_finished(shard)]
-        done = len(rows) - sum(len(shards[shard]) for shard in todo)
-        outputs = self._forward([batch for shard in todo for batch in planned[shard]], writer.settings.layers)
+        planned = audio_batches.plan(
+            shards, num_samples, bucketings, batch_samples, self.backbone.least_samples, self.num_devices
+        )
+        wait_for_all(f"{label}: begin")
+        mine = range(jax.process_index(), len(shards), jax.process_count())
+        todo = [shard for shard in mine if not writer.is_finished(shard)]
+        num_mine, num_left = (sum(len(shards[shard]) for shard in those) for those in (mine, todo))
+        batches = [batch for shard in todo for batch in planned[shard]]
+        outputs = forward.stream(
+            self.backbone,
+            audio_batches.stream(batches, self.recordings, extract.num_threads),
+            self.is_train,
+            writer.settings.layers,
+            extract.dtype,
+            self.has_ranked,
+            self.mesh,
+            self.config.backbone.shards_params,
+        )
         began_s, heard_s = time.monotonic(), 0.0
         try:
-            with Progress(len(rows), label, "utterances", done=done, is_quiet=self.is_quiet) as progress:
+            done = num_mine - num_left
+            with Progress(num_mine, label, "utterances", done=done, is_quiet=self.is_quiet) as progress:
                 for shard in todo:
                     with writer.shard(shard) as writing:
                         sums = _Sums(self, shards[shard], len(writer.settings.layers))
@@ -216,30 +225,9 @@ class _Job:
                         writing.sums = sums.arrays()
         finally:
             outputs.close()
+        wait_for_all(f"{label}: end")
 
-    def _forward(
-        self, planned: Sequence[audio_batches.Planned], layers: Sequence[int]
-    ) -> Iterator[tuple[audio_batches.Batch, _Outputs, feature_norm.State]]:
-        """Outputs batch by batch, each fetched after the next is dispatched: the device never waits for the host."""
-        one_batch = jax.jit(
-            functools.partial(_one_batch, self.backbone, layers, self.config.extract.dtype, self.has_ranked)
-        )
-        batches = audio_batches.stream(planned, self.recordings, self.config.extract.num_threads)
-        running = None
-        try:
-            for batch in batches:
-                is_counted = np.zeros(len(batch.num_samples), bool)
-                is_counted[: len(batch.rows)] = self.is_train[list(batch.rows)]
-                dispatched = one_batch(batch.waveforms, batch.num_samples, is_counted)
-                if running is not None:
-                    yield running[0], *jax.device_get(running[1])
-                running = batch, dispatched
-            if running is not None:
-                yield running[0], *jax.device_get(running[1])
-        finally:
-            batches.close()
-
-    def _add(self, writing: Any, layers: Sequence[int], batch: audio_batches.Batch, output: _Outputs) -> None:
+    def _add(self, writing: Any, layers: Sequence[int], batch: audio_batches.Batch, output: Outputs) -> None:
         """Hands each utterance's stored frames to the shard, after a look at what the backbone gave."""
         dtype, slots = self.config.extract.dtype, [self.backbone.layers.index(layer) for layer in layers]
         for slot, row in enumerate(batch.rows):
@@ -257,26 +245,6 @@ class _Job:
             writing.add(utterance, output.frames[:, slot, : output.num_frames[slot]])
 
 
-def _one_batch(
-    backbone: backbones.Backbone,
-    layers: Sequence[int],
-    dtype: str,
-    has_ranked: bool,
-    waveforms: jax.Array,
-    num_samples: jax.Array,
-    is_counted: jax.Array,
-) -> tuple[_Outputs, feature_norm.State]:
-    """The compiled part: waveforms [B, S] -> outputs, and the frame moments of the utterances counted."""
-    hidden, num_frames = backbone(waveforms, num_samples)
-    means = hidden[:0, :, 0] if has_ranked else saliency.mean_over_frames(hidden, num_frames)
-    peak = jax.lax.map(lambda frames: jnp.abs(frames.astype(jnp.float32)).max(axis=(1, 2)), hidden)
-    slots = [backbone.layers.index(layer) for layer in layers]
-    frames = (hidden if slots == list(range(len(hidden))) else hidden[np.array(slots, int)]).astype(dtype)
-    # Of the numbers as stored: those are what the head sees.
-    norm = feature_norm.update(feature_norm.empty(len(slots), hidden.shape[3]), frames, num_frames, is_counted)
-    return _Outputs(means, frames, num_frames, peak), norm
-
-
 class _Sums:
     """Sums of one shard, a function of its utterances alone."""
 
@@ -287,7 +255,7 @@ class _Sums:
         self._means = np.zeros(shape, np.float32)
         self._norm = feature_norm.empty(num_stored, job.backbone.num_features)
 
-    def add(self, batch: audio_batches.Batch, output: _Outputs, norm: feature_norm.State) -> None:
+    def add(self, batch: audio_batches.Batch, output: Outputs, norm: feature_norm.State) -> None:
         """Adds a batch."""
         places = [self._place[row] for row in batch.rows]
         self._means[:, places] = output.means[:, : len(places)]

@@ -1,6 +1,10 @@
 """The mesh `("member", "data")` and the specs of what lives on it."""
 
+from typing import Any
+
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MEMBER, DATA = "member", "data"
@@ -37,3 +41,38 @@ def by_member(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def make_data_mesh() -> Mesh:
+    """A mesh over the devices of this process alone, which share every batch of audio."""
+    devices = np.array(jax.local_devices()).reshape(1, -1)
+    return Mesh(devices, (MEMBER, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def by_utterance(mesh: Mesh) -> NamedSharding:
+    """Leading axis over the utterances of a batch."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def spread(mesh: Mesh, tree: Any) -> Any:
+    """Arrays laid over the data axis, each along its last axis that divides evenly."""
+    size = mesh.shape[DATA]
+
+    def sharding(array: jax.Array) -> NamedSharding:
+        for axis in reversed(range(array.ndim)):
+            if array.ndim > 1 and array.shape[axis] % size == 0:
+                return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
+        return replicated(mesh)
+
+    return jax.device_put(tree, jax.tree.map(sharding, tree))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints, merges and finalises."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(point: str) -> None:
+    """Returns once every process has come to `point`; at once where there is one process."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(point)

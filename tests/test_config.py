@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_EFFECT_ON_RESULTS = {
     "corpus.root",
     "extract.batch_seconds",
+    "backbone.shards_params",
     "extract.num_threads",
     "train.member_map",
     "train.keep_checkpoints",

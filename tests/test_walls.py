@@ -21,8 +21,8 @@ RANKS = {
     **dict.fromkeys(("page", "targets"), 3),
     **dict.fromkeys(("alignment", "audio_batches", "checkpoint", "comparison", "ingest", "loader"), 4),
     **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
-    **dict.fromkeys(("extract", "figures", "score_tables", "scoring"), 5),
-    **dict.fromkeys(("evaluate", "failure_signs"), 6),
+    **dict.fromkeys(("figures", "forward", "score_tables", "scoring"), 5),
+    **dict.fromkeys(("evaluate", "extract", "failure_signs"), 6),
     **dict.fromkeys(("sections", "train"), 7),
     **dict.fromkeys(("report",), 8),
 }
@@ -40,10 +40,11 @@ OWNERS = {
     "optax": {"optim", "steps"},
     "transformers": {"backbones"},
     "huggingface_hub": {"backbones"},
+    "safetensors": {"backbones"},
     "ml_collections": {"config"},
     "torch": set(),
 }
-JITTED_IN = {"steps", "extract", "evaluate"}
+JITTED_IN = {"steps", "forward", "extract", "evaluate"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
 NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ NUM_UTTERANCES, NUM_LAYERS, NUM_FEATURES, HOP = 22, 4, 6, 320
 SPLITS = ("train", "train", "development", "train", "test")
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Toy:
     """Frames of 320 samples through a fixed matrix a layer: few enough lines to write again in NumPy."""
@@ -36,6 +38,8 @@ class Toy:
     sample_rate_hz: int = 16_000
     frame_rate_hz: float = 50.0
     revision: str = "1"
+    dtype: str = "float32"
+    least_samples: int = 0
     final_norm: bool = False
     scale: float = 1.0
 

@@ -13,6 +13,9 @@ _MAX_CANDIDATES = 512
 class Backbone(Protocol):
     """A frozen model from waveforms to hidden states: pure JAX without `jit` of its own; the caller compiles it.
 
+    It is a pytree whose leaves are its weights: pass it to a compiled function as an argument, so that they are no
+    constants of the program.
+
     Contract, held for every backbone by `tests/test_backbones.py`:
     padding content, batch neighbours and order never change an utterance's frames (1e-4 max abs in float32; `logmel`
     1e-5); frames at and beyond `num_frames` are exactly 0; no non-finite number leaves it for finite audio;
@@ -46,6 +49,14 @@ class Backbone(Protocol):
     @property
     def frame_rate_hz(self) -> float:
         """Frames per second of every layer."""
+
+    @property
+    def dtype(self) -> str:
+        """Compute dtype, float32 or bfloat16; `hidden` has it too."""
+
+    @property
+    def least_samples(self) -> int:
+        """An utterance costs as much as this many samples even where it is shorter; 0 where it does not."""
 
     @property
     def final_norm(self) -> bool:

@@ -40,6 +40,7 @@ def load(path_or_id: str, layers: Iterable[int] | None, dtype: str) -> "LogMel":
     return LogMel(name=path_or_id, layers=pick_layers(layers, 1 + len(SCALES_S)))
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["layers", "name"])
 @dataclasses.dataclass(frozen=True)
 class LogMel:
     """Log-mel bands (layer 0) and their modulation depth (layers 1 to 6), 50 frames/s. A `Backbone`."""
@@ -50,7 +51,9 @@ class LogMel:
     num_features: int = dataclasses.field(default=NUM_BANDS, init=False)
     sample_rate_hz: int = dataclasses.field(default=SAMPLE_RATE_HZ, init=False)
     frame_rate_hz: float = dataclasses.field(default=SAMPLE_RATE_HZ / (2 * HOP_SAMPLES), init=False)
+    dtype: str = dataclasses.field(default="float32", init=False)
     final_norm: bool = dataclasses.field(default=False, init=False)
+    least_samples: int = dataclasses.field(default=0, init=False)
 
     @property
     def revision(self) -> str:
@@ -105,16 +108,16 @@ def log_mel(waveforms: Float[Array, "B S"], num_samples: Int[Array, " B"]) -> Fl
 
 
 @functools.cache
-def mel_filters() -> Float[np.ndarray, "D bins"]:
-    """Triangular filters [80, 201] over the bins of a 400-point DFT at 16 kHz, each of unit area in Hz, float32.
+def mel_filters(num_bands: int = NUM_BANDS) -> Float[np.ndarray, "D bins"]:
+    """Triangular filters [D, 201] over the bins of a 400-point DFT at 16 kHz, each of unit area in Hz, float32.
 
     Source: KNOWN: M. Slaney, Auditory Toolbox, 1998 (linear below 1 kHz, logarithmic above), as librosa's default and
-    Whisper's `mel_80`.
+    Whisper's `mel_80` and `mel_128`.
     """
     step_hz, corner_hz, log_step = 200 / 3, 1_000.0, np.log(6.4) / 27
     corner = corner_hz / step_hz
     top = corner + np.log(SAMPLE_RATE_HZ / 2 / corner_hz) / log_step
-    mels = np.linspace(0.0, top, NUM_BANDS + 2)
+    mels = np.linspace(0.0, top, num_bands + 2)
     edges_hz = np.where(mels < corner, mels * step_hz, corner_hz * np.exp(log_step * (mels - corner)))
     low, centre, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
     bins_hz = np.fft.rfftfreq(WINDOW_SAMPLES, 1 / SAMPLE_RATE_HZ)[None, :]

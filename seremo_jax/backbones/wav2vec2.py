@@ -1,0 +1,241 @@
+"""The wav2vec 2.0 family: XLS-R, MMS, HuBERT, distilHuBERT, WavLM, UniSpeech, UniSpeech-SAT, data2vec-audio.
+
+One implementation: a convolutional feature encoder, a projection, a convolution that tells positions, and Transformer
+blocks; what differs is read from the published config.
+
+Source: KNOWN: A. Baevski et al., wav2vec 2.0, NeurIPS 2020; W.-N. Hsu et al., HuBERT, IEEE/ACM TASLP 29, 2021;
+S. Chen et al., WavLM, IEEE JSTSP 16(6), 2022.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from seremo_jax.artefacts import fingerprint_of
+from seremo_jax.backbones.base import pick_layers
+from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states
+from seremo_jax.backbones.layers import ACTIVATIONS, LayerNorm, Stack, fill, published_shapes, row_by_row
+from seremo_jax.backbones.transformer import Transformer, register
+from seremo_jax.backbones.wav2vec2_front import ConvLayer, FeatureProjection, PositionalConv, RelativeBias, normalised
+from seremo_jax.backbones.weights import Checkpoint, CheckpointError, read_tensors
+
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
+"""Published `model_type`s of the family."""
+
+_HIDDEN_STATES = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.")
+"""What the hidden states depend on; everything else in a checkpoint is a head, a quantiser or a mask."""
+
+
+_BIAS_TABLE = "encoder.layers.0.attention.rel_attn_embed.weight"
+
+
+class Encoder(nnx.Module):
+    """Parameters of the model, up to the block behind the highest layer wanted."""
+
+    def __init__(self, config: Any, depth: int, has_final_norm: bool):
+        spec, widths = block_spec(config), (1, *config.conv_dim)
+        norms = ["group", *["none"] * (len(config.conv_dim) - 1)]
+        if config.model_type == "data2vec-audio" or config.feat_extract_norm == "layer":
+            norms = ["layer"] * len(config.conv_dim)
+        self.is_pre_norm = spec.is_pre_norm
+        self.feature_extractor = nnx.List(
+            ConvLayer(widths[i], widths[i + 1], kernel, stride, config.conv_bias, norm, config.feat_extract_activation)
+            for i, (kernel, stride, norm) in enumerate(zip(config.conv_kernel, config.conv_stride, norms, strict=True))
+        )
+        has_norm = getattr(config, "feat_proj_layer_norm", True)
+        self.feature_projection = FeatureProjection(widths[-1], spec.width, config.layer_norm_eps, has_norm)
+        self.pos_conv_embed = _positional_conv(config)
+        has_bias = spec.has_gate and depth > 0
+        buckets = (config.num_buckets, config.max_bucket_distance) if has_bias else ()
+        self.relative_bias = RelativeBias(*buckets, spec.num_heads) if has_bias else None
+        self.layer_norm = LayerNorm(spec.width, spec.norm_eps) if has_final_norm or not spec.is_pre_norm else None
+        self.layers = Stack(Block(spec), depth) if depth else None
+
+
+def block_spec(config: Any) -> BlockSpec:
+    """What the blocks of a published config are."""
+    return BlockSpec(
+        width=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        hidden_width=config.intermediate_size,
+        activation=config.hidden_act,
+        norm_eps=config.layer_norm_eps,
+        is_pre_norm=getattr(config, "do_stable_layer_norm", False),
+        has_gate=config.model_type == "wavlm",
+        adapter_width=getattr(config, "adapter_attn_dim", None) or 0,
+    )
+
+
+def _positional_conv(config: Any) -> PositionalConv:
+    kernel, norm, num_layers = config.num_conv_pos_embeddings, "weight", 1
+    if config.model_type == "data2vec-audio":
+        kernel, norm, num_layers = config.conv_pos_kernel_size, "layer", config.num_conv_pos_embeddings
+    elif getattr(config, "conv_pos_batch_norm", False):
+        norm = "batch"
+    groups, activation = config.num_conv_pos_embedding_groups, config.feat_extract_activation
+    return PositionalConv(config.hidden_size, kernel, groups, norm, activation, num_layers, 1e-5)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Wav2Vec2(Transformer):
+    """A model of the family; see `Transformer`.
+
+    Attributes:
+      kernels, strides: Of the feature encoder's convolutions.
+      is_normalised: Whether waveforms are brought to zero mean and unit variance first.
+    """
+
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    is_normalised: bool
+
+    def num_frames(self, num_samples: Any) -> Any:
+        """Frames whose convolutions lie inside the audio; 1 for audio too short for one, 0 for 0 samples."""
+        return self._frames_by_layer(num_samples)[-1]
+
+    def _frames_by_layer(self, num_samples: Any) -> list[Any]:
+        """Valid frames behind each convolution."""
+        frames, counts = num_samples, []
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            frames = (frames >= kernel) * ((frames - kernel) // stride) + (num_samples > 0)
+            counts.append(frames)
+        return counts
+
+    def __call__(
+        self, waveforms: Float[Array, "B S"], num_samples: Int[Array, " B"]
+    ) -> tuple[Float[Array, "K B T D"], Int[Array, " B"]]:
+        """Hidden states of a batch of waveforms in [-1, 1]; see `Backbone`."""
+        is_sample = jnp.arange(waveforms.shape[1])[None, :] < num_samples[:, None]
+        waveforms = jnp.where(is_sample, waveforms, 0.0)
+        if self.is_normalised:
+            waveforms = normalised(waveforms, num_samples)
+        least = self._least_for_one_frame()
+        waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, least - waveforms.shape[1]))))
+        counts = self._frames_by_layer(jnp.where(num_samples > 0, jnp.maximum(num_samples, least), 0))
+        model, num_frames = self._module(), counts[-1].astype(jnp.int32)
+
+        def features(waveforms: Array, counts: Array) -> Array:
+            x = waveforms[..., None].astype(self.dtype)
+            for number, layer in enumerate(model.feature_extractor):
+                x = layer(x, counts[:, number])
+            return x
+
+        x = row_by_row(features, waveforms, jnp.stack(counts, axis=1))
+        is_valid = jnp.arange(x.shape[1])[None, :] < num_frames[:, None]
+        x = jnp.where(is_valid[..., None], model.feature_projection(x), jnp.zeros((), x.dtype))
+        x = x + model.pos_conv_embed(x, is_valid)
+        if not model.is_pre_norm:
+            x = model.layer_norm(x)
+        bias = None if model.relative_bias is None else model.relative_bias(x.shape[1])
+        hidden = hidden_states(model.layers, x, self.layers, is_valid, is_valid, bias)
+        return self._normed(hidden, model.layer_norm if model.is_pre_norm else None, is_valid), num_frames
+
+    def _least_for_one_frame(self) -> int:
+        samples = 1
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+
+def load(
+    checkpoint: Checkpoint, layers: Iterable[int] | None, dtype: str, *, final_norm: bool, window: str
+) -> Wav2Vec2:
+    """The model of a published checkpoint of the family, whatever head it carries.
+
+    Args:
+      checkpoint: Its files.
+      layers: Layers to return; no block above the highest is read.
+      dtype: Compute dtype.
+      final_norm: Takes the last layer after the final layer norm, where blocks are pre-norm; elsewhere each state has
+        been normed already, and this changes nothing.
+      window: Must be `padded`, the default: only Whisper pads audio to a window.
+
+    Raises:
+      CheckpointError: Tensors are missing or unexpected, or the config asks for what this project does not know.
+      ValueError: There is no such layer, or `window` is something else.
+    """
+    if window != "padded":
+        raise ValueError(f"window = {window!r} is for Whisper: {checkpoint.name} hears audio at its own length anyway")
+    config = checkpoint.config
+    _require_known(checkpoint)
+    num_layers = config.num_hidden_layers + 1
+    picked = pick_layers(layers, num_layers)
+    final_norm = final_norm and block_spec(config).is_pre_norm
+    model = Encoder(config, max(picked), final_norm and num_layers - 1 in picked)
+    published = functools.partial(published_name, model_type=config.model_type)
+
+    def canonical(name: str) -> str | None:
+        name = re.sub(r"^\w+\.(?=feature_extractor\.|feature_projection\.|encoder\.)", "", name)
+        name = name.replace("conv.parametrizations.weight.original0", "conv.weight_g")
+        name = name.replace("conv.parametrizations.weight.original1", "conv.weight_v")
+        number = re.match(r"encoder\.layers\.(\d+)\.", name)
+        is_above = number is not None and int(number[1]) >= max(picked)
+        is_above |= name.startswith("encoder.layer_norm.") and model.layer_norm is None
+        is_above |= name == _BIAS_TABLE and model.relative_bias is None
+        is_foreign = not name.startswith(_HIDDEN_STATES) or name.endswith(".num_batches_tracked")
+        return None if is_above or is_foreign else name
+
+    tensors = read_tensors(checkpoint, published_shapes(model, published), canonical)
+    fill(model, tensors, published, dtype)
+    definition, params = nnx.split(model)
+    preprocessor = checkpoint.preprocessor
+    is_normalised = True if preprocessor is None else bool(preprocessor.do_normalize)
+    rate_hz = 16_000 if preprocessor is None else int(preprocessor.sampling_rate)
+    hop_samples = 1
+    for stride in config.conv_stride:
+        hop_samples *= stride
+    return Wav2Vec2(
+        params=params,
+        definition=definition,
+        name=checkpoint.name,
+        revision=fingerprint_of([checkpoint.revision, "wav2vec2", is_normalised]),
+        layers=picked,
+        num_layers=num_layers,
+        num_features=config.hidden_size,
+        sample_rate_hz=rate_hz,
+        frame_rate_hz=rate_hz / hop_samples,
+        dtype=dtype,
+        final_norm=final_norm,
+        least_samples=0,
+        kernels=tuple(config.conv_kernel),
+        strides=tuple(config.conv_stride),
+        is_normalised=is_normalised,
+    )
+
+
+def published_name(path: str, model_type: str) -> str:
+    """Path of a tensor in `Encoder` -> its published name."""
+    if path.startswith("feature_extractor."):
+        return path.replace("feature_extractor.", "feature_extractor.conv_layers.")
+    if path.startswith("feature_projection."):
+        return path
+    if path.startswith("relative_bias."):
+        return _BIAS_TABLE
+    if model_type != "data2vec-audio":
+        path = path.replace("pos_conv_embed.layers.0.", "pos_conv_embed.")
+    return "encoder." + path.replace("attention.qkv.", "attention.").replace(".gate.", ".attention.")
+
+
+def _require_known(checkpoint: Checkpoint) -> None:
+    """Refuses configs that ask for what this implementation does not have."""
+    config, problems = checkpoint.config, []
+    for field in ("hidden_act", "feat_extract_activation"):
+        if getattr(config, field) not in ACTIVATIONS:
+            problems.append(f"{field} = {getattr(config, field)!r} (known: {', '.join(ACTIVATIONS)})")
+    if config.model_type != "data2vec-audio" and config.feat_extract_norm not in ("group", "layer"):
+        problems.append(f"feat_extract_norm = {config.feat_extract_norm!r} (known: group, layer)")
+    if config.hidden_size % config.num_attention_heads:
+        problems.append(f"hidden_size = {config.hidden_size} is no multiple of num_attention_heads")
+    if config.hidden_size % config.num_conv_pos_embedding_groups:
+        problems.append(f"hidden_size = {config.hidden_size} is no multiple of num_conv_pos_embedding_groups")
+    if not len(config.conv_dim) == len(config.conv_kernel) == len(config.conv_stride):
+        problems.append("conv_dim, conv_kernel and conv_stride differ in length")
+    if problems:
+        raise CheckpointError(f"{checkpoint.folder}/config.json: {'; '.join(problems)}")
