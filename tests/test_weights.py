@@ -111,7 +111,7 @@ def test_damaged_and_missing_files_are_named(folder):
     with pytest.raises(CheckpointError, match=r"has no weights: place model\.safetensors or pytorch_model\.bin"):
         backbones.load(folder)
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is no ZIP archive.*before 1\.6"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged"):
         backbones.load(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):

@@ -1,6 +1,5 @@
 """Where a checkpoint's files lie: a local folder, or the model hub's snapshot of it, downloaded once and cached."""
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -45,20 +44,36 @@ def locate(path_or_id: str) -> Place:
 def _download(model_id: str) -> Place:
     """The cached snapshot, asked for anew where the network allows."""
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
 
     repository, _, revision = model_id.partition("@")
+    asked_for = revision or None
     try:
         for patterns in _FORMATS:
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision or None, allow_patterns=[*_SETTINGS, *patterns]
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    repository, revision=asked_for, allow_patterns=[*_SETTINGS, *patterns]
+                )
             )
-            if any(path for pattern in patterns for path in Path(folder).glob(pattern)):
+            asked_for = folder.name  # the commit: whatever is published meanwhile, no two commits are mixed
+            if any(path for pattern in patterns for path in folder.glob(pattern)):
                 break
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except Exception as error:  # those of its HTTP library share no class with Python's
         raise CheckpointError(
-            f"{model_id} is not cached and cannot be downloaded ({reason}): place its config.json, "
-            "preprocessor_config.json and model.safetensors (or pytorch_model.bin) in a folder, and give that folder"
+            f"there is no folder {model_id} here, and {model_id} is not cached and cannot be downloaded "
+            f"({_reason(error)}): place its config.json, preprocessor_config.json and model.safetensors (or "
+            "pytorch_model.bin) in a folder, and give that folder"
         ) from error
-    return Place(repository, Path(folder), os.path.basename(folder))
+    return Place(repository, folder, folder.name)
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed, in one line."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "accept its terms on the hub and log in with hf auth login"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "the hub has no such revision of it"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the hub has no such model, or it is private: log in with hf auth login"
+    return str(error).strip().partition("\n")[0] or type(error).__name__

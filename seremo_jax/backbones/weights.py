@@ -1,9 +1,11 @@
 """Published checkpoints: config, preprocessor and tensors, from a folder or the model hub, without PyTorch."""
 
 import collections
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weight files, or indices of shards, in the order they are looked for."""
 _LISTED = 20
+_FLOATING = ("float64", "float32", "float16", "bfloat16")
+_LONG_NAMES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +62,7 @@ def open_checkpoint(path_or_id: str) -> Checkpoint:
     """
     place = locate(path_or_id)
     config = _read_config(place.folder)
-    preprocessor = _read_preprocessor(place.folder)
+    preprocessor = _read_preprocessor(place.folder, config.model_type)
     files = _weight_files(place.folder)
     settings = [place.folder / name for name in (CONFIG, PREPROCESSOR) if (place.folder / name).exists()]
     revision = fingerprint_of([sha256_of_file(path) for path in (*settings, *files)])
@@ -86,34 +90,25 @@ def read_tensors(
     problems: dict[str, list[str]] = collections.defaultdict(list)
     source: dict[str, tuple[Path, str]] = {}
     for path, reader in readers.items():
+        problems["no tensor"] += [name for name in reader.others if canonical(name) is not None]
         for name, shape in reader.shapes().items():
             key = canonical(name)
             if key is None:
                 continue
             if key not in wanted:
                 problems["unexpected"].append(name)
-            elif key in source:
+                continue
+            if key in source:
                 problems["given twice"].append(f"{name} ({source[key][1]})")
-            elif shape != tuple(wanted[key]):
+            source.setdefault(key, (path, name))
+            if shape != tuple(wanted[key]):
                 problems["of another shape"].append(f"{name} {shape}, should be {tuple(wanted[key])}")
-            else:
-                source[key] = (path, name)
-        problems["no tensor"] += [name for name in reader.others if canonical(name) is not None]
-    misshapen = {canonical(text.partition(" ")[0]) for text in problems["of another shape"]}
-    problems["missing"] = sorted(wanted.keys() - source.keys() - misshapen)
-    tensors = {}
-    if not any(problems.values()):
-        for key, (path, name) in source.items():
-            tensors[key] = readers[path].read(name)
-            if not _is_floating(tensors[key].dtype):
-                problems["no floating-point numbers"].append(f"{name} ({tensors[key].dtype})")
+            if reader.dtype_name(name) not in _FLOATING:
+                problems["no floating-point numbers"].append(f"{name} ({reader.dtype_name(name)})")
+    problems["missing"] = sorted(wanted.keys() - source.keys())
     if any(problems.values()):
         raise CheckpointError(f"{checkpoint.folder}: the tensors do not fit its config.json:\n  " + _list(problems))
-    return tensors
-
-
-def _is_floating(dtype: np.dtype) -> bool:
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    return {key: readers[path].read(name) for key, (path, name) in source.items()}
 
 
 def _list(problems: Mapping[str, list[str]]) -> str:
@@ -130,6 +125,9 @@ class _Safetensors:
 
     def __init__(self, path: Path):
         self.path, self.others = path, []
+        with path.open("rb") as file:
+            if file.read(7) == b"version":
+                raise CheckpointError(f"{path} is a Git LFS pointer: run git lfs pull in its folder")
         try:
             self._file = safe_open(path, "np")
         except (SafetensorError, OSError) as error:
@@ -138,6 +136,12 @@ class _Safetensors:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape."""
         return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
+
+    def dtype_name(self, name: str) -> str:
+        """NumPy's name of a tensor's dtype."""
+        dtype = self._file.get_slice(name).get_dtype()
+        kind = dtype.rstrip("0123456789")
+        return _LONG_NAMES.get(kind, kind.lower()) + dtype.removeprefix(kind)
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in its own dtype."""
@@ -170,6 +174,9 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         shards = _read_json(path).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{path} has no weight_map: download it again")
+        strange = [repr(shard) for shard in shards.values() if not isinstance(shard, str) or Path(shard).name != shard]
+        if strange:
+            raise CheckpointError(f"{path} names {strange[0]}, no file beside it: download it again")
         files = tuple(folder / shard for shard in sorted(set(shards.values())))
         missing = [file.name for file in files if not file.exists()]
         if missing:
@@ -203,27 +210,49 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_config(folder: Path) -> Any:
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    with _without_advice():
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     path = folder / CONFIG
-    kind = _read_json(path).get("model_type")
-    if kind not in CONFIG_MAPPING:
+    content = _read_json(path)
+    kind = content.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise CheckpointError(f"{path}: model_type {kind!r} is not known")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        # The class itself and not AutoConfig, which offers to run Python files that lie beside a config.
+        return CONFIG_MAPPING[kind].from_dict(content)
     except Exception as error:  # transformers validates with half a dozen exception types
         raise CheckpointError(f"{path} is not what a {kind} config should be: {error}") from error
 
 
-def _read_preprocessor(folder: Path) -> Any | None:
-    from transformers import AutoFeatureExtractor
+def _read_preprocessor(folder: Path, model_type: str) -> Any | None:
+    import transformers
+    from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
     path = folder / PREPROCESSOR
     if not path.exists():
         return None
-    _read_json(path)
+    content = _read_json(path)
+    # Early checkpoints do not name it.
+    kind = content.get("feature_extractor_type") or FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type)
+    if kind not in FEATURE_EXTRACTOR_MAPPING_NAMES.values():
+        raise CheckpointError(f"{path}: feature_extractor_type {kind!r} is not known")
     try:
-        return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        return getattr(transformers, kind).from_dict(content)
     except Exception as error:  # likewise
         raise CheckpointError(f"{path} is not what a feature extractor's settings should be: {error}") from error
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keeps transformers from saying at its import that PyTorch had better be there."""
+
+    def is_kept(record: logging.LogRecord) -> bool:
+        return "PyTorch was not found" not in record.getMessage()
+
+    logger = logging.getLogger("transformers")
+    logger.addFilter(is_kept)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_kept)
