@@ -174,9 +174,9 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
         shards = _read_json(path).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{path} has no weight_map: download it again")
-        strange = [repr(shard) for shard in shards.values() if not isinstance(shard, str) or Path(shard).name != shard]
-        if strange:
-            raise CheckpointError(f"{path} names {strange[0]}, no file beside it: download it again")
+        for shard in shards.values():
+            if not (isinstance(shard, str) and Path(shard).name == shard and shard.endswith((".safetensors", ".bin"))):
+                raise CheckpointError(f"{path} names {shard!r}, no weight file beside it: download it again")
         files = tuple(folder / shard for shard in sorted(set(shards.values())))
         missing = [file.name for file in files if not file.exists()]
         if missing:
