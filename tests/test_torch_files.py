@@ -153,6 +153,14 @@ def test_a_stream_of_old_reads_as_the_archive(tmp_path):
         TorchFile(tmp_path / "x.bin")
 
 
+def test_a_stream_that_miscounts_a_storage_is_refused(tmp_path):
+    pickled, storages = parts_of(GOLDEN / "tensors.bin")
+    sizes = itemsizes_of(TorchFile(GOLDEN / "tensors.bin"))
+    key = max(storages, key=lambda key: len(storages[key]))
+    with pytest.raises(CheckpointError, match=rf"x\.bin is damaged .*storage {key} has \d+ numbers, \d+ are promised"):
+        TorchFile(stream_of(tmp_path / "x.bin", pickled, storages, sizes | {key: 1}))
+
+
 def test_another_byte_order_is_refused(tmp_path):
     pickled, storages = parts_of(GOLDEN / "tensors.bin")
     path = archive_of(tmp_path / "x.bin", pickled, storages.items())
