@@ -78,7 +78,7 @@ def stream(
     Yields:
       Batch, outputs, and the frame moments of the utterances counted.
     """
-    compiled = jax.jit(functools.partial(one_batch, tuple(layers), dtype, has_ranked))
+    compiled = functools.partial(_compiled, tuple(layers), dtype, has_ranked)
     place = jnp.asarray
     if mesh is not None:
         backbone = spread(mesh, backbone) if shards_params else jax.device_put(backbone, replicated(mesh))
@@ -116,3 +116,6 @@ def one_batch(
     # Of the numbers as stored: those are what the head sees.
     norm = feature_norm.update(feature_norm.empty(len(slots), hidden.shape[3]), frames, num_frames, is_counted)
     return Outputs(means, frames, num_frames, peak), norm
+
+
+_compiled = jax.jit(one_batch, static_argnums=(0, 1, 2))

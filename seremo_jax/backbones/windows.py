@@ -77,15 +77,59 @@ class Windowed:
     params: Any
     windows: Windows
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("params", "windows"):
-            raise AttributeError(name)
-        return getattr(self.params, name)
+    @property
+    def name(self) -> str:
+        """What `load` was asked for."""
+        return self.params.name
 
     @property
     def revision(self) -> str:
         """That of the backbone; windows are told apart by `windows`."""
         return self.params.revision
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers returned."""
+        return self.params.layers
+
+    @property
+    def num_layers(self) -> int:
+        """K."""
+        return self.params.num_layers
+
+    @property
+    def num_features(self) -> int:
+        """D."""
+        return self.params.num_features
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Sampling rate it hears."""
+        return self.params.sample_rate_hz
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames a second."""
+        return self.params.frame_rate_hz
+
+    @property
+    def dtype(self) -> str:
+        """Compute dtype."""
+        return self.params.dtype
+
+    @property
+    def least_samples(self) -> int:
+        """What a shorter utterance costs at least."""
+        return self.params.least_samples
+
+    @property
+    def final_norm(self) -> bool:
+        """Whether layer K - 1 is taken after a final layer norm."""
+        return self.params.final_norm
+
+    def num_frames(self, num_samples: Any) -> Any:
+        """Valid frames of an utterance of `num_samples`."""
+        return self.params.num_frames(num_samples)
 
     def __call__(
         self, waveforms: Float[Array, "B S"], num_samples: Int[Array, " B"]
