@@ -132,6 +132,29 @@ def test_utterances_carry_who_speaks_and_what_was_acted(tmp_path):
     assert info.attribute_ranges == {"intensity": (0.0, 100.0)}
 
 
+def test_the_released_consensus_is_told_apart_by_modality(tmp_path):
+    make_corpus(tmp_path)
+    utterances, _ = crema_d.parse(tmp_path)
+    assert utterances["released_consensus"].null_count == 4
+    header = ("", "MultiModalVote", "FaceVote", "VoiceVote", "FileName")
+    rows = [(1, "H", "N", "A", "1001_DFA_ANG_XX"), (2, "H", "N:F", "H:S", "1002_IEO_HAP_LO"),
+            (3, "H", "N", "A:X", "1001_IEO_NEU_XX"), (4, "D", "D", "D", "1001_DFA_ANG_XX")]  # fmt: skip
+    write_csv(tmp_path / "processedResults/summaryTable.csv", header, rows)
+    utterances, _ = crema_d.parse(tmp_path)
+    columns = ("released_consensus", "released_consensus_face", "released_consensus_both")
+    assert [[row[name] for name in columns] for row in utterances.to_pylist()] == [
+        ["angry", "neutral", "happy"],
+        [None, None, None],
+        ["no_agreement", "no_agreement", "happy"],
+        [None, None, None],
+    ]
+    problems = tables.report_of(utterances).problems
+    assert problems == [
+        "summaryTable.csv:4: 1001_IEO_NEU_XX: a letter that stands for no class",
+        "summaryTable.csv:5: 1001_DFA_ANG_XX: a second line for this utterance",
+    ]
+
+
 def test_there_is_intensity_and_no_attribute(tmp_path):
     _, ratings = crema_d.parse(make_corpus(tmp_path))
     for name in ("valence", "activation", "dominance"):
@@ -405,7 +428,7 @@ def test_utterances_with_audio_are_those_of_the_readme(subset, counts):
     assert (table.max(axis=1) == table.sum(axis=1)).sum() == 194
     assert report.problems == []
     assert report.counts["heard_faulty"] == 4
-    assert report.counts["lines_read"] == 18_636 + 76 + 3_193
+    assert report.counts["lines_read"] == 18_636 + 76 + 3_193 + 6_212
     assert ratings["intensity"].null_count() == 0
 
 
