@@ -14,11 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from seremo_jax.corpora import crema_d, simulated
+from seremo_jax.corpora import crema_d, msp_podcast, simulated
 from seremo_jax.lines import CorpusError
 
 PARSERS: dict[str, Callable[..., tuple[pa.Table, pa.Table]]] = {
     "crema_d": crema_d.parse,
+    "msp_podcast": msp_podcast.parse,
     "simulated": simulated.parse,
 }
 """Name of a corpus -> its parser."""
