@@ -62,6 +62,7 @@ def parse(root: str | os.PathLike, *, slow_clicks: str = "out", is_quiet: bool =
     speakers = {name[:4] for name in ids}
     is_full = (len(speakers), len(voted)) == (_FULL["speakers"], _FULL["utterances"])
     release = f"{'full' if is_full else f'subset of {len(speakers)} speakers'}, {source}"
+    report.counts["ratings_kept"] = len(votes)
     report.counts["heard_faulty"] = sum(name in voted for name in HEARD_FAULTY)
     info = CorpusInfo("crema_d", release, "crema6", {"intensity": (0.0, 100.0)}, notes=_notes(source))
     for actor in sorted(speakers - demographics.keys()):
@@ -170,7 +171,7 @@ def _read_votes(root: Path, slow_clicks: str, report: Report) -> tuple[list[Vote
         raise CorpusError(
             "data.slow_clicks = 'in' needs a complete finishedResponses.csv: tabulatedVotes.csv lacks slow clicks"
         )
-    report.counts["votes_read"] = len(counted)
+    report.counts["ratings_read"] = len(counted)
     return counted, "tabulatedVotes"
 
 

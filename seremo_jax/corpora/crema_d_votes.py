@@ -77,8 +77,9 @@ def read_responses(
     """
     columns = ["localid", "ttr", "queryType", "questNum", "clipName", "sessionNums", "respEmo", "respLevel"]
     votes, unknown = [], collections.Counter()
-    for where, row in csv_rows(path, columns, report):
-        name = utterance_name(row["clipName"], where, report)
+    rows = Report()
+    for where, row in csv_rows(path, columns, rows):
+        name = utterance_name(row["clipName"], where, rows)
         if name is None:
             continue
         if row["respEmo"] not in CLASS_OF_LETTER:
@@ -90,7 +91,7 @@ def read_responses(
                 _question(row) in slow_questions if slow_questions is not None else _is_slow(row["ttr"])
             )
         except (ValueError, KeyError):
-            report.add("lines_not_used", f"{where}: {name}: a cell is not a number")
+            rows.add("lines_not_used", f"{where}: {name}: a cell is not a number")
             continue
         if is_left_out:
             report.counts["slow_clicks_left_out"] += 1
@@ -99,7 +100,10 @@ def read_responses(
         votes.append(Vote(name, modality, row["localid"], CLASS_OF_LETTER[row["respEmo"]], intensity))
     if unknown:
         raise CorpusError(f"{path}: respEmo has letters that stand for no class: {dict(unknown)}")
-    report.counts["votes_read"] = len(votes)
+    # A row is a rating here, so what became of the rows is what became of the ratings.
+    report.merge(rows)
+    report.counts["ratings_read"] += rows.counts["lines_read"]
+    report.counts["ratings_not_used"] += rows.counts["lines_not_used"]
     report.counts["repeated_raters"] = len(votes) - len({(v.utterance, v.modality, v.rater) for v in votes})
     return votes
 

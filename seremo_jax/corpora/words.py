@@ -89,16 +89,21 @@ def refuse_unknown(counts: Mapping[str, int], where: str) -> None:
 def map_secondary(raw: pl.Series, where: str, mapped: Mapping[str, str], report: Report) -> pl.Series:
     """The list of our words in each of `raw`, which separates them by commas. Unknown words become `other-<word>`."""
     counted = raw.drop_nulls().value_counts()
-    ours, unknown = {}, dict[str, int]()
+    ours, unknown = {}, collections.Counter[str]()
     for text, number in counted.iter_rows():
         ours[text], strange = secondary_words(text, mapped)
         for word in strange:
-            unknown[word] = unknown.get(word, 0) + number
-    if unknown:
-        report.counts["secondary_words_unknown"] += sum(unknown.values())
-        listed = ", ".join(f"{word!r} x {n}" for word, n in sorted(unknown.items(), key=lambda item: -item[1])[:20])
-        report.problems.append(f"{where}: unknown secondary words, kept as other-<word>: {listed}")
+            unknown[word] += number
+    report_secondary(unknown, where, report)
     return _look_up(raw, ours, pl.List(pl.String)).fill_null([])
+
+
+def report_secondary(counts: Mapping[str, int], where: str, report: Report) -> None:
+    """Counts unknown secondary words, which are kept, and lists the most frequent."""
+    if counts:
+        report.counts["secondary_words_unknown"] += sum(counts.values())
+        listed = ", ".join(f"{word!r} x {n}" for word, n in sorted(counts.items(), key=lambda item: -item[1])[:20])
+        report.problems.append(f"{where}: unknown secondary words, kept as other-<word>: {listed}")
 
 
 def secondary_words(text: str, mapped: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
