@@ -41,13 +41,17 @@ def found_ratings(ratings) -> list[tuple]:
     return [tuple(row[name] for name in columns) for row in ratings.to_pylist()]
 
 
+SOURCES = [
+    (release, source)
+    for release, how in files.RELEASES.items()
+    for source in ("csv", "json", *(["txt"] if how.labels_txt else []))
+]
+
+
 @pytest.mark.parametrize("consensus", ["csv", "json"])
-@pytest.mark.parametrize("source", ["csv", "json", "txt"])
-@pytest.mark.parametrize("release", files.RELEASES)
+@pytest.mark.parametrize(("release", "source"), SOURCES)
 def test_every_layout_and_spelling_gives_the_same_records(tmp_path, release, source, consensus):
     turns = files.simulate()
-    if source == "txt" and not files.RELEASES[release].labels_txt:
-        pytest.skip("this release has no labels.txt")
     files.write_release(tmp_path, turns, release, (source,), (consensus,))
     utterances, ratings, report = parse(tmp_path)
     assert found_ratings(ratings) == expected_ratings(turns)
@@ -122,6 +126,40 @@ def test_speakers_and_splits_come_from_the_lists_where_the_consensus_file_is_mis
     for name in ("id", "speaker", "gender", "split", "audio"):
         assert whole[name].to_pylist() == lists[name].to_pylist() == alone[name].to_pylist()
     assert lists["released_consensus"].null_count == len(turns)
+
+
+def test_blocks_hold_what_was_released(tmp_path):
+    turns = files.simulate()
+    whole = parse(files.write_release(tmp_path / "whole", turns, "1.8"))[0].to_pylist()
+    utterances, ratings, _ = parse(files.write_release(tmp_path / "txt", turns, "1.8", ("txt",), consensus=()))
+    assert found_ratings(ratings) == expected_ratings(turns)
+    for row, other in zip(utterances.to_pylist(), whole, strict=True):
+        assert row["released_consensus"] == other["released_consensus"]
+        assert (row["split"], row["gender"]) == (other["split"], other["gender"])
+        for name in vocab.ATTRIBUTES:
+            assert row[f"released_{name}"] == pytest.approx(other[f"released_{name}"], abs=0.0501)
+
+
+def test_second_and_odd_lines_of_the_lists_are_reported(tmp_path):
+    turns = files.simulate(num_utterances=6)
+    files.write_release(tmp_path, turns, "2.0")
+    for path, text in (
+        ("Partitions.txt", f"Test2; {turns[0].name}.wav\nTrain {turns[0].name}.wav\n"),
+        ("Speaker_ids.txt", f"{turns[0].name}.wav; 77\nSpeaker_{turns[1].speaker}; Female\nSpeaker 1\n"),
+    ):
+        with (tmp_path / path).open("a") as file:
+            file.write(text)
+    path = tmp_path / "Labels/labels_detailed_aggregated.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\nclip,1,1,1,1,1,1,1,1,1\n")
+    utterances, _, report = parse(tmp_path)
+    assert utterances.to_pylist()[0]["split"] == "train"
+    people = len({turn.speaker for turn in turns} - {"Unknown"})
+    places = [problem.split(": ")[0] for problem in report.problems if not problem.startswith("release unknown")]
+    assert sorted(places) == [
+        "Partitions.txt:7", "Partitions.txt:8", *(f"Speaker_ids.txt:{6 + people + i}" for i in (1, 2, 3)),
+        "labels_detailed_aggregated.csv:8", "labels_detailed_aggregated.csv:9",
+    ]  # fmt: skip
+    assert report.counts["lines_not_used"] == 7
 
 
 def test_files_that_disagree_are_reported(tmp_path):

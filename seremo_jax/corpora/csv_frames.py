@@ -57,7 +57,7 @@ def read_csv(
       path: The file.
       required: Columns it must have, in any order.
       report: Gets `<what>_read` and, for rows that are not as wide as the header, `<what>_not_used` with file and line.
-      key: (column, pattern of its cells). A line is known for a row by it even where a cell above was never closed.
+      key: (column, pattern of its cells). A line is known for a row by it, even where a cell above was never closed.
       what: What a row is.
 
     Raises:
@@ -72,18 +72,20 @@ def read_csv(
     if len(set(header)) < len(header):
         raise CorpusError(f"{path}: a column is named twice: {', '.join(header)}")
     frame = pl.DataFrame({"text": text}).with_row_index("line", offset=1)[1:]
-    found, left = [], []
+    found, left = [_split(frame[:0], header).drop("text")], list[int]()
     for start in range(0, frame.height, _CHUNK_LINES):
         chunk = _split(frame[start : start + _CHUNK_LINES], header)
         is_row = chunk[header[0]].is_not_null()
         if key is not None:
             is_row &= chunk[key[0]].str.contains(key[1]).fill_null(False)
         found.append(chunk.filter(is_row).drop("text"))
-        left.append(chunk.filter(~is_row).select("line", "text"))
-    rows = pl.concat(found) if found else _split(frame, header).drop("text")
-    if left:
-        rescued = _join_lines(pl.concat(left), header, path.name, report, what)
-        rows = pl.concat([rows, rescued]).sort("line") if rescued.height else rows
+        left += chunk.filter(~is_row)["line"].to_list()
+    joined, inside = _join_lines(text, left, header, key is not None, path.name, report, what)
+    rows = pl.concat(found)
+    if joined:
+        schema = {"line": rows.schema["line"], **dict.fromkeys(header, pl.String)}
+        rows = pl.concat([rows.filter(~pl.col("line").is_in(inside)), pl.DataFrame(joined, schema, orient="row")])
+        rows = rows.sort("line")
     report.counts[f"{what}_read"] += rows.height
     return rows
 
@@ -100,28 +102,40 @@ def _split(frame: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
     return pl.concat([frame, cells], how="horizontal")
 
 
-def _join_lines(left: pl.DataFrame, header: Sequence[str], file: str, report: Report, what: str) -> pl.DataFrame:
-    """Rows among the lines that are no plain rows: cells over several lines, bare quotation marks; others reported."""
-    numbers, texts = left["line"].to_list(), left["text"].to_list()
-    rows: list[list] = []
-    at = 0
-    while at < len(texts):
-        end = at + 1
-        cells, is_open = _cells(texts[at])
-        while is_open and end < min(len(texts), at + _LONGEST_CELL_LINES) and numbers[end] == numbers[end - 1] + 1:
-            end += 1
-            cells, is_open = _cells("\n".join(texts[at:end]))
-        if cells is not None and len(cells) == len(header):
-            rows.append([numbers[at], *cells])
-            at = end
+def _join_lines(
+    text: pl.Series, left: list[int], header: Sequence[str], has_key: bool, file: str, report: Report, what: str
+) -> tuple[list[list], list[int]]:
+    """Rows that are no plain ones: cells over several lines, bare quotation marks. What is no row is reported.
+
+    Args:
+      text: All lines of the file.
+      left: Numbers of the lines that are no plain rows.
+      header: Names of the columns.
+      has_key: Plain rows are known for certain, so no cell runs over one.
+      file: Name to report by.
+      report: As of `read_csv`.
+      what: As of `read_csv`.
+
+    Returns:
+      [line number, *cells] of each row, and the numbers of the further lines of those that have several.
+    """
+    rows, inside, open_to = list[list](), set[int](), set(left)
+    for number in left:
+        if number in inside:
             continue
-        if texts[at].strip():
-            why = "a quotation mark is never closed" if is_open else f"not {len(header)} cells"
+        end = number
+        cells, is_open = _cells(text[number - 1])
+        while is_open and end < min(len(text), number + _LONGEST_CELL_LINES) and (not has_key or end + 1 in open_to):
+            end += 1
+            cells, is_open = _cells("\n".join(text[number - 1 : end]))
+        if cells is not None and len(cells) == len(header):
+            rows.append([number, *cells])
+            inside.update(range(number + 1, end + 1))
+        elif text[number - 1].strip():
+            why = "a quotation mark is never closed" if _cells(text[number - 1])[1] else f"not {len(header)} cells"
             report.counts[f"{what}_read"] += 1
-            report.add(f"{what}_not_used", f"{file}:{numbers[at]}: {why}")
-        at += 1
-    schema = {"line": left.schema["line"], **dict.fromkeys(header, pl.String)}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+            report.add(f"{what}_not_used", f"{file}:{number}: {why}")
+    return rows, sorted(inside)
 
 
 def _cells(text: str) -> tuple[list[str] | None, bool]:

@@ -8,7 +8,7 @@ import polars as pl
 from seremo_jax import vocab
 from seremo_jax.corpora import words
 from seremo_jax.corpora.csv_frames import read_csv, read_lines
-from seremo_jax.corpora.msp_podcast_ratings import COLUMN_OF, NAME, WORD_OF_CODE, read_json_pairs
+from seremo_jax.corpora.msp_podcast_ratings import COLUMN_OF, NAME, WORD_OF_CODE, first_rows, read_json_pairs
 from seremo_jax.lines import CorpusError, Report
 
 SPLITS = {
@@ -89,9 +89,9 @@ def read_speakers(path: Path, report: Report) -> tuple[pl.DataFrame, pl.DataFram
     files = files.struct.rename_fields(["utterance", "speaker"]).struct.unnest()
     is_used = people["speaker"].is_not_null() | files["utterance"].is_not_null()
     _report_lines(frame.filter(~is_used), path.name, report)
-    people = people.drop_nulls().with_columns(_speaker_id("speaker"))
-    files = files.drop_nulls().with_columns(_speaker_id("speaker"))
-    return people.unique("speaker", keep="first", maintain_order=True), files.unique("utterance", keep="first")
+    people = people.with_columns(frame["line"], _speaker_id("speaker")).drop_nulls("gender")
+    files = files.with_columns(frame["line"], _speaker_id("speaker")).drop_nulls("utterance")
+    return first_rows(people, "speaker", path.name, report), first_rows(files, "utterance", path.name, report)
 
 
 def read_partitions(path: Path, report: Report) -> pl.DataFrame:
@@ -100,7 +100,7 @@ def read_partitions(path: Path, report: Report) -> pl.DataFrame:
     found = frame["text"].str.extract_groups(rf"^\s*(\w+)\s*;\s*({NAME})(?:\.wav)?\s*;?\s*$")
     found = found.struct.rename_fields(["split", "utterance"]).struct.unnest()
     _report_lines(frame.filter(found["utterance"].is_null()), path.name, report)
-    return found.drop_nulls().unique("utterance", keep="first", maintain_order=True)
+    return first_rows(found.with_columns(frame["line"]).drop_nulls("utterance"), "utterance", path.name, report)
 
 
 def _lines(path: Path, report: Report) -> pl.DataFrame:

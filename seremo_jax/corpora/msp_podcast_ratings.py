@@ -152,11 +152,20 @@ def read_aggregated(path: Path, report: Report) -> pl.DataFrame:
     for line in rows.filter(is_wrong)["line"]:
         report.add("lines_not_used", f"{path.name}:{line}: counts that are no whole numbers, or no file")
     counts = counts.filter(~is_wrong).select(
+        "line",
         pl.col("FileName").str.strip_suffix(".wav").alias("utterance"),
         *(pl.col(f"count::{word}").cast(pl.Int64).alias(ours) for word, ours in _COUNT_COLUMNS.items()),
         pl.col(_NUM_OTHER).cast(pl.Int64).alias(vocab.OTHER),
     )
-    return counts.unique("utterance", keep="first", maintain_order=True)
+    return first_rows(counts, "utterance", path.name, report)
+
+
+def first_rows(frame: pl.DataFrame, key: str, file: str, report: Report) -> pl.DataFrame:
+    """The first row of each key, without `line`; the others are reported."""
+    is_first = frame[key].is_first_distinct()
+    for line, name in frame.filter(~is_first).select("line", key).iter_rows():
+        report.add("lines_not_used", f"{file}:{line}: a second line for {name}")
+    return frame.filter(is_first).drop("line")
 
 
 def expand_counts(counts: pl.DataFrame, report: Report) -> pl.DataFrame:
