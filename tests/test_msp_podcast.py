@@ -292,6 +292,18 @@ def test_malformed_blocks_and_json_entries_are_reported(tmp_path):
     assert f"labels_detailed.json: {turns[0].name}.wav, {first[0].rater}: no EmoVal" in report.problems
 
 
+def test_ratings_below_a_broken_header_go_to_no_other_utterance(tmp_path):
+    turns = files.simulate(num_utterances=6)
+    files.write_release(tmp_path, turns, sources=("txt",))
+    path = tmp_path / "Labels/labels.txt"
+    # No blank line stands above the second header.
+    path.write_text(path.read_text().replace(f"\n\n{turns[1].name}.wav; ", f"\n{turns[1].name}.wav "))
+    _, ratings, report = parse(tmp_path)
+    assert found_ratings(ratings) == expected_ratings([turns[0], *turns[2:]])
+    assert report.counts["ratings_not_used"] == len(turns[1].answers)
+    assert report.counts["lines_not_used"] == 1
+
+
 def test_values_outside_the_scale_are_missing_and_reported(tmp_path):
     turns = files.simulate(num_utterances=6)
     turns[1] = turns[1]._replace(answers=(turns[1].answers[0]._replace(valence=0, dominance=8), *turns[1].answers[1:]))
