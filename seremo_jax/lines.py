@@ -35,6 +35,25 @@ class Report:
         self.problems.append(problem)
 
 
+def text_lines(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file without their ends (LF or CRLF) and byte order mark; UTF-8, else taken for Latin-1.
+
+    Raises:
+      CorpusError: The file is missing or a Git LFS pointer.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from None
+    if content.startswith(b"version https://git-lfs"):
+        raise CorpusError(f"{path} is a Git LFS pointer: run git lfs pull in the folder of the corpus")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
 def csv_rows(path: str | os.PathLike, required: Sequence[str], report: Report) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields ("file:line", column -> cell).
 

@@ -14,11 +14,16 @@ UTTERANCE_SCHEMA = pa.schema(
         pa.field("split", pa.string(), nullable=False),
         pa.field("speaker", pa.string(), nullable=False),
         pa.field("gender", pa.string(), nullable=False),
+        pa.field("session", pa.string()),
+        pa.field("released_consensus", pa.string()),
         pa.field("duration_s", pa.float64(), nullable=False),
         pa.field("audio_sha256", pa.string(), nullable=False),
     ]
 )
-"""Leading columns of `utterances.parquet`. A corpus may append columns of its own (age, race, acted_class ...)."""
+"""Leading columns of `utterances.parquet`. A corpus may append columns of its own (age, race, acted_class ...).
+`session` is the recording session (null where there are none). `released_consensus` is the class word that the corpus
+itself released for the utterance, `no_agreement` or `other` (null where it released none): never a target, but checked
+against the votes."""
 
 RATING_SCHEMA = pa.schema(
     [
@@ -27,13 +32,19 @@ RATING_SCHEMA = pa.schema(
         pa.field("modality", pa.string(), nullable=False),
         pa.field("primary", pa.string()),
         pa.field("secondary", pa.list_(pa.string()), nullable=False),
+        pa.field("also_primary", pa.list_(pa.string()), nullable=False),
+        pa.field("is_self_report", pa.bool_(), nullable=False),
         pa.field("valence", pa.float32()),
         pa.field("activation", pa.float32()),
         pa.field("dominance", pa.float32()),
     ]
 )
 """Leading columns of `ratings.parquet`, one row a rating, on the corpus's own scale. Null means not rated.
-A corpus may append attributes of its own (`intensity`), named in the table's metadata."""
+`also_primary` holds further primary words where the rater gave several, `is_self_report` says that the rater is the
+speaker. A corpus may append attributes of its own (`intensity`), named in the table's metadata."""
+
+DEFAULTS = {"session": None, "released_consensus": None, "also_primary": (), "is_self_report": False}
+"""Leading columns that a parser may leave out, and what they then hold in every row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +81,8 @@ class Utterance:
     gender: str
     duration_s: float
     audio_sha256: str
+    session: str | None = None
+    released_consensus: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +94,8 @@ class Rating:
     modality: str
     primary: str | None
     secondary: tuple[str, ...] = ()
+    also_primary: tuple[str, ...] = ()
+    is_self_report: bool = False
     valence: float | None = None
     activation: float | None = None
     dominance: float | None = None

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same, to_json
 from seremo_jax.lines import Report
-from seremo_jax.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+from seremo_jax.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 
 UTTERANCES_FILE = "utterances.parquet"
 RATINGS_FILE = "ratings.parquet"
@@ -33,7 +33,7 @@ def make_table(
     """A label table from column name -> values.
 
     Args:
-      columns: Every column of `schema` and of `extra`, in any order.
+      columns: Every column of `schema` and of `extra`, in any order; those of `schema.DEFAULTS` may be left out.
       schema: `UTTERANCE_SCHEMA` or `RATING_SCHEMA`.
       info: What the table says of its corpus.
       extra: Columns of this corpus, appended in this order.
@@ -42,6 +42,9 @@ def make_table(
       ValueError: `columns` lacks a column or has one too many.
     """
     whole = pa.schema([*schema, *extra])
+    num_rows = len(next(iter(columns.values())))
+    left_out = [name for name in DEFAULTS if name in schema.names and name not in columns]
+    columns = {**columns, **{name: [DEFAULTS[name]] * num_rows for name in left_out}}
     if set(columns) != set(whole.names):
         raise ValueError(f"columns {sorted(set(columns) ^ set(whole.names))} are missing or not expected")
     arrays = [_as_array(columns[field.name], field.type) for field in whole]

@@ -15,9 +15,13 @@ CLASS_SETS = {
     "crema6": ("angry", "disgust", "fear", "happy", "neutral", "sad"),
     "iemocap4": ("angry", "happy", "sad", "neutral"),
     "iemocap5": ("angry", "happy", "excited", "sad", "neutral"),
+    "iemocap6": ("angry", "happy", "excited", "sad", "frustrated", "neutral"),
     "improv4": ("angry", "happy", "sad", "neutral"),
 }
 """Named, ordered class sets. The order breaks ties between equal probabilities (earlier class first)."""
+
+MERGED_WORDS = {"iemocap4": {"excited": "happy"}}
+"""Class set -> words that count as another in it. Tables keep the rater's own word."""
 
 OTHER = "other"
 NO_AGREEMENT = "no_agreement"

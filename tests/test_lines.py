@@ -39,3 +39,20 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     path.write_text("\ufeffa,b\n1,2\n", encoding="utf-8")
     [(_, row)] = lines.csv_rows(path, ["a"], lines.Report())
     assert row["a"] == "1"
+
+
+def test_text_lines_know_line_ends_marks_and_encodings(tmp_path):
+    path = tmp_path / "x.txt"
+    for content, expected in (
+        (b"", []),
+        (b"\xef\xbb\xbfa\r\n\r\nb\r\n", ["a", "", "b"]),
+        ("é\n\x85".encode(), ["é", "\x85"]),
+        (b"\xe9\n", ["é"]),
+    ):
+        path.write_bytes(content)
+        assert lines.text_lines(path) == expected
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(lines.CorpusError, match="git lfs pull"):
+        lines.text_lines(path)
+    with pytest.raises(lines.CorpusError, match=r"y\.txt cannot be read"):
+        lines.text_lines(tmp_path / "y.txt")

@@ -72,6 +72,14 @@ def test_make_table_refuses_missing_and_additional_columns():
         make_ratings(mood=["x", "y", "z"])
 
 
+def test_columns_with_a_default_may_be_left_out():
+    utterances, ratings = make_utterances(), make_ratings(also_primary=[["sad"], [], []])
+    assert utterances["session"].to_pylist() == utterances["released_consensus"].to_pylist() == [None] * 3
+    assert ratings["also_primary"].to_pylist() == [["sad"], [], []]
+    assert ratings["is_self_report"].to_pylist() == [False] * 3
+    tables.require_schema(ratings, schema.RATING_SCHEMA, "ratings")
+
+
 def test_fingerprint_survives_parquet_chunks_and_slices(tmp_path):
     utterances, ratings = make_utterances(), make_ratings()
     fingerprint = tables.tables_fingerprint(utterances, ratings)
@@ -101,6 +109,8 @@ def test_fingerprint_ignores_where_audio_lies_and_notes():
         ("ratings", {"valence": [1.0, 0.0, 2.5]}),
         ("ratings", {"secondary": [["fear"], ["angry"], ["sad"]]}),
         ("ratings", {"rater": ["r0r", "1", "r2"]}),
+        ("ratings", {"also_primary": [["fear"], [], []]}),
+        ("ratings", {"is_self_report": [False, True, False]}),
     ],
 )
 def test_fingerprint_sees_every_cell(which, changes):
@@ -126,7 +136,7 @@ def broken_order(table):
 
 
 def broken_type(table):
-    return table.set_column(7, "duration_s", pa.array([1, 2, 3], pa.int64()))
+    return table.set_column(table.column_names.index("duration_s"), "duration_s", pa.array([1, 2, 3], pa.int64()))
 
 
 def broken_null(table):

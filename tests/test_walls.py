@@ -53,7 +53,7 @@ NOT_A_LAUNCHER = {"cli.py"}
 # Word -> (pattern, files that may write it, and why).
 WORDS = {
     # The synonym is accepted on input, so what reads names from outside must know it.
-    "arousal": (r"arousal", {"vocab.py", "config.py", "targets.py", "corpora/", "test_corpora"}),
+    "arousal": (r"arousal", {"vocab.py", "config.py", "targets.py", "corpora/", "test_tabular", "corpus_writers"}),
     "annotator": (r"annotators?\b", set()),
     "soft label": (r"soft[-_ ]labels?", set()),
     "ground truth": (r"ground[-_ ]truth", set()),

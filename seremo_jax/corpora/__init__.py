@@ -14,12 +14,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from seremo_jax.corpora import crema_d, simulated
+from seremo_jax.corpora import crema_d, iemocap, msp_improv, msp_podcast, simulated, tabular
 from seremo_jax.lines import CorpusError
 
 PARSERS: dict[str, Callable[..., tuple[pa.Table, pa.Table]]] = {
     "crema_d": crema_d.parse,
+    "iemocap": iemocap.parse,
+    "msp_improv": msp_improv.parse,
+    "msp_podcast": msp_podcast.parse,
     "simulated": simulated.parse,
+    "table": tabular.parse,
 }
 """Name of a corpus -> its parser."""
 

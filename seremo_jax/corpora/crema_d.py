@@ -15,6 +15,7 @@ from seremo_jax.corpora.crema_d_votes import (
     NAME,
     Vote,
     read_responses,
+    read_summary,
     read_tabulated,
     slow_questions_of,
     utterance_name,
@@ -34,6 +35,8 @@ _FULL = {"speakers": 91, "utterances": 7442}
 
 def parse(root: str | os.PathLike, *, slow_clicks: str = "out", is_quiet: bool = False) -> tuple[pa.Table, pa.Table]:
     """Utterances and ratings, of all three modalities.
+
+    `released_consensus` is that of the voice, `released_consensus_face` and `released_consensus_both` are the others'.
 
     Single responses are used where `finishedResponses.csv` is complete and, if slow clicks are to be left out, the
     times of the first clicks are there (`finishedEmoResponses.csv`). Otherwise the counts of `tabulatedVotes.csv`, from
@@ -59,11 +62,14 @@ def parse(root: str | os.PathLike, *, slow_clicks: str = "out", is_quiet: bool =
     speakers = {name[:4] for name in ids}
     is_full = (len(speakers), len(voted)) == (_FULL["speakers"], _FULL["utterances"])
     release = f"{'full' if is_full else f'subset of {len(speakers)} speakers'}, {source}"
+    report.counts["ratings_kept"] = len(votes)
     report.counts["heard_faulty"] = sum(name in voted for name in HEARD_FAULTY)
     info = CorpusInfo("crema_d", release, "crema6", {"intensity": (0.0, 100.0)}, notes=_notes(source))
     for actor in sorted(speakers - demographics.keys()):
         report.add("actors_not_described", f"VideoDemographics.csv has no actor {actor}: gender and age unknown")
-    utterances = _utterance_table(ids, audio, demographics, info)
+    summary = _find(root, "summaryTable.csv")
+    released = read_summary(summary, report) if summary else {}
+    utterances = _utterance_table(ids, audio, demographics, released, info)
     return with_report(utterances, report), _rating_table(votes, info)
 
 
@@ -79,7 +85,11 @@ def _notes(source: str) -> tuple[str, ...]:
 
 
 def _utterance_table(
-    ids: list[str], audio: dict[str, str], demographics: dict[str, dict], info: CorpusInfo
+    ids: list[str],
+    audio: dict[str, str],
+    demographics: dict[str, dict],
+    released: dict[str, dict[str, str]],
+    info: CorpusInfo,
 ) -> pa.Table:
     parts = [NAME.fullmatch(name).groups() for name in ids]
     people = [demographics.get(actor, {}) for actor, *_ in parts]
@@ -91,6 +101,7 @@ def _utterance_table(
         "split": [""] * len(ids),
         "speaker": [actor for actor, *_ in parts],
         "gender": [person.get("gender", vocab.UNKNOWN) for person in people],
+        "released_consensus": [released.get(name, {}).get("voice") for name in ids],
         "duration_s": [0.0] * len(ids),
         "audio_sha256": [""] * len(ids),
         "age": [person.get("age") for person in people],
@@ -99,8 +110,10 @@ def _utterance_table(
         "acted_class": [CLASS_OF_CODE[code] for _, _, code, _ in parts],
         "acted_level": [LEVEL_OF_CODE[code] for _, _, _, code in parts],
         "sentence": [sentence for _, sentence, _, _ in parts],
+        **{f"released_consensus_{m}": [released.get(name, {}).get(m) for name in ids] for m in ("face", "both")},
     }
-    words = ("race", "ethnicity", "acted_class", "acted_level", "sentence")
+    words = ("race", "ethnicity", "acted_class", "acted_level", "sentence", "released_consensus_face",
+             "released_consensus_both")  # fmt: skip
     extra = [pa.field("age", pa.int32()), *(pa.field(name, pa.string()) for name in words)]
     return make_table(columns, UTTERANCE_SCHEMA, info, extra)
 
@@ -158,7 +171,7 @@ def _read_votes(root: Path, slow_clicks: str, report: Report) -> tuple[list[Vote
         raise CorpusError(
             "data.slow_clicks = 'in' needs a complete finishedResponses.csv: tabulatedVotes.csv lacks slow clicks"
         )
-    report.counts["votes_read"] = len(counted)
+    report.counts["ratings_read"] = len(counted)
     return counted, "tabulatedVotes"
 
 

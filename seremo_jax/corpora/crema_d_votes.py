@@ -16,6 +16,7 @@ SLOW_CLICK_MS = 10_000
 NAME = re.compile(r"(\d{4})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX)")
 """Name of an utterance: actor, sentence, acted emotion, acted level."""
 
+_SUMMARY_COLUMNS = {"voice": "VoiceVote", "face": "FaceVote", "both": "MultiModalVote"}
 _MISSPELT = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
 _MEAN_COLUMNS = {
     letter: f"mean{word}Resp"
@@ -76,8 +77,9 @@ def read_responses(
     """
     columns = ["localid", "ttr", "queryType", "questNum", "clipName", "sessionNums", "respEmo", "respLevel"]
     votes, unknown = [], collections.Counter()
-    for where, row in csv_rows(path, columns, report):
-        name = utterance_name(row["clipName"], where, report)
+    rows = Report()
+    for where, row in csv_rows(path, columns, rows):
+        name = utterance_name(row["clipName"], where, rows)
         if name is None:
             continue
         if row["respEmo"] not in CLASS_OF_LETTER:
@@ -89,7 +91,7 @@ def read_responses(
                 _question(row) in slow_questions if slow_questions is not None else _is_slow(row["ttr"])
             )
         except (ValueError, KeyError):
-            report.add("lines_not_used", f"{where}: {name}: a cell is not a number")
+            rows.add("lines_not_used", f"{where}: {name}: a cell is not a number")
             continue
         if is_left_out:
             report.counts["slow_clicks_left_out"] += 1
@@ -98,7 +100,10 @@ def read_responses(
         votes.append(Vote(name, modality, row["localid"], CLASS_OF_LETTER[row["respEmo"]], intensity))
     if unknown:
         raise CorpusError(f"{path}: respEmo has letters that stand for no class: {dict(unknown)}")
-    report.counts["votes_read"] = len(votes)
+    # A row is a rating here, so what became of the rows is what became of the ratings.
+    report.merge(rows)
+    report.counts["ratings_read"] += rows.counts["lines_read"]
+    report.counts["ratings_not_used"] += rows.counts["lines_not_used"]
     report.counts["repeated_raters"] = len(votes) - len({(v.utterance, v.modality, v.rater) for v in votes})
     return votes
 
@@ -122,6 +127,25 @@ def _is_slow(ttr: str) -> bool:
 def _question(row: dict[str, str]) -> int:
     """The authors' key of a question (KNOWN: processFinishedResponses.R), so that the same responses are left out."""
     return int(float(row["sessionNums"])) * 1000 + int(row["queryType"]) * 100 + int(float(row["questNum"]))
+
+
+def read_summary(path: str | os.PathLike, report: Report) -> dict[str, dict[str, str]]:
+    """Utterance -> modality -> class that the authors released as plurality, from `summaryTable.csv`; ties disagree."""
+    released: dict[str, dict[str, str]] = {}
+    for where, row in csv_rows(path, ["FileName", *_SUMMARY_COLUMNS.values()], report):
+        name = utterance_name(row["FileName"], where, report)
+        tops = {modality: row[column].split(":") for modality, column in _SUMMARY_COLUMNS.items()}
+        if name is None:
+            continue
+        if name in released or not all(letter in CLASS_OF_LETTER for letters in tops.values() for letter in letters):
+            why = "a second line for this utterance" if name in released else "a letter that stands for no class"
+            report.add("lines_not_used", f"{where}: {name}: {why}")
+            continue
+        released[name] = {
+            modality: CLASS_OF_LETTER[letters[0]] if len(letters) == 1 else vocab.NO_AGREEMENT
+            for modality, letters in tops.items()
+        }
+    return released
 
 
 def utterance_name(name: str, where: str, report: Report, what: str = "lines_not_used") -> str | None:

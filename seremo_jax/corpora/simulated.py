@@ -170,7 +170,7 @@ def parse(
             latent = draw_latent(seed, number, index, speaker.expressiveness)
             utterance = f"{speaker.id}_{index:03d}"
             audio = f"{release}/{speaker.id}/{utterance}.flac"
-            row = (utterance, audio, NAME, release, speaker.split, speaker.id, speaker.gender, 0.0, "")
+            row = (utterance, audio, NAME, release, speaker.split, speaker.id, speaker.gender, None, None, 0.0, "")
             _append(utterances, (*row, CLASSES[latent.intended]))
             for answer in rate(latent, raters, _rng(seed, _RATINGS, number, index)):
                 _append(ratings, (utterance, *answer))
@@ -290,7 +290,8 @@ def rate(latent: Latent, raters: Raters, rng: np.random.Generator) -> list[tuple
         also = [c for c in np.argsort(-p) if p[c] > 0.2 and (is_other or c != vote)]
         secondary = [CLASSES[c] for c in also] if rng.random() < raters.talkative[r] else []
         values = np.clip(np.rint(points), 1, 7).tolist()
-        answers.append((f"R{r:02d}", "voice", vocab.OTHER if is_other else CLASSES[vote], secondary, *values))
+        word = vocab.OTHER if is_other else CLASSES[vote]
+        answers.append((f"R{r:02d}", "voice", word, secondary, (), False, *values))
     return answers
 
 
