@@ -11,6 +11,12 @@ from ml_collections import config_flags
 from seremo_jax.config import Config, describe, from_config_dict
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "this is one of several processes: found out from the cluster (Slurm, TPU pod, GKE), or from the environment "
+    "variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder for every artefact of this experiment")
 
 
@@ -32,6 +38,8 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
                 import jax
 
                 jax.config.update("jax_num_cpu_devices", num_cpu_devices)
+            if _DISTRIBUTED.value:
+                _join_processes()
             stage(config, _WORKDIR.value)
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
@@ -51,6 +59,20 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
     module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)
+
+
+def _join_processes() -> None:
+    """Makes this process one of several that JAX knows of."""
+    import jax
+
+    address, number, count = os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None
+    if address:
+        names = ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES")
+        try:
+            number, count = (int(os.environ[name]) for name in names)
+        except (KeyError, ValueError):
+            sys.exit(f"error: JAX_COORDINATOR_ADDRESS is set, so {' and '.join(names)} must be whole numbers")
+    jax.distributed.initialize(address, count, number)
 
 
 def num_cores() -> int:

@@ -93,7 +93,10 @@ def windowed(backbone: Backbone, window_s: float, overlap_s: float) -> Backbone:
         return backbone
     windows = Windows.of(backbone, window_s, overlap_s)
     if windows.window_samples > (most := getattr(backbone, "window_samples", windows.window_samples)):
-        raise ValueError(f"windows of {window_s} s are too long: it hears {most / backbone.sample_rate_hz:g} s at once")
+        raise ValueError(
+            f"windows of {window_s} s are too long: it hears {most / backbone.sample_rate_hz:g} s at once "
+            "(backbone.window_seconds)"
+        )
     return Windowed(backbone, windows)
 
 
