@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seremo_jax import backbones
+from seremo_jax.backbones import layers
 from seremo_jax.backbones.wav2vec2_front import RelativeBias, SpectralConv
 from tests import small_models
 
@@ -128,3 +129,20 @@ def test_relative_position_buckets_are_those_published():
     assert buckets.max() == 319
     assert (buckets[distance > 800] == 319).all()
     assert (buckets[distance < -800] == 159).all()
+
+
+@pytest.mark.parametrize("is_biased", [False, True])
+def test_attention_by_head_is_attention_of_all_heads(is_biased):
+    """The form for CPU and the form for accelerators; a row of padding alone stays finite."""
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.standard_normal((3, 2, 7, 4)), jnp.float32) for _ in range(3))
+    mask = jnp.where(jnp.arange(7)[None, :] < jnp.asarray([7, 3, 0])[:, None], 0.0, -1e9)
+    bias = jnp.asarray(rng.standard_normal((2, 7, 7)), jnp.float32) if is_biased else None
+    gate = jnp.asarray(rng.standard_normal((3, 2, 7)), jnp.float32) if is_biased else None
+    by_head, all_heads = (form(q, k, v, mask, bias, gate) for form in (layers._head_by_head, layers._all_heads))
+    assert np.isfinite(all_heads).all()
+    np.testing.assert_allclose(by_head[:2], all_heads[:2], rtol=0, atol=1e-5)
+    scores = np.einsum("bhtd,bhsd->bhts", q, k) + (0 if bias is None else gate[..., None] * bias[None])
+    weights = np.exp(scores[1, ..., :3] - scores[1, ..., :3].max(axis=-1, keepdims=True))
+    expected = (weights / weights.sum(axis=-1, keepdims=True)) @ np.asarray(v)[1, :, :3]
+    np.testing.assert_allclose(all_heads[1], expected, rtol=0, atol=1e-5)

@@ -42,6 +42,11 @@ class Source(NamedTuple):
     convert: Callable[[Sequence[np.ndarray]], np.ndarray]
 
 
+def precision_of(dtype: Any) -> jax.lax.Precision | None:
+    """What float32 needs to be float32 on accelerators, whose default products round their inputs."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
 def _first(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return arrays[0]
 
@@ -146,6 +151,7 @@ class Conv(nnx.Module):
             (self.stride,),
             [(self.padding, self.padding)],
             dimension_numbers=("NWC", "WIO", "NWC"),
+            precision=precision_of(w.dtype),
         )
         return y if self.b is None else y + _along_last(self.b[...], y)
 
@@ -185,10 +191,12 @@ class Attention(nnx.Module):
 def _all_heads(
     q: Array, k: Array, v: Array, mask: Array, bias: Array | None, gate: Array | None
 ) -> Float[Array, "B H T d"]:
-    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=jnp.float32) + mask[:, None, None, :]
+    precision = precision_of(q.dtype)
+    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, precision=precision, preferred_element_type=jnp.float32)
+    scores = scores + mask[:, None, None, :]
     if bias is not None:
         scores = scores + gate[..., None] * bias[None]
-    return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+    return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v, precision=precision)
 
 
 def _head_by_head(

@@ -117,7 +117,7 @@ class SpectralConv(nnx.Module):
         )
         blocks = jnp.stack([padded[:, i * hop : i * hop + self.size] for i in range(num_blocks)], axis=1)
         spectra = jnp.fft.rfft(blocks, axis=2).reshape(b * num_blocks, -1, self.num_groups, d // self.num_groups)
-        product = jnp.einsum("nfgi,fgio->nfgo", spectra, self.spectrum[...])
+        product = jnp.einsum("nfgi,fgio->nfgo", spectra, self.spectrum[...], precision=jax.lax.Precision.HIGHEST)
         filtered = jnp.fft.irfft(product.reshape(b, num_blocks, -1, d), self.size, axis=2)
         # The first kernel - 1 outputs of a block are wrapped round.
         joined = filtered[:, :, self.kernel - 1 :].reshape(b, num_blocks * hop, d)[:, :t]
