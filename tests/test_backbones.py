@@ -96,6 +96,13 @@ def test_batched_equals_alone_whatever_the_padding_holds(name):
         assert (together[:, row, frames[0] :] == 0).all()
 
 
+def test_it_can_be_called_as_it_is_and_compiled_as_it_is(name):
+    backbone, waves, lengths = load(name), jnp.asarray(speechlike(9_000))[None], jnp.asarray([9_000])
+    expected = run(name, [speechlike(9_000)], shape=(1, 9_000))[0]
+    for call in (backbone, jax.jit(backbone)):
+        np.testing.assert_allclose(call(waves, lengths)[0], expected, rtol=0, atol=TOLERANCE[name])
+
+
 def test_order_in_the_batch_changes_nothing(name):
     waves = [speechlike(length, seed) for seed, length in enumerate((9_000, 15_999, 399, 4_000, 16_000))]
     forward, backward = run(name, waves)[0], run(name, waves[::-1])[0]

@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float
 from seremo_jax.backbones.layers import LayerNorm
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Transformer:
-    """What Transformer backbones have in common; see `base.Backbone`.
+    """What Transformer backbones have in common; see `base.Backbone`. Told apart by identity: arrays have no hash.
 
     Attributes:
       params: Weights, a pytree of arrays; all else is static.

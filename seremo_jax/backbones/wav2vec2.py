@@ -83,7 +83,7 @@ def _positional_conv(config: Any) -> PositionalConv:
 
 
 @register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Wav2Vec2(Transformer):
     """A model of the family; see `Transformer`.
 

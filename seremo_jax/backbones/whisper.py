@@ -66,7 +66,7 @@ class Positions(nnx.Module):
 
 
 @register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Whisper(Transformer):
     """Whisper's encoder; see `Transformer`.
 

@@ -65,7 +65,7 @@ class Windows:
 
 
 @register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Windowed:
     """A backbone that hears longer audio in windows; shorter audio passes through as it is. A `Backbone` itself.
 
