@@ -113,8 +113,12 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights of the CCC losses."""
+    """Losses and their weights."""
 
+    class_kind: str = _field(
+        "ccc", "class loss: ccc, soft_ce, kl, jsd, balanced_soft_ce, or hard_ce (on the consensus)"
+    )
+    label_smoothing: float = _field(0.0, "share of the class target spread evenly, inside the losses other than ccc")
     attribute_task_weight: float = _field(1.0, "weight of the attribute loss")
     class_task_weight: float = _field(1.0, "weight of the class loss")
     attribute_weights: tuple[float, ...] = _field((), "weight of each attribute, summing to 1; empty means equal")
@@ -212,6 +216,14 @@ class Config:
             (self.model.conv_kernel == 0 or self.model.conv_kernel % 2 == 1,
              "model.conv_kernel must be odd (or 0), so that the convolution is centred"),
             (0 <= self.model.dropout < 1, "model.dropout must be in [0, 1)"),
+            (self.loss.label_smoothing < 1, "loss.label_smoothing must be below 1"),
+            (self.loss.label_smoothing == 0 or self.loss.class_kind != "ccc",
+             "loss.label_smoothing means nothing for loss.class_kind = 'ccc': choose another loss, or "
+             "targets.smoothing"),
+            (self.loss.class_kind != "hard_ce"
+             or set(self.ensemble.class_targets or (self.targets.class_target,)) == {"consensus"},
+             "loss.class_kind = 'hard_ce' is cross-entropy on the consensus: set targets.class_target (or "
+             "ensemble.class_targets) to consensus, or choose soft_ce"),
             (not self.loss.attribute_weights or (len(self.loss.attribute_weights) == len(self.targets.attributes)
              and abs(sum(self.loss.attribute_weights) - 1) < 1e-6),
              "loss.attribute_weights needs one weight for each of targets.attributes, summing to 1"),

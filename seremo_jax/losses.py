@@ -3,8 +3,13 @@
 Plain reductions over the utterance axis, so that under `jit` on any mesh the statistics span the whole batch.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
+
+DISTRIBUTION_KINDS = ("soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
+"""Class losses that are means over utterances; `ccc` (`class_loss`) is not."""
 
 
 def ccc(
@@ -84,3 +89,58 @@ def class_loss(
     num_present = is_present.sum()
     total = jnp.where(is_present, ccc(pred, target, mask, eps), 0).sum()
     return jnp.where(num_present > 0, 1 - total / jnp.maximum(num_present, 1), 0)
+
+
+def distribution_loss(
+    logits: Float[Array, "B C"],
+    target: Float[Array, "B C"],
+    mask: Bool[Array, "B"],
+    kind: str,
+    class_weights: Float[Array, "C"] | None = None,
+    label_smoothing: float = 0.0,
+) -> Float[Array, ""]:
+    """Mean loss of the utterances between a target distribution p and q = softmax(logits); 0 where none is left.
+
+    `soft_ce` is -sum p ln q, `hard_ce` the same (its target is the consensus), `kl` is KL(p || q), `jsd` the
+    Jensen-Shannon divergence in bits, `balanced_soft_ce` weighs each class's term by `class_weights`.
+
+    Args:
+      logits: What softmax makes q of.
+      target: p, rows summing to 1; anything finite where `mask` is False.
+      mask: False leaves the utterance out.
+      kind: One of `DISTRIBUTION_KINDS`.
+      class_weights: Of each class; None means 1.
+      label_smoothing: Share of p that is spread evenly over the classes.
+
+    Source: method.md section 5.3 (KNOWN: soft cross-entropy of EMO-SUPERB, KL of SAIL).
+    """
+    log_q = jax.nn.log_softmax(logits, axis=-1)
+    p = (1 - label_smoothing) * target + label_smoothing / target.shape[1]
+    # 0 ln 0 = 0, with a gradient that is 0 too.
+    entropy_terms = jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0)
+    if kind == "jsd":
+        log_m = jnp.log(jnp.maximum((p + jnp.exp(log_q)) / 2, 1e-30))
+        to_p, to_q = entropy_terms - p * log_m, jnp.exp(log_q) * (log_q - log_m)
+        terms = (to_p + to_q) / (2 * jnp.log(2.0))
+    elif kind == "kl":
+        terms = entropy_terms - p * log_q
+    else:
+        terms = -p * log_q
+    if class_weights is not None:
+        terms = terms * class_weights[None, :]
+    share = 1 / jnp.maximum(mask.sum(), 1)
+    return jnp.where(mask, terms.sum(axis=1), 0).sum() * share
+
+
+def balanced_weights(counts: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
+    """Class weights (1 - b) / (1 - b^n_c) with b = (n - 1) / n, scaled to a mean of 1; a class without votes gets 0.
+
+    Args:
+      counts: n_c, votes of each class in the training split (shares summed over utterances).
+
+    Source: KNOWN, method.md section 5.3 (EMO-SUPERB, after Y. Cui et al., CVPR 2019).
+    """
+    total = counts.sum()
+    b = (total - 1) / total
+    weights = np.where(counts > 0, (1 - b) / np.maximum(1 - b**counts, 1e-300), 0.0)
+    return (weights * np.count_nonzero(counts) / weights.sum()).astype(np.float32)

@@ -15,10 +15,11 @@ Tree = Any
 
 
 class Outputs(NamedTuple):
-    """Attributes [B, A], class distribution [B, C] (rows sum to 1), embedding [B, embedding_size]."""
+    """Attributes [B, A], class distribution [B, C] (rows sum to 1), its logits, embedding [B, embedding_size]."""
 
     attributes: Array
     distribution: Array
+    logits: Array
     embedding: Array
 
 
@@ -132,8 +133,8 @@ class TCGRU(nnx.Module):
             x = layer(x if depth == 0 else self._drop(x, key, depth), reset)
         last = x.reshape(-1, x.shape[-1])[last_frame]
         embedding = self._drop(self.embedding(last), key, 0)
-        distribution = jax.nn.softmax(self.class_head(embedding), axis=-1)
-        return Outputs(self.attribute_head(embedding), distribution, embedding)
+        logits = self.class_head(embedding)
+        return Outputs(self.attribute_head(embedding), jax.nn.softmax(logits, axis=-1), logits, embedding)
 
     def _drop(self, x: Array, key: Array | None, salt: int) -> Array:
         if key is None or self.dropout == 0:

@@ -5,7 +5,7 @@ no member ever sees another.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,20 +30,23 @@ class Members(NamedTuple):
       layer_slot: [E] int32, index into the leading axis of `Batch.features`.
       class_target: [E] int32, index into vocab.CLASS_TARGETS.
       seed: [E] uint32, seed of initial parameters and dropout.
+      class_weight: [E, C] weight of each class in `balanced_soft_ce`; None for other losses.
     """
 
     layer_slot: Array
     class_target: Array
     seed: Array
+    class_weight: Array | None = None
 
     @classmethod
-    def of(cls, members: Sequence[ensemble.Member]) -> "Members":
-        """The members of a run as arrays."""
+    def of(cls, members: Sequence[ensemble.Member], class_weights: Mapping[str, np.ndarray] | None = None) -> "Members":
+        """The members of a run as arrays; `class_weights` [C] by class target, where the loss is balanced."""
         slots = {layer: slot for slot, layer in enumerate(ensemble.layers(members))}
         return cls(
             layer_slot=np.array([slots[member.layer] for member in members], np.int32),
             class_target=np.array([vocab.CLASS_TARGETS.index(member.class_target) for member in members], np.int32),
             seed=np.array([member.seed for member in members], np.uint32),
+            class_weight=class_weights and np.stack([class_weights[member.class_target] for member in members]),
         )
 
 
@@ -82,6 +85,8 @@ class Settings(NamedTuple):
       attribute_task_weight: Weight of the attribute loss.
       class_task_weight: Weight of the class loss.
       attribute_weights: Weight of each attribute; empty means equal.
+      class_kind: `ccc`, or one of `losses.DISTRIBUTION_KINDS`.
+      label_smoothing: Of the class target inside these.
       ccc_eps: Added to the denominator of CCC.
       member_map: `vmap`, or `map` for one member after the other.
     """
@@ -93,6 +98,8 @@ class Settings(NamedTuple):
     attribute_task_weight: float
     class_task_weight: float
     attribute_weights: tuple[float, ...]
+    class_kind: str
+    label_smoothing: float
     ccc_eps: float
     member_map: str
 
@@ -121,6 +128,8 @@ class Settings(NamedTuple):
             attribute_task_weight=config.loss.attribute_task_weight,
             class_task_weight=config.loss.class_task_weight,
             attribute_weights=config.loss.attribute_weights,
+            class_kind=config.loss.class_kind,
+            label_smoothing=config.loss.label_smoothing,
             ccc_eps=config.loss.ccc_eps,
             member_map=member_map,
         )
@@ -158,7 +167,7 @@ def init(settings: Settings, members: Members) -> TrainState:
 
 
 def member_loss(
-    settings: Settings, params: Any, batch: Batch, features: Array, class_target: Array, key: Array | None
+    settings: Settings, params: Any, batch: Batch, features: Array, member: Members, key: Array | None
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of one member on one batch.
 
@@ -167,7 +176,7 @@ def member_loss(
       params: Parameters of the member.
       batch: Labels and row layout.
       features: [T, R, D] normalised frames of the member's layer.
-      class_target: Code of the member's class target.
+      member: The member.
       key: Random key for dropout, None for none.
 
     Returns:
@@ -180,8 +189,13 @@ def member_loss(
     weights = jnp.asarray(settings.attribute_weights or (1 / num_attributes,) * num_attributes, jnp.float32)
     rated = batch.has_attribute & batch.is_used[:, None]
     attribute = losses.attribute_loss(out.attributes, batch.attributes, rated, weights, settings.ccc_eps)
-    target, mask = class_targets(batch, class_target)
-    class_ = losses.class_loss(out.distribution, target, mask, settings.ccc_eps)
+    target, mask = class_targets(batch, member.class_target)
+    if settings.class_kind == "ccc":
+        class_ = losses.class_loss(out.distribution, target, mask, settings.ccc_eps)
+    else:
+        class_ = losses.distribution_loss(
+            out.logits, target, mask, settings.class_kind, member.class_weight, settings.label_smoothing
+        )
     total = settings.attribute_task_weight * attribute + settings.class_task_weight * class_
     return total, {"loss": total, "attribute_loss": attribute, "class_loss": class_}
 
@@ -207,7 +221,7 @@ def _update_member(
 ) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(members.seed), 1), state.step)
     gradient = jax.value_and_grad(
-        lambda params: member_loss(settings, params, batch, features, members.class_target, key), has_aux=True
+        lambda params: member_loss(settings, params, batch, features, members, key), has_aux=True
     )
     (_, terms), grads = gradient(state.params)
     updates, opt_state = settings.transformation().update(grads, state.opt_state, state.params)

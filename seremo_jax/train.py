@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax import checkpoint, ensemble, evaluate, loader, protocol, sharding, steps, vocab
+from seremo_jax import checkpoint, ensemble, evaluate, loader, losses, protocol, sharding, steps, vocab
 from seremo_jax.artefacts import ArtefactError, fingerprint_of, read_json, require_same, write_json
 from seremo_jax.config import Config
 from seremo_jax.progress import Progress
@@ -125,9 +125,16 @@ class _Loop:
         self._development = evaluate.split_source(store, self._layers, targets, development_rows, self._shape)
         self._settings = steps.Settings.of(config, store.manifest["num_features"], len(targets.class_names))
         where = sharding.by_member(mesh)
-        self._members = jax.device_put(steps.Members.of(members), where)
+        self._members = jax.device_put(steps.Members.of(members, self._class_weights()), where)
         self._norm = jax.device_put(evaluate.normalisation(config, store, self._layers), sharding.replicated(mesh))
         self._steps = steps.compile_steps(self._settings, mesh, t.patience, t.min_delta)
+
+    def _class_weights(self) -> dict[str, np.ndarray] | None:
+        """Weights of the classes by class target, from the training split alone; None where the loss has none."""
+        if self._config.loss.class_kind != "balanced_soft_ce":
+            return None
+        shares = {"votes": self._targets.distribution, "consensus": self._targets.consensus}
+        return {name: losses.balanced_weights(p[self._train_rows].sum(0)) for name, p in shares.items()}
 
     def initial_state(self) -> steps.TrainState:
         """State before the first step, spread over the mesh."""

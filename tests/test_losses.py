@@ -5,6 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.spatial.distance
+import scipy.special
+import scipy.stats
 
 from seremo_jax import losses
 
@@ -109,3 +112,65 @@ def test_attribute_loss_weights_by_attribute():
     weights = jnp.array([0.5, 0.3, 0.2])
     expected = 1 - (weights * losses.ccc(pred, target, mask)).sum()
     np.testing.assert_allclose(losses.attribute_loss(pred, target, mask, weights), expected, atol=1e-6)
+
+
+def _drawn_distributions():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(30, 4)).astype(np.float32)
+    p = rng.dirichlet(np.full(4, 0.4), 30).astype(np.float32)
+    p[:5] = np.eye(4)[[0, 1, 2, 3, 0]]
+    mask = rng.random(30) > 0.2
+    q = np.exp(logits - scipy.special.logsumexp(logits, axis=1, keepdims=True))
+    return jnp.asarray(logits), jnp.asarray(p), jnp.asarray(mask), q.astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", losses.DISTRIBUTION_KINDS)
+def test_distribution_losses_equal_scipy(kind):
+    logits, p, mask, q = _drawn_distributions()
+    expected = {
+        "kl": lambda p, q: scipy.stats.entropy(p, q),
+        "jsd": lambda p, q: scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2,
+    }.get(kind, lambda p, q: -np.sum(p * np.log(q)))
+    rows = [expected(np.asarray(p, np.float64)[i], q[i]) for i in np.flatnonzero(mask)]
+    np.testing.assert_allclose(losses.distribution_loss(logits, p, mask, kind), np.mean(rows), atol=1e-5)
+    smoothed = 0.9 * np.asarray(p, np.float64) + 0.1 / 4
+    rows = [expected(smoothed[i], q[i]) for i in np.flatnonzero(mask)]
+    ours = losses.distribution_loss(logits, p, mask, kind, label_smoothing=0.1)
+    np.testing.assert_allclose(ours, np.mean(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", losses.DISTRIBUTION_KINDS)
+def test_distribution_losses_have_finite_gradients_and_none_without_utterances(kind):
+    logits, p, mask, _ = _drawn_distributions()
+    extreme = logits * 200
+    gradient = jax.grad(losses.distribution_loss)(extreme, p, mask, kind)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient[~np.asarray(mask)]).max() == 0
+    value, gradient = jax.value_and_grad(losses.distribution_loss)(logits, p, jnp.zeros_like(mask), kind)
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_soft_cross_entropy_equals_torch():
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    logits, p, _, _ = _drawn_distributions()
+    weights = np.array([0.5, 1.0, 2.0, 0.5], np.float32)
+    everyone = jnp.ones(30, bool)
+    theirs = torch.nn.functional.cross_entropy(torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(p)))
+    np.testing.assert_allclose(losses.distribution_loss(logits, p, everyone, "soft_ce"), theirs, atol=1e-6)
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(p)), weight=torch.tensor(weights), reduction="sum"
+    )
+    ours = losses.distribution_loss(logits, p, everyone, "balanced_soft_ce", jnp.asarray(weights))
+    np.testing.assert_allclose(ours, theirs / 30, atol=1e-6)
+
+
+def test_balanced_weights_favour_rare_classes_and_skip_absent_ones():
+    weights = losses.balanced_weights(np.array([800.0, 190.0, 10.0, 0.0]))
+    assert weights[0] < weights[1] < weights[2]
+    assert weights[3] == 0
+    assert weights.sum() == pytest.approx(3)
+    b = 999 / 1000
+    raw = [(1 - b) / (1 - b**n) for n in (800, 190, 10)]
+    np.testing.assert_allclose(weights[:3], 3 * np.array(raw) / sum(raw), rtol=1e-5)
+    np.testing.assert_allclose(losses.balanced_weights(np.full(4, 50.0)), 1, rtol=1e-6)

@@ -234,3 +234,30 @@ def test_z_score_leaves_padding_at_zero():
     got = steps.normalise(jnp.asarray(batch.features[0]), jnp.asarray(batch.is_valid), mean, sd)
     expected = (batch.features[0].astype(np.float32) - 2) / 0.5 * batch.is_valid[:, :, None]
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["soft_ce", "kl", "jsd", "balanced_soft_ce"])
+def test_every_class_loss_learns_and_treats_members_alone(kind):
+    """The loss falls on one batch; class weights follow the member's own kind of target."""
+    config = from_config_dict(
+        {
+            "model": {"gru_units": 6, "embedding_size": 5},
+            "optim": {"learning_rate": 0.02},
+            "loss": {"class_kind": kind, "attribute_task_weight": 0.0},
+            "train": {"member_map": "map"},
+        }
+    )
+    settings = steps.Settings.of(config, FEATURES, CLASSES)
+    weights = {"votes": np.ones(CLASSES, np.float32), "consensus": np.array([3, 1, 0, 0], np.float32)}
+    arrays = steps.Members.of(MEMBERS[:4], weights if kind == "balanced_soft_ce" else None)
+    mesh = sharding.make_mesh(4)
+    state = jax.device_put(steps.init(settings, arrays), sharding.by_member(mesh))
+    compiled = steps.compile_steps(settings, mesh)
+    curve = []
+    for _ in range(30):
+        state, terms = compiled.train(state, arrays, _batch(), NORM)
+        curve.append(np.asarray(terms["class_loss"]))
+    assert np.isfinite(curve).all()
+    assert (curve[-1] < 0.95 * curve[0]).all()
+    if kind == "balanced_soft_ce":
+        assert (curve[0][:2] != curve[0][2:]).all()
