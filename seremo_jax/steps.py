@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from seremo_jax import ensemble, losses, model, optim, sharding, vocab
 from seremo_jax.config import Config
+from seremo_jax.member_map import over_members
 from seremo_jax.schema import Batch
 
 VOTES = vocab.CLASS_TARGETS.index("votes")
@@ -62,6 +63,7 @@ class TrainState(NamedTuple):
       best_epoch: [E] int32 its number, counted from 1.
       stale_epochs: [E] int32, epochs since.
       is_active: [E] bool, False once the member has stopped.
+      has_failed: [E] bool, the loss or its gradient was not finite: the member stopped before that update.
     """
 
     params: Any
@@ -72,6 +74,7 @@ class TrainState(NamedTuple):
     best_epoch: Array
     stale_epochs: Array
     is_active: Array
+    has_failed: Array
 
 
 class Settings(NamedTuple):
@@ -161,6 +164,7 @@ def init(settings: Settings, members: Members) -> TrainState:
             best_epoch=zero,
             stale_epochs=zero,
             is_active=jnp.array(True),
+            has_failed=jnp.array(False),
         )
 
     return jax.lax.map(one, members.seed)
@@ -223,11 +227,15 @@ def _update_member(
     gradient = jax.value_and_grad(
         lambda params: member_loss(settings, params, batch, features, members, key), has_aux=True
     )
-    (_, terms), grads = gradient(state.params)
+    (loss, terms), grads = gradient(state.params)
     updates, opt_state = settings.transformation().update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p + settings.learning_rate * u, state.params, updates)
-    terms = terms | {"gradient_norm": optax.tree.norm(grads)}
-    return state._replace(params=params, opt_state=opt_state, step=state.step + 1), terms
+    norm = optax.tree.norm(grads)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    updated = state._replace(params=params, opt_state=opt_state, step=state.step + 1)
+    frozen = state._replace(is_active=jnp.array(False), has_failed=jnp.array(True))
+    state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, frozen)
+    return state, terms | {"gradient_norm": norm}
 
 
 def _train_step(
@@ -248,7 +256,7 @@ def _train_step(
         # Under `map` a stopped member costs nothing; under `vmap` this is a select.
         return jax.lax.cond(state.is_active, update, rest, state)
 
-    return _over_members(settings, one, (state, members))
+    return over_members(settings.member_map, one, (state, members))
 
 
 def _eval_step(
@@ -261,7 +269,7 @@ def _eval_step(
         out = model.apply(dict(settings.sizes), params, features, batch.reset, batch.is_valid, batch.last_frame)
         return out.attributes, out.distribution
 
-    return _over_members(settings, one, (params, members))
+    return over_members(settings.member_map, one, (params, members))
 
 
 def _finish_epoch(state: TrainState, scores: Array, epoch: Array, patience: int, min_delta: float) -> TrainState:
@@ -278,28 +286,6 @@ def _finish_epoch(state: TrainState, scores: Array, epoch: Array, patience: int,
         stale_epochs=jnp.where(state.is_active, stale, state.stale_epochs),
         is_active=state.is_active & (stale < patience),
     )
-
-
-def _over_members(settings: Settings, one: Callable, items: Any) -> Any:
-    return _one_after_the_other(one, items) if settings.member_map == "map" else jax.vmap(one)(items)
-
-
-def _one_after_the_other(one: Callable, items: Any) -> Any:
-    """`lax.map`, but with a trip count XLA cannot see.
-
-    A loop of one would be inlined, fused with its surroundings, and rounded differently from the member in company.
-    """
-    num = jax.tree.leaves(items)[0].shape[0]
-
-    def pick(i: Array) -> Any:
-        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), items)
-
-    def body(i: Array, outputs: Any) -> Any:
-        return jax.tree.map(lambda all_, new: all_.at[i].set(new), outputs, one(pick(i)))
-
-    shapes = jax.eval_shape(one, jax.eval_shape(pick, jnp.int32(0)))
-    outputs = jax.tree.map(lambda shape: jnp.zeros((num, *shape.shape), shape.dtype), shapes)
-    return jax.lax.fori_loop(0, jax.lax.optimization_barrier(jnp.int32(num)), body, outputs)
 
 
 class Steps(NamedTuple):

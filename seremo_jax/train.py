@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,24 @@ def train(
     finally:
         writer.close()
         checkpoints.close()
+    _require_some_whole(folder, members, state)
     return _finish(folder, run, named, state)
+
+
+def _require_some_whole(folder: Path, members: Sequence[ensemble.Member], state: steps.TrainState) -> None:
+    """Warns of members whose loss was not finite; refuses to go on where one never finished an epoch."""
+    failed, best_epochs = np.asarray(state.has_failed), np.asarray(state.best_epoch)
+    advice = "lower optim.learning_rate or set optim.clip_norm"
+    if names := [m.name for m, has_failed in zip(members, failed, strict=True) if has_failed]:
+        warnings.warn(
+            f"the loss of {', '.join(names)} was not finite: stopped there, the best epoch before is kept; {advice}",
+            stacklevel=3,
+        )
+    if names := [m.name for m, epoch in zip(members, best_epochs, strict=True) if epoch == 0]:
+        raise ArtefactError(
+            f"{folder}: {', '.join(names)} never had a development score, so there is nothing to keep: {advice}, or "
+            "leave these members out, and train into another --workdir"
+        )
 
 
 def _labelled(config: Config, targets: Targets, rows: np.ndarray, split: str) -> np.ndarray:
@@ -169,6 +187,7 @@ class _Loop:
             "development_score": np.where(was_active, scores, np.nan).tolist(),
             "best_score": np.asarray(state.best_score).tolist(),
             "is_active": np.asarray(state.is_active).tolist(),
+            "has_failed": np.asarray(state.has_failed).tolist(),
             "examples_per_s": len(self._train_rows) / trained_s,
             "epoch_s": time.monotonic() - began_s,
         }

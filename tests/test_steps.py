@@ -261,3 +261,30 @@ def test_every_class_loss_learns_and_treats_members_alone(kind):
     assert (curve[-1] < 0.95 * curve[0]).all()
     if kind == "balanced_soft_ce":
         assert (curve[0][:2] != curve[0][2:]).all()
+
+
+@pytest.mark.parametrize("member_map", ["map", "vmap"])
+def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(member_map):
+    """NaN in one layer's features: its members keep their parameters, the others' bits do not change."""
+    settings, mesh = _settings(member_map), sharding.make_mesh(len(MEMBERS))
+    arrays = steps.Members.of(MEMBERS)
+    compiled = _compiled(settings, mesh)
+
+    def train(is_poisoned):
+        state = jax.device_put(steps.init(settings, arrays), sharding.by_member(mesh))
+        for number in range(3):
+            batch = _batch(number)
+            if is_poisoned and number == 1:
+                batch.features[1, 0, 0, 0] = np.nan
+            state, _ = compiled.train(state, arrays, batch, NORM)
+        return jax.tree.map(np.asarray, state)
+
+    whole, poisoned = train(False), train(True)
+    is_hit = np.asarray(arrays.layer_slot) == 1
+    np.testing.assert_array_equal(poisoned.has_failed, is_hit)
+    np.testing.assert_array_equal(poisoned.is_active, ~is_hit)
+    np.testing.assert_array_equal(poisoned.step, np.where(is_hit, 1, 3))
+    for ours, theirs in zip(jax.tree.leaves(poisoned.params), jax.tree.leaves(whole.params), strict=True):
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours[~is_hit], theirs[~is_hit])
+    assert not whole.has_failed.any()

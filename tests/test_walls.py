@@ -16,7 +16,7 @@ RANKS = {
     **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
     **dict.fromkeys(("config_limits", "manifest", "moments", "schema"), 1),
     **dict.fromkeys(("audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
-    **dict.fromkeys(("optim", "saliency", "sharding", "splits", "store", "tables"), 2),
+    **dict.fromkeys(("member_map", "optim", "saliency", "sharding", "splits", "store", "tables"), 2),
     **dict.fromkeys(("account", "backbones", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("page", "targets"), 3),
     **dict.fromkeys(("alignment", "audio_batches", "checkpoint", "comparison", "ingest", "loader"), 4),
