@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seremo_jax import account, audio, corpora, splits, tables, targets
+from seremo_jax import account, audio, corpora, policies, splits, tables, targets
 from seremo_jax.artefacts import fingerprint_of, read_json, remove_leftovers, require_same, to_json, write_json
-from seremo_jax.config import Config, DataConfig
+from seremo_jax.config import Config, ConfigError
+from seremo_jax.config_sections import DataConfig
 from seremo_jax.progress import Progress
 
 SIMULATED = "simulated"
@@ -129,18 +130,12 @@ def _finished(workdir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 def _parse(config: Config, root: Path, is_quiet: bool) -> tuple[pa.Table, pa.Table]:
     """Runs the parser with those policies of the config that it has."""
     name = config.corpus.name
-    accepted = corpora.policies_of(name)
-    if "slow_clicks" not in accepted and config.data.slow_clicks != DataConfig().slow_clicks:
-        raise IngestError(f"data.slow_clicks = {config.data.slow_clicks!r} means nothing for corpus {name}")
-    offered = {
-        "seed": config.corpus.seed,
-        "num_speakers": config.corpus.num_speakers,
-        "utterances_per_speaker": config.corpus.utterances_per_speaker,
-        "slow_clicks": config.data.slow_clicks,
-    }
-    policies = {policy: value for policy, value in offered.items() if policy in accepted}
     try:
-        return corpora.parse(name, root, is_quiet=is_quiet, **policies)
+        asked = policies.of_parser(config, corpora.policies_of(name))
+    except ConfigError as error:
+        raise IngestError(str(error)) from None
+    try:
+        return corpora.parse(name, root, is_quiet=is_quiet, **asked)
     except OSError as error:
         raise IngestError(f"corpus {name} cannot be read or rendered: {error}; nothing half-written is left") from error
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from seremo_jax import __version__, vocab
 from seremo_jax.artefacts import fingerprint_of, read_json
 from seremo_jax.config import Config
+from seremo_jax.policies import of_targets
 from seremo_jax.store import Reader
 from seremo_jax.tables import info_of
 from seremo_jax.targets import Targets, build
@@ -18,24 +19,14 @@ from seremo_jax.targets import Targets, build
 
 def build_targets(config: Config, utterances: pa.Table, ratings: pa.Table) -> Targets:
     """The targets an experiment asks for, in the order of the utterance table."""
-    t = config.targets
-    return build(
-        utterances,
-        ratings,
-        class_set=t.class_set,
-        attributes=t.attributes,
-        attribute_scale=t.attribute_scale,
-        other_votes=t.other_votes,
-        tie_rule=t.tie_rule,
-        smoothing=t.smoothing,
-        modality=config.data.modality,
-    )
+    return build(utterances, ratings, **of_targets(config))
 
 
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
     """What makes two trainings the same: the settings that change results, the store, the members."""
     fields = config.results_fields("targets", "model", "loss", "optim", "train")
     fields["data.modality"] = config.data.modality
+    fields["data.self_reports"] = config.data.self_reports
     fields["data.keep_no_agreement"] = config.data.keep_no_agreement
     # The members say it all: a single value and an axis of one value are the same run.
     for path in ("targets.class_target", "train.seed", "model.layer"):
@@ -53,7 +44,7 @@ def card(config: Config, workdir: Path, utterances: pa.Table, store: Reader, tra
       store: The store the members were trained on.
       trained: Content of `train/finished.json`.
     """
-    info = info_of(utterances)
+    info, has_other = info_of(utterances), config.targets.other_votes == "class"
     ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
     return {
         "corpus": info.corpus,
@@ -61,7 +52,7 @@ def card(config: Config, workdir: Path, utterances: pa.Table, store: Reader, tra
         "is_simulated": info.is_simulated,
         "notes": list(info.notes),
         "split_hash": ingest["split_hash"],
-        "classes": list(vocab.CLASS_SETS[config.targets.class_set]),
+        "classes": [*vocab.CLASS_SETS[config.targets.class_set], *([vocab.OTHER] * has_other)],
         "backbone": store.manifest["backbone"],
         "backbone_revision": store.manifest["backbone_revision"],
         "final_norm": store.manifest["final_norm"],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax import saliency, targets, vocab
+from seremo_jax import policies, saliency, targets, vocab
 from seremo_jax.artefacts import ArtefactError, require_same, to_json, write_json
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.manifest import clear_when_full, read_arrays, write_arrays
@@ -43,6 +43,10 @@ class Question:
     about: dict[str, Any]
 
 
+_WITHOUT_EFFECT = ("targets.class_target", "targets.attribute_scale", "targets.tie_rule")
+"""Correlation knows neither scale nor tie rule, so these settings need no new pass over the audio."""
+
+
 def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: str) -> Question:
     """The question that the config asks of a corpus.
 
@@ -56,17 +60,8 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
       ConfigError: `saliency.targets` names targets that the corpus lacks.
       ArtefactError: The training split has fewer than two utterances.
     """
-    t = config.targets
-    # Correlation knows neither scale nor tie rule, so those settings need no new pass over the audio.
-    built = targets.build(
-        utterances,
-        ratings,
-        class_set=t.class_set,
-        attributes=t.attributes,
-        other_votes=t.other_votes,
-        smoothing=t.smoothing,
-        modality=config.data.modality,
-    )
+    asked = {**policies.of_targets(config), "attribute_scale": "centered", "tie_rule": "no_agreement"}
+    built = targets.build(utterances, ratings, **asked)
     train = np.flatnonzero(np.array(utterances["split"].to_pylist()) == vocab.TRAIN)
     if len(train) < 2:
         raise ArtefactError(f"the training split has {len(train)} utterances: saliency needs at least 2")
@@ -78,8 +73,9 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
     num_attributes = len(built.attribute_names)
     if config.saliency.targets == "attributes" and not mask[:, :num_attributes].any():
         raise ConfigError(
-            f"saliency.targets = 'attributes', but no training utterance has any of {', '.join(t.attributes) or 'them'}"
-            " (the corpus may have none): rank layers by the shares of votes with --config.saliency.targets=votes"
+            "saliency.targets = 'attributes', but no training utterance has any of "
+            f"{', '.join(asked['attributes']) or 'them'} (the corpus may have none): rank layers by the shares of "
+            "votes with --config.saliency.targets=votes"
         )
     if config.saliency.targets == "votes" and not mask[:, num_attributes:].any():
         raise ConfigError("saliency.targets = 'votes', but no training utterance has a vote in targets.class_set")
@@ -96,8 +92,9 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
 def _fields(config: Config) -> dict[str, Any]:
     """The config fields that decide a question."""
     fields = config.results_fields("saliency", "targets", "data")
-    names = ("saliency.num_utterances", "saliency.seed", "targets.class_set", "targets.attributes")
-    return {name: fields[name] for name in (*names, "targets.other_votes", "targets.smoothing", "data.modality")}
+    names = ["saliency.num_utterances", "saliency.seed", "data.modality", "data.self_reports"]
+    names += [name for name in fields if name.startswith("targets.") and name not in _WITHOUT_EFFECT]
+    return {name: fields[name] for name in names}
 
 
 def write(workdir: str | os.PathLike, state: saliency.State, question: Question, backbone: dict[str, Any]) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -5,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from seremo_jax import targets, vocab
+from seremo_jax import targets, vocab, votes
 from seremo_jax.schema import CorpusInfo
 from seremo_jax.tables import with_info
 
@@ -101,16 +103,30 @@ def test_other_votes_are_dropped_or_spread():
 
 
 def test_words_of_another_class_set_are_pooled_and_counted():
-    made = votes_of(["excited", "excited", "happy"])
+    made = votes_of(["frustrated", "frustrated", "happy"])
     assert made.consensus_index[0] == -1
     assert made.votes.tolist() == [[0, 1, 0, 0]]
-    assert made.counts["num_votes_of_other_class_sets"] == {"excited": 2}
-    assert votes_of(["excited", "excited", "happy"], class_set="iemocap5").consensus_index[0] == 2
+    assert made.counts["num_votes_of_other_class_sets"] == {"frustrated": 2}
+    assert votes_of(["frustrated", "frustrated", "happy"], class_set="iemocap6").consensus_index[0] == 4
+
+
+def test_excited_is_happy_in_the_class_set_that_merges_them():
+    words = ["excited", "happy", "sad"]
+    merged = votes_of(words)
+    assert merged.votes.tolist() == [[0, 2, 1, 0]]
+    assert merged.counts["num_votes_of_other_class_sets"] == {}
+    assert votes_of(words, class_set="iemocap5").votes.tolist() == [[0, 1, 1, 1, 0]]
 
 
 def test_unknown_words_are_an_error_that_lists_them():
     with pytest.raises(targets.TargetsError, match=r"'Happy' x 2, 'otherwise' x 1.*corpus parser"):
         votes_of(["Happy", "sad", "Happy", "otherwise"])
+
+
+@pytest.mark.parametrize("field", ["self_reports", "repeated_rater", "multi_primary"])
+def test_unknown_policies_are_refused(field):
+    with pytest.raises(targets.TargetsError, match=field):
+        votes.Policies(**{field: "nonsense"})
 
 
 @pytest.mark.parametrize("field", ["class_set", "attribute_scale", "other_votes", "tie_rule", "modality"])
@@ -238,3 +254,125 @@ def test_published_counts_of_crema_d(shared, modality, ties, plurality, num_acte
     acted = np.asarray([name.split("_")[2][0] for name in made.ids])
     assert (letters[made.consensus_index] == acted)[~is_tied].sum() == num_acted
     assert not made.has_attribute.any()
+
+
+def build_of(rows, class_set="iemocap4", splits=None, **policies):
+    """Targets of ratings given as dicts, whose keys are columns; policies of ratings go where they belong."""
+    ids = list(dict.fromkeys(row["utterance"] for row in rows))
+    columns = {
+        "utterance": pa.array([row["utterance"] for row in rows], pa.string()),
+        "rater": pa.array([row.get("rater", f"r{i}") for i, row in enumerate(rows)], pa.string()),
+        "modality": pa.array(["voice"] * len(rows), pa.string()),
+        "primary": pa.array([row.get("primary") for row in rows], pa.string()),
+        "secondary": pa.array([row.get("secondary", []) for row in rows], pa.list_(pa.string())),
+        "also_primary": pa.array([row.get("also_primary", []) for row in rows], pa.list_(pa.string())),
+        "is_self_report": pa.array([row.get("is_self_report", False) for row in rows], pa.bool_()),
+        **{name: pa.array([row.get(name) for row in rows], pa.float32()) for name in vocab.ATTRIBUTES},
+    }
+    info = CorpusInfo("made", "1", class_set, dict.fromkeys(vocab.ATTRIBUTES, (1.0, 7.0)))
+    utterances = pa.table({"id": ids, "split": [(splits or {}).get(name, "train") for name in ids]})
+    of_ratings = {field.name for field in dataclasses.fields(votes.Policies)}
+    chosen = votes.Policies(**{name: policies.pop(name) for name in of_ratings & policies.keys()})
+    ratings = with_info(pa.table(columns), info)
+    return targets.build(utterances, ratings, class_set=class_set, policies=chosen, **policies)
+
+
+@pytest.mark.parametrize(
+    ("policy", "votes", "valence"),
+    [("keep", [1, 2, 0, 0], 4.0), ("average", [1, 1, 0, 0], 4.5), ("last", [1, 1, 0, 0], 5.5)],
+)
+def test_a_repeated_rater_counts_as_the_policy_says(policy, votes, valence):
+    """label_formats.md L13: three policies, three known results; found and counted whatever the policy."""
+    rows = [
+        {"utterance": "u", "rater": "a", "primary": "happy", "valence": 1.0},
+        {"utterance": "u", "rater": "b", "primary": "angry", "valence": 7.0},
+        {"utterance": "u", "rater": "a", "primary": "happy", "valence": 4.0 if policy != "average" else 3.0},
+    ]
+    made = build_of(rows, repeated_rater=policy, attribute_scale="raw", attributes=("valence",))
+    assert made.votes.tolist() == [votes]
+    np.testing.assert_allclose(made.attributes, [[valence]])
+    assert made.counts["num_repeated_ratings"] == 2
+    assert made.counts["num_ratings_replaced"] == (1 if policy == "last" else 0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "votes"), [("share", [0.5, 1.5, 0, 0]), ("each", [1, 2, 0, 0]), ("first", [0, 2, 0, 0])]
+)
+def test_several_categories_of_one_rater_follow_the_policy(policy, votes):
+    """label_formats.md L8: under `share` a rater's votes weigh 1 in all."""
+    rows = [{"utterance": "u", "primary": "happy", "also_primary": ["angry"]}, {"utterance": "u", "primary": "happy"}]
+    made = build_of(rows, multi_primary=policy)
+    assert made.votes.tolist() == [votes]
+    assert made.consensus_index.tolist() == [1]
+
+
+def test_thirds_of_votes_tie_with_whole_ones():
+    third = {"utterance": "u", "primary": "happy", "also_primary": ["angry", "sad"]}
+    made = build_of([third] * 3)
+    assert made.counts["num_ties"] == 1
+    assert build_of([third] * 3 + [{"utterance": "u", "primary": "neutral"}]).counts["num_ties"] == 1
+
+
+def test_self_reports_stay_apart_unless_asked_for():
+    rows = [{"utterance": "u", "primary": "sad"}, {"utterance": "u", "primary": "happy", "is_self_report": True}]
+    assert build_of(rows).votes.tolist() == [[0, 0, 1, 0]]
+    assert build_of(rows).counts["num_self_reports"] == 1
+    assert build_of(rows, self_reports="in").votes.tolist() == [[0, 1, 1, 0]]
+
+
+def test_secondary_words_weigh_what_they_are_told_and_only_inside_the_class_set():
+    rows = [{"utterance": "u", "primary": "sad", "secondary": ["angry", "amused", "other-x"]}]
+    assert build_of(rows).votes.tolist() == [[0, 0, 1, 0]]
+    weighed = build_of(rows, secondary_weight=0.5)
+    assert weighed.votes.tolist() == [[0.5, 0, 1, 0]]
+    assert weighed.counts["num_secondary_words_counted"] == 1
+    np.testing.assert_allclose(weighed.distribution, [[1 / 3, 0, 2 / 3, 0]], rtol=1e-6)
+
+
+def test_too_few_raters_mask_an_utterance_and_are_counted():
+    rows = [{"utterance": "u", "primary": "sad", "valence": 2.0}] + [{"utterance": "v", "primary": "sad"}] * 2
+    made = build_of(rows, min_raters=2)
+    assert made.has_votes.tolist() == made.has_consensus.tolist() == [False, True]
+    assert not made.has_attribute.any()
+    assert made.counts["num_utterances_below_min_raters"] == 1
+
+
+def test_other_votes_as_a_class_of_their_own_and_mapped():
+    rows = [{"utterance": "u", "primary": word} for word in ("other-Bored; tired", "other", "sad")]
+    made = build_of(rows, other_votes="class")
+    assert made.class_names == (*vocab.CLASS_SETS["iemocap4"], "other")
+    assert made.votes.tolist() == [[0, 0, 1, 0, 2]]
+    assert made.consensus_index.tolist() == [4]
+    mapped = build_of(rows, other_map=("bored; tired=neutral",))
+    assert mapped.votes.tolist() == [[0, 0, 1, 1]]
+    assert mapped.counts["num_other_votes"] == 1
+    with pytest.raises(targets.TargetsError, match="must read WORD=CLASS"):
+        build_of(rows, other_map=("bored",))
+
+
+def test_minmax_scale_looks_at_the_training_split_alone():
+    """label_formats.md T7: another development split changes no training target."""
+    rows = [{"utterance": name, "primary": "sad", "valence": v} for name, v in (("a", 2), ("b", 4), ("c", 3), ("d", 7))]
+    made = build_of(rows, splits={"d": "test"}, attribute_scale="minmax", attributes=("valence",))
+    np.testing.assert_allclose(made.attributes[:, 0], [0, 1, 0.5, 2.5])
+    with pytest.raises(targets.TargetsError, match=r"minmax.*needs training utterances"):
+        build_of(rows, splits=dict.fromkeys("abcd", "test"), attribute_scale="minmax", attributes=("valence",))
+
+
+def test_dawid_skene_trusts_the_raters_who_agree():
+    pytest.importorskip("crowdkit", reason="needs crowd-kit (extra raters)")
+    rng, rows = np.random.default_rng(0), []
+    truth = rng.integers(0, 4, 60)
+    names = vocab.CLASS_SETS["iemocap4"]
+    for u, c in enumerate(truth):
+        rows += [{"utterance": f"u{u}", "rater": f"good{r}", "primary": names[c]} for r in range(2)]
+        rows += [{"utterance": f"u{u}", "rater": f"bad{r}", "primary": names[rng.integers(4)]} for r in range(2)]
+    shares, weighed = build_of(rows), build_of(rows, distribution_of="dawid_skene")
+    np.testing.assert_allclose(weighed.distribution.sum(axis=1), 1, atol=1e-5)
+    picked = np.arange(60), truth
+    assert weighed.distribution[picked].mean() > shares.distribution[picked].mean() + 0.2
+    assert (weighed.distribution.argmax(axis=1) == truth).mean() > 0.95
+    np.testing.assert_array_equal(weighed.consensus_index, shares.consensus_index)
+    anonymous = [{**row, "rater": "anon-voice-0"} for row in rows]
+    with pytest.raises(targets.TargetsError, match="without the raters"):
+        build_of(anonymous, distribution_of="dawid_skene")

@@ -14,12 +14,14 @@ PACKAGE = "seremo_jax"
 
 RANKS = {
     **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
-    **dict.fromkeys(("config_limits", "manifest", "moments", "schema"), 1),
-    **dict.fromkeys(("audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
-    **dict.fromkeys(("member_map", "optim", "saliency", "sharding", "splits", "store", "tables"), 2),
+    **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
+    **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
+    **dict.fromkeys(("member_map", "optim", "reliability", "saliency", "sharding", "splits", "store", "tables"), 2),
     **dict.fromkeys(("account", "backbones", "corpora", "ensemble", "intervals", "model"), 3),
-    **dict.fromkeys(("page", "targets"), 3),
-    **dict.fromkeys(("alignment", "audio_batches", "checkpoint", "comparison", "ingest", "loader"), 4),
+    **dict.fromkeys(("page", "policies", "targets"), 3),
+    **dict.fromkeys(
+        ("agreement", "explain", "alignment", "audio_batches", "checkpoint", "comparison", "ingest", "loader"), 4
+    ),
     **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
     **dict.fromkeys(("figures", "forward", "score_tables", "scoring"), 5),
     **dict.fromkeys(("evaluate", "extract", "failure_signs"), 6),
@@ -28,7 +30,22 @@ RANKS = {
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
-    *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
+    *(
+        "agreement",
+        "explain",
+        "attribute_means",
+        "policies",
+        "reliability",
+        "votes",
+        "targets",
+        "manifest",
+        "store",
+        "ingest",
+        "writer",
+        "config_limits",
+        "ensemble",
+        "account",
+    ),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
 PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "saliency"}
@@ -43,6 +60,8 @@ OWNERS = {
     "safetensors": {"backbones"},
     "ml_collections": {"config"},
     "torch": set(),
+    "crowdkit": {"reliability"},
+    "krippendorff": {"agreement"},
 }
 JITTED_IN = {"steps", "forward", "extract", "evaluate"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
