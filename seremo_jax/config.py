@@ -43,12 +43,20 @@ class DataConfig:
     modality: str = _field("voice", "ratings given to voice, face or both (CREMA-D)")
     slow_clicks: str = _field("out", "ratings whose response took over 10 s: in or out (CREMA-D, per-rater file only)")
     max_speakers: int = _field(0, "keep this many speakers, gender-balanced, drawn by split_seed; 0 keeps all")
-    split_seed: int = _field(0, "seed of the speaker-disjoint split where the corpus has no official one")
+    split_kind: str = _field(
+        "auto", "auto (the corpus's own, else derived), derived_by_class, session, kfold, published"
+    )
+    split_seed: int = _field(0, "seed of derived splits and of kfold")
+    fold: int = _field(0, "which session or fold is test, from 0; the next one is development")
+    num_folds: int = _field(5, "folds of split_kind kfold")
     split_shares: tuple[float, ...] = _field((0.6, 0.2, 0.2), "shares of speakers in train, development, test")
     min_seconds: float = _field(0.1, "shorter audio is excluded and counted")
     max_seconds: float = _field(60.0, "longer audio is excluded and counted")
     on_bad_audio: str = _field("exclude", "unusable audio: exclude (counted and listed) or error")
     keep_no_agreement: bool = _field(True, "train on utterances without a consensus, too")
+    unknown_speakers: str = _field(
+        "train", "utterances of unknown speakers: train (kept in training), drop, or each (a speaker of its own)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +217,10 @@ class Config:
              and min(self.data.split_shares) > 0,
              "data.split_shares must be three positive shares (train, development, test) that sum to 1"),
             (self.data.min_seconds < self.data.max_seconds, "data.min_seconds must be below data.max_seconds"),
+            (self.data.fold == 0 or self.data.split_kind in ("session", "kfold", "published"),
+             f"data.fold = {self.data.fold} means nothing for data.split_kind = {self.data.split_kind}"),
+            (self.data.split_kind != "kfold" or self.data.fold < self.data.num_folds,
+             f"data.fold = {self.data.fold}: the folds are 0 to {self.data.num_folds - 1} (data.num_folds)"),
             (self.model.conv_kernel == 0 or self.model.conv_kernel % 2 == 1,
              "model.conv_kernel must be odd (or 0), so that the convolution is centred"),
             (0 <= self.model.dropout < 1, "model.dropout must be in [0, 1)"),

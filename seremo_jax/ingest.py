@@ -30,6 +30,7 @@ REASONS = audio.REASONS | {
     "no_audio": "the corpus gives no audio file",
     "no_ratings": "nobody rated it in data.modality",
     "not_drawn": "its speaker is not among the data.max_speakers drawn",
+    "unknown_speaker": "nobody knows who speaks (data.unknown_speakers = drop)",
 }
 """Why an utterance is left out: a word to count by, and what it means."""
 

@@ -18,7 +18,7 @@ RANKS = {
     **dict.fromkeys(("audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
     **dict.fromkeys(("optim", "saliency", "sharding", "splits", "store", "tables"), 2),
     **dict.fromkeys(("account", "backbones", "corpora", "ensemble", "intervals", "model"), 3),
-    **dict.fromkeys(("page", "targets"), 3),
+    **dict.fromkeys(("page", "partitions", "targets"), 3),
     **dict.fromkeys(("alignment", "audio_batches", "checkpoint", "comparison", "ingest", "loader"), 4),
     **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
     **dict.fromkeys(("figures", "forward", "score_tables", "scoring"), 5),
@@ -28,6 +28,7 @@ RANKS = {
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
+    "partitions",
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
