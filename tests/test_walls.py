@@ -17,18 +17,18 @@ RANKS = {
     **dict.fromkeys(("config_limits", "manifest", "moments", "schema"), 1),
     **dict.fromkeys(("audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
     **dict.fromkeys(("optim", "saliency", "sharding", "splits", "store", "tables"), 2),
-    **dict.fromkeys(("account", "backbones", "corpora", "ensemble", "intervals", "model"), 3),
+    **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("page", "partitions", "targets"), 3),
-    **dict.fromkeys(("alignment", "audio_batches", "checkpoint", "comparison", "ingest", "loader"), 4),
+    **dict.fromkeys(("alignment", "audio_batches", "checkpoint", "comparison", "gathered", "loader"), 4),
     **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
-    **dict.fromkeys(("figures", "forward", "score_tables", "scoring"), 5),
-    **dict.fromkeys(("evaluate", "extract", "failure_signs"), 6),
+    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
+    **dict.fromkeys(("evaluate", "extract", "failure_signs", "validation"), 6),
     **dict.fromkeys(("sections", "train"), 7),
     **dict.fromkeys(("report",), 8),
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
-    "partitions",
+    *("checks", "gathered", "label_figures", "partitions", "validation"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
