@@ -3,14 +3,15 @@
 from absl import flags
 
 from launch import cli
-from seremo_jax import explain, ingest
+from seremo_jax import explain, ingest, validation
 
 _EXPLAIN = flags.DEFINE_bool("explain", False, "prints what each label policy does to the counts, and its alternatives")
 
 
 def main(config, workdir):
-    """Ingests, and explains the policies where asked to."""
+    """Writes the tables, then the page of what the checks found; explains the policies where asked to."""
     ingest.run(config, workdir)
+    validation.write_page(workdir)
     if _EXPLAIN.value:
         print(explain.run(config, workdir))
 

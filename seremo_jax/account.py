@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
-from seremo_jax import vocab
+from seremo_jax import tables, vocab
 
 _LISTED = 5
+_NUM_BINS = 30
 
 
 def of_exclusions(
@@ -112,6 +114,70 @@ def of_audio(
         "mixed_down": sum(number > 1 for number in channels),
         "by_rate_hz": {str(rate): n for rate, n in sorted(collections.Counter(rates_hz).items())},
         "by_channels": {str(number): n for number, n in sorted(collections.Counter(channels).items())},
+    }
+
+
+def of_kept(utterances: pa.Table, ratings: pa.Table, num_found: int, modality: str) -> dict[str, Any]:
+    """What the plots of a validation show: votes by class, votes and entropy by utterance, durations, speakers.
+
+    Votes are primary words of others than the speaker; free text is pooled as `other`. Words stand in the order of the
+    class set, then those outside it.
+
+    Args:
+      utterances: Those kept, with their splits.
+      ratings: Theirs.
+      num_found: Utterances of the corpus.
+      modality: The one whose ratings count.
+    """
+    frame = pl.DataFrame(pl.from_arrow(ratings.select(["utterance", "modality", "primary", "is_self_report"])))
+    is_other = pl.col("primary").str.starts_with(f"{vocab.OTHER}-")
+    votes = frame.filter((pl.col("modality") == modality) & ~pl.col("is_self_report")).select(
+        "utterance", word=pl.when(is_other).then(pl.lit(vocab.OTHER)).otherwise("primary")
+    )
+    own = pl.DataFrame(pl.from_arrow(utterances.select(["id", "split", "duration_s"]))).rename({"id": "utterance"})
+    counts = votes.drop_nulls().join(own, on="utterance").group_by("split", "utterance", "word").len()
+    share = (pl.col("len") / pl.col("len").sum()).alias("share")
+    by_utterance = counts.group_by("utterance").agg(
+        pl.col("len").sum().alias("votes"), (-share * share.log(2)).sum().alias("entropy_bits")
+    )
+    found = dict(counts.group_by("word").agg(pl.col("len").sum()).sort("word").iter_rows())
+    words = [word for word in vocab.CLASS_SETS[tables.info_of(utterances).class_set] if word in found]
+    words += sorted(set(found) - set(words))
+    cells = {(split, word): n for split, word, n in counts.group_by("split", "word").agg(pl.col("len").sum()).rows()}
+    numbers = collections.Counter(by_utterance["votes"].to_list())
+    people = {
+        row
+        for row in zip(*(utterances[name].to_pylist() for name in ("split", "gender", "speaker")), strict=True)
+        if row[2] != vocab.UNKNOWN
+    }
+    speakers = collections.Counter((split, gender) for split, gender, _ in people)
+    order = sorted(set(own["split"].to_list()), key=_position)
+    return {
+        "found": num_found,
+        "utterances": utterances.num_rows,
+        "hours": round(float(own["duration_s"].sum()) / 3600, 4),
+        "ratings": votes.height,
+        "splits": order,
+        "words": words,
+        "votes_by_class": [[cells.get((split, word), 0) for word in words] for split in order],
+        "speakers": {
+            gender: [speakers[split, gender] for split in order]
+            for gender in sorted({gender for _, gender in speakers})
+        },
+        "votes_per_utterance": [[number, numbers[number]] for number in sorted(numbers)],
+        "entropy_bits": _histogram(by_utterance["entropy_bits"].to_numpy(), np.log2(max(len(words), 2))),
+        "duration_s": _histogram(own["duration_s"].to_numpy(), max(own["duration_s"].max() or 0.0, 0.1)),
+    }
+
+
+def _histogram(values: Float[np.ndarray, " n"], top: float) -> dict[str, Any]:
+    """Counts over equal bins from 0 to `top`, mean and median."""
+    counts, edges = np.histogram(np.clip(values, 0, top), _NUM_BINS, (0, top))
+    return {
+        "edges": edges.round(6),
+        "counts": counts,
+        "mean": round(float(values.mean()), 6) if len(values) else None,
+        "median": round(float(np.median(values)), 6) if len(values) else None,
     }
 
 

@@ -28,12 +28,20 @@ class DataConfig:
     modality: str = _field("voice", "ratings given to voice, face or both (CREMA-D)")
     slow_clicks: str = _field("out", "ratings whose response took over 10 s: in or out (CREMA-D, per-rater file only)")
     max_speakers: int = _field(0, "keep this many speakers, gender-balanced, drawn by split_seed; 0 keeps all")
-    split_seed: int = _field(0, "seed of the speaker-disjoint split where the corpus has no official one")
+    split_kind: str = _field(
+        "auto", "auto (the corpus's own, else derived), derived_by_class, session, kfold, published"
+    )
+    split_seed: int = _field(0, "seed of derived splits and of kfold")
+    fold: int = _field(0, "which session or fold is test, from 0; the next one is development")
+    num_folds: int = _field(5, "folds of split_kind kfold")
     split_shares: tuple[float, ...] = _field((0.6, 0.2, 0.2), "shares of speakers in train, development, test")
     min_seconds: float = _field(0.1, "shorter audio is excluded and counted")
     max_seconds: float = _field(60.0, "longer audio is excluded and counted")
     on_bad_audio: str = _field("exclude", "unusable audio: exclude (counted and listed) or error")
     keep_no_agreement: bool = _field(True, "train on utterances without a consensus, too")
+    unknown_speakers: str = _field(
+        "train", "utterances of unknown speakers: train (kept in training), drop, or each (a speaker of its own)"
+    )
     self_reports: str = _field("out", "what actors said of themselves: out or in (IEMOCAP)")
     reverse_activation: bool = _field(True, "turn activation round where the corpus has 1 for high (MSP-IMPROV)")
     word_map: tuple[str, ...] = _field((), "WORD=CLASS for primary words that the parser does not know")

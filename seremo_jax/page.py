@@ -74,6 +74,7 @@ class Page:
       banner: Sentence shown at the top and under the page, e.g. that the speech is simulated; empty for none.
       tiles: Numbers at the top.
       sections: The linked sections.
+      footer: Sentence at the bottom: what the page was made from.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Page:
     banner: str
     tiles: tuple[Tile, ...]
     sections: tuple[Section, ...]
+    footer: str = "Written by seremo_jax from result records; every number stands in results.csv beside this page."
 
 
 def html(page: Page) -> str:

@@ -35,7 +35,7 @@ def derive(speakers: Sequence[str], genders: Sequence[str], shares: Sequence[flo
     assigned: dict[str, list[str]] = {split: [] for split in DERIVED}
     num_seen = 0
     for gender in sorted(people):
-        names = _shuffled(people[gender], f"split:{seed}")
+        names = shuffled(people[gender], f"split:{seed}")
         num_seen += len(names)
         sizes = [int(share * len(names) + 1e-9) for share in shares]
         lack = [
@@ -93,7 +93,7 @@ def draw(
     taken: collections.Counter = collections.Counter()
     for split, num_seats in seats.items():
         queues = {
-            gender: _shuffled([name for name in names if split_of[name] == split], f"draw:{seed}")
+            gender: shuffled([name for name in names if split_of[name] == split], f"draw:{seed}")
             for gender, names in people.items()
         }
         here: collections.Counter = collections.Counter()
@@ -108,6 +108,11 @@ def draw(
     return set(drawn)
 
 
+def test_as_one(split: str) -> str:
+    """The split, with all test sets under one name: they may share speakers among themselves."""
+    return vocab.TEST if split.startswith(vocab.TEST) else split
+
+
 def require_disjoint(speakers: Iterable[str], splits: Iterable[str]) -> None:
     """Checks that no known speaker is in two splits; test sets may share speakers among themselves.
 
@@ -116,15 +121,19 @@ def require_disjoint(speakers: Iterable[str], splits: Iterable[str]) -> None:
     """
     found: dict[str, set[str]] = collections.defaultdict(set)
     for speaker, split in zip(speakers, splits, strict=True):
-        found[speaker].add(vocab.TEST if split.startswith(vocab.TEST) else split)
+        found[speaker].add(test_as_one(split))
     for speaker, names in sorted(found.items()):
         if speaker != vocab.UNKNOWN and len(names) > 1:
             raise SplitError(f"speaker {speaker} is in the splits {' and '.join(sorted(names))}: results by speaker "
                              "would be worthless; correct the split of the corpus")  # fmt: skip
 
 
-def _people(speakers: Sequence[str], genders: Sequence[str]) -> dict[str, list[str]]:
-    """Gender -> known speakers, each once, sorted."""
+def genders_of(speakers: Iterable[str], genders: Iterable[str]) -> dict[str, str]:
+    """Known speaker -> gender.
+
+    Raises:
+      SplitError: A speaker with two genders.
+    """
     gender_of: dict[str, str] = {}
     for speaker, gender in zip(speakers, genders, strict=True):
         if speaker == vocab.UNKNOWN:
@@ -133,12 +142,17 @@ def _people(speakers: Sequence[str], genders: Sequence[str]) -> dict[str, list[s
             raise SplitError(
                 f"speaker {speaker} has two genders, {gender_of[speaker]} and {gender}: one id, one person"
             )
+    return gender_of
+
+
+def _people(speakers: Sequence[str], genders: Sequence[str]) -> dict[str, list[str]]:
+    """Gender -> known speakers, each once, sorted."""
     people: dict[str, list[str]] = collections.defaultdict(list)
-    for speaker, gender in sorted(gender_of.items()):
+    for speaker, gender in sorted(genders_of(speakers, genders).items()):
         people[gender].append(speaker)
     return dict(people)
 
 
-def _shuffled(names: Iterable[str], salt: str) -> list[str]:
+def shuffled(names: Iterable[str], salt: str) -> list[str]:
     """In the order of their hashes: the same on every machine, and a new name moves no other."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{salt}:{name}".encode()).digest())

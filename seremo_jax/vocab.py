@@ -32,6 +32,9 @@ TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 SPLITS = (TRAIN, DEVELOPMENT, TEST, "test1", "test2", "test3")
 """Split names as stored. A corpus with one test set calls it `test`."""
 
+SPLIT_KINDS = ("auto", "derived_by_class", "session", "kfold", "published")
+"""How utterances may be split; `partitions.assign` says what each means."""
+
 GENDERS = ("female", "male", UNKNOWN)
 MODALITIES = ("voice", "face", "both")
 CLASS_TARGETS = ("votes", "consensus")

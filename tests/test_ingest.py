@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from seremo_jax import artefacts, corpora, ingest, schema, splits, tables
+from seremo_jax import artefacts, corpora, gathered, ingest, schema, splits, tables
 from seremo_jax.config import from_config_dict
 from seremo_jax.lines import Report
 
@@ -135,7 +135,7 @@ def test_bad_audio_is_counted_and_left_out_or_an_error(toy, tmp_path, reason):
 
 
 def test_every_reason_of_the_audio_reader_is_tested():
-    assert set(BAD_AUDIO) == set(ingest.BAD_AUDIO)
+    assert set(BAD_AUDIO) == set(gathered.BAD_AUDIO)
 
 
 def test_audio_that_needs_conversion_is_used_and_said_so(toy, tmp_path):
@@ -242,7 +242,7 @@ def test_a_speaker_in_two_splits_is_fatal(toy, tmp_path):
     with pytest.raises(splits.SplitError, match="speaker m2 is in the splits test and train"):
         run(toy, tmp_path / "w")
     toy.row("m2-3")["split"] = ""
-    with pytest.raises(ingest.IngestError, match="1 utterances are in no split"):
+    with pytest.raises(splits.SplitError, match="1 utterances are in no split"):
         run(toy, tmp_path / "w")
 
 
@@ -297,11 +297,11 @@ def test_an_ingest_that_was_killed_leaves_nothing_that_is_read(toy, tmp_path, mo
         tables.read_tables(tmp_path / "w")
     assert run(toy, tmp_path / "w") == whole
     assert sorted(path.name for path in (tmp_path / "w").iterdir()) == [
-        "ingest.json", "ratings.parquet", "utterances.parquet",
+        "ingest.json", "ratings.parquet", "utterances.parquet", "validation",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", ["utterances.parquet", "ratings.parquet", "ingest.json"])
+@pytest.mark.parametrize("stage", ["utterances.parquet", "ratings.parquet", "validation.json", "ingest.json"])
 def test_a_full_disk_leaves_nothing_and_says_so(toy, tmp_path, monkeypatch, stage):
     real_table, real_json = tables.write_table, ingest.write_json
 

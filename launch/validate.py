@@ -1,0 +1,16 @@
+"""Checks a corpus: audio, labels, speakers and splits (validation/index.html); exit code 1 where it finds errors."""
+
+import sys
+
+from launch import cli
+from seremo_jax import validation
+
+
+def main(config, workdir):
+    """Writes the page and ends the process with 1 where a check found an error."""
+    if any(finding.is_error for finding in validation.run(config, workdir)):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.run(main)
