@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 from jaxtyping import Float, Num
 
-from seremo_jax import vocab
+from seremo_jax import vocab, votes
 from seremo_jax.targets import Targets
 
 _MOST_VALUES = 64
@@ -43,7 +43,9 @@ def alpha(counts: Num[np.ndarray, "N V"], values: Sequence[float] | None = None)
     return float(krippendorff.alpha(value_counts=counts, value_domain=domain, level_of_measurement=level))
 
 
-def describe(utterances: pa.Table, ratings: pa.Table, targets: Targets, modality: str) -> dict[str, Any]:
+def describe(
+    utterances: pa.Table, ratings: pa.Table, targets: Targets, modality: str, policies: votes.Policies
+) -> dict[str, Any]:
     """Agreement of the whole corpus, of each split, and of the utterances of each consensus class.
 
     Args:
@@ -51,6 +53,7 @@ def describe(utterances: pa.Table, ratings: pa.Table, targets: Targets, modality
       ratings: Ratings table; attributes are read from it.
       targets: Their targets, with whole votes.
       modality: Whose ratings count.
+      policies: Which of them, as in the targets.
 
     Returns:
       Part (`all`, `split SPLIT`, `class CLASS`) -> `num_utterances`, `alpha` of the classes, `mean_entropy_bits`, and
@@ -61,7 +64,7 @@ def describe(utterances: pa.Table, ratings: pa.Table, targets: Targets, modality
     parts |= {f"split {split}": splits == split for split in vocab.SPLITS if (splits == split).any()}
     for c, name in enumerate(targets.class_names):
         parts[f"class {name}"] = targets.consensus_index == c
-    entropy, rated = entropy_bits(targets.distribution), _attribute_counts(utterances, ratings, modality)
+    entropy, rated = entropy_bits(targets.distribution), _attribute_counts(utterances, ratings, modality, policies)
     described = {}
     for part, rows in parts.items():
         has_votes = rows & targets.has_votes
@@ -76,12 +79,12 @@ def describe(utterances: pa.Table, ratings: pa.Table, targets: Targets, modality
 
 
 def _attribute_counts(
-    utterances: pa.Table, ratings: pa.Table, modality: str
+    utterances: pa.Table, ratings: pa.Table, modality: str, policies: votes.Policies
 ) -> dict[str, tuple[np.ndarray, list[float]]]:
     """Attribute -> ([N, V] how often each value was given, the values)."""
     ids = pl.DataFrame({"utterance": pl.Series(utterances["id"].to_pylist(), dtype=pl.String)}).with_row_index("row")
     frame = pl.DataFrame(pl.from_arrow(ratings)).filter(pl.col("modality") == modality)
-    frame = frame.join(ids, on="utterance", how="inner")
+    frame, _ = votes.select(frame.join(ids, on="utterance", how="inner"), policies)
     result = {}
     for name in vocab.ATTRIBUTES:
         rated = (

@@ -15,7 +15,11 @@ from seremo_jax.votes import TargetsError
 def averaged(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """One rating for each rater of an utterance: the mean of what they gave to each attribute."""
     columns = [name for name in _columns_of(names) if name in frame.columns]
-    return frame.group_by("row", "rater", maintain_order=True).agg(pl.col(name).mean() for name in columns)
+    return frame.group_by("row", "rater", maintain_order=True).agg(
+        # A missing rating is missing, however the corpus writes it.
+        pl.col(name).cast(pl.Float64).fill_nan(None).mean()
+        for name in columns
+    )
 
 
 def rated(

@@ -6,6 +6,7 @@ CHOICES: dict[str, tuple] = {
     "data.modality": vocab.MODALITIES,
     "data.slow_clicks": ("in", "out"),
     "data.on_bad_audio": ("exclude", "error"),
+    "data.keep_no_agreement": ("keep", "drop", "train_only"),
     "data.self_reports": ("out", "in"),
     "data.smoothed": ("refuse", "invert"),
     "data.split_kind": vocab.SPLIT_KINDS,

@@ -38,7 +38,9 @@ class DataConfig:
     min_seconds: float = _field(0.1, "shorter audio is excluded and counted")
     max_seconds: float = _field(60.0, "longer audio is excluded and counted")
     on_bad_audio: str = _field("exclude", "unusable audio: exclude (counted and listed) or error")
-    keep_no_agreement: bool = _field(True, "train on utterances without a consensus, too")
+    keep_no_agreement: str = _field(
+        "keep", "vote distributions of utterances without a consensus: keep, drop, or train_only"
+    )
     unknown_speakers: str = _field(
         "train", "utterances of unknown speakers: train (kept in training), drop, or each (a speaker of its own)"
     )

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from seremo_jax import vocab
 from seremo_jax.votes import TargetsError
 
 ANONYMOUS = "anon-"
@@ -19,23 +18,23 @@ _NUM_ITERATIONS = 100
 
 
 def posterior(
-    frame: pl.DataFrame, num_rows: int, class_names: tuple[str, ...], has_votes: Bool[np.ndarray, " N"]
-) -> Float[np.ndarray, "N C"]:
+    single: pl.DataFrame, num_rows: int, num_classes: int
+) -> tuple[Float[np.ndarray, "N C"], Bool[np.ndarray, " N"]]:
     """Each utterance's probability of being of each class, given all votes and the raters' estimated confusions.
 
     Args:
-      frame: Ratings that count, with `row`, `rater`, `primary`.
+      single: One row a vote: `row` of the utterance, `rater`, `column` of the class; votes for what is beyond the
+        classes are left out.
       num_rows: N.
-      class_names: C words; votes for others are left out.
-      has_votes: Rows with a vote; the others are 0.
+      num_classes: C.
 
     Returns:
-      [N, C] float32, rows with a vote sum to 1.
+      [N, C] float32, rows with a vote for a class sum to 1, the others are 0; and [N] bool, whether there is one.
 
     Raises:
       TargetsError: Raters are anonymous, or crowd-kit is not installed.
     """
-    if frame["rater"].str.starts_with(ANONYMOUS).any():
+    if single["rater"].str.starts_with(ANONYMOUS).any():
         raise TargetsError(
             "targets.distribution_of = 'dawid_skene' needs to know who rated what, and this corpus gives counts of "
             "votes without the raters; choose shares"
@@ -46,19 +45,16 @@ def posterior(
         raise TargetsError(
             "targets.distribution_of = 'dawid_skene' needs crowd-kit: pip install -e '.[raters]'"
         ) from None
-    merged = {
-        word: kept for words in vocab.MERGED_WORDS.values() for word, kept in words.items() if kept in class_names
-    }
-    merged = {word: kept for word, kept in merged.items() if word not in class_names}
-    labels = frame.select(task="row", worker="rater", label=pl.col("primary").replace(merged))
-    labels = labels.filter(pl.col("label").is_in(class_names)).unique(
-        ["task", "worker"], keep="last", maintain_order=True
-    )
+    inside = single.filter(pl.col("column") < num_classes)
+    # The model knows one label a rater and task: of several the last one counts.
+    labels = inside.unique(["row", "rater"], keep="last", maintain_order=True)
+    labels = labels.rename({"row": "task", "rater": "worker", "column": "label"})
     with warnings.catch_warnings():
         # crowd-kit calls pandas in ways that newer releases of it advise against.
         warnings.simplefilter("ignore")
         probabilities = DawidSkene(n_iter=_NUM_ITERATIONS).fit_predict_proba(labels.to_pandas())
-    result = np.zeros((num_rows, len(class_names)), np.float32)
-    columns = [class_names.index(name) for name in probabilities.columns]
-    result[probabilities.index.to_numpy()[:, None], np.array(columns)[None]] = probabilities.to_numpy()
-    return np.where(has_votes[:, None], result, 0).astype(np.float32)
+    result = np.zeros((num_rows, num_classes), np.float32)
+    result[probabilities.index.to_numpy()[:, None], probabilities.columns.to_numpy()[None, :]] = (
+        probabilities.to_numpy()
+    )
+    return result, result.sum(axis=1) > 0

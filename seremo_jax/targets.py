@@ -172,7 +172,7 @@ def build(
     voted = _voted(frame, utterances.num_rows, class_set, other_votes, tie_rule, policies, counts)
     distribution, has_votes = vote_distribution(voted.shared, smoothing)
     if distribution_of == "dawid_skene":
-        distribution = reliability.posterior(frame, utterances.num_rows, voted.class_names, has_votes)
+        distribution, has_votes = reliability.posterior(voted.single, utterances.num_rows, len(voted.class_names))
     names = tuple(vocab.ATTRIBUTE_SYNONYMS.get(name, name) for name in attributes)
     ranges = _attribute_ranges(ratings, names)
     is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN if attribute_scale == "minmax" else None
@@ -201,13 +201,14 @@ def build(
 
 
 class _Voted(NamedTuple):
-    """Votes [N, C], the same with spread ones, plurality [N] and [N, C], and the names of the classes."""
+    """Votes [N, C], the same with spread ones, plurality [N] and [N, C], names of the classes, and single votes."""
 
     votes: np.ndarray
     shared: np.ndarray
     index: np.ndarray
     consensus: np.ndarray
     class_names: tuple[str, ...]
+    single: pl.DataFrame
 
 
 def _voted(
@@ -221,7 +222,7 @@ def _voted(
 ) -> _Voted:
     """Counts the votes, adding what was done with them to `counts`."""
     class_names = vocab.CLASS_SETS[class_set]
-    full, counted = votes.count(frame, num_rows, class_set, policies)
+    full, single, counted = votes.count(frame, num_rows, class_set, policies)
     counts |= counted
     if other_votes == "class":
         class_names, full = (*class_names, vocab.OTHER), np.pad(full, ((0, 0), (0, 1)))
@@ -233,7 +234,7 @@ def _voted(
         "num_consensus": {name: int((index == c).sum()) for c, name in enumerate(class_names)},
         "num_consensus_other": int((by_class.max(axis=1, initial=0) < other).sum()),
     }
-    return _Voted(by_class, by_class + spread, index, consensus, class_names)
+    return _Voted(by_class, by_class + spread, index, consensus, class_names, single)
 
 
 def _kept_ratings(

@@ -105,8 +105,7 @@ def _require_some_whole(folder: Path, members: Sequence[ensemble.Member], state:
 
 def _labelled(config: Config, targets: Targets, rows: np.ndarray, split: str) -> np.ndarray:
     """Rows with something to learn from, or ArtefactError if none is left."""
-    has_class = targets.has_votes if config.data.keep_no_agreement else targets.has_consensus
-    kept = rows[(has_class | targets.has_attribute.any(1))[rows]]
+    kept = rows[(targets.has_votes | targets.has_attribute.any(1))[rows]]
     if len(kept) < 2:
         raise ArtefactError(
             f"the {split} split has {len(rows)} utterances, {len(kept)} of them labelled: at least 2 are needed. "

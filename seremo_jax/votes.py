@@ -93,16 +93,23 @@ def select(frame: pl.DataFrame, policies: Policies) -> tuple[pl.DataFrame, dict[
         frame = frame.filter(pl.int_range(pl.len()).over(who) == pl.col("times") - 1)
         counts["num_ratings_replaced"] = before - frame.height
     weight = 1.0 / pl.col("times") if policies.repeated_rater == "average" else pl.lit(1.0)
-    frame = frame.with_columns(weight=weight, num_raters=pl.col("rater").n_unique().over("row"))
+    frame = frame.with_columns(weight=weight, num_raters=_num_raters())
     is_enough = pl.col("num_raters") >= policies.min_raters
     counts["num_utterances_below_min_raters"] = frame.filter(~is_enough)["row"].n_unique()
     return frame.filter(is_enough), counts
 
 
+def _num_raters() -> pl.Expr:
+    """Raters of each row's utterance: those who gave a class, or all where nobody did."""
+    who = pl.col("rater")
+    num_of_classes = who.filter(pl.col("primary").is_not_null()).n_unique().over("row")
+    return pl.when(num_of_classes > 0).then(num_of_classes).otherwise(who.n_unique().over("row"))
+
+
 def count(
     frame: pl.DataFrame, num_rows: int, class_set: str, policies: Policies
-) -> tuple[Float[np.ndarray, "N C1"], dict[str, Any]]:
-    """Votes of each class and, in the last column, pooled votes for every other word.
+) -> tuple[Float[np.ndarray, "N C1"], pl.DataFrame, dict[str, Any]]:
+    """Votes of each class and, in the last column, pooled votes for every other word; the single votes; what was done.
 
     Args:
       frame: From `select`.
@@ -118,14 +125,15 @@ def count(
     words = pl.concat_list("primary", "also_primary") if "also_primary" in frame.columns else pl.concat_list("primary")
     if policies.multi_primary == "first":
         words = pl.concat_list("primary")
-    long = rated.select("row", "weight", word=words).with_columns(num_words=pl.col("word").list.len())
+    long = rated.select("row", "rater", "weight", word=words).with_columns(num_words=pl.col("word").list.len())
     if policies.multi_primary == "share":
         long = long.with_columns(weight=pl.col("weight") / pl.col("num_words"))
-    long = long.explode("word").select("row", "word", "weight")
+    long = long.explode("word").select("row", "rater", "word", "weight")
     occurrences = collections.Counter(dict(long["word"].value_counts().iter_rows()))
     require_known(occurrences, class_names)
     word_map = read_map(policies.other_map, class_set)
     column = {word: _column_of(word, class_set, word_map) for word in occurrences}
+    single = long.select("row", "rater", column=_codes(long["word"], column))
     full = _sums(long, column, num_rows, len(class_names) + 1)
     counts = {
         "num_votes_of_other_class_sets": {
@@ -142,7 +150,7 @@ def count(
         full = full + _sums(also, inside, num_rows, len(class_names) + 1)
     counts["num_votes"] = {name: _whole(full[:, c].sum()) for c, name in enumerate(class_names)}
     counts["num_other_votes"] = _whole(full[:, -1].sum())
-    return np.round(full, _DECIMALS), counts
+    return np.round(full, _DECIMALS), single, counts
 
 
 def is_other(word: str) -> bool:
@@ -193,10 +201,14 @@ def _column_of(word: str, class_set: str, word_map: Mapping[str, str]) -> int:
 
 def _sums(long: pl.DataFrame, column: Mapping[str, int], num_rows: int, num_columns: int) -> np.ndarray:
     """[N, columns] weights of `long` summed by row and column of the word."""
-    codes = long["word"].replace_strict(column, return_dtype=pl.Int64) if long.height else long["word"].cast(pl.Int64)
+    codes = _codes(long["word"], column)
     cells = long["row"].to_numpy().astype(np.int64) * num_columns + codes.to_numpy()
     summed = np.bincount(cells, long["weight"].to_numpy(), minlength=num_rows * num_columns)
     return summed.astype(np.float64).reshape(num_rows, num_columns)
+
+
+def _codes(words: pl.Series, column: Mapping[str, int]) -> pl.Series:
+    return words.replace_strict(column, return_dtype=pl.Int64) if len(words) else words.cast(pl.Int64)
 
 
 def _whole(number: float) -> int | float:

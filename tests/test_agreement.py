@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from seremo_jax import agreement, targets
+from seremo_jax import agreement, targets, votes
 from tests.test_targets import rating_table, utterance_table
 
 
@@ -45,7 +45,7 @@ def test_description_by_split_and_class():
     utterances = utterance_table(["a", "b", "c"]).append_column("split", [["train", "train", "test"]])
     ratings = rating_table(rows)
     made = targets.build(utterances, ratings, class_set="iemocap4", attributes=())
-    described = agreement.describe(utterances, ratings, made, "voice")
+    described = agreement.describe(utterances, ratings, made, "voice", votes.Policies())
     assert described["all"]["num_utterances"] == 3
     assert described["split train"]["num_utterances"] == 2
     assert described["class sad"] == {"num_utterances": 1, "mean_entropy_bits": 0.0}

@@ -95,7 +95,11 @@ def test_defaults_survive_the_way_through_a_config_dict():
         ({"train": {"seed": True}}, r"train\.seed must be int, is True \(bool\)"),
         ({"optim": {"learning_rate": "fast"}}, r"optim\.learning_rate must be float"),
         ({"optim": {"clip_norm": False}}, r"optim\.clip_norm must be float"),
-        ({"data": {"keep_no_agreement": 1}}, r"data\.keep_no_agreement must be bool"),
+        ({"data": {"reverse_activation": 1}}, r"data\.reverse_activation must be bool"),
+        (
+            {"data": {"keep_no_agreement": "no"}},
+            r"data\.keep_no_agreement = 'no': choose one of keep, drop, train_only",
+        ),
         ({"corpus": {"name": 5}}, r"corpus\.name must be str"),
         ({"ensemble": {"seeds": (0, "one")}}, r"ensemble\.seeds\[1\] must be int, is 'one'"),
         ({"ensemble": {"seeds": (0, 1.5)}}, r"ensemble\.seeds\[1\] must be int"),

@@ -376,3 +376,48 @@ def test_dawid_skene_trusts_the_raters_who_agree():
     anonymous = [{**row, "rater": "anon-voice-0"} for row in rows]
     with pytest.raises(targets.TargetsError, match="without the raters"):
         build_of(anonymous, distribution_of="dawid_skene")
+
+
+@pytest.mark.parametrize(
+    ("policy", "has_votes"),
+    [("keep", [True] * 4), ("drop", [True, False, True, False]), ("train_only", [True, True, True, False])],
+)
+def test_utterances_without_agreement_stay_where_the_policy_says(policy, has_votes):
+    from seremo_jax import protocol
+    from seremo_jax.config import from_config_dict
+
+    rows = [(name, word) for name in "abcd" for word in (("sad", "happy") if name in "bd" else ("sad", "sad"))]
+    utterances = utterance_table(list("abcd")).append_column("split", [["train", "train", "test", "test"]])
+    config = from_config_dict({"data": {"keep_no_agreement": policy}, "targets": {"class_set": "iemocap4"}})
+    made = protocol.build_targets(config, utterances, rating_table(rows))
+    assert made.has_votes.tolist() == has_votes
+    np.testing.assert_allclose(made.distribution.sum(axis=1), np.array(has_votes, float))
+    assert made.counts.get("num_no_agreement_left_out", 0) == 4 - sum(has_votes)
+
+
+def test_dawid_skene_knows_mapped_words_and_masks_what_has_no_vote_of_a_class():
+    pytest.importorskip("crowdkit", reason="needs crowd-kit (extra raters)")
+    words = {"u": ["sad", "sad"], "v": ["other", "other-x"], "w": ["other-bored", "other-bored"]}
+    rows = [{"utterance": u, "rater": f"r{i}", "primary": w} for u, said in words.items() for i, w in enumerate(said)]
+    plain = build_of(rows, distribution_of="dawid_skene", other_votes="spread")
+    assert plain.has_votes.tolist() == [True, False, False]
+    mapped = build_of(rows, distribution_of="dawid_skene", other_map=("bored=neutral",))
+    assert mapped.has_votes.tolist() == [True, False, True]
+    assert mapped.distribution[2].argmax() == 3
+    own = build_of(rows, distribution_of="dawid_skene", other_votes="class")
+    assert own.has_votes.all()
+    np.testing.assert_allclose(own.distribution.sum(axis=1), 1, atol=1e-5)
+
+
+def test_an_average_of_missing_and_given_is_what_was_given():
+    """label_formats.md L3: a missing rating is missing."""
+    rows = [{"utterance": "u", "rater": "a", "valence": value} for value in (float("nan"), 4.0)]
+    made = build_of(rows, repeated_rater="average", attribute_scale="raw", attributes=("valence",))
+    np.testing.assert_allclose(made.attributes, [[4.0]])
+
+
+def test_raters_who_gave_no_class_do_not_make_up_the_minimum():
+    rows = [{"utterance": "u", "primary": "sad"}, {"utterance": "u", "valence": 3.0}]
+    assert not build_of(rows, min_raters=2).has_votes.any()
+    only_attributes = [{"utterance": "u", "valence": 3.0}, {"utterance": "u", "valence": 4.0}]
+    assert build_of(only_attributes, min_raters=2, attributes=("valence",)).has_attribute.all()
