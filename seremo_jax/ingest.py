@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax import account, audio, checks, corpora, gathered, policies, splits, tables, targets
+from seremo_jax import account, agreement, audio, checks, corpora, gathered, policies, splits, tables, targets, vocab
 from seremo_jax.artefacts import fingerprint_of, read_json, remove_leftovers, require_same, to_json, write_json
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.gathered import REASONS, IngestError
+from seremo_jax.votes import Policies
 
 SIMULATED = "simulated"
 VALIDATION_FILE = Path("validation", "validation.json")
@@ -171,13 +172,15 @@ def validation_record(
 def _describe_tables(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
     """Corpus, fingerprint, split hash, and who and what is in each split, by the corpus's own class set."""
     info = tables.info_of(utterances)
-    made = targets.build(utterances, ratings, class_set=info.class_set, attributes=(), modality=modality)
+    rated = tuple(name for name in vocab.ATTRIBUTES if name in info.attribute_ranges)
+    made = targets.build(utterances, ratings, class_set=info.class_set, attributes=rated, modality=modality)
     assignment = list(zip(utterances["id"].to_pylist(), utterances["split"].to_pylist(), strict=True))
     return {
         "corpus": dataclasses.asdict(info),
         "fingerprint": tables.tables_fingerprint(utterances, ratings),
         "split_hash": fingerprint_of(assignment),
         "splits": account.of_splits(utterances, np.asarray(made.consensus_index), made.class_names),
+        "agreement": agreement.describe(utterances, ratings, made, modality, Policies()),
     }
 
 
