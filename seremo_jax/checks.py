@@ -114,8 +114,13 @@ def _of_audio(evidence: Evidence) -> Iterable[Finding]:
     ids, paths = evidence.utterances["id"].to_pylist(), evidence.utterances["audio"].to_pylist()
     named = [(name, path, fact) for name, path, fact in zip(ids, paths, evidence.facts, strict=True) if fact]
     for reason, (severity, remedy) in _AUDIO_CHECKS.items():
-        cases = [f"{name}: {path} ({fact.detail})" for name, path, fact in named if fact.reason == reason]
-        yield _finding(f"audio_{reason}", severity, audio.REASONS[reason], remedy, cases)
+        meaning = audio.REASONS[reason]
+        cases = (
+            f"{name}: {path}" + (f" ({fact.detail})" if fact.detail != meaning else "")
+            for name, path, fact in named
+            if fact.reason == reason
+        )
+        yield _finding(f"audio_{reason}", severity, meaning, remedy, cases)
     unnamed = (name for name, path in zip(ids, paths, strict=True) if not path)
     yield _finding("audio_not_given", WARNING, "the corpus gives no audio file",
                    "They are left out; complete the corpus if there should be audio", unnamed)  # fmt: skip
