@@ -116,6 +116,14 @@ def test_equal_audio_is_worse_across_splits(corpus):
     for name in ("a-sad", "b-fear", "a-fear"):
         corpus.hear(name, sha256="the same")
     only(corpus, "duplicate_audio", "warning", "a-fear (train) = a-sad (train) = b-fear (train)")
+    corpus.hear("c-fear", sha256="another")
+    corpus.hear("c-sad", sha256="another")
+    corpus.row("c-sad")["split"] = ""
+    findings = corpus.findings()
+    assert findings["duplicate_audio"].cases[1] == "c-fear (train) = c-sad (in no split)"
+    assert findings["duplicate_audio_across_splits"].count == 0
+    corpus.row("c-sad")["split"] = "train"
+    corpus.hear("c-sad", sha256="its own")
     corpus.hear("g-fear", sha256="the same")
     case = "a-fear (train) = a-sad (train) = b-fear (train) = g-fear (test)"
     only(corpus, "duplicate_audio_across_splits", "error", case)
