@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from seremo_jax import audio, vocab
-from seremo_jax.splits import test_as_one
+from seremo_jax.splits import as_one_test
 from seremo_jax.tables import info_of
 
 ERROR, WARNING = "error", "warning"
@@ -114,8 +114,13 @@ def _of_audio(evidence: Evidence) -> Iterable[Finding]:
     ids, paths = evidence.utterances["id"].to_pylist(), evidence.utterances["audio"].to_pylist()
     named = [(name, path, fact) for name, path, fact in zip(ids, paths, evidence.facts, strict=True) if fact]
     for reason, (severity, remedy) in _AUDIO_CHECKS.items():
-        cases = [f"{name}: {path} ({fact.detail})" for name, path, fact in named if fact.reason == reason]
-        yield _finding(f"audio_{reason}", severity, audio.REASONS[reason], remedy, cases)
+        meaning = audio.REASONS[reason]
+        cases = (
+            f"{name}: {path}" + (f" ({fact.detail})" if fact.detail != meaning else "")
+            for name, path, fact in named
+            if fact.reason == reason
+        )
+        yield _finding(f"audio_{reason}", severity, meaning, remedy, cases)
     unnamed = (name for name, path in zip(ids, paths, strict=True) if not path)
     yield _finding("audio_not_given", WARNING, "the corpus gives no audio file",
                    "They are left out; complete the corpus if there should be audio", unnamed)  # fmt: skip
@@ -233,7 +238,7 @@ def _of_people(evidence: Evidence) -> Iterable[Finding]:
         genders[speaker].add(gender)
         if split:
             splits[speaker].add(split)
-    cases = (f"{speaker}: {' and '.join(sorted(found))}" for speaker, found in _several(splits, test_as_one))
+    cases = (f"{speaker}: {' and '.join(sorted(found))}" for speaker, found in _several(splits, as_one_test))
     yield _finding("speaker_in_two_splits", ERROR, "a speaker in two splits (test sets may share some)",
                    "Results by speaker would be worthless: correct the split of the corpus, or choose another "
                    "data.split_kind", cases)  # fmt: skip
@@ -258,7 +263,7 @@ def _of_splits(evidence: Evidence, consensus: Mapping[str, str]) -> Iterable[Fin
             zip(ids, genders, evidence.splits, evidence.is_kept, strict=True) if is_kept]  # fmt: skip
     there = {split for _, _, split in kept if split}
     wanted = (vocab.TRAIN, vocab.DEVELOPMENT, vocab.TEST)
-    missing = (split for split in wanted if split not in {*there, *map(test_as_one, there)})
+    missing = (split for split in wanted if split not in {*there, *map(as_one_test, there)})
     yield _finding("missing_split", WARNING, "a split that holds no utterance", "Heads are trained on train, chosen on "
                    "development and scored on test", missing)  # fmt: skip
     pairs = {(split, gender) for _, gender, split in kept}

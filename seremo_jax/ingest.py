@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax import account, agreement, audio, checks, corpora, gathered, policies, splits, tables, targets, vocab
+from seremo_jax import account, agreement, audio, checks, corpora, gathered, policies, splits, tables, targets
 from seremo_jax.artefacts import fingerprint_of, read_json, remove_leftovers, require_same, to_json, write_json
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.gathered import REASONS, IngestError
@@ -164,23 +164,33 @@ def validation_record(
         "settings": config.results_fields("corpus", "data"),
         "corpus": dataclasses.asdict(tables.info_of(found.utterances)),
         "fingerprint": tables.tables_fingerprint(kept, ratings),
+        "agreement": _agreement(kept, ratings, config.data.modality),
         "findings": [dataclasses.asdict(finding) for finding in checks.run(evidence)],
         "numbers": account.of_kept(kept, ratings, found.utterances.num_rows, config.data.modality),
     }
 
 
+def _agreement(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
+    """How far the raters agree, by the corpus's own class set; nothing where its words are not all known."""
+    class_set = tables.info_of(utterances).class_set
+    try:
+        made = targets.build(utterances, ratings, class_set=class_set, attributes=(), modality=modality)
+    except targets.TargetsError:
+        return {}
+    return agreement.describe(utterances, ratings, made, modality, Policies())
+
+
 def _describe_tables(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
     """Corpus, fingerprint, split hash, and who and what is in each split, by the corpus's own class set."""
     info = tables.info_of(utterances)
-    rated = tuple(name for name in vocab.ATTRIBUTES if name in info.attribute_ranges)
-    made = targets.build(utterances, ratings, class_set=info.class_set, attributes=rated, modality=modality)
+    made = targets.build(utterances, ratings, class_set=info.class_set, attributes=(), modality=modality)
     assignment = list(zip(utterances["id"].to_pylist(), utterances["split"].to_pylist(), strict=True))
     return {
         "corpus": dataclasses.asdict(info),
         "fingerprint": tables.tables_fingerprint(utterances, ratings),
         "split_hash": fingerprint_of(assignment),
         "splits": account.of_splits(utterances, np.asarray(made.consensus_index), made.class_names),
-        "agreement": agreement.describe(utterances, ratings, made, modality, Policies()),
+        "agreement": _agreement(utterances, ratings, modality),
     }
 
 

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from seremo_jax.look import Look, canvas
 
-_FLAT_WORDS = 8
-_TILTED = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+_SMALL = (6.2, 4.1)
+"""Width and height of a figure that stands beside another, inches."""
 
 
 def class_shares(
@@ -25,18 +25,20 @@ def class_shares(
       words: Words that were voted for.
       votes: [splits, words] votes.
     """
-    size = (max(7.2, 0.95 * len(words) + 1.6), 4.6)
+    size = (_SMALL[0], max(_SMALL[1], 0.13 * len(words) * len(splits) + 1.7))
     figure, [[ax]] = canvas(look, "Votes by class and split", "share of all votes of the split", size, (1, 1))
     width = 0.82 / len(splits)
     totals = votes.sum(axis=1)
     for lane, split in enumerate(splits):
         places = np.arange(len(words)) + (lane - (len(splits) - 1) / 2) * width
-        label = f"{split or 'in no split'} ({totals[lane]:,} votes)"
-        ax.bar(places, votes[lane] / max(totals[lane], 1), 0.92 * width, color=look.color(split), label=label)
-    ax.set_xticks(range(len(words)), words, **(_TILTED if len(words) > _FLAT_WORDS else {}))
-    _bare(ax)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_ylabel("share of votes")
+        label = f"{split or 'in no split'} ({totals[lane]:,})"
+        ax.barh(places, votes[lane] / max(totals[lane], 1), 0.92 * width, color=look.color(split), label=label)
+    ax.set_yticks(range(len(words)), words)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel("share of votes (in brackets: votes)")
     figure.legend(loc="outside lower center", ncols=min(len(splits), 3))
     return figure
 
@@ -51,7 +53,7 @@ def votes_per_utterance(look: Look, numbers: Mapping[int, int]) -> Figure:
     total = sum(votes * n for votes, n in numbers.items())
     num_utterances = sum(numbers.values())
     note = f"{total:,} votes on {num_utterances:,} utterances, {total / max(num_utterances, 1):.2f} on average"
-    figure, [[ax]] = canvas(look, "Votes per utterance", note, (7.2, 3.9), (1, 1))
+    figure, [[ax]] = canvas(look, "Votes per utterance", note, _SMALL, (1, 1))
     bars = ax.bar(list(numbers), list(numbers.values()), 0.86, color=look.theme.systems[0])
     if len(numbers) <= 12:
         ax.bar_label(bars, [f"{n:,}" for n in numbers.values()], size=9, padding=2)
@@ -73,7 +75,7 @@ def histogram(look: Look, title: str, label: str, values: Mapping[str, Any]) -> 
     """
     mean, median = values["mean"], values["median"]
     note = "no utterance" if mean is None else f"mean {mean:.2f} (dashed) · median {median:.2f} (dotted)"
-    figure, [[ax]] = canvas(look, title, note, (7.2, 3.9), (1, 1))
+    figure, [[ax]] = canvas(look, title, note, _SMALL, (1, 1))
     edges = np.asarray(values["edges"])
     ax.bar(edges[:-1], values["counts"], 0.94 * np.diff(edges), align="edge", color=look.theme.systems[0])
     if mean is not None:
@@ -92,7 +94,7 @@ def speakers(look: Look, splits: Sequence[str], numbers: Mapping[str, Sequence[i
       splits: Names of the splits.
       numbers: Gender -> speakers in each split.
     """
-    figure, [[ax]] = canvas(look, "Speakers by gender and split", "known speakers only", (7.2, 4.2), (1, 1))
+    figure, [[ax]] = canvas(look, "Speakers by gender and split", "known speakers only", _SMALL, (1, 1))
     width = 0.78 / max(len(numbers), 1)
     for lane, (gender, counts) in enumerate(numbers.items()):
         places = np.arange(len(splits)) + (lane - (len(numbers) - 1) / 2) * width

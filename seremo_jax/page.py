@@ -34,13 +34,14 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure: its PNG beside the page, and the light and dark SVG inside it."""
+    """A figure: its PNG beside the page, and the light and dark SVG inside it. Small ones stand two in a row."""
 
     file: str
     alt: str
     caption: str
     light_svg: str
     dark_svg: str
+    is_small: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,7 +108,7 @@ def draw(
     return set(drawn)
 
 
-def test_as_one(split: str) -> str:
+def as_one_test(split: str) -> str:
     """The split, with all test sets under one name: they may share speakers among themselves."""
     return vocab.TEST if split.startswith(vocab.TEST) else split
 
@@ -121,7 +121,7 @@ def require_disjoint(speakers: Iterable[str], splits: Iterable[str]) -> None:
     """
     found: dict[str, set[str]] = collections.defaultdict(set)
     for speaker, split in zip(speakers, splits, strict=True):
-        found[speaker].add(test_as_one(split))
+        found[speaker].add(as_one_test(split))
     for speaker, names in sorted(found.items()):
         if speaker != vocab.UNKNOWN and len(names) > 1:
             raise SplitError(f"speaker {speaker} is in the splits {' and '.join(sorted(names))}: results by speaker "

@@ -1,7 +1,7 @@
 """What the checks found of a corpus as `validation/`: JSON, Markdown, and one HTML page with plots."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def describe(findings: Sequence[checks.Finding]) -> str:
 def _verdict(findings: Sequence[checks.Finding]) -> str:
     found = [finding for finding in findings if finding.count]
     errors = sum(finding.is_error for finding in found)
-    return f"{len(findings)} checks: {errors} found errors, {len(found) - errors} gave warnings"
+    return f"{len(findings)} checks: errors in {errors}, warnings in {len(found) - errors}"
 
 
 def _by_weight(findings: Sequence[checks.Finding]) -> list[checks.Finding]:
@@ -118,28 +118,30 @@ def _page_of(record: Mapping[str, Any], folder: Path) -> page.Page:
     warnings = sum(finding.count > 0 for finding in findings) - errors
     num_speakers = sum(map(sum, numbers["speakers"].values()))
     tiles = (
-        page.Tile("checks that found errors", str(errors), f"of {len(findings)} checks"),
+        page.Tile("checks with errors", str(errors), f"of {len(findings)} checks"),
         page.Tile("checks with warnings", str(warnings), "to know, or to look at"),
         page.Tile("utterances kept", f"{numbers['utterances']:,}",
                   f"of {numbers['found']:,} in the corpus; {numbers['hours']:.2f} h"),
         page.Tile("speakers", f"{num_speakers:,}", f"known ones, in {len(numbers['splits'])} splits"),
-        page.Tile("votes", f"{numbers['ratings']:,}", "that count on the utterances kept"),
+        page.Tile("votes", f"{numbers['ratings']:,}", "on the utterances kept"),
     )  # fmt: skip
     sections = (
         page.Section("findings", "Findings", (f"{_verdict(findings)}. All cases stand in validation.json.",),
                      terms=tuple(_term(finding) for finding in _by_weight(findings))),
-        page.Section("labels", "Labels", items=_label_pictures(record, folder)),
-        page.Section("speakers", "Speakers and audio", items=_speaker_pictures(record, folder)),
+        page.Section("plots", "Ratings, speakers, audio", items=(*_pictures(record, folder),
+                                                                     *_agreement_tables(record))),
         page.Section("checks", "All checks", items=(_check_table(findings),)),
-        page.Section("settings", "Settings and release", ("The settings of the corpus and of the data, as ingested.",),
-                     terms=_facts(record)),
+        page.Section("settings", "Release and settings", tuple(corpus["notes"]), items=(_setting_table(record),)),
     )  # fmt: skip
-    notes = " ".join(corpus["notes"])
+    release = corpus["release"] or "not named"
     return page.Page(
-        f"Validation of {name}", f"Release {corpus['release'] or 'not named'}. {notes}".strip(),
-        "Simulated speech." if corpus["is_simulated"] else "", tiles, sections,
+        f"Validation of {name}",
+        f"Release {release}: its audio, ratings, speakers and splits as they were found.",
+        "Simulated speech." if corpus["is_simulated"] else "",
+        tiles,
+        sections,
         "Written by seremo_jax when the corpus was read; all of it stands in validation.json beside this page.",
-    )  # fmt: skip
+    )
 
 
 def _term(finding: checks.Finding) -> tuple[str, str]:
@@ -152,68 +154,96 @@ def _term(finding: checks.Finding) -> tuple[str, str]:
 
 def _check_table(findings: Sequence[checks.Finding]) -> page.Table:
     rows = tuple(
-        page.Row((finding.name.replace("_", " "), finding.severity if finding.count else "passed", finding.meaning,
-                  f"{finding.count:,}"))
+        page.Row((
+            finding.name.replace("_", " "),
+            f"{finding.severity}: {finding.count:,}" if finding.count else "passed",
+            finding.meaning,
+        ))
         for finding in findings
     )  # fmt: skip
-    return page.Table("What was looked for", ("check", "outcome", "meaning", "found"), rows,
-                      "Utterances are judged as the corpus gives them, whether an ingest keeps them or not.",
-                      num_labels=3)  # fmt: skip
+    caption = (
+        "Utterances are judged as the corpus gives them, whether an ingest keeps them or not; "
+        "audio is looked at where an utterance is rated."
+    )
+    return page.Table("What was looked for", ("check", "outcome", "meaning"), rows, caption, num_labels=3)
 
 
-def _facts(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _agreement_tables(record: Mapping[str, Any]) -> tuple[page.Table, ...]:
+    agreed = record["agreement"]
+    if not agreed:
+        return ()
+    names = [name for name in agreed["all"] if name.startswith("alpha")]
+    rows = tuple(
+        page.Row((part, f"{entry['num_utterances']:,}",
+                  *(_number(entry.get(name)) for name in (*names, "mean_entropy_bits"))))
+        for part, entry in agreed.items()
+    )  # fmt: skip
+    head = (
+        "part",
+        "utterances",
+        *(name if name != "alpha" else "alpha of classes" for name in names),
+        "entropy (bits)",
+    )
+    words = ("Krippendorff's alpha: 1 is perfect agreement, 0 is chance. It has no meaning among utterances of one "
+             "consensus. Entropy is the mean of the utterances'.")  # fmt: skip
+    return (page.Table("Agreement of the raters", head, rows, words, num_labels=1),)
+
+
+def _number(value: float | None) -> str:
+    return page.NOTHING if value is None else f"{value:.3f}"
+
+
+def _setting_table(record: Mapping[str, Any]) -> page.Table:
     facts = {"class set": record["corpus"]["class_set"], "fingerprint of the tables": record["fingerprint"]}
     for field, value in record["settings"].items():
         facts[field] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return tuple((field, words or page.NOTHING) for field, words in facts.items())
+    rows = tuple(page.Row((field, words or page.NOTHING)) for field, words in facts.items())
+    return page.Table("Every setting of the corpus and the data", ("setting", "value"), rows,
+                      "Other settings give other tables.", num_labels=2, is_folded=True)  # fmt: skip
 
 
 def _picture(
-    record: Mapping[str, Any], folder: Path, name: str, words: tuple[str, str], draw: Callable[[look.Look], Figure]
+    record: Mapping[str, Any],
+    folder: Path,
+    name: str,
+    words: tuple[str, str],
+    draw: Callable[[look.Look], Figure],
 ) -> page.Picture:
     """Draws one figure; `words` are what it shows and how to read it."""
     is_simulated, splits = record["corpus"]["is_simulated"], tuple(record["numbers"]["splits"])
     origin = "simulated speech" if is_simulated else record["corpus"]["corpus"]
     light, dark = look.render(lambda theme: draw(look.Look(theme, origin, splits)), folder / f"{name}.png")
-    return page.Picture(f"{name}.png", words[0], f"{words[0]}. {words[1]}", light, dark)
+    return page.Picture(f"{name}.png", words[0], f"{words[0]}. {words[1]}", light, dark, is_small=True)
 
 
-def _label_pictures(record: Mapping[str, Any], folder: Path) -> tuple[page.Picture, ...]:
+def _pictures(record: Mapping[str, Any], folder: Path) -> Iterable[page.Picture]:
     numbers = record["numbers"]
-    if not numbers["ratings"]:
-        return ()
-    return (
-        _picture(
+    if numbers["ratings"]:
+        votes = np.array(numbers["votes_by_class"])
+        yield _picture(
             record, folder, "class_shares", ("Share of the votes by class, one bar a split",
             "Splits that differ much make scores differ much. Free text is pooled as other."),
-            lambda style: label_figures.class_shares(style, numbers["splits"], numbers["words"],
-                                                     np.array(numbers["votes_by_class"])),
-        ),
-        _picture(
+            lambda style: label_figures.class_shares(style, numbers["splits"], numbers["words"], votes),
+        )  # fmt: skip
+    if numbers["utterances"]:
+        yield _picture(
+            record, folder, "speakers", ("Speakers by gender and split", "Unknown speakers do not count."),
+            lambda style: label_figures.speakers(style, numbers["splits"], numbers["speakers"]),
+        )  # fmt: skip
+    if numbers["ratings"]:
+        yield _picture(
             record, folder, "votes_per_utterance", ("Number of votes per utterance",
             "Few votes make a coarse vote distribution."),
             lambda style: label_figures.votes_per_utterance(style, dict(numbers["votes_per_utterance"])),
-        ),
-        _picture(
+        )  # fmt: skip
+        yield _picture(
             record, folder, "entropy", ("Entropy of the votes of an utterance",
             "0 bits: all raters agree; the axis ends where every class has the same share."),
-            lambda style: label_figures.histogram(style, "Disagreement of the raters", "entropy of the votes (bits)",
-                                                  numbers["entropy_bits"]),
-        ),
-    )  # fmt: skip
-
-
-def _speaker_pictures(record: Mapping[str, Any], folder: Path) -> tuple[page.Picture, ...]:
-    numbers = record["numbers"]
-    if not numbers["utterances"]:
-        return ()
-    return (
-        _picture(
-            record, folder, "speakers", ("Speakers by gender and split", "Unknown speakers do not count."),
-            lambda style: label_figures.speakers(style, numbers["splits"], numbers["speakers"]),
-        ),
-        _picture(
+            lambda style: label_figures.histogram(
+                style, "Disagreement of the raters", "entropy of the votes (bits)", numbers["entropy_bits"]),
+        )  # fmt: skip
+    if numbers["utterances"]:
+        yield _picture(
             record, folder, "durations", ("Durations of the utterances", "Those kept, as their files are."),
             lambda style: label_figures.histogram(style, "Durations", "duration (s)", numbers["duration_s"]),
-        ),
-    )  # fmt: skip
+        )  # fmt: skip

@@ -385,6 +385,28 @@ def test_crema_d_keeps_all_but_the_silent_recording(real):
     assert sum(record["splits"][name]["utterances"] for name in ("development", "test")) < 1_300
 
 
+TEST_SPEAKERS = "1005 1012 1016 1021 1024 1028 1036 1043 1048 1049 1051 1059 1066 1072 1090"
+DEVELOPMENT_SPEAKERS = "1002 1006 1008 1019 1020 1032 1046 1057 1062 1069 1075 1076 1077 1085 1086"
+
+
+def test_the_split_that_published_results_of_crema_d_stand_on(real):
+    """Frozen: another default split would make every result of this project another one (S5)."""
+    workdir, record = real
+    assert record["split_hash"] == "20d9167f7e8cbd8e"
+    utterances, _, _ = tables.read_tables(workdir)
+    pairs = set(zip(utterances["split"].to_pylist(), utterances["speaker"].to_pylist(), strict=True))
+    assert sorted(speaker for split, speaker in pairs if split == "test") == TEST_SPEAKERS.split()
+    assert sorted(speaker for split, speaker in pairs if split == "development") == DEVELOPMENT_SPEAKERS.split()
+
+
+def test_what_the_checks_find_in_crema_d(real):
+    """The silent recording, and the utterances whose audio is not shared; every released consensus is the plurality."""
+    workdir, _ = real
+    findings = artefacts.read_json(workdir / ingest.VALIDATION_FILE, "ingest")["findings"]
+    found = {finding["name"]: finding["count"] for finding in findings if finding["count"]}
+    assert found == {"audio_silent": 1, "audio_not_given": 3_019}
+
+
 def test_ingest_needs_no_jax():
     code = "import sys, seremo_jax.ingest; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -90,9 +90,10 @@ def test_derived_by_class_evens_out_the_classes_and_keeps_the_speakers_of_each_g
     assert assign("derived_by_class", people, seed + 50) != by_class
 
 
-def test_swaps_end_where_no_swap_helps():
+@pytest.mark.parametrize("seed", range(6))
+def test_swaps_end_where_no_swap_helps(seed):
     """The deltas that the search goes by, against the sum itself computed anew for every swap."""
-    people = crowd(5, num_speakers=10)
+    people = crowd(seed, num_speakers=20)
     assigned = assign("derived_by_class", people)
     genders = dict(zip(people.speakers, people.genders, strict=True))
     split_of = dict(zip(people.speakers, assigned, strict=True))
