@@ -185,7 +185,7 @@ def _agreement_tables(record: Mapping[str, Any]) -> tuple[page.Table, ...]:
         "entropy (bits)",
     )
     words = ("Krippendorff's alpha: 1 is perfect agreement, 0 is chance. It has no meaning among utterances of one "
-             "consensus. Entropy is the mean of the utterances'.")  # fmt: skip
+             "consensus. Entropy is the mean over utterances.")  # fmt: skip
     return (page.Table("Agreement of the raters", head, rows, words, num_labels=1),)
 
 
