@@ -62,7 +62,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
       SplitError: A speaker in two splits, or too few speakers.
     """
     workdir, settings = Path(workdir), config.results_fields("corpus", "data")
-    record = _finished(workdir, settings)
+    record = finished(workdir, settings)
     if record is not None:
         _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
         return record
@@ -90,8 +90,12 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
     return json.loads(to_json(record))
 
 
-def _finished(workdir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of a finished ingest with the same settings, or None where there is none."""
+def finished(workdir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished ingest with the same settings, or None where there is none.
+
+    Raises:
+      ArtefactError: The workdir holds the tables of other settings, or damaged ones.
+    """
     stamp = workdir / tables.STAMP_FILE
     if not stamp.exists():
         return None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax import checks, ingest, label_figures, look, page, tables
+from seremo_jax import checks, ingest, label_figures, look, page
 from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, write_json
 from seremo_jax.config import Config
 
@@ -26,7 +26,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
       is_quiet: Prints nothing.
 
     Raises:
-      ArtefactError: The tables of the ingest in the workdir are damaged.
+      ArtefactError: The workdir holds the tables of other settings, or damaged ones.
       CorpusError, IngestError, SplitError: The corpus cannot even be read; see `gathered.look_at`.
     """
     workdir = Path(workdir)
@@ -44,15 +44,9 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
 
 
 def _is_of_ingest(workdir: Path, config: Config) -> bool:
-    """Whether `validation.json` tells of the tables that lie beside it, and these are those of the config."""
-    path = workdir / ingest.VALIDATION_FILE
-    if not path.exists() or not (workdir / tables.STAMP_FILE).exists():
-        return False
-    record = read_json(path, f"delete it and {_REMEDY}")
-    fingerprint = tables.read_tables(workdir)[2]
-    return record.get("settings") == config.results_fields("corpus", "data") and (
-        record.get("fingerprint") == fingerprint
-    )
+    """Whether `validation.json` tells of the tables that lie beside it."""
+    ingested = ingest.finished(workdir, config.results_fields("corpus", "data"))
+    return ingested is not None and _record(workdir).get("fingerprint") == ingested["fingerprint"]
 
 
 def read(workdir: str | os.PathLike) -> list[checks.Finding]:

@@ -122,9 +122,8 @@ def test_what_an_ingest_found_is_read_again_until_it_is_deleted(toy, tmp_path, c
     assert not found(validate(toy, tmp_path / "w"))
     validation.run(config_of(toy), tmp_path / "w")
     assert "delete it to check anew" in capsys.readouterr().out
-    assert found(validate(toy, tmp_path / "w", split_seed=1)), "other settings: checked anew"
-    with pytest.raises(artefacts.ArtefactError, match=r"data\.split_seed"):
-        run(toy, tmp_path / "w", split_seed=1)
+    with pytest.raises(artefacts.ArtefactError, match=r"data\.split_seed: 0 there, 1 asked for"):
+        validate(toy, tmp_path / "w", split_seed=1)
     (tmp_path / "w/validation/validation.json").unlink()
     assert list(found(validate(toy, tmp_path / "w"))) == ["audio_missing"]
 
