@@ -165,7 +165,7 @@ def _of_ratings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Finding]:
     words = voted.filter(~voted.is_in(known) & ~voted.str.starts_with(f"{vocab.OTHER}-"))
     found = words.value_counts(sort=True, name="n").rows()
     yield _finding("unknown_words", ERROR, "votes for a word that no class set knows", "Map each to a class or to "
-                   "'other' (word_map), or correct the label files",
+                   "'other' (data.word_map), or correct the label files",
                    (f"{word!r}: {number} votes" for word, number in found), len(words))  # fmt: skip
     astray = collections.Counter(name for name in ratings["utterance"].to_list() if name not in numbers)
     yield _finding("ratings_of_no_utterance", WARNING, "ratings of an utterance that is not in the corpus",
