@@ -59,6 +59,7 @@ def run(options: Options) -> list[Row]:
     rows += _whisper(options, peak)
     rows += _end_to_end(options)
     rows += _memory(options)
+    rows.append(Row("bfloat16 on a GPU against PyTorch's, audio hours per second, MFU", note="not measured"))
     return rows
 
 
