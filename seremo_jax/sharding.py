@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax._src import distributed
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MEMBER, DATA = "member", "data"
+_LONGEST_WAIT_MS = 7 * 24 * 3_600_000
 
 
 def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
@@ -73,6 +74,11 @@ def is_first_process() -> bool:
 
 
 def wait_for_all(point: str) -> None:
-    """Returns once every process has come to `point`; at once where there is one process."""
+    """Returns once every process has come to `point`, however long it takes; at once where there is one process.
+
+    Args:
+      point: A name that no other call of this run has.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(point)
+        # Not by a collective, as multihost_utils does it: that gives up after half a minute, and shards take longer.
+        distributed.global_state.client.wait_at_barrier(f"seremo_jax: {point}", timeout_in_ms=_LONGEST_WAIT_MS)
