@@ -74,7 +74,9 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
     kept = gathered.with_splits(kept, kept_ratings, config.data)
     record = {"settings": settings}
     record |= account.of_exclusions(found.utterances, found.ratings, found.exclusions, config.data.modality)
-    record |= _describe_tables(kept, kept_ratings, config.data.modality)
+    record |= _describe_splits(kept, kept_ratings, config.data.modality)
+    validation = validation_record(found, kept, kept_ratings, config)
+    record |= {name: validation[name] for name in ("corpus", "fingerprint", "agreement")}
     used = [fact for fact, (reason, _) in zip(found.facts, found.exclusions, strict=True) if fact and not reason]
     record["audio"] = account.of_audio(
         [fact.source_rate_hz for fact in used],
@@ -85,7 +87,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
     report = tables.report_of(found.utterances)
     record["parser"] = dict(report.counts)
     record["warnings"] = account.warnings_of(record, report.problems)
-    _write(workdir, kept, kept_ratings, record, validation_record(found, kept, kept_ratings, config))
+    _write(workdir, kept, kept_ratings, record, validation)
     _say(account.describe(record, REASONS), is_quiet)
     return json.loads(to_json(record))
 
@@ -184,17 +186,14 @@ def _agreement(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[s
     return agreement.describe(utterances, ratings, made, modality, Policies())
 
 
-def _describe_tables(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
-    """Corpus, fingerprint, split hash, and who and what is in each split, by the corpus's own class set."""
-    info = tables.info_of(utterances)
-    made = targets.build(utterances, ratings, class_set=info.class_set, attributes=(), modality=modality)
+def _describe_splits(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
+    """Split hash, and who and what is in each split, by the corpus's own class set."""
+    class_set = tables.info_of(utterances).class_set
+    made = targets.build(utterances, ratings, class_set=class_set, attributes=(), modality=modality)
     assignment = list(zip(utterances["id"].to_pylist(), utterances["split"].to_pylist(), strict=True))
     return {
-        "corpus": dataclasses.asdict(info),
-        "fingerprint": tables.tables_fingerprint(utterances, ratings),
         "split_hash": fingerprint_of(assignment),
         "splits": account.of_splits(utterances, np.asarray(made.consensus_index), made.class_names),
-        "agreement": _agreement(utterances, ratings, modality),
     }
 
 

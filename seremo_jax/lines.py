@@ -35,8 +35,8 @@ class Report:
         self.problems.append(problem)
 
 
-def text_lines(path: str | os.PathLike) -> list[str]:
-    """The lines of a text file without their ends (LF or CRLF) and byte order mark; UTF-8, else taken for Latin-1.
+def read_content(path: str | os.PathLike) -> bytes:
+    """All of a file of the corpus.
 
     Raises:
       CorpusError: The file is missing or a Git LFS pointer.
@@ -47,6 +47,16 @@ def text_lines(path: str | os.PathLike) -> list[str]:
         raise CorpusError(f"{path} cannot be read: {error}") from None
     if content.startswith(b"version https://git-lfs"):
         raise CorpusError(f"{path} is a Git LFS pointer: run git lfs pull in the folder of the corpus")
+    return content
+
+
+def text_lines(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file without their ends (LF or CRLF) and byte order mark; UTF-8, else taken for Latin-1.
+
+    Raises:
+      CorpusError: The file is missing or a Git LFS pointer.
+    """
+    content = read_content(path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -56,7 +56,7 @@ def run(options: Options) -> list[Row]:
             model = torch_peers.random_model(kind, settings, checkpoint)
             rows += _passes(name, model, checkpoint, batch, seconds, peak, options)
             shutil.rmtree(checkpoint)
-    rows += _whisper(options, peak)
+    rows += _whisper(options)
     rows += _end_to_end(options)
     rows += _memory(options)
     rows.append(Row("bfloat16 on a GPU against PyTorch's, audio hours per second, MFU", note="not measured"))
@@ -154,9 +154,8 @@ def forward_flops(config: Any, shape: tuple[int, int]) -> float:
     return batch * (total + config.num_hidden_layers * per_block)
 
 
-def _whisper(options: Options, peak: float) -> list[Row]:
+def _whisper(options: Options) -> list[Row]:
     """Real weights: the exact 30 s and windows cut to the audio, beside PyTorch's exact pass."""
-    del peak
     if options.shared is None:
         return [Row("Whisper base, real weights", note="no shared weights here: not measured")]
     folder = options.shared / "weights" / "whisper-base-encoder"

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from seremo_jax.lines import CorpusError, Report
+from seremo_jax.lines import CorpusError, Report, read_content
 
 _CHUNK_LINES = 200_000
 _CELL = r'(?:"((?:[^"]|"")*)"|([^",]*))'
@@ -27,12 +27,7 @@ def read_lines(path: str | os.PathLike) -> pl.Series:
     Raises:
       CorpusError: The file is missing, no UTF-8 text, or a Git LFS pointer.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from None
-    if content.startswith(b"version https://git-lfs"):
-        raise CorpusError(f"{path} is a Git LFS pointer: run git lfs pull in the folder of the corpus")
+    content = read_content(path)
     start = 3 if content.startswith(b"\xef\xbb\xbf") else 0
     offsets = b"".join(number.to_bytes(8, "little") for number in (start, len(content)))
     whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(content)])
