@@ -55,6 +55,44 @@ def rated(
     return mean, variance, num_ratings
 
 
+def levels(
+    frame: pl.DataFrame, num_rows: int, ranges: dict[str, tuple[float, float]], names: tuple[str, ...], scale: str
+) -> tuple[tuple[float, ...], np.ndarray]:
+    """Steps of the rating scale, L values on the scale asked for, and shares of the ratings at each, [N, A, L] float64.
+
+    A rating between two steps counts in part for both, so that the mean stays what it is. Rows are 0 where not rated.
+
+    Args:
+      frame: Ratings that count, with the `row` of their utterance.
+      num_rows: N.
+      ranges: Attribute -> (lowest, highest) of its rating scale.
+      names: A attributes.
+      scale: `centered`, `unit` or `raw`.
+
+    Raises:
+      TargetsError: The attributes have no range, or not the same one, or its ends are no whole numbers.
+    """
+    found = {ranges.get(name) for name in names}
+    bounds = found.pop() if len(found) == 1 else None
+    if bounds is None or any(end % 1 for end in bounds):
+        raise TargetsError(
+            "loss.attribute_kind = 'emd' needs attributes with one rating scale of whole numbers; the table's metadata "
+            f"says {ranges or 'nothing'}: choose targets.attributes of one scale, or loss.attribute_kind = 'ccc'"
+        )
+    num_levels = int(bounds[1] - bounds[0]) + 1
+    row, shares = frame["row"].to_numpy().astype(np.int64), np.zeros((num_rows, len(names), num_levels))
+    for a, name in enumerate(names):
+        values = _scale(name, _rating_column(frame, name), bounds, "unit") * (num_levels - 1)
+        is_rated = ~np.isnan(values)
+        below = np.minimum(values[is_rated].astype(np.int64), num_levels - 2)
+        above = values[is_rated] - below
+        np.add.at(shares, (row[is_rated], a, below), 1 - above)
+        np.add.at(shares, (row[is_rated], a, below + 1), above)
+    total = shares.sum(axis=2, keepdims=True)
+    steps = np.linspace(*{"centered": (-1, 1), "unit": (0, 1)}.get(scale, bounds), num_levels)
+    return tuple(steps.tolist()), shares / np.where(total > 0, total, 1)
+
+
 def _by_training_range(
     mean: np.ndarray, variance: np.ndarray, num_ratings: np.ndarray, names: tuple[str, ...], is_train: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

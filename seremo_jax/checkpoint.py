@@ -2,13 +2,28 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from seremo_jax.artefacts import ArtefactError, require_same
+
+_MOST_BATCHES = 10**7
+
+
+class Position(NamedTuple):
+    """How far a training has come: whole epochs, and batches of the next one."""
+
+    epoch: int = 0
+    batch: int = 0
+
+    @property
+    def number(self) -> int:
+        """A number that rises with the position."""
+        return self.epoch * _MOST_BATCHES + self.batch
 
 
 class Checkpoints:
@@ -24,39 +39,46 @@ class Checkpoints:
         self._folder, self._run = Path(folder).absolute(), run
         self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
 
-    def save(self, epoch: int, state: Any) -> None:
-        """Starts writing the state reached after `epoch`; it counts as a checkpoint only once it is whole."""
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({"epoch": epoch, "run": self._run})
-        )
-        self._manager.save(epoch, args=items)
+    def save(self, position: "Position", state: Any) -> None:
+        """Starts writing the state reached at `position`; it counts as a checkpoint only once it is whole."""
+        num = jax.tree.leaves(state)[0].shape[0]
+        meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num, "run": self._run}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(position.number, args=items)
 
-    def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The newest whole checkpoint as (epoch, state), laid out on devices like `like`; None if there is none.
+    def restore(self, like: Callable[[int], Any]) -> tuple["Position", Any] | None:
+        """The newest whole checkpoint as (position, state); None if there is none.
 
         A damaged checkpoint is skipped, with a warning, for the one before.
+
+        Args:
+          like: Number of positions of the member axis -> shape structs, with shardings, of a state with as many.
 
         Raises:
           ArtefactError: The checkpoint belongs to another run, naming the differing settings; or all are damaged.
         """
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        epochs = sorted(self._manager.all_steps(), reverse=True)
-        for epoch in epochs:
+        numbers = sorted(self._manager.all_steps(), reverse=True)
+        for number in numbers:
             try:
-                meta = self._manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+                meta = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             except Exception as error:  # Orbax raises many kinds for a damaged folder; the remedy is one.
-                warnings.warn(f"{self._folder}/{epoch} is damaged and skipped: {error}", stacklevel=2)
+                warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
                 continue
             remedy = "Use another --workdir, or delete this folder to train anew."
-            require_same(f"the checkpoint {self._folder}/{epoch}", meta["run"], self._run, remedy)
+            require_same(f"the checkpoint {self._folder}/{number}", meta["run"], self._run, remedy)
             try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-                return epoch, self._manager.restore(epoch, args=args)["state"]
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(like(meta["num_positions"])))
+                state = self._manager.restore(number, args=args)["state"]
+                return Position(meta["epoch"], meta["batch"]), state
             except Exception as error:
-                warnings.warn(f"{self._folder}/{epoch} is damaged and skipped: {error}", stacklevel=2)
-        if epochs:
+                warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
+        if numbers:
             raise ArtefactError(f"no checkpoint in {self._folder} can be read; delete this folder to train anew")
         return None
+
+    def wait(self) -> None:
+        """Waits for writes under way."""
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for writes under way."""

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from seremo_jax import vocab
+from seremo_jax.config_sections import EnsembleConfig
+from seremo_jax.ensemble import MEMBER_FIELDS
 from seremo_jax.schema import ResultRecord
 
 COMPARED_FIELDS = frozenset(
     {
         *("system", "layer", "layers", "seed", "seeds", "class_target", "members", "checkpoint", "fingerprint"),
-        *("settings.model.layer", "settings.train.seed", "settings.targets.class_target"),
-        *("settings.ensemble.layers", "settings.ensemble.seeds", "settings.ensemble.class_targets"),
+        *(f"settings.{path}" for path in MEMBER_FIELDS.values()),
+        *(f"settings.ensemble.{field.name}" for field in dataclasses.fields(EnsembleConfig)),
     }
 )
 """Protocol fields in which the rows of one table may differ: they say what is compared. (`fingerprint` hashes all

@@ -66,11 +66,25 @@ class Config:
                     raise ConfigError(f"{path} = {value!r}: choose one of {', '.join(map(str, choices))}")
         for path, lowest in LOWEST.items():
             section, name = path.split(".")
-            if getattr(getattr(self, section), name) < lowest:
-                raise ConfigError(f"{path} must be at least {lowest}, is {getattr(getattr(self, section), name)}")
+            values = getattr(getattr(self, section), name)
+            for value in values if isinstance(values, tuple) else (values,):
+                if value < lowest:
+                    raise ConfigError(f"{path} must be at least {lowest}, is {value}")
+        for holds, message in self._rules():
+            if not holds:
+                raise ConfigError(message)
+        return self
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        """Whether each rule holds, and what to say where it does not."""
         rules = [
-            (isinstance(self.model.layer, int) or self.model.layer == "saliency",
-             f"model.layer = {self.model.layer!r}: give a layer number or 'saliency'"),
+            (isinstance(self.model.layer, int) or self.model.layer in ("saliency", "sum"),
+             f"model.layer = {self.model.layer!r}: give a layer number, 'saliency', or 'sum'"),
+            (self.model.layer != "sum" or (self.extract.layers != "saliency" and not self.ensemble.layers),
+             "model.layer = 'sum' reads every stored layer: set extract.layers to 'all' or to a list, and leave "
+             "ensemble.layers empty"),
+            (self.model.layer != "sum" or not self.model.top_features,
+             "model.top_features picks features of one layer, model.layer = 'sum' adds layers up: choose one"),
             (isinstance(self.extract.layers, tuple) or self.extract.layers in ("all", "saliency"),
              f"extract.layers = {self.extract.layers!r}: give 'all', 'saliency' or a list of layer numbers"),
             (len(self.data.split_shares) == 3 and abs(sum(self.data.split_shares) - 1) < 1e-6
@@ -83,12 +97,20 @@ class Config:
              f"data.fold = {self.data.fold}: the folds are 0 to {self.data.num_folds - 1} (data.num_folds)"),
             (self.model.conv_kernel == 0 or self.model.conv_kernel % 2 == 1,
              "model.conv_kernel must be odd (or 0), so that the convolution is centred"),
-            (0 <= self.model.dropout < 1, "model.dropout must be in [0, 1)"),
-            (self.loss.label_smoothing < 1, "loss.label_smoothing must be below 1"),
-            (self.loss.label_smoothing == 0 or self.loss.class_kind != "ccc",
-             "loss.label_smoothing means nothing for loss.class_kind = 'ccc': choose another loss, or "
-             "targets.smoothing"),
-            (self.loss.class_kind != "hard_ce"
+            (max((self.model.dropout, *self.ensemble.dropouts)) < 1, "model.dropout must be in [0, 1)"),
+            (max((self.loss.label_smoothing, *self.ensemble.label_smoothings)) < 1,
+             "loss.label_smoothing must be below 1"),
+            (not self.ensemble.folds or self.data.split_kind in ("session", "kfold", "published"),
+             f"ensemble.folds means nothing for data.split_kind = {self.data.split_kind}: set it to kfold"),
+            (self.data.split_kind != "kfold" or max(self.ensemble.folds, default=0) < self.data.num_folds,
+             f"ensemble.folds = {self.ensemble.folds}: the folds are 0 to {self.data.num_folds - 1} (data.num_folds)"),
+            (not self.ensemble.folds or (self.ensemble.layers or self.model.layer != "saliency"),
+             "ensemble.folds: saliency saw speakers that are test in other folds: give model.layer or ensemble.layers"),
+            (not self.ensemble.folds or not self.model.top_features,
+             "model.top_features: saliency saw speakers that are test in other folds of ensemble.folds"),
+            (self.loss.attribute_kind == "ccc" or self.targets.attribute_scale != "minmax",
+             "loss.attribute_kind = 'emd' needs steps of the rating scale: targets.attribute_scale must not be minmax"),
+            ("hard_ce" not in (self.ensemble.class_kinds or (self.loss.class_kind,))
              or set(self.ensemble.class_targets or (self.targets.class_target,)) == {"consensus"},
              "loss.class_kind = 'hard_ce' is cross-entropy on the consensus: set targets.class_target (or "
              "ensemble.class_targets) to consensus, or choose soft_ce"),
@@ -114,10 +136,7 @@ class Config:
         ]  # fmt: skip
         for axis, values in dataclasses.asdict(self.ensemble).items():
             rules.append((len(set(values)) == len(values), f"ensemble.{axis} names a value twice"))
-        for holds, message in rules:
-            if not holds:
-                raise ConfigError(message)
-        return self
+        return rules
 
     def fingerprint(self, *sections: str) -> str:
         """Hash of the fields that change results, of the named sections (all if none)."""

@@ -69,6 +69,7 @@ class TargetsConfig:
     min_raters: int = _field(1, "utterances with fewer raters are masked")
     tie_rule: str = _field("no_agreement", "ties for the plurality: no_agreement, share or first")
     smoothing: float = _field(0.0, "added to every class count before dividing")
+    predict_variance: bool = _field(False, "predict the raters' variance of each attribute, too (CCC loss)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +110,16 @@ class SaliencyConfig:
 class ModelConfig:
     """The head, a TC-GRU."""
 
-    layer: int | str = _field("saliency", "layer the head reads: a number or saliency")
+    layer: int | str = _field("saliency", "layer the head reads: a number, saliency, or sum (learned over the stored)")
+    top_features: int = _field(0, "keep this many features of largest saliency; 0 keeps all")
     feature_norm: str = _field("zscore", "zscore with statistics of the training split, or none")
     conv_kernel: int = _field(3, "frames under the depthwise convolution, odd; 0 leaves the branch out")
     gru_units: int = _field(256, "width of each GRU")
     gru_layers: int = _field(2, "GRUs on top of each other")
+    pooling: str = _field("last_valid", "summary of an utterance: last_valid state, mean, or mean_sd of the states")
     embedding_size: int = _field(128, "width of the embedding")
     dropout: float = _field(0.0, "dropout between GRUs and on the embedding")
+    dtype: str = _field("float32", "dtype of the matrix products: float32, or bfloat16 (accumulated in float32)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +129,14 @@ class LossConfig:
     class_kind: str = _field(
         "ccc", "class loss: ccc, soft_ce, kl, jsd, balanced_soft_ce, or hard_ce (on the consensus)"
     )
-    label_smoothing: float = _field(0.0, "share of the class target spread evenly, inside the losses other than ccc")
+    label_smoothing: float = _field(0.0, "share of the class target that is spread evenly over the classes")
+    attribute_kind: str = _field(
+        "ccc", "attribute loss: ccc, or emd (earth mover, on the raters' ordinal distribution)"
+    )
     attribute_task_weight: float = _field(1.0, "weight of the attribute loss")
     class_task_weight: float = _field(1.0, "weight of the class loss")
+    variance_task_weight: float = _field(1.0, "weight of the loss of predicted variances")
+    task_weighting: str = _field("fixed", "weights between tasks: fixed, or uncertainty (learned, on top of the fixed)")
     attribute_weights: tuple[float, ...] = _field((), "weight of each attribute, summing to 1; empty means equal")
     ccc_eps: float = _field(1e-8, "added to the denominator of CCC in the loss")
 
@@ -146,13 +155,21 @@ class TrainConfig:
     """The loop."""
 
     seed: int = _field(0, "seed of the initial parameters and of dropout")
-    data_seed: int = _field(0, "seed of the order of utterances, shared by all members")
+    data_seed: int = _field(0, "seed of the order of utterances")
     batch_size: int = _field(64, "utterances in a batch, on average")
     frames_per_row: int = _field(0, "frames of a packed row; 0 derives it from the longest utterance")
     max_epochs: int = _field(100, "epochs at most")
     patience: int = _field(10, "epochs without improvement on the development split before a member stops")
     min_delta: float = _field(0.0, "improvement that counts")
     member_map: str = _field("auto", "vmap, map, or auto: vmap on accelerators, map on CPU", changes_results=False)
+    micro_batches: int = _field(1, "parts that a batch is computed in, one after the other", changes_results=False)
+    data_shards: int = _field(1, "devices that share each batch", changes_results=False)
+    device_cache: str = _field(
+        "auto", "frames live in device memory: on, off, or auto: where they fit into half of it", changes_results=False
+    )
+    checkpoint_batches: int = _field(
+        500, "batches between checkpoints inside an epoch; 0 for none", changes_results=False
+    )
     keep_checkpoints: int = _field(2, "newest checkpoints kept", changes_results=False)
 
 
@@ -161,8 +178,17 @@ class EnsembleConfig:
     """Member axes: their product is trained in one program. An empty axis takes the single value of its section."""
 
     layers: tuple[int, ...] = _field((), "values for model.layer")
-    seeds: tuple[int, ...] = _field((), "values for train.seed")
+    folds: tuple[int, ...] = _field((), "values for data.fold: cross-validation over speakers in one program")
     class_targets: tuple[str, ...] = _field((), "values for targets.class_target")
+    class_kinds: tuple[str, ...] = _field((), "values for loss.class_kind")
+    label_smoothings: tuple[float, ...] = _field((), "values for loss.label_smoothing")
+    attribute_task_weights: tuple[float, ...] = _field((), "values for loss.attribute_task_weight")
+    class_task_weights: tuple[float, ...] = _field((), "values for loss.class_task_weight")
+    learning_rates: tuple[float, ...] = _field((), "values for optim.learning_rate")
+    weight_decays: tuple[float, ...] = _field((), "values for optim.weight_decay")
+    dropouts: tuple[float, ...] = _field((), "values for model.dropout")
+    data_seeds: tuple[int, ...] = _field((), "values for train.data_seed: members with an order of their own")
+    seeds: tuple[int, ...] = _field((), "values for train.seed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Predictions of whole splits by every member, and the stage that turns them into result records."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,117 +12,119 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from seremo_jax import checkpoint, ensemble, loader, losses, model, protocol, scoring, sharding, steps, vocab
+from seremo_jax import checkpoint, ensemble, feeding, losses, model, protocol, scoring, sharding, steps, vocab
+from seremo_jax.arrangement import Arrangement, arrange
 from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same, to_json, write_text
 from seremo_jax.config import Config
+from seremo_jax.moments import AnyArray
 from seremo_jax.progress import Progress
 from seremo_jax.schema import Batch, Predictions
 from seremo_jax.store import Reader
 from seremo_jax.tables import read_tables
 from seremo_jax.targets import Targets
+from seremo_jax.training_data import Data
+from seremo_jax.training_state import Settings
 
 STAMP_FILE = "finished.json"
 BEST_FOLDER = "best"
 
 
-def split_rows(utterances: pa.Table, split: str) -> np.ndarray:
-    """Rows of the utterance table that are in the split."""
-    return np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
+class Predicted(NamedTuple):
+    """What some members say of the utterances of their stream.
 
-
-def split_source(
-    store: Reader, layers: Sequence[int], targets: Targets, rows: np.ndarray, shape: loader.Shape
-) -> loader.BatchSource:
-    """Batches over some utterances in the order of the table, joined to the store by utterance id."""
-    store_rows = store_rows_of(store, targets.ids[rows])
-    plan = loader.plan_epoch(store.num_frames[store_rows], shape, data_seed=0, epoch=None)
-    return loader.BatchSource(store, layers, store_rows, rows, targets, plan, shape)
-
-
-def store_rows_of(store: Reader, ids: Iterable[str]) -> np.ndarray:
-    """Rows of the store that hold these utterances.
-
-    Raises:
-      ArtefactError: An utterance is not in the store.
+    Attributes:
+      members: [m] the members.
+      rows: [N] rows of the utterance table, ascending.
+      attributes: [m, N, A].
+      distribution: [m, N, C].
     """
-    position = {utterance: row for row, utterance in enumerate(store.utterances)}
-    ids = list(ids)
-    absent = [utterance for utterance in ids if utterance not in position]
-    if absent:
-        raise ArtefactError(
-            f"{len(absent)} utterances of the table, {absent[0]!r} first, are not in the store {store.path}: "
-            "delete its folder and run python -m launch.extract again"
-        )
-    return np.array([position[utterance] for utterance in ids], np.int64)
+
+    members: Int[np.ndarray, " m"]
+    rows: Int[np.ndarray, " N"]
+    attributes: Float[np.ndarray, "m N A"]
+    distribution: Float[np.ndarray, "m N C"]
 
 
-def predict(
-    predict_step: Callable, params: Any, members: steps.Members, norm: steps.Normalisation, source: loader.BatchSource
-) -> tuple[Float[np.ndarray, "E N A"], Float[np.ndarray, "E N C"], np.ndarray]:
-    """Predictions of every member for the utterances of `source`.
+def predict(predict_step: Callable, params: Any, feed: feeding.Feed, current: Arrangement) -> list[Predicted]:
+    """Predictions of every member that sits at a trained position, for all utterances of its stream.
 
     Args:
       predict_step: `steps.Steps.predict`.
-      params: Parameters [E, ...].
-      members: The members.
-      norm: Feature statistics of the training split.
-      source: Batches of the split.
+      params: Parameters [P, ...].
+      feed: Batches of the split.
+      current: How members sit.
 
     Returns:
-      Attributes, distributions, and the row of the utterance table behind each of the N utterances, ascending.
+      One entry a stream.
     """
-    outputs = []
+    outputs: list[tuple[np.ndarray, ...]] = []
     pending: tuple[Batch, Any] | None = None
-    for batch in loader.batches(source):
-        running = predict_step(params, members, batch, norm)
+    for batch in feed.batches():
+        running = predict_step(params, feed.members, batch, feed.inputs)
         # One batch late, so that the device computes this one while the host copies the last.
         if pending is not None:
             outputs.append(_to_host(*pending))
         pending = (batch, running)
     outputs.append(_to_host(*pending))
-    attributes, distribution, rows = (
-        np.concatenate(parts, axis=-2 % parts[0].ndim) for parts in zip(*outputs, strict=True)
-    )
-    order = np.argsort(rows)
-    return attributes[:, order], distribution[:, order], rows[order]
+    member, stream = current.order[current.running], feed.stream[current.running]
+    found = []
+    for s in range(int(feed.stream.max()) + 1):
+        places = np.flatnonzero((stream == s) & (member < current.num_members))
+        parts = [(utterance[s] >= 0, *rest, utterance[s]) for *rest, utterance in outputs]
+        rows = np.concatenate([utterance[is_used] for is_used, _, _, utterance in parts])
+        order = np.argsort(rows)
+        attributes, distribution = (
+            np.concatenate([part[i][places][:, part[0]] for part in parts], axis=1)[:, order] for i in (1, 2)
+        )
+        found.append(Predicted(member[places], rows[order], attributes, distribution))
+    return found
 
 
 def _to_host(batch: Batch, outputs: tuple[Array, Array]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    attributes, distribution = jax.device_get(outputs)
-    return attributes[:, batch.is_used], distribution[:, batch.is_used], batch.utterance[batch.is_used]
+    attributes, distribution = sharding.fetch(outputs)
+    return attributes, distribution, np.asarray(batch.utterance)
 
 
 def development_scores(
-    attributes: Float[np.ndarray, "E N A"],
-    distribution: Float[np.ndarray, "E N C"],
-    rows: np.ndarray,
-    targets: Targets,
-    members: steps.Members,
+    predicted: Sequence[Predicted], targets: Targets, class_targets: Sequence[str]
 ) -> Float[np.ndarray, "E"]:
     """Score that selects epochs: mean CCC of attributes plus mean CCC of classes, over the whole split at once.
 
     Each mean is over the members of it that are defined; a task the corpus does not label drops out. The class CCC is
-    against what the member is trained on: vote shares, or the one-hot consensus.
+    against what the member is trained on: vote shares, or the one-hot consensus. NaN for members not predicted.
+
+    Args:
+      predicted: Of each stream.
+      targets: Targets of the utterance table.
+      class_targets: `votes` or `consensus`, of each member.
 
     Source: OURS, method.md section 6.
     """
-    scores = np.zeros(len(attributes), np.float32)
-    for e, class_target in enumerate(np.asarray(members.class_target)):
-        is_votes = class_target == steps.VOTES
-        classes = (targets.distribution if is_votes else targets.consensus)[rows]
-        has_class = (targets.has_votes if is_votes else targets.has_consensus)[rows]
-        tasks = (
-            (attributes[e], targets.attributes[rows], targets.has_attribute[rows]),
-            (distribution[e], classes, np.broadcast_to(has_class[:, None], classes.shape)),
-        )
-        for pred, target, mask in tasks:
-            is_defined = np.asarray(losses.varies(jnp.asarray(target), jnp.asarray(mask)))
-            if is_defined.any():
-                ccc = np.asarray(losses.ccc(jnp.asarray(pred), jnp.asarray(target), jnp.asarray(mask), eps=0.0))
-                scores[e] += ccc[is_defined].mean()
+    scores = np.full(len(class_targets), np.nan, np.float32)
+    for members, rows, attributes, distribution in predicted:
+        if not len(members):
+            continue
+        scores[members] = _mean_ccc(attributes, targets.attributes[rows], targets.has_attribute[rows])
+        for kind in vocab.CLASS_TARGETS:
+            is_kind = np.array([class_targets[m] == kind for m in members])
+            if not is_kind.any():
+                continue
+            is_votes = kind == "votes"
+            classes = (targets.distribution if is_votes else targets.consensus)[rows]
+            has_class = (targets.has_votes if is_votes else targets.has_consensus)[rows]
+            mask = np.broadcast_to(has_class[:, None], classes.shape)
+            scores[members[is_kind]] += _mean_ccc(distribution[is_kind], classes, mask)
     return scores
+
+
+@jax.jit
+def _mean_ccc(pred: Float[AnyArray, "m N Y"], target: Float[AnyArray, "N Y"], mask: Bool[AnyArray, "N Y"]) -> Array:
+    """[m] mean over the columns whose target varies; 0 where none does."""
+    is_defined = losses.varies(target, mask)
+    ccc = jax.lax.map(lambda one: losses.ccc(one, target, mask, eps=0.0), pred)
+    return jnp.where(is_defined[None, :], ccc, 0).sum(1) / jnp.maximum(is_defined.sum(), 1)
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> Path:
@@ -135,10 +138,11 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
     trained = read_json(workdir / "train" / STAMP_FILE, "run python -m launch.train with this --workdir")
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
     require_same(
         f"the training in {workdir / 'train'}",
         trained["run"],
-        protocol.run_identity(config, store, trained["members"]),
+        protocol.run_identity(config, store, [vars(member) for member in members]),
         "Give the --config it was trained with, or another --workdir.",
     )
     results = workdir / "results.jsonl"
@@ -147,33 +151,31 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         if not is_quiet:
             print(f"{results} is up to date")
         return results
-    members = [ensemble.Member(**member) for member in trained["members"]]
     targets = protocol.build_targets(config, utterances, ratings)
-    settings = steps.Settings.of(config, store.manifest["num_features"], len(targets.class_names))
+    data = Data.of(config, store, utterances, targets, members)
+    settings = settings_of(config, data)
     mesh = sharding.make_mesh(len(members))
+    current = arrange(len(members), mesh.shape[sharding.MEMBER])
     params = load_members(workdir / "train", settings, members, mesh)
-    norm = normalisation(config, store, ensemble.layers(members))
-    predict_step = steps.compile_steps(settings, mesh).predict
+    predict_step = steps.compile_steps(settings, mesh, num_running=current.num_running).predict
     member_states = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
     records = []
     with Progress(len(config.eval.splits), "evaluate", "splits", is_quiet=is_quiet) as progress:
         for split in config.eval.splits:
-            rows = split_rows(utterances, split)
-            if not rows.size:
+            rows = {fold: data.rows(fold, split) for fold in data.splits}
+            if not all(part.size for part in rows.values()):
                 raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {workdir} is in it")
-            shape = loader.plan_shape(
-                store.num_frames[store_rows_of(store, targets.ids[rows])], config.train.batch_size
-            )
-            source = split_source(store, ensemble.layers(members), targets, rows, shape)
-            attributes, distribution, rows = predict(predict_step, params, steps.Members.of(members), norm, source)
-            predictions = Predictions(targets.ids[rows], attributes, distribution)
+            shape = feeding.shape_of(data, rows, rows)
+            feed = feeding.Feed(data, members, mesh, current, shape, rows, has_own_order=False)
+            predicted = predict(predict_step, params, feed, current)
+            predictions, pooled = pool_folds(predicted, members, targets.ids)
             path = workdir / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
-            write_predictions(path, predictions, members, targets, trained["checkpoint_id"])
+            write_predictions(path, predictions, pooled, targets, trained["checkpoint_id"])
             records += scoring.score(
                 predictions,
                 targets,
                 utterances,
-                members=trained["members"],
+                members=[vars(member) for member in pooled],
                 split=split,
                 condition=vocab.CLEAN,
                 nbest=config.eval.nbest,
@@ -190,22 +192,46 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     return results
 
 
+def settings_of(config: Config, data: Data) -> Settings:
+    """What all members of a run share."""
+    num_layers = len(data.store.layers) if config.model.layer == "sum" and not config.ensemble.layers else 0
+    targets = data.targets
+    return Settings.of(config, data.num_features, len(targets.class_names), num_layers, targets.levels)
+
+
+def pool_folds(
+    predicted: Sequence[Predicted], members: Sequence[ensemble.Member], ids: np.ndarray
+) -> tuple[Predictions, list[ensemble.Member]]:
+    """Members of different folds as one, each utterance predicted by the member that never saw its speaker.
+
+    Args:
+      predicted: Of each stream.
+      members: The members.
+      ids: [N] ids of the utterance table.
+
+    Returns:
+      Predictions of all utterances that some stream holds, and the members they stand for, without folds.
+    """
+    pooled = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in members))
+    rows = np.unique(np.concatenate([one.rows for one in predicted]))
+    shapes = [(len(pooled), len(rows), part.shape[-1]) for part in predicted[0][2:]]
+    attributes, distribution = (np.full(shape, np.nan, np.float32) for shape in shapes)
+    for one in predicted:
+        places = np.searchsorted(rows, one.rows)
+        for m, of_attributes, of_classes in zip(one.members, one.attributes, one.distribution, strict=True):
+            e = pooled.index(dataclasses.replace(members[m], fold=None))
+            attributes[e, places], distribution[e, places] = of_attributes, of_classes
+    return Predictions(ids[rows], attributes, distribution), pooled
+
+
 def load_members(folder: Path, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:
     """Best parameters [E, ...] of a finished training, spread over the mesh's member axis."""
     one = jax.eval_shape(lambda: model.init(dict(settings.sizes), jax.random.key(0)))
-    where = sharding.by_member(mesh)
+    where = sharding.replicated(mesh)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype, sharding=where), one)
-    return checkpoint.load_params(Path(folder) / BEST_FOLDER, like)
-
-
-def normalisation(config: Config, store: Reader, layers: Sequence[int]) -> steps.Normalisation:
-    """Feature statistics of the training split for these layers: zero and one where `model.feature_norm` is none."""
-    if config.model.feature_norm == "none":
-        shape = (len(layers), store.manifest["num_features"])
-        return steps.Normalisation(np.zeros(shape, np.float32), np.ones(shape, np.float32))
-    arrays = store.arrays("norm")
-    slots = [store.layers.index(layer) for layer in layers]
-    return steps.Normalisation(arrays["mean"][slots].astype(np.float32), arrays["sd"][slots].astype(np.float32))
+    params = checkpoint.load_params(Path(folder) / BEST_FOLDER, like)
+    current = arrange(len(members), mesh.shape[sharding.MEMBER])
+    return steps.take(params, current.member, sharding.by_member(mesh))
 
 
 def write_predictions(

@@ -6,7 +6,7 @@ pure function of (data seed, epoch, lengths), so a position in it is one integer
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import grain
@@ -15,7 +15,6 @@ from jaxtyping import Int
 
 from seremo_jax.artefacts import ArtefactError
 from seremo_jax.schema import Batch
-from seremo_jax.targets import Targets
 
 _SHORTEST_ROWS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
 _WANTED_FILL = 0.92
@@ -50,11 +49,12 @@ class Shape:
 
 
 class Placed(NamedTuple):
-    """Utterances of one batch: position in the list of lengths, row, and first frame of each."""
+    """Utterances of one batch: position in the list of lengths, row, first frame, and number of frames of each."""
 
     item: Int[np.ndarray, "n"]
     row: Int[np.ndarray, "n"]
     start: Int[np.ndarray, "n"]
+    length: Int[np.ndarray, "n"]
 
 
 def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_seed: int = 0) -> Shape:
@@ -114,7 +114,7 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
     if epoch is not None:
         order = np.random.default_rng([data_seed, epoch]).permutation(order)
     batches: list[Placed] = []
-    items: list[tuple[int, int, int]] = []
+    items: list[tuple[int, int, int, int]] = []
     free_from = np.zeros(shape.num_rows, int)
     for item in order:
         rows = np.flatnonzero(free_from + lengths[item] <= shape.num_frames)
@@ -122,75 +122,98 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
             batches.append(Placed(*np.array(items).T))
             items, free_from = [], np.zeros(shape.num_rows, int)
             rows = np.arange(1)
-        items.append((int(item), int(rows[0]), int(free_from[rows[0]])))
+        items.append((int(item), int(rows[0]), int(free_from[rows[0]]), int(lengths[item])))
         free_from[rows[0]] += lengths[item] + 1
     batches.append(Placed(*np.array(items).T))
     return batches
 
 
-class BatchSource:
-    """Random access to the ready batches of one epoch; item i is batch i of the plan.
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """An order of batches over some utterances.
 
-    Args:
-      store: Where frames are read from.
-      layers: Layers to read, the leading axis of `Batch.features`.
+    Attributes:
+      plan: Batches.
       store_rows: Row of the store's index for each utterance planned.
-      target_rows: Row of `targets` for each utterance planned.
-      targets: Targets of the utterance table.
-      plan: Batches of the epoch.
-      shape: Shape of the batches.
+      label_rows: Row of the labels for each utterance planned.
     """
 
-    def __init__(
-        self,
-        store: FrameSource,
-        layers: Sequence[int],
-        store_rows: np.ndarray,
-        target_rows: np.ndarray,
-        targets: Targets,
-        plan: Sequence[Placed],
-        shape: Shape,
-    ):
-        self._store, self._layers, self._targets = store, tuple(layers), targets
-        self._store_rows, self._target_rows = np.asarray(store_rows), np.asarray(target_rows)
-        self._plan, self._shape = plan, shape
+    plan: Sequence[Placed]
+    store_rows: Int[np.ndarray, " n"]
+    label_rows: Int[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSource:
+    """Random access to the ready batches of one epoch; item i is batch i of every stream.
+
+    A stream that has run out gives batches without utterances.
+
+    Attributes:
+      streams: The streams.
+      shape: Shape of the batches.
+      num_rows: R of the arrays, at least that of `shape`; rows beyond it stay empty.
+      store: Where frames are read from; None where they live in device memory.
+      views: (stream, layer) of each view to read.
+      rows: Rows to read frames for, as this process's devices need no others; None means all.
+      columns: Layer -> features to keep, ascending; layers left out keep all.
+      first_frames: [store rows] place of each utterance's first frame in device memory; None without.
+    """
+
+    streams: Sequence[Stream]
+    shape: Shape
+    num_rows: int
+    store: FrameSource | None = None
+    views: Sequence[tuple[int, int]] = ()
+    rows: range | None = None
+    columns: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    first_frames: Int[np.ndarray, " M"] | None = None
 
     def __len__(self) -> int:
-        return len(self._plan)
+        return max(len(stream.plan) for stream in self.streams)
 
     def __getitem__(self, index: int) -> Batch:
-        placed, shape = self._plan[index], self._shape
-        num_frames, num_rows, num = shape.num_frames, shape.num_rows, len(placed.item)
-        reset, is_valid = np.zeros((num_frames, num_rows), bool), np.zeros((num_frames, num_rows), bool)
-        last_frame, is_used = np.zeros(shape.num_utterances, np.int32), np.arange(shape.num_utterances) < num
-        features = None
-        for k, layer in enumerate(self._layers):
-            frames = self._store.read(layer, self._store_rows[placed.item].tolist())
-            if features is None:
-                kind = frames[0]
-                features = np.zeros((len(self._layers), num_frames, num_rows, kind.shape[1]), kind.dtype)
-            for i, (row, start) in enumerate(zip(placed.row, placed.start, strict=True)):
-                stop = start + len(frames[i])
-                features[k, start:stop, row] = frames[i]
-                if k == 0:
-                    reset[start, row] = True
-                    is_valid[start:stop, row] = True
-                    last_frame[i] = (stop - 1) * num_rows + row
-        return Batch(features, reset, is_valid, last_frame, is_used, *self._labels(placed.item))
+        layouts = [self._layout(stream, index) for stream in self.streams]
+        names = ("frame", "reset", "slot", "last_frame", "utterance")
+        frame, *others = (np.stack([layout[name] for layout in layouts]) for name in names)
+        features = np.stack([self._features(*view, index) for view in self.views]) if self.views else None
+        return Batch(features, None if self.first_frames is None else frame, *others)
 
-    def _labels(self, items: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = self._target_rows[items]
+    def _layout(self, stream: Stream, index: int) -> dict[str, np.ndarray]:
+        num_frames, num_slots = self.shape.num_frames, self.shape.num_utterances
+        frame, slot = (
+            np.zeros((num_frames, self.num_rows), np.int32),
+            np.full((num_frames, self.num_rows), -1, np.int32),
+        )
+        reset = np.zeros((num_frames, self.num_rows), bool)
+        last_frame, utterance = np.zeros(num_slots, np.int32), np.full(num_slots, -1, np.int32)
+        if index < len(stream.plan):
+            placed = stream.plan[index]
+            store_rows = stream.store_rows[placed.item]
+            utterance[: len(placed.item)] = stream.label_rows[placed.item]
+            for i, (_, row, start, length) in enumerate(zip(*placed, strict=True)):
+                stop = start + length
+                reset[start, row], slot[start:stop, row] = True, i
+                last_frame[i] = (stop - 1) * self.num_rows + row
+                if self.first_frames is not None:
+                    first = self.first_frames[store_rows[i]]
+                    frame[start:stop, row] = np.arange(first, first + length)
+        return {"frame": frame, "slot": slot, "reset": reset, "last_frame": last_frame, "utterance": utterance}
 
-        def fill(values: np.ndarray) -> np.ndarray:
-            filled = np.zeros((self._shape.num_utterances, *values.shape[1:]), values.dtype)
-            filled[: len(rows)] = values[rows]
-            return filled
-
-        utterance = np.full(self._shape.num_utterances, -1, np.int32)
-        utterance[: len(rows)] = rows
-        t = self._targets
-        fields = (t.distribution, t.has_votes, t.consensus, t.has_consensus, t.attributes, t.has_attribute)
-        return (utterance, *(fill(field) for field in fields))
+    def _features(self, stream: int, layer: int, index: int) -> np.ndarray:
+        plan, columns = self.streams[stream].plan, self.columns.get(layer)
+        rows = self.rows if self.rows is not None else range(self.num_rows)
+        placed = plan[index] if index < len(plan) else plan[0]
+        is_mine = np.isin(placed.row, rows) & (index < len(plan))
+        items = placed.item[is_mine]
+        wanted = self.streams[stream].store_rows[items if len(items) else placed.item[:1]].tolist()
+        frames = self.store.read(layer, wanted)
+        width = frames[0].shape[1] if columns is None else len(columns)
+        features = np.zeros((self.shape.num_frames, len(rows), width), frames[0].dtype)
+        for i, (row, start) in enumerate(zip(placed.row[is_mine], placed.start[is_mine], strict=True)):
+            part = frames[i] if columns is None else frames[i][:, columns]
+            features[start : start + len(part), row - rows.start] = part
+        return features
 
 
 def batches(source: BatchSource, start: int = 0, num_threads: int = 2) -> Iterator[Batch]:

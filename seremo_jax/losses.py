@@ -91,13 +91,17 @@ def class_loss(
     return jnp.where(num_present > 0, 1 - total / jnp.maximum(num_present, 1), 0)
 
 
+def smoothed(target: Float[Array, "B C"], share: Float[Array, ""] | float) -> Float[Array, "B C"]:
+    """A class target of which `share` is spread evenly over the classes."""
+    return (1 - share) * target + share / target.shape[1]
+
+
 def distribution_loss(
     logits: Float[Array, "B C"],
     target: Float[Array, "B C"],
     mask: Bool[Array, "B"],
     kind: str,
     class_weights: Float[Array, "C"] | None = None,
-    label_smoothing: float = 0.0,
 ) -> Float[Array, ""]:
     """Mean loss of the utterances between a target distribution p and q = softmax(logits); 0 where none is left.
 
@@ -109,13 +113,11 @@ def distribution_loss(
       target: p, rows summing to 1; anything finite where `mask` is False.
       mask: False leaves the utterance out.
       kind: One of `DISTRIBUTION_KINDS`.
-      class_weights: Of each class; None means 1.
-      label_smoothing: Share of p that is spread evenly over the classes.
+      class_weights: Of each class; read by `balanced_soft_ce`.
 
     Source: method.md section 5.3 (KNOWN: soft cross-entropy of EMO-SUPERB, KL of SAIL).
     """
-    log_q = jax.nn.log_softmax(logits, axis=-1)
-    p = (1 - label_smoothing) * target + label_smoothing / target.shape[1]
+    log_q, p = jax.nn.log_softmax(logits, axis=-1), target
     # 0 ln 0 = 0, with a gradient that is 0 too.
     entropy_terms = jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0)
     if kind == "jsd":
@@ -126,10 +128,34 @@ def distribution_loss(
         terms = entropy_terms - p * log_q
     else:
         terms = -p * log_q
-    if class_weights is not None:
+    if kind == "balanced_soft_ce":
         terms = terms * class_weights[None, :]
     share = 1 / jnp.maximum(mask.sum(), 1)
     return jnp.where(mask, terms.sum(axis=1), 0).sum() * share
+
+
+def earth_mover_loss(
+    logits: Float[Array, "B A L"],
+    shares: Float[Array, "B A L"],
+    mask: Bool[Array, "B A"],
+    weights: Float[Array, "A"],
+) -> Float[Array, ""]:
+    """Squared earth mover's distance between ordinal distributions, weighted over attributes; 0 where none is rated.
+
+    For each rated attribute the mean over levels of the squared difference of the cumulative distributions, then the
+    mean over utterances.
+
+    Args:
+      logits: What softmax over the L levels makes the predicted distribution of.
+      shares: Shares of the raters at each level, in rising order; anything finite where `mask` is False.
+      mask: False leaves the utterance's attribute out.
+      weights: Weight of each attribute.
+
+    Source: KNOWN: L. Hou, C.-P. Yu, D. Samaras, Squared earth mover's distance-based loss, 2016; OURS: its use here.
+    """
+    difference = jnp.cumsum(jax.nn.softmax(logits, axis=-1) - shares, axis=-1)
+    distance = jnp.where(mask, jnp.square(difference).mean(axis=-1), 0)
+    return (weights * distance.sum(axis=0) / jnp.maximum(mask.sum(axis=0), 1)).sum()
 
 
 def balanced_weights(counts: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:

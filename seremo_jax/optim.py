@@ -1,17 +1,13 @@
-"""Optimiser. Updates are for a step size of one: each member scales them by its own learning rate."""
+"""Optimiser. Updates are for a step size of one and without decay: each member has its own of both."""
 
 import optax
 
 
-def adam(clip_norm: float, weight_decay: float) -> optax.GradientTransformation:
-    """Adam with clipping before and decoupled weight decay after, for descent at step size 1.
+def adam(clip_norm: float) -> optax.GradientTransformation:
+    """Adam with clipping before, for descent at step size 1.
 
     Args:
       clip_norm: Global gradient norm above which gradients are scaled down; 0 does not clip.
-      weight_decay: Share of each parameter taken off, times the step size.
     """
     parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    parts.append(optax.scale_by_adam())
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay))
-    return optax.chain(*parts, optax.scale(-1.0))
+    return optax.chain(*parts, optax.scale_by_adam(), optax.scale(-1.0))

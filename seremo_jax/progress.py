@@ -41,7 +41,7 @@ class Progress:
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(units)
+            self._bar.update(units) if units else self._bar.refresh()
         elif time.monotonic() - self._said_s >= _LINE_EVERY_S:
             self._say()
 

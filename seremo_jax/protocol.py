@@ -13,6 +13,7 @@ import pyarrow as pa
 from seremo_jax import __version__, vocab
 from seremo_jax.artefacts import fingerprint_of, read_json
 from seremo_jax.config import Config
+from seremo_jax.ensemble import MEMBER_FIELDS
 from seremo_jax.policies import of_targets
 from seremo_jax.store import Reader
 from seremo_jax.tables import info_of
@@ -25,7 +26,7 @@ def build_targets(config: Config, utterances: pa.Table, ratings: pa.Table) -> Ta
     Where `data.keep_no_agreement` leaves utterances without a consensus out, of all splits (`drop`) or of all but the
     training split (`train_only`), they have no vote distribution; their attributes stay.
     """
-    made = build(utterances, ratings, **of_targets(config))
+    made = build(utterances, ratings, **of_targets(config), has_levels=config.loss.attribute_kind == "emd")
     if config.data.keep_no_agreement == "keep":
         return made
     is_left_out = ~made.has_consensus
@@ -39,13 +40,21 @@ def build_targets(config: Config, utterances: pa.Table, ratings: pa.Table) -> Ta
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
     """What makes two trainings the same: the settings that change results, the store, the members."""
     fields = config.results_fields("targets", "model", "loss", "optim", "train")
+    if any(member["fold"] is not None for member in members):
+        fields |= {f"data.{name}": getattr(config.data, name) for name in ("split_kind", "split_seed", "num_folds")}
     fields["data.modality"] = config.data.modality
     fields["data.self_reports"] = config.data.self_reports
     fields["data.keep_no_agreement"] = config.data.keep_no_agreement
     # The members say it all: a single value and an axis of one value are the same run.
-    for path in ("targets.class_target", "train.seed", "model.layer"):
-        del fields[path]
-    return fields | {"store": fingerprint_of(store.manifest), "members": members}
+    for field, path in MEMBER_FIELDS.items():
+        fields.pop(path, None)
+        if len({member[field] for member in members}) == 1:
+            fields[path] = members[0][field]
+    told = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
+    return fields | {
+        "store": fingerprint_of(store.manifest),
+        "members": [{field: member[field] for field in told} for member in members],
+    }
 
 
 def card(config: Config, workdir: Path, utterances: pa.Table, store: Reader, trained: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,10 @@ class Question:
     about: dict[str, Any]
 
 
-_WITHOUT_EFFECT = ("targets.class_target", "targets.attribute_scale", "targets.tie_rule")
+_WITHOUT_EFFECT = (
+    *("targets.class_target", "targets.attribute_scale", "targets.tie_rule"),
+    "targets.predict_variance",
+)
 """Correlation knows neither scale nor tie rule, so these settings need no new pass over the audio."""
 
 

@@ -102,35 +102,49 @@ class Rating:
 
 
 class Batch(NamedTuple):
-    """One packed batch, NumPy on the host and JAX on the device. Rows are time-major.
+    """Packed batches, one of each stream, NumPy on the host and JAX on the device. Rows are time-major.
 
     Attributes:
-      features: [K, T, R, D] frames of each layer, zero where `is_valid` is False.
-      reset: [T, R] bool, True on the first frame of an utterance.
-      is_valid: [T, R] bool, False on gaps and padding.
-      last_frame: [B] int32 index `t * R + r` of each utterance's last valid frame.
-      is_used: [B] bool, False on the slots this batch does not need.
-      utterance: [B] int32 row in the table of targets, -1 where not used.
-      distribution: [B, C] float32 vote distribution.
-      has_votes: [B] bool, at least one kept vote in the class set.
-      consensus: [B, C] float32 one-hot consensus (shares where the tie policy says so).
-      has_consensus: [B] bool.
-      attributes: [B, A] float32 scaled attribute means.
-      has_attribute: [B, A] bool.
+      features: [V, T, R, D] frames of each view, zero in gaps; None where frames live in device memory.
+      frame: [S, T, R] int32 place of each frame in device memory, 0 in gaps; None where `features` has them.
+      reset: [S, T, R] bool, True on the first frame of an utterance.
+      slot: [S, T, R] int32 slot of the utterance a frame belongs to, -1 in gaps and padding.
+      last_frame: [S, B] int32 index `t * R + r` of the last frame of the utterance in each slot.
+      utterance: [S, B] int32 row in the table of labels, -1 where the slot is not used.
     """
 
     features: Any
+    frame: Any
     reset: Any
-    is_valid: Any
+    slot: Any
     last_frame: Any
-    is_used: Any
     utterance: Any
+
+
+class Labels(NamedTuple):
+    """Targets of N utterances as the head is trained on them; see `targets.Targets` for the fields.
+
+    Attributes:
+      distribution: [N, C] float32 vote distribution.
+      has_votes: [N] bool.
+      consensus: [N, C] float32 one-hot consensus (shares where the tie policy says so).
+      has_consensus: [N] bool.
+      attributes: [N, A] float32 scaled attribute means.
+      has_attribute: [N, A] bool.
+      attribute_variance: [N, A] float32.
+      has_variance: [N, A] bool.
+      attribute_shares: [N, A, L] float32 shares of the raters at each level of the scale; L = 0 where not asked for.
+    """
+
     distribution: Any
     has_votes: Any
     consensus: Any
     has_consensus: Any
     attributes: Any
     has_attribute: Any
+    attribute_variance: Any
+    has_variance: Any
+    attribute_shares: Any
 
 
 class Predictions(NamedTuple):

@@ -133,15 +133,19 @@ def score(
 
 
 def _systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Members that differ only in seed, and what a record says of them, in order of first appearance."""
-    systems: dict[tuple[int, str], list[int]] = {}
+    """Members that differ only in seeds, and what a record says of them, in order of first appearance."""
+    systems: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
-        systems.setdefault((member["layer"], member["class_target"]), []).append(i)
-    has_layers = len({layer for layer, _ in systems}) > 1
+        same = tuple((k, v) for k, v in member.items() if k not in ("seed", "data_seed", "fold"))
+        systems.setdefault(same, []).append(i)
+    fields = [dict(key) for key in systems]
+    told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
     named = []
-    for (layer, class_target), rows in systems.items():
-        system = f"layer {layer}, {class_target}" if has_layers else class_target
-        named.append((rows, {"system": system, "layer": layer, "seeds": tuple(members[i]["seed"] for i in rows)}))
+    for one, rows in zip(fields, systems.values(), strict=True):
+        words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
+        system = ", ".join([*words, one["class_target"]])
+        seeds = tuple(members[i]["seed"] for i in rows)
+        named.append((rows, {"system": system, "layer": one["layer"], "seeds": seeds}))
     return named
 
 

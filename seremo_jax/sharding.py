@@ -5,33 +5,70 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import distributed
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MEMBER, DATA = "member", "data"
 _LONGEST_WAIT_MS = 7 * 24 * 3_600_000
 
 
+class ShardingError(ValueError):
+    """The devices at hand cannot be laid out as asked."""
+
+
 def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
-    """A mesh over the devices at hand; members are spread as far as they divide evenly.
+    """A mesh over the devices at hand, of all processes: members over as many as there are, the rest of the work even.
+
+    Where members do not divide evenly, the last shards hold inactive copies; a mesh that needs fewer devices for the
+    same number of members a device takes fewer. With several processes all devices are taken.
 
     Args:
       num_members: E, members of the ensemble.
       num_data: Devices that share each batch.
 
     Raises:
-      ValueError: Fewer devices than `num_data`.
+      ShardingError: Fewer devices than `num_data`, or several processes whose devices it does not divide.
     """
     devices = jax.devices()
-    if num_data > len(devices):
-        raise ValueError(f"{num_data} devices wanted for the data axis, {len(devices)} at hand")
     most = len(devices) // num_data
-    num_member_shards = max(n for n in range(1, most + 1) if num_members % n == 0)
-    return jax.make_mesh(
-        (num_member_shards, num_data),
+    if not most or (jax.process_count() > 1 and len(devices) % num_data):
+        raise ShardingError(f"train.data_shards = {num_data}: there are {len(devices)} devices")
+    num_shards = most if jax.process_count() > 1 else -(-num_members // -(-num_members // most))
+    return Mesh(
+        np.array(devices[: num_shards * num_data]).reshape(num_shards, num_data),
         (MEMBER, DATA),
         axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=devices[: num_member_shards * num_data],
     )
+
+
+def place(mesh: Mesh, spec: PartitionSpec, local: np.ndarray, global_shape: tuple[int, ...] | None = None) -> jax.Array:
+    """An array laid over the mesh.
+
+    Args:
+      mesh: The mesh.
+      spec: How it lies there.
+      local: What this process's devices hold: the whole array where there is one process.
+      global_shape: Of the whole array; None where `local` is the whole.
+    """
+    where = NamedSharding(mesh, spec)
+    if jax.process_count() == 1:
+        return jax.device_put(local, where)
+    return jax.make_array_from_process_local_data(where, local, global_shape or local.shape)
+
+
+def local_part(mesh: Mesh, spec: PartitionSpec, axis: int, size: int) -> range:
+    """Indices of one axis, of `size`, that this process's devices hold of an array that lies there by `spec`."""
+    shape = tuple(size if i == axis else mesh.size for i in range(max(len(spec), axis + 1)))
+    held = NamedSharding(mesh, spec).addressable_devices_indices_map(shape).values()
+    bounds = [index[axis].indices(size) for index in held]
+    return range(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
+
+
+def fetch(tree: Any) -> Any:
+    """Arrays as NumPy on every process, whichever devices hold them."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
 
 
 def by_member(mesh: Mesh) -> NamedSharding:

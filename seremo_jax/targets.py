@@ -47,6 +47,8 @@ class Targets:
       attribute_names: Attributes, in order.
       attribute_ranges: Attribute -> (lowest, highest) of its rating scale, for those the corpus names.
       counts: What the policies kept, pooled and dropped, by name.
+      levels: The L steps of the rating scale, on the scale of `attributes`; empty unless asked for.
+      attribute_shares: [N, A, L] float32 shares of the ratings at each step, 0 where masked; None unless asked for.
     """
 
     ids: np.ndarray
@@ -64,6 +66,8 @@ class Targets:
     attribute_names: tuple[str, ...]
     attribute_ranges: dict[str, tuple[float, float]]
     counts: dict[str, Any]
+    levels: tuple[float, ...] = ()
+    attribute_shares: np.ndarray | None = None
 
 
 def vote_distribution(
@@ -140,6 +144,7 @@ def build(
     smoothing: float = 0.0,
     modality: str = "voice",
     distribution_of: str = "shares",
+    has_levels: bool = False,
     policies: Policies = Policies(),  # noqa: B008 - frozen
 ) -> Targets:
     """Applies every label policy.
@@ -158,6 +163,7 @@ def build(
       modality: Only ratings of this modality count: voice, face or both.
       distribution_of: `shares` of the votes, or `dawid_skene`: each utterance's posterior over the classes, raters
         weighed by how reliable they are (`reliability.posterior`).
+      has_levels: Attributes as shares of the steps of their scale, too.
       policies: Which ratings count, and how much.
 
     Raises:
@@ -177,10 +183,9 @@ def build(
     ranges = _attribute_ranges(ratings, names)
     is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN if attribute_scale == "minmax" else None
     frame = attributes_of.averaged(frame, names) if policies.repeated_rater == "average" else frame
-    rated = attributes_of.rated(frame, utterances.num_rows, ranges, names, attribute_scale, is_train)
-    mean, variance, num_ratings = rated
+    rated = _rated(frame, utterances.num_rows, ranges, names, attribute_scale, is_train, has_levels)
     counts["num_no_votes"] = int((~has_votes).sum())
-    counts["num_rated"] = {name: int((num_ratings[:, i] > 0).sum()) for i, name in enumerate(names)}
+    counts["num_rated"] = {name: int(rated["has_attribute"][:, i].sum()) for i, name in enumerate(names)}
     return Targets(
         ids=np.asarray(utterances["id"].to_pylist(), dtype=object),
         votes=voted.votes.astype(np.int32) if (voted.votes % 1 == 0).all() else voted.votes,
@@ -189,15 +194,36 @@ def build(
         consensus_index=voted.index,
         consensus=voted.consensus,
         has_consensus=voted.consensus.sum(axis=1) > 0,
-        attributes=mean.astype(np.float32),
-        has_attribute=num_ratings > 0,
-        attribute_variance=variance.astype(np.float32),
-        has_variance=num_ratings > 1,
+        **rated,
         class_names=voted.class_names,
         attribute_names=names,
         attribute_ranges=ranges,
         counts=counts,
     )
+
+
+def _rated(
+    frame: pl.DataFrame,
+    num_rows: int,
+    ranges: dict[str, tuple[float, float]],
+    names: tuple[str, ...],
+    scale: str,
+    is_train: np.ndarray | None,
+    has_levels: bool,
+) -> dict[str, Any]:
+    """The fields of `Targets` that attributes make."""
+    mean, variance, num_ratings = attributes_of.rated(frame, num_rows, ranges, names, scale, is_train)
+    levels, shares = (), None
+    if has_levels:
+        levels, shares = attributes_of.levels(frame, num_rows, ranges, names, scale)
+    return {
+        "attributes": mean.astype(np.float32),
+        "has_attribute": num_ratings > 0,
+        "attribute_variance": variance.astype(np.float32),
+        "has_variance": num_ratings > 1,
+        "attribute_shares": None if shares is None else shares.astype(np.float32),
+        "levels": levels,
+    }
 
 
 class _Voted(NamedTuple):

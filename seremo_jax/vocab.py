@@ -40,3 +40,6 @@ MODALITIES = ("voice", "face", "both")
 CLASS_TARGETS = ("votes", "consensus")
 CLEAN = "clean"
 """The condition an utterance was recorded in."""
+
+CLASS_KINDS = ("ccc", "soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
+"""Losses of the class output; see `losses`."""

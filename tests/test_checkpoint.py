@@ -8,6 +8,7 @@ import pytest
 
 from seremo_jax import checkpoint, sharding
 from seremo_jax.artefacts import ArtefactError
+from seremo_jax.checkpoint import Position
 
 RUN = {"optim.learning_rate": 0.1, "members": [{"seed": 0}]}
 
@@ -21,26 +22,45 @@ def _state(value, num_devices=2):
 def _save(folder, *epochs, keep=2):
     checkpoints = checkpoint.Checkpoints(folder, RUN, keep=keep)
     for epoch in epochs:
-        checkpoints.save(epoch, _state(epoch))
+        checkpoints.save(Position(epoch), _state(epoch))
     checkpoints.close()
 
 
 def _restore(folder, run=RUN, num_devices=4):
     checkpoints = checkpoint.Checkpoints(folder, run)
     try:
-        return checkpoints.restore(_state(0, num_devices))
+        like = _state(0, num_devices)
+        return checkpoints.restore(
+            lambda num: jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype, sharding=x.sharding), like
+            )
+        )
     finally:
         checkpoints.close()
 
 
 def test_newest_comes_back_on_another_mesh(tmp_path):
     _save(tmp_path / "c", 1, 2, 3)
-    epoch, state = _restore(tmp_path / "c")
-    assert epoch == 3
+    position, state = _restore(tmp_path / "c")
+    assert position == (3, 0)
     np.testing.assert_array_equal(state["w"], 3)
     np.testing.assert_array_equal(state["n"]["step"], np.arange(4))
     assert len(state["w"].sharding.device_set) == 4
-    assert sorted(int(path.name) for path in (tmp_path / "c").iterdir() if path.name.isdigit()) == [2, 3]
+    assert sorted(int(path.name) for path in (tmp_path / "c").iterdir() if path.name.isdigit()) == [
+        Position(2).number,
+        Position(3).number,
+    ]
+
+
+def test_a_position_inside_an_epoch_is_between_epochs(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c", RUN, keep=5)
+    for position in (Position(1), Position(1, 7), Position(2)):
+        checkpoints.save(position, _state(position.batch))
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "c" / str(Position(2).number))
+    position, state = _restore(tmp_path / "c")
+    assert position == (1, 7)
+    np.testing.assert_array_equal(state["w"], 7)
 
 
 def test_nothing_to_restore(tmp_path):
@@ -56,12 +76,12 @@ def test_another_run_is_refused_naming_both_sides(tmp_path):
 @pytest.mark.parametrize("damage", ["state", "meta"])
 def test_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, damage):
     _save(tmp_path / "c", 1, 2)
-    for path in (tmp_path / "c" / "2" / damage).rglob("*"):
+    for path in (tmp_path / "c" / str(Position(2).number) / damage).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
     with pytest.warns(UserWarning, match=r"damaged and skipped"):
-        epoch, state = _restore(tmp_path / "c")
-    assert epoch == 1
+        position, state = _restore(tmp_path / "c")
+    assert position == (1, 0)
     np.testing.assert_array_equal(state["w"], 1)
 
 

@@ -19,6 +19,10 @@ WITHOUT_EFFECT_ON_RESULTS = {
     "extract.num_threads",
     "train.member_map",
     "train.keep_checkpoints",
+    "train.micro_batches",
+    "train.data_shards",
+    "train.device_cache",
+    "train.checkpoint_batches",
 }
 FIELDS = [
     f"{section.name}.{field.name}"
@@ -146,7 +150,17 @@ def test_harmless_conversions(path: str, value: object, expected: object):
         ({"data": {"min_seconds": 5.0, "max_seconds": 4.0}}, "data.min_seconds must be below"),
         ({"model": {"conv_kernel": 4}}, "model.conv_kernel must be odd"),
         ({"model": {"dropout": 1.0}}, "model.dropout must be in"),
-        ({"model": {"dropout": -0.1}}, "model.dropout must be in"),
+        ({"model": {"dropout": -0.1}}, "model.dropout must be at least 0"),
+        ({"ensemble": {"dropouts": (0.1, 1.0)}}, "model.dropout must be in"),
+        ({"ensemble": {"learning_rates": (0.1, -1.0)}}, "ensemble.learning_rates must be at least 0, is -1"),
+        ({"ensemble": {"folds": (0, 1)}}, "ensemble.folds means nothing for data.split_kind = auto"),
+        (
+            {"ensemble": {"folds": (0, 5)}, "data": {"split_kind": "kfold"}, "model": {"layer": 1}},
+            "the folds are 0 to 4",
+        ),
+        ({"ensemble": {"folds": (0, 1)}, "data": {"split_kind": "kfold"}}, "saliency saw speakers that are test"),
+        ({"ensemble": {"class_kinds": ("ccc", "hard_ce")}}, "loss.class_kind = 'hard_ce' is cross-entropy"),
+        ({"model": {"layer": "sum"}}, "model.layer = 'sum' reads every stored layer"),
         ({"loss": {"attribute_weights": (0.5, 0.5)}}, "one weight for each of targets.attributes"),
         ({"loss": {"attribute_weights": (0.5, 0.5, 0.5)}}, "summing to 1"),
         ({"targets": {"attributes": ("valence", "valence")}}, "names an attribute twice"),

@@ -21,8 +21,9 @@ def test_every_utterance_once_and_none_overlaps():
     assert sorted(np.concatenate([batch.item for batch in plan])) == list(range(500))
     for batch in plan:
         taken = np.zeros((shape.num_rows, shape.num_frames + 1), int)
-        for item, row, start in zip(*batch, strict=True):
-            assert start + lengths[item] <= shape.num_frames
+        for item, row, start, length in zip(*batch, strict=True):
+            assert length == lengths[item]
+            assert start + length <= shape.num_frames
             taken[row, start : start + lengths[item] + 1] += 1  # the zero frame behind it belongs to it
         assert taken.max() == 1
         assert len(batch.item) <= shape.num_utterances
@@ -89,42 +90,87 @@ def _targets(num):
     )
 
 
-def _source(epoch=1):
+def _source(epoch=1, **options):
     lengths = np.array([5, 3, 7, 4, 6, 2, 8])
     # Planned utterances are rows 6, 5, ... of the store and rows 1, 2, ... of the table: joined by row, never by place.
     store_rows, target_rows = np.arange(6, 0, -1), np.arange(1, 7)
     shape = loader.plan_shape(lengths[store_rows], 3)
-    plan = loader.plan_epoch(lengths[store_rows], shape, 0, epoch)
-    targets = _targets(7)
-    return loader.BatchSource(_Frames(lengths), (4, 9), store_rows, target_rows, targets, plan, shape), targets, lengths
+    stream = loader.Stream(loader.plan_epoch(lengths[store_rows], shape, 0, epoch), store_rows, target_rows)
+    source = loader.BatchSource(
+        [stream], shape, shape.num_rows + 1, store=_Frames(lengths), views=[(0, 4), (0, 9)], **options
+    )
+    return source, lengths
 
 
-def test_batches_hold_the_frames_and_labels_of_the_same_utterance():
-    source, targets, lengths = _source()
+def _utterances(batch, stream=0):
+    """Slot, table row, first and last frame, row of each utterance of a batch."""
+    for i in np.flatnonzero(batch.utterance[stream] >= 0):
+        frame, row = divmod(int(batch.last_frame[stream, i]), batch.reset.shape[2])
+        yield i, batch.utterance[stream, i], frame, row
+
+
+def test_batches_hold_the_frames_of_the_utterance_they_name():
+    source, lengths = _source()
     seen = []
     for batch in loader.batches(source):
-        for i in np.flatnonzero(batch.is_used):
-            table_row = batch.utterance[i]
+        for i, table_row, frame, row in _utterances(batch):
             store_row = 7 - table_row
-            frame, row = divmod(int(batch.last_frame[i]), batch.reset.shape[1])
             first = frame - lengths[store_row] + 1
-            assert batch.reset[first, row]
-            assert batch.reset[first : frame + 1, row].sum() == 1
-            assert batch.is_valid[first : frame + 1, row].all()
+            assert batch.reset[0, first, row]
+            assert batch.reset[0, first : frame + 1, row].sum() == 1
+            assert np.all(batch.slot[0, first : frame + 1, row] == i)
             assert np.all(batch.features[0, first : frame + 1, row] == 100 * store_row + 4)
             assert np.all(batch.features[1, first : frame + 1, row] == 100 * store_row + 9)
-            np.testing.assert_array_equal(batch.distribution[i], targets.distribution[table_row])
-            np.testing.assert_array_equal(batch.attributes[i], targets.attributes[table_row])
-            assert batch.has_consensus[i] == targets.has_consensus[table_row]
             seen.append(table_row)
-        assert np.all(batch.features[:, ~batch.is_valid] == 0)
-        assert np.all(batch.utterance[~batch.is_used] == -1)
-        assert batch.is_valid.sum() == sum(lengths[7 - row] for row in batch.utterance[batch.is_used])
+        assert np.all(batch.features[:, batch.slot[0] < 0] == 0)
+        assert np.all(batch.slot[0, :, -1] == -1)
+        used = batch.utterance[0][batch.utterance[0] >= 0]
+        assert (batch.slot >= 0).sum() == sum(lengths[7 - row] for row in used)
     assert sorted(seen) == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_process_reads_only_the_utterances_of_its_rows():
+    whole, _ = _source()
+    part, lengths = _source(rows=range(1, 2))
+    reads = []
+    read = part.store.read
+    part.store.read = lambda layer, rows: reads.extend(rows) or read(layer, rows)
+    for number in range(len(whole)):
+        np.testing.assert_array_equal(part[number].features, whole[number].features[:, :, 1:2])
+    in_row = [7 - row for n in range(len(whole)) for _, row, _, place in _utterances(whole[n]) if place == 1]
+    assert set(in_row) <= set(reads)
+    assert len(reads) < 2 * len(lengths)
+
+
+def test_columns_are_picked_and_places_in_memory_point_at_the_frames():
+    source, lengths = _source(columns={4: np.array([1]), 9: np.array([0])})
+    assert source[0].features.shape[-1] == 1
+    first_frames = np.cumsum(lengths) - lengths
+    cached, _ = _source(first_frames=first_frames)
+    for number in range(len(cached)):
+        batch = cached[number]
+        for _, table_row, frame, row in _utterances(batch):
+            store_row = 7 - table_row
+            places = batch.frame[0, frame - lengths[store_row] + 1 : frame + 1, row]
+            np.testing.assert_array_equal(places, first_frames[store_row] + np.arange(lengths[store_row]))
+
+
+def test_a_stream_that_has_run_out_gives_empty_batches():
+    source, _ = _source()
+    short = loader.Stream(source.streams[0].plan[:1], source.streams[0].store_rows, source.streams[0].label_rows)
+    both = loader.BatchSource(
+        [source.streams[0], short], source.shape, source.num_rows, store=source.store, views=[(0, 4), (1, 4)]
+    )
+    assert len(both) == len(source) > 1
+    last = both[len(both) - 1]
+    assert (last.utterance[1] == -1).all()
+    assert (last.slot[1] == -1).all()
+    assert (last.features[1] == 0).all()
+    np.testing.assert_array_equal(last.features[0], source[len(source) - 1].features[0])
+
+
 def test_starting_late_gives_the_same_later_batches():
-    source, _, _ = _source()
+    source, _ = _source()
     whole = list(loader.batches(source))
     late = list(loader.batches(source, start=1, num_threads=1))
     assert len(whole) > 1

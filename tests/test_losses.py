@@ -132,10 +132,10 @@ def test_distribution_losses_equal_scipy(kind):
         "jsd": lambda p, q: scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2,
     }.get(kind, lambda p, q: -np.sum(p * np.log(q)))
     rows = [expected(np.asarray(p, np.float64)[i], q[i]) for i in np.flatnonzero(mask)]
-    np.testing.assert_allclose(losses.distribution_loss(logits, p, mask, kind), np.mean(rows), atol=1e-5)
+    np.testing.assert_allclose(losses.distribution_loss(logits, p, mask, kind, jnp.ones(4)), np.mean(rows), atol=1e-5)
     smoothed = 0.9 * np.asarray(p, np.float64) + 0.1 / 4
     rows = [expected(smoothed[i], q[i]) for i in np.flatnonzero(mask)]
-    ours = losses.distribution_loss(logits, p, mask, kind, label_smoothing=0.1)
+    ours = losses.distribution_loss(logits, losses.smoothed(p, 0.1), mask, kind, jnp.ones(4))
     np.testing.assert_allclose(ours, np.mean(rows), atol=1e-5)
 
 
@@ -143,10 +143,10 @@ def test_distribution_losses_equal_scipy(kind):
 def test_distribution_losses_have_finite_gradients_and_none_without_utterances(kind):
     logits, p, mask, _ = _drawn_distributions()
     extreme = logits * 200
-    gradient = jax.grad(losses.distribution_loss)(extreme, p, mask, kind)
+    gradient = jax.grad(losses.distribution_loss)(extreme, p, mask, kind, jnp.ones(4))
     assert np.isfinite(gradient).all()
     assert np.abs(gradient[~np.asarray(mask)]).max() == 0
-    value, gradient = jax.value_and_grad(losses.distribution_loss)(logits, p, jnp.zeros_like(mask), kind)
+    value, gradient = jax.value_and_grad(losses.distribution_loss)(logits, p, jnp.zeros_like(mask), kind, jnp.ones(4))
     assert value == 0
     assert np.all(gradient == 0)
 
@@ -174,3 +174,23 @@ def test_balanced_weights_favour_rare_classes_and_skip_absent_ones():
     raw = [(1 - b) / (1 - b**n) for n in (800, 190, 10)]
     np.testing.assert_allclose(weights[:3], 3 * np.array(raw) / sum(raw), rtol=1e-5)
     np.testing.assert_allclose(losses.balanced_weights(np.full(4, 50.0)), 1, rtol=1e-6)
+
+
+def test_earth_mover_loss_equals_scipy_on_the_line():
+    """In one dimension the squared distance between cumulative shares is scipy's energy distance, halved."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 2, 5)).astype(np.float32)
+    shares = rng.dirichlet(np.ones(5), (6, 2)).astype(np.float32)
+    mask = np.array([[True, True], [True, False], [False, False], [True, True], [True, True], [True, True]])
+    q = scipy.special.softmax(logits, axis=-1)
+    levels, weights, expected = np.arange(5), np.array([0.25, 0.75]), 0.0
+    for a in range(2):
+        rows = [
+            scipy.stats.energy_distance(levels, levels, shares[i, a], q[i, a]) ** 2 / 2 / 5
+            for i in np.flatnonzero(mask[:, a])
+        ]
+        expected += weights[a] * np.mean(rows)
+    ours = losses.earth_mover_loss(
+        jnp.asarray(logits), jnp.asarray(shares), jnp.asarray(mask), jnp.asarray(weights, jnp.float32)
+    )
+    np.testing.assert_allclose(ours, expected, atol=1e-6)

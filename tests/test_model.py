@@ -48,17 +48,17 @@ def _numpy(params, x):
 def _rows(utterances, num_frames, order, gap_content=0.0):
     """Utterances packed into one row each by `order`: list of rows, each a list of utterance numbers."""
     features = np.full((num_frames, len(order), 5), gap_content, np.float32)
-    reset, valid = np.zeros((num_frames, len(order)), bool), np.zeros((num_frames, len(order)), bool)
+    reset, slot = np.zeros((num_frames, len(order)), bool), np.full((num_frames, len(order)), -1, np.int32)
     last = np.zeros(len(utterances), np.int32)
     for row, numbers in enumerate(order):
         start = 0
         for number in numbers:
             stop = start + len(utterances[number])
-            features[start:stop, row], valid[start:stop, row], reset[start, row] = utterances[number], True, True
+            features[start:stop, row], slot[start:stop, row], reset[start, row] = utterances[number], number, True
             last[number] = (stop - 1) * len(order) + row
             features[stop : stop + 1, row] = 0
             start = stop + 1
-    return tuple(map(jnp.asarray, (features, reset, valid, last)))
+    return tuple(map(jnp.asarray, (features, reset, slot, last)))
 
 
 @pytest.fixture
@@ -106,12 +106,54 @@ def test_without_convolution_the_branch_is_gone():
     assert params["grus"][0]["w_i"].shape == (5, 24)
 
 
-def test_dropout_needs_a_key_and_keeps_the_mean(utterances):
-    sizes = SIZES | {"dropout": 0.5, "gru_layers": 1}
+def _dropout(key, rate, rows):
+    return model.Dropout(key, jnp.float32(rate), jnp.asarray(rows))
+
+
+def test_dropout_keeps_the_mean(utterances):
+    sizes = SIZES | {"gru_layers": 1}
     params = model.init(sizes, jax.random.key(1))
     rows = _rows(utterances, 16, [[0, 1], [2]])
     plain = model.apply(sizes, params, *rows).embedding
     keys = jax.random.split(jax.random.key(2), 600)
-    dropped = jax.vmap(lambda key: model.apply(sizes, params, *rows, key=key).embedding)(keys)
+
+    def embed(key):
+        return model.apply(sizes, params, *rows, dropout=_dropout(key, 0.5, [0, 1])).embedding
+
+    dropped = jax.vmap(embed)(keys)
     assert 0.45 < np.mean(dropped == 0) < 0.55
     np.testing.assert_allclose(dropped.mean(0), plain, atol=5 * float(jnp.abs(plain).max()) / 600**0.5)
+
+
+def test_dropout_of_a_row_depends_on_its_number_in_the_whole_batch(utterances):
+    x = jnp.ones((4, 3, 5))
+    whole = _dropout(jax.random.key(0), 0.5, [0, 1, 2]).of_rows(x, 1)
+    part = _dropout(jax.random.key(0), 0.5, [2]).of_rows(x[:, :1], 1)
+    np.testing.assert_array_equal(whole[:, 2:], part)
+    assert not np.array_equal(whole[:, 0], whole[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["mean", "mean_sd"])
+def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
+    features, _, slot, last = _rows(utterances, 16, [[0, 1], [2]], gap_content=9.0)
+    got = model.pool(features, slot, last, kind)
+    expected = [np.concatenate([x.mean(0), x.std(0)]) if kind == "mean_sd" else x.mean(0) for x in utterances]
+    np.testing.assert_allclose(got, np.array(expected), atol=1e-5)
+
+
+def test_levels_give_attributes_as_means_of_distributions(utterances):
+    sizes = SIZES | {"levels": (-1.0, 0.0, 1.0), "predicts_variance": True}
+    out = model.apply(sizes, model.init(sizes, jax.random.key(0)), *_rows(utterances, 16, [[0, 1], [2]]))
+    p = np.exp(out.levels) / np.exp(out.levels).sum(-1, keepdims=True)
+    np.testing.assert_allclose(out.attributes, p[..., 2] - p[..., 0], atol=1e-6)
+    assert out.variances.shape == out.attributes.shape == (3, 3)
+
+
+def test_sum_of_layers_starts_as_their_mean(utterances):
+    sizes = SIZES | {"num_layers": 2}
+    params = model.init(sizes, jax.random.key(0))
+    features, *rows = _rows(utterances, 16, [[0, 1], [2]])
+    summed = model.apply(sizes, params, jnp.stack([features, 3 * features]), *rows)
+    params.pop("layer_weights")
+    single = model.apply(SIZES, params, 2 * features, *rows)
+    np.testing.assert_allclose(summed.logits, single.logits, atol=1e-6)

@@ -32,6 +32,10 @@ def extracted(tmp_path_factory, config):
     return workdir
 
 
+def _split_rows(utterances, split):
+    return np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
+
+
 def _train(config, workdir):
     utterances, ratings, _ = tables.read_tables(workdir)
     members = ensemble.members(config, ensemble.chosen_layer(workdir))
@@ -106,7 +110,7 @@ def test_training_does_not_read_the_test_split(tmp_path, monkeypatch, extracted,
     workdir = tmp_path / "w"
     shutil.copytree(extracted, workdir)
     utterances = tables.read_utterances(workdir)
-    in_test = set(evaluate.split_rows(utterances, "test"))
+    in_test = set(_split_rows(utterances, "test"))
     read = store.Reader.read
 
     def guarded(self, layer, rows):
@@ -121,7 +125,7 @@ def test_predictions_are_distributions_of_every_member(trained, config):
     arrow = pq.read_table(trained / "predictions" / "test_clean.parquet")
     shares = np.stack([arrow[name].to_numpy() for name in arrow.column_names if name.startswith("p_")], axis=1)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    num_test = len(evaluate.split_rows(tables.read_utterances(trained), "test"))
+    num_test = len(_split_rows(tables.read_utterances(trained), "test"))
     assert len(arrow) == 4 * num_test
     assert {"valence", "activation", "dominance"} <= set(arrow.column_names)
 
@@ -157,7 +161,7 @@ def test_split_without_labels_is_named(tmp_path, extracted, config):
     workdir = tmp_path / "w"
     shutil.copytree(extracted, workdir)
     utterances, ratings, _ = tables.read_tables(workdir)
-    development = {utterances["id"][int(row)].as_py() for row in evaluate.split_rows(utterances, "development")}
+    development = {utterances["id"][int(row)].as_py() for row in _split_rows(utterances, "development")}
     keeps = [utterance not in development for utterance in ratings["utterance"].to_pylist()]
     members = ensemble.members(config, 0)
     with pytest.raises(ArtefactError, match="development split has"):

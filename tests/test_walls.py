@@ -16,16 +16,34 @@ RANKS = {
     **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
     **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
     **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
-    **dict.fromkeys(("member_map", "optim", "reliability", "saliency", "sharding", "splits", "store", "tables"), 2),
+    **dict.fromkeys(
+        (
+            "member_map",
+            "optim",
+            "preemption",
+            "reliability",
+            "roofline",
+            "saliency",
+            "sharding",
+            "splits",
+            "store",
+            "tables",
+        ),
+        2,
+    ),
     **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
-    **dict.fromkeys(("page", "partitions", "policies", "targets"), 3),
+    **dict.fromkeys(("arrangement", "page", "partitions", "policies", "targets"), 3),
     **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
     **dict.fromkeys(("gathered", "loader"), 4),
-    **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
+    **dict.fromkeys(("look", "objectives", "protocol", "ranking", "writer"), 4),
     **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
-    **dict.fromkeys(("evaluate", "extract", "failure_signs", "validation"), 6),
-    **dict.fromkeys(("sections", "train"), 7),
-    **dict.fromkeys(("report",), 8),
+    **dict.fromkeys(("training_data", "training_state"), 5),
+    **dict.fromkeys(("extract", "failure_signs", "gradients", "validation"), 6),
+    **dict.fromkeys(("sections", "steps"), 7),
+    **dict.fromkeys(("feeding", "report"), 8),
+    **dict.fromkeys(("evaluate",), 9),
+    **dict.fromkeys(("training_loop",), 10),
+    **dict.fromkeys(("train",), 11),
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
@@ -34,9 +52,9 @@ WITHOUT_JAX = {
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
-PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "saliency"}
+PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "objectives", "saliency"}
 OWNERS = {
-    "flax": {"gru", "model", "steps", "backbones"},
+    "flax": {"gru", "model", "backbones"},
     "grain": {"loader"},
     "array_record": {"store"},
     "orbax": {"checkpoint"},
@@ -49,7 +67,7 @@ OWNERS = {
     "crowdkit": {"reliability"},
     "krippendorff": {"agreement"},
 }
-JITTED_IN = {"steps", "forward", "extract", "evaluate"}
+JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
 NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60
