@@ -34,6 +34,10 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
         logging.set_verbosity(logging.WARNING)
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.section.field=value")
+        if "://" in _WORKDIR.value:
+            raise app.UsageError(
+                f"--workdir={_WORKDIR.value}: give a folder; a bucket is mounted first (Cloud Storage FUSE)"
+            )
         try:
             config = from_config_dict(_CONFIG.value)
             if num_cpu_devices > 1:
