@@ -83,7 +83,8 @@ for stage in "${stages[@]}"; do
   if [ -n "$previous" ]; then command+=(--dependency="afterok:$previous" --kill-on-invalid-dep=yes); fi
   command+=("launch/slurm/$stage.sbatch" "--config=$config" "--workdir=$workdir" ${overrides[@]+"${overrides[@]}"})
   if [ -n "$is_dry" ]; then
-    printf '%q ' "${command[@]}"
+    printf '%q' "${command[0]}"
+    printf ' %q' "${command[@]:1}"
     printf '\n'
     previous=JOB_OF_${stage^^}
   else

@@ -11,8 +11,8 @@ usage: bash tests/slurm/cluster.sh install | up | down | --help
             SLURM_CONF must name for sbatch and the others
   down      cancels what runs, stops the daemons that `up` started and removes what it wrote
 
-Everything is in the folder SEREMO_SLURM_DIR (/tmp/seremo-slurm); the ports are SEREMO_SLURM_PORT (17800) and the next two.
-The nodes' names, seremo-node1 and seremo-node2, are lines of /etc/hosts while the cluster is up.
+Everything is in the folder SEREMO_SLURM_DIR (/tmp/seremo-slurm); the ports are SEREMO_SLURM_PORT (17800) and the next
+two. The nodes' names, seremo-node1 and seremo-node2, are lines of /etc/hosts while the cluster is up.
 Exit status 3: Slurm cannot run here, and why.
 END
 }
