@@ -32,13 +32,15 @@ def slurm() -> Iterator[dict[str, str]]:
     """The environment in which sbatch and the others reach a cluster of two nodes."""
     with open(Path(tempfile.gettempdir()) / "seremo-slurm.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one cluster a machine
-        done = subprocess.run(["bash", CLUSTER, "up"], capture_output=True, text=True, check=False)
-        if done.returncode == CANNOT and not is_ci():
-            pytest.skip(done.stderr.strip())
-        assert done.returncode == 0, done.stderr
-        environment = os.environ | {"SLURM_CONF": done.stdout.strip(), "JAX_PLATFORMS": "cpu"}
-        yield environment | {"SEREMO_PYTHON": sys.executable}
-        subprocess.run(["bash", CLUSTER, "down"], check=True)
+        try:
+            done = subprocess.run(["bash", CLUSTER, "up"], capture_output=True, text=True, check=False)
+            if done.returncode == CANNOT and not is_ci():
+                pytest.skip(done.stderr.strip())
+            assert done.returncode == 0, done.stderr
+            environment = os.environ | {"SLURM_CONF": done.stdout.strip(), "JAX_PLATFORMS": "cpu"}
+            yield environment | {"SEREMO_PYTHON": sys.executable}
+        finally:
+            subprocess.run(["bash", CLUSTER, "down"], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,7 @@ def _job(slurm: dict[str, str], job: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
 
 
-def _until(claim, what: str, limit_s: float = 120.0) -> None:
+def _until(claim, what: str, limit_s: float = 300.0) -> None:
     deadline_s = time.monotonic() + limit_s
     while not claim():
         assert time.monotonic() < deadline_s, f"{limit_s:.0f} s, and not yet: {what}"
@@ -133,7 +135,7 @@ SLOW = """
     from seremo_jax import store
     shard = store.Writer.shard
     def slowly(writer, number):
-        time.sleep(0.3)
+        time.sleep(0.25 * (writer.path.name == "store"))
         return shard(writer, number)
     store.Writer.shard = slowly
     del sys.argv[:2]  # this file and -m
@@ -253,6 +255,30 @@ def test_every_process_hears_the_signal(stand_in, tmp_path):
     assert (tmp_path / "starts.signalled").read_text() == "xxxx"
 
 
+@pytest.mark.parametrize("ending", ["exit 0", "exit 75", "trap - TERM; kill -TERM $$"])
+def test_a_job_of_higher_priority_takes_the_nodes_and_gives_them_back(stand_in, tmp_path, ending):
+    slurm, workdir = stand_in
+    (tmp_path / "behaviour").write_text(WAIT.replace("USR1", "TERM").replace("exit 0", ending) + FINISH)
+    (job,) = _submit(slurm, workdir, "train", "--nodes=2", "--exclusive")
+    _until(lambda: len(list(tmp_path.glob("starts.waiting-*"))) == 2, "two processes")
+    command = [
+        "sbatch",
+        "--parsable",
+        "--partition=urgent",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=true",
+    ]
+    urgent = subprocess.run(command, env=slurm, capture_output=True, text=True, check=True).stdout.strip()
+    _end(slurm, urgent, workdir)
+    assert _end(slurm, job, workdir)["Restarts"] == "1"
+    assert set((tmp_path / "starts.signalled").read_text()) == {"x"}
+    assert [start.split(":")[0] for start in _starts(tmp_path)] == [
+        f"{n} of 2, restart {restart}" for n in (0, 1) for restart in (0, 1)
+    ]
+
+
 def test_a_cancelled_job_stays_cancelled(stand_in, tmp_path):
     slurm, workdir = stand_in
     (tmp_path / "behaviour").write_text(WAIT)
@@ -277,11 +303,12 @@ def test_programs_of_a_sweep_are_an_array(stand_in, tmp_path):
     assert sorted(indices) == ["0>", "1>", "1>", "2>"]
 
 
-def _walk(slurm: dict[str, str], workdir: Path, *options: str) -> list[str]:
-    jobs = _submit(slurm, workdir, "extract,train,evaluate", *options)
-    for job in jobs:
+LONG = (*TINY, "--config.train.max_epochs=20", "--config.train.patience=20")
+
+
+def _walk(slurm: dict[str, str], workdir: Path, *options: str, config: tuple[str, ...] = TINY) -> None:
+    for job in _submit(slurm, workdir, "extract,train,evaluate", *options, config=config):
         _end(slurm, job, workdir)
-    return jobs
 
 
 def _results(workdir: Path) -> list[dict]:
@@ -304,8 +331,8 @@ def test_preempted_training_ends_as_an_undisturbed_one(slurm, one_process, tmp_p
     undisturbed, preempted = tmp_path / "undisturbed", tmp_path / "preempted"
     for workdir in (undisturbed, preempted):
         shutil.copytree(one_process, workdir)
-    _walk(slurm, undisturbed, "--nodes=2")
-    train, evaluate = _submit(slurm, preempted, "train,evaluate", "--nodes=2")
+    _walk(slurm, undisturbed, "--nodes=2", config=LONG)
+    train, evaluate = _submit(slurm, preempted, "train,evaluate", "--nodes=2", config=LONG)
     _until(lambda: (preempted / "train" / "log.jsonl").exists(), "the first epoch")
     _preempt(slurm, train)
     _end(slurm, evaluate, preempted)

@@ -7,7 +7,8 @@
 # Several tasks find each other through Slurm's own variables. A signal to this script (Slurm's warning before the time
 # limit or a preemption, `scancel --batch --signal=USR1 JOB`) is passed on as SIGUSR1; when the stage then isn't finished
 # (the file `marker` of the workdir is missing, or the processes did not end well) the job is put back into the queue,
-# and goes on from its checkpoint. SEREMO_PYTHON names the interpreter (default: .venv/bin/python, else python3).
+# and goes on from its checkpoint. So it is when the processes were told to stop and this script was not: when they ended
+# by SIGUSR1 or SIGTERM, with exit status 75, or well but without the marker. SEREMO_PYTHON names the interpreter (default: .venv/bin/python, else python3).
 
 MAX_RESTARTS=200
 
@@ -66,10 +67,12 @@ run_stage() { # launcher, processes, marker, arguments...
     while kill -0 "$SRUN" 2>/dev/null; do wait "$SRUN" || true; done
     wait "$SRUN" || status=$?
   fi
+  case $status in
+    75 | $((128 + $(kill -l USR1))) | $((128 + $(kill -l TERM)))) SIGNALLED=yes ;;
+  esac
 
   if [ -n "$SIGNALLED" ] && { [ -z "$marker" ] || [ "$status" -ne 0 ] || [ ! -e "$workdir/$marker" ]; }; then requeue; fi
   [ "$status" -eq 0 ] || fail "failed with exit status $status"
-  # The processes may have been signalled without this script.
   if [ -n "$marker" ] && [ ! -e "$workdir/$marker" ]; then requeue; fi
   say "finished"
 }
