@@ -3,7 +3,9 @@
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -32,6 +34,10 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
         logging.set_verbosity(logging.WARNING)
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.section.field=value")
+        if "://" in _WORKDIR.value:
+            raise app.UsageError(
+                f"--workdir={_WORKDIR.value}: give a folder; a bucket is mounted first (Cloud Storage FUSE)"
+            )
         try:
             config = from_config_dict(_CONFIG.value)
             if num_cpu_devices > 1:
@@ -42,23 +48,33 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
                 _join_processes()
             stage(config, _WORKDIR.value)
         except KeyboardInterrupt:
-            sys.exit("interrupted: the same command goes on from here")
+            _stop("interrupted: the same command goes on from here")
         except Exception as error:
             if os.strerror(errno.ENOSPC) in str(error) and not str(error).startswith("no space left"):
                 where = f"{type(error).__name__}, --workdir={_WORKDIR.value}"
-                sys.exit(
+                _stop(
                     f"error: no space left on the disk ({where}): free some, or choose another --workdir. "
                     "What is finished is whole; the same command goes on from there"
                 )
             # Errors of ours and of the file system are written for the user; anything else is a bug with its trace.
             if not (type(error).__module__.startswith("seremo_jax") or isinstance(error, OSError)):
-                raise
-            sys.exit(f"error: {error}")
+                if not _DISTRIBUTED.value:
+                    raise
+                _stop(traceback.format_exc())
+            _stop(f"error: {error}")
 
     module = sys.modules["__main__"]
     module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)
+
+
+def _stop(message: str) -> NoReturn:
+    """Ends this process with an error; one of several at once, as JAX would wait for the others, and they for it."""
+    if _DISTRIBUTED.value:
+        print(message, file=sys.stderr, flush=True)
+        os._exit(1)
+    sys.exit(message)
 
 
 def _join_processes() -> None:

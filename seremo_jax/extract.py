@@ -127,7 +127,7 @@ class _Job:
     def rank(self) -> None:
         """Saliency sums of every layer over the drawn utterances, nothing stored: writes `saliency.npz`."""
         folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in self.question.rows]
-        writer = store.Writer(folder, ids, self._settings(()), self.question.about)
+        writer = self._writer(folder, ids, (), self.question.about, "rank layers")
         self._pass(writer, self.question.rows, "rank layers")
         if is_first_process():
             ranking.write(self.workdir, _merged_saliency(writer), self.question, self.backbone_about)
@@ -136,13 +136,23 @@ class _Job:
     def fill_store(self, layers: tuple[int, ...]) -> None:
         """Stores layers of every utterance; with the saliency sums too unless `has_ranked`."""
         sums_of = {} if self.has_ranked else self.question.about
-        writer = store.Writer(
-            self.workdir / STORE_FOLDER, list(self.recordings.ids), self._settings(layers), {"saliency": sums_of}
-        )
+        folder = self.workdir / STORE_FOLDER
+        writer = self._writer(folder, list(self.recordings.ids), layers, {"saliency": sums_of}, "extract")
         self._pass(writer, np.arange(len(self.recordings.ids)), "extract")
         if is_first_process():
             self._finalise(writer, layers)
         wait_for_all("extract: written")
+
+    def _writer(
+        self, folder: Path, ids: list[str], layers: tuple[int, ...], sums_of: Mapping[str, Any], label: str
+    ) -> store.Writer:
+        """A store begun by the first process; the others join it, or each would clear away what another begins."""
+        if not is_first_process():
+            wait_for_all(f"{label}: begun")
+        writer = store.Writer(folder, ids, self._settings(layers), sums_of)
+        if is_first_process():
+            wait_for_all(f"{label}: begun")
+        return writer
 
     def _finalise(self, writer: store.Writer, layers: tuple[int, ...]) -> None:
         """Merges the sums of all shards, whichever process wrote them, and makes the store a finished one."""

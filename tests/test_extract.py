@@ -289,3 +289,19 @@ def test_backbones_and_layers_that_do_not_exist(corpus, tmp_path):
     install_toy(sample_rate_hz=8_000)
     with pytest.raises(ConfigError, match=r"hears 8000 Hz"):
         extracted(corpus, fresh(corpus, tmp_path, "d"))
+
+
+def test_other_processes_touch_a_store_only_once_the_first_has_begun_it(corpus, tmp_path, monkeypatch):
+    class WaitedError(Exception):
+        pass
+
+    def wait(point: str) -> None:
+        assert point == "rank layers: begun"
+        raise WaitedError
+
+    workdir = fresh(corpus, tmp_path)
+    monkeypatch.setattr(extract, "is_first_process", lambda: False)
+    monkeypatch.setattr(extract, "wait_for_all", wait)
+    with pytest.raises(WaitedError):
+        extracted(corpus, workdir, extract__layers="saliency")
+    assert not (workdir / extract.RANKING_FOLDER).exists()
