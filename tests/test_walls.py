@@ -20,18 +20,23 @@ RANKS = {
     **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("page", "partitions", "policies", "targets"), 3),
     **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
+    **dict.fromkeys(("config_file", "pieces", "predicted"), 3),
     **dict.fromkeys(("gathered", "loader"), 4),
     **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
-    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
+    **dict.fromkeys(
+        ("figures", "forward", "head", "ingest", "label_figures", "score_tables", "scoring", "timeline"), 5
+    ),
     **dict.fromkeys(("evaluate", "extract", "failure_signs", "validation"), 6),
-    **dict.fromkeys(("sections", "train"), 7),
-    **dict.fromkeys(("report",), 8),
+    **dict.fromkeys(("model_folder", "sections", "train"), 7),
+    **dict.fromkeys(("predict", "report"), 8),
+    **dict.fromkeys(("predict_files",), 9),
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
+    *("config_file", "pieces", "predicted", "timeline"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
 PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "saliency"}
@@ -43,13 +48,13 @@ OWNERS = {
     "optax": {"optim", "steps"},
     "transformers": {"backbones"},
     "huggingface_hub": {"backbones"},
-    "safetensors": {"backbones"},
+    "safetensors": {"backbones", "model_folder"},
     "ml_collections": {"config"},
     "torch": set(),
     "crowdkit": {"reliability"},
     "krippendorff": {"agreement"},
 }
-JITTED_IN = {"steps", "forward", "extract", "evaluate"}
+JITTED_IN = {"steps", "forward", "extract", "evaluate", "head", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
 NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60
