@@ -175,7 +175,7 @@ def blocks(path: str | os.PathLike, block_s: float = 10.0) -> Iterator[Float[np.
             yield np.clip(waveform, -1.0, 1.0)
 
 
-def from_samples(samples: np.ndarray, rate_hz: float, name: str = "the waveform") -> Float[np.ndarray, " S"]:
+def from_samples(samples: np.ndarray, rate_hz: float | int, name: str = "the waveform") -> Float[np.ndarray, " S"]:
     """What `decode` gives for samples that are in memory already.
 
     Args:

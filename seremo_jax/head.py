@@ -53,7 +53,7 @@ def apply(
     Returns:
       Outputs with a leading axis E: attributes [E, B, A], distribution [E, B, C], logits and embedding.
     """
-    _, num_rows, longest, _ = hidden.shape
+    heads, (_, num_rows, longest, _) = jax.tree.map(jnp.asarray, heads), hidden.shape
     frame = jnp.arange(longest)[:, None]
     is_valid = frame < num_frames[None, :]
     reset = jnp.broadcast_to(frame == 0, is_valid.shape)
@@ -85,7 +85,6 @@ def to_stablehlo(
     """
     kept = np.flatnonzero(has_units)
     offset, factor = np.asarray(units, np.float32).reshape(-1, 2)[kept].T
-    heads = jax.tree.map(jnp.asarray, heads)
 
     def run(hidden: Array, num_frames: Array) -> dict[str, Array]:
         out = apply(sizes, heads, hidden, num_frames)

@@ -105,7 +105,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
         "members": [{"name": member.name, **vars(member)} for member in wanted],
         "layers": list(layers),
         "classes": list(targets.class_names),
-        "attributes": _describe_attributes(config, utterances, ratings, targets),
+        "attributes": describe_attributes(config, utterances, ratings, targets),
         "backbone": _describe_backbone(config, store),
         "longest_s": _longest_s(utterances),
         "shortest_s": config.data.min_seconds,
@@ -259,7 +259,7 @@ def _describe_backbone(config: Config, store: Reader) -> dict[str, Any]:
     }
 
 
-def _describe_attributes(
+def describe_attributes(
     config: Config, utterances: pa.Table, ratings: pa.Table, targets: Targets
 ) -> list[dict[str, Any]]:
     """Name of each attribute, whether training saw it, and how to get from what is predicted to the corpus's scale."""

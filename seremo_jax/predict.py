@@ -35,8 +35,8 @@ def load(
     *,
     members: Sequence[str] = (),
     backbone: str | os.PathLike | None = None,
-    window_s: float = WINDOW_S,
-    hop_s: float = HOP_S,
+    window_s: float | int = WINDOW_S,
+    hop_s: float | int = HOP_S,
 ) -> "Predictor":
     """Reads a model and its backbone.
 
@@ -80,7 +80,9 @@ class Predictor:
       members: Names of the members.
     """
 
-    def __init__(self, model: model_folder.Model, backbone: backbones.Backbone, window_s: float, hop_s: float):
+    def __init__(
+        self, model: model_folder.Model, backbone: backbones.Backbone, window_s: float | int, hop_s: float | int
+    ):
         self.about = about = model.about
         self.classes = tuple(about["classes"])
         self.attributes = tuple(item["name"] for item in about["attributes"] if item["is_trained"])
@@ -99,7 +101,7 @@ class Predictor:
         self._whole = lengths[-1]
         self._buckets = sorted({max(length, min(backbone.least_samples, self._whole)) for length in lengths})
 
-    def __call__(self, waveform: np.ndarray, sample_rate: float, *, with_embedding: bool = False) -> Result:
+    def __call__(self, waveform: np.ndarray, sample_rate: float | int, *, with_embedding: bool = False) -> Result:
         """What the model says of one waveform.
 
         Args:
