@@ -3,6 +3,7 @@
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from seremo_jax import backbones, head, model, model_folder
@@ -66,4 +67,4 @@ def make(backbone="logmel", layers=(0,), num_members=2, *, longest_s=5.0, thresh
 
 def one_head(params, member):
     """Parameters of one member."""
-    return jax.tree.map(lambda x: x[member], params)
+    return jax.tree.map(lambda x: jnp.asarray(x[member]), params)

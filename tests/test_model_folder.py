@@ -179,7 +179,9 @@ def test_the_config_comes_back_as_it_was_and_foreign_fields_are_refused(corpus, 
     assert config_file.read(tmp_path) == config
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"patience"', '"patients"'))
-    with pytest.raises(ArtefactError, match=r"config\.json does not fit.*train\.patients; did you mean train\.patience"):
+    with pytest.raises(
+        ArtefactError, match=r"config\.json does not fit.*train\.patients; did you mean train\.patience"
+    ):
         config_file.read(tmp_path)
 
 
