@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-SUITES = ("backbones", "corpora")
+SUITES = ("backbones", "corpora", "prediction")
 
 _SUITE = flags.DEFINE_enum("suite", "all", ["all", *SUITES], "what to measure")
 _OUT = flags.DEFINE_string("out", "", "writes OUT.json and OUT.md, too")

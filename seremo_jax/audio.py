@@ -1,8 +1,10 @@
 """Audio files: what is wrong with them, and their samples as float32 mono at 16 kHz in [-1, 1]."""
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -136,9 +138,122 @@ def content_hash(samples: Float[np.ndarray, "num_samples num_channels"], rate_hz
     return digest.hexdigest()
 
 
+def length_s(path: str | os.PathLike) -> float:
+    """Length of a file in seconds as its header has it; nothing is decoded.
+
+    Raises:
+      AudioError: Reason missing, lfs_pointer, empty or unreadable.
+    """
+    with _opened(Path(path)) as file:
+        return file.frames / file.samplerate
+
+
+def blocks(path: str | os.PathLike, block_s: float = 10.0) -> Iterator[Float[np.ndarray, " S"]]:
+    """What `decode` gives, piece by piece: memory of one piece, whatever the length of the file.
+
+    Args:
+      path: Audio file.
+      block_s: Length of what is read at once, in seconds.
+
+    Raises:
+      AudioError: Reason missing, lfs_pointer, empty, unreadable, nan or unscaled, once the piece concerned is read.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        rate_hz, num_read = file.samplerate, 0
+        resampler = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1)
+        while num_read < file.frames:
+            with _clear(path):
+                samples = file.read(round(block_s * rate_hz), dtype="float32", always_2d=True)
+            num_read += len(samples)
+            if not len(samples):
+                raise AudioError(path, "unreadable", f"cut off: {num_read} of {file.frames} samples")
+            _require_samples(path, samples)
+            waveform = samples.mean(axis=1, dtype=np.float32)
+            if resampler is not None:
+                waveform = resampler.resample_chunk(waveform, last=num_read >= file.frames)
+            yield np.clip(waveform, -1.0, 1.0)
+
+
+def from_samples(samples: np.ndarray, rate_hz: float | int, name: str = "the waveform") -> Float[np.ndarray, " S"]:
+    """What `decode` gives for samples that are in memory already.
+
+    Args:
+      samples: [S], or [S, channels] or [channels, S], of which the longer axis is time. Floating-point samples are in
+        [-1, 1], those of int16 and int32 use the range of their type.
+      rate_hz: Their sampling rate.
+      name: What messages call them.
+
+    Raises:
+      AudioError: Reason empty, nan or unscaled.
+      ValueError: They are no samples of audio.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or rate_hz <= 0:
+        raise ValueError(f"audio is [S] or [S, channels] at a rate above 0, not {samples.shape} at {rate_hz} Hz")
+    if samples.dtype in (np.int16, np.int32):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    elif not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"samples are floating-point numbers, int16 or int32, not {samples.dtype}")
+    if not samples.size:
+        raise AudioError(name, "empty", "0 samples")
+    if samples.ndim == 2:
+        samples = samples.mean(axis=int(samples.shape[0] >= samples.shape[1]))
+    samples = samples.astype(np.float32)
+    _require_samples(Path(name), samples[:, None])
+    if rate_hz != SAMPLE_RATE_HZ:
+        samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    return np.clip(samples, -1.0, 1.0)
+
+
+def require_sound(
+    path: str | os.PathLike, lowest: float, highest: float, mean: float, seconds: float, min_s: float
+) -> None:
+    """Refuses audio that says nothing, by what `blocks` or a waveform add up to.
+
+    Args:
+      path: The file, or what to call the audio.
+      lowest: Least sample.
+      highest: Largest sample.
+      mean: Mean of the samples.
+      seconds: Length.
+      min_s: Least length.
+
+    Raises:
+      AudioError: Reason too_short or silent.
+    """
+    if seconds < min_s:
+        raise AudioError(path, "too_short", f"{seconds:.3f} s, at least {min_s:g} s needed")
+    if max(highest - mean, mean - lowest) < SILENCE_PEAK:
+        raise AudioError(path, "silent")
+
+
 def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarray, "num_samples num_channels"], int]:
     """Samples as decoded and their rate, after every check that needs no policy but the longest length."""
     path = Path(path)
+    with _opened(path) as file:
+        rate_hz, num_promised = file.samplerate, file.frames
+        if max_s is not None and num_promised > max_s * rate_hz:
+            raise AudioError(path, "too_long", f"{num_promised / rate_hz:.1f} s, at most {max_s:g} s allowed")
+        with _clear(path):
+            samples = file.read(dtype="float32", always_2d=True)
+    if len(samples) < num_promised:
+        raise AudioError(path, "unreadable", f"cut off: {len(samples)} of {num_promised} samples")
+    _require_samples(path, samples)
+    return samples, rate_hz
+
+
+def _require_samples(path: Path, samples: Float[np.ndarray, "num_samples num_channels"]) -> None:
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
+        raise AudioError(path, "nan")
+    if peak > _SCALED_PEAK:
+        raise AudioError(path, "unscaled", f"peak {peak:.4g}")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """The file, opened after a look at its first bytes; it has samples."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -154,22 +269,19 @@ def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarra
     # libsndfile shortens a cut-off WAV without a word. Writers to a pipe put a size near 2 GiB or 4 GiB in the header.
     if head.startswith(b"RIFF") and num_bytes < (promised := int.from_bytes(head[4:8], "little") + 8) < 0x7FFF0000:
         raise AudioError(path, "unreadable", f"cut off: {num_bytes} of {promised} bytes")
+    with _clear(path):
+        file = soundfile.SoundFile(path)
+    with file:
+        if file.frames == 0:
+            raise AudioError(path, "empty", "0 samples")
+        yield file
+
+
+@contextlib.contextmanager
+def _clear(path: Path) -> Iterator[None]:
+    """Turns what libsndfile raises into an `AudioError`."""
     try:
-        with soundfile.SoundFile(path) as file:
-            rate_hz, num_promised = file.samplerate, file.frames
-            if max_s is not None and num_promised > max_s * rate_hz:
-                raise AudioError(path, "too_long", f"{num_promised / rate_hz:.1f} s, at most {max_s:g} s allowed")
-            samples = file.read(dtype="float32", always_2d=True)
+        yield
     except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
         # Messages of libsndfile begin with the path, which belongs to one machine.
         raise AudioError(path, "unreadable", str(error).split("': ")[-1].rstrip(".")) from None
-    if num_promised == 0:
-        raise AudioError(path, "empty", "0 samples")
-    if len(samples) < num_promised:
-        raise AudioError(path, "unreadable", f"cut off: {len(samples)} of {num_promised} samples")
-    peak = np.abs(samples).max()
-    if not np.isfinite(peak):
-        raise AudioError(path, "nan")
-    if peak > _SCALED_PEAK:
-        raise AudioError(path, "unscaled", f"peak {peak:.4g}")
-    return samples, rate_hz

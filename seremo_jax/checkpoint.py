@@ -76,6 +76,12 @@ class Checkpoints:
             raise ArtefactError(f"no checkpoint in {self._folder} can be read; delete this folder to train anew")
         return None
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def wait(self) -> None:
         """Waits for writes under way."""
         self._manager.wait_until_finished()

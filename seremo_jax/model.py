@@ -202,7 +202,7 @@ class TCGRU(nnx.Module):
         return self._heads(embedding)
 
     def _heads(self, embedding: Float[Array, "B I"]) -> Raw:
-        num, num_attributes = len(embedding), self.num_attributes
+        num, num_attributes = embedding.shape[0], self.num_attributes
         outputs, levels, variances = self.attribute_head(embedding), None, None
         if self.predicts_variance:
             outputs, variances = outputs[:, :-num_attributes], outputs[:, -num_attributes:]

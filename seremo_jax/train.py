@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax import checkpoint, ensemble, evaluate, protocol
+from seremo_jax import checkpoint, config_file, ensemble, evaluate, protocol
 from seremo_jax.artefacts import ArtefactError, fingerprint_of, read_json, require_same, write_json
 from seremo_jax.checkpoint import Checkpoints, Position
 from seremo_jax.config import Config
@@ -70,11 +70,8 @@ def train(
         return folder
     data = Data.of(config, store, tables[0], protocol.build_targets(config, *tables), members)
     loop = Loop(config, data, members, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints)
-    try:
+    with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
         _run(loop, checkpoints, folder, is_quiet)
-    finally:
-        checkpoints.close()
     _require_some_whole(folder, loop)
     return _finish(folder, run, named, loop)
 
@@ -88,6 +85,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> 
     names, most, writer = ensemble.names(loop.members), loop.config.train.max_epochs, None
     if is_first_process():
         write_json(folder / "members.json", [vars(member) for member in loop.members])
+        config_file.write(folder, loop.config)
         writer = Writer(folder, position.epoch, names)
 
     def save(position: Position) -> None:

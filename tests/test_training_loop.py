@@ -1,13 +1,18 @@
 """The ensemble: a member equals itself alone, on any mesh, mapping, cache and split of the batch; stopping."""
 
 import dataclasses
+import os
 import re
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from seremo_jax import ensemble, sharding
+from seremo_jax.checkpoint import Checkpoints, Position
+from seremo_jax.preemption import SIGNALS, Notice, PreemptedError
+from seremo_jax.progress import Progress
 from tests import toy_training as toy
 
 ONE = {"ensemble": {"layers": (), "class_targets": (), "seeds": ()}}
@@ -230,6 +235,55 @@ def test_every_option_learns_and_is_exact_on_a_split_batch(name):
     tolerance = 1e-2 if name == "bfloat16" else 5e-6
     for term in ("train_loss", "train_attribute_loss", "train_class_loss"):
         np.testing.assert_allclose(split_lines[0][term], lines[0][term], atol=tolerance)
+
+
+class _Asked(Notice):
+    """A notice that comes after some batches."""
+
+    def __init__(self, after):
+        self.after, self.number = after, None
+
+    def has_come(self, step):
+        """True from that batch on."""
+        self.after -= 1
+        return self.after < 0
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (2, 1)])
+def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh):
+    """4 epochs = 2 and a part, saved, restored by another loop (also on another mesh), and the rest."""
+    config = toy.config(train={"device_cache": "on"})
+    whole, lines = toy.run(config, toy.mesh(1), 4)
+    first, _ = toy.run(config, toy.mesh(1), 2)
+    with Checkpoints(tmp_path / "c", {}) as checkpoints:
+        save = lambda position: checkpoints.save(position, first.canonical_state())  # noqa: E731
+        with (
+            pytest.raises(PreemptedError, match="in epoch 3, after batch 2"),
+            Progress(9, "", "", is_quiet=True) as bar,
+        ):
+            first.epoch(Position(2), _Asked(1), save, bar)
+    with Checkpoints(tmp_path / "c", {}) as checkpoints:
+        second = toy.loop(config, toy.mesh(*mesh))
+        position, state = checkpoints.restore(second.like)
+        assert position == (2, 2)
+        second.take_over(state)
+        with Notice() as notice, Progress(9, "", "", is_quiet=True) as bar:
+            line = second.epoch(position, notice, lambda position: None, bar)
+        toy.run(None, None, 1, first=3, loop=second)
+    tolerance = {} if mesh == (1, 1) else {"atol": 1e-6}
+    np.testing.assert_allclose(line["train_loss"], lines[2]["train_loss"], rtol=0, atol=tolerance.get("atol", 0))
+    _same(second, whole, **tolerance)
+    assert second.values("best_epoch").tolist() == whole.values("best_epoch").tolist()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_are_heard_and_handlers_put_back(number):
+    before = signal.getsignal(number)
+    with Notice() as notice:
+        assert not notice.has_come(0)
+        os.kill(os.getpid(), number)
+        assert notice.has_come(1)
+    assert signal.getsignal(number) is before
 
 
 def test_fetching_brings_every_position_to_the_host(company):

@@ -16,40 +16,30 @@ RANKS = {
     **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
     **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
     **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
-    **dict.fromkeys(
-        (
-            "member_map",
-            "optim",
-            "preemption",
-            "reliability",
-            "roofline",
-            "saliency",
-            "sharding",
-            "splits",
-            "store",
-            "tables",
-        ),
-        2,
-    ),
+    **dict.fromkeys(("member_map", "optim", "preemption", "reliability", "roofline", "saliency", "sharding"), 2),
+    **dict.fromkeys(("splits", "store", "tables"), 2),
     **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("arrangement", "page", "partitions", "policies", "targets"), 3),
     **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
+    **dict.fromkeys(("config_file", "pieces", "predicted"), 3),
     **dict.fromkeys(("gathered", "loader"), 4),
     **dict.fromkeys(("look", "objectives", "protocol", "ranking", "writer"), 4),
-    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
+    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring", "timeline"), 5),
     **dict.fromkeys(("training_data", "training_state"), 5),
     **dict.fromkeys(("extract", "failure_signs", "gradients", "validation"), 6),
-    **dict.fromkeys(("sections", "steps"), 7),
+    **dict.fromkeys(("head", "sections", "steps"), 7),
     **dict.fromkeys(("feeding", "report"), 8),
     **dict.fromkeys(("evaluate",), 9),
-    **dict.fromkeys(("training_loop",), 10),
-    **dict.fromkeys(("train",), 11),
+    **dict.fromkeys(("model_folder", "training_loop"), 10),
+    **dict.fromkeys(("predict", "train"), 11),
+    **dict.fromkeys(("predict_files",), 12),
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
+    *("config_file", "pieces", "predicted", "timeline"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
 PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "objectives", "saliency"}
@@ -61,13 +51,13 @@ OWNERS = {
     "optax": {"optim", "steps"},
     "transformers": {"backbones"},
     "huggingface_hub": {"backbones"},
-    "safetensors": {"backbones"},
+    "safetensors": {"backbones", "model_folder"},
     "ml_collections": {"config"},
     "torch": set(),
     "crowdkit": {"reliability"},
     "krippendorff": {"agreement"},
 }
-JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline"}
+JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
 NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60

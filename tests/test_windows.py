@@ -66,7 +66,8 @@ def test_a_stream_of_pieces_is_the_batch_in_windows_and_compiles_once():
         shapes.append(waveforms.shape)
         return run(backbone, waveforms, num_samples)
 
-    pieces = list(stream(backbone, windowed.windows, wave, counted))
+    parts = np.split(wave, [1, 7_000, 7_010, 30_000])
+    pieces = list(stream(backbone, windowed.windows, parts, counted))
     joined, num_frames = run(windowed, *batch_of([wave], 40_000))
     assert len(pieces) == int(windowed.windows.number_of(40_000)) > 3
     assert set(shapes) == {(1, windowed.windows.window_samples)}

@@ -1,7 +1,7 @@
 """Long audio in overlapping windows, joined frame by frame: attention stays short, memory bounded."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -166,27 +166,36 @@ class Windowed:
 
 
 def stream(
-    backbone: Backbone, windows: Windows, waveform: Float[np.ndarray, " S"], run: Run
+    backbone: Backbone, windows: Windows, pieces: Iterable[Float[np.ndarray, "_"]], run: Run
 ) -> Iterator[Float[np.ndarray, "K T D"]]:
     """Hidden states of one utterance of any length, a piece for each window, in order: memory of one window.
 
     Args:
       backbone: The backbone.
       windows: Where they lie.
-      waveform: Audio in [-1, 1].
+      pieces: Audio in [-1, 1], in pieces of any length, whose joined length need not be known beforehand.
       run: The compiled call; every window has the same shape, so it compiles once.
 
     Yields:
       Consecutive frames; joined they are what `Windowed` gives.
     """
-    num_samples = len(waveform)
-    count, step = int(windows.number_of(num_samples)), windows.step_samples // windows.hop_samples
-    owner = np.minimum(windows.owner_of(np.arange(int(backbone.num_frames(num_samples)))), count - 1)
-    for number in range(count):
-        start = number * windows.step_samples
-        heard = waveform[start : start + windows.window_samples]
+    step = windows.step_samples // windows.hop_samples
+    half = (windows.window_samples - windows.step_samples) // windows.hop_samples // 2
+
+    def frames_of(number: int, heard: np.ndarray, num_samples: int | None) -> np.ndarray:
+        """Frames taken from a window; `num_samples` is the length of the utterance where this is the last one."""
         padded = np.zeros((1, windows.window_samples), np.float32)
         padded[0, : len(heard)] = heard
         hidden, _ = run(backbone, jnp.asarray(padded), jnp.asarray([len(heard)], jnp.int32))
-        mine = np.flatnonzero(owner == number)
-        yield np.asarray(hidden)[:, 0, mine - number * step]
+        stop = half + step if num_samples is None else int(backbone.num_frames(num_samples)) - number * step
+        return np.asarray(hidden)[:, 0, half if number else 0 : stop]
+
+    number, waiting, num_samples = 0, np.zeros(0, np.float32), 0
+    for piece in pieces:
+        waiting, num_samples = np.concatenate([waiting, piece]), num_samples + len(piece)
+        # Only where audio is left behind a window is it not the last.
+        while len(waiting) > windows.window_samples:
+            yield frames_of(number, waiting[: windows.window_samples], None)
+            number, waiting = number + 1, waiting[windows.step_samples :]
+    if num_samples:
+        yield frames_of(number, waiting, num_samples)

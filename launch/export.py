@@ -1,0 +1,30 @@
+"""Writes a trained model as one self-contained folder, all members of a system or some of them.
+
+    python -m launch.export --workdir=runs/crema_d --to=models/crema_d --member='layer01-votes-*'
+
+--member takes a name, a pattern, or `best`, and may be given several times; one member makes a single model.
+"""
+
+from absl import app, flags
+
+from launch import plain
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "workdir with a finished training", required=True)
+_TO = flags.DEFINE_string("to", None, "folder to write", required=True)
+_MEMBERS = flags.DEFINE_multi_string("member", [], "member to export: a name, a pattern, or best")
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the folder and says what is in it."""
+    if arguments:
+        raise app.UsageError(f"unexpected argument {arguments[0]!r}: see --help")
+    from seremo_jax import model_folder
+
+    path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value)
+    about = model_folder.read(path).about
+    print(f"{path}: {', '.join(member['name'] for member in about['members'])}")
+    print(f"next: python -m launch.predict --model={path} FILE")
+
+
+if __name__ == "__main__":
+    plain.run(main)

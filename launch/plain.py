@@ -1,0 +1,24 @@
+"""For launchers without a config: runs them, and tells errors plainly instead of with a traceback."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, logging
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Parses the flags, runs `main` with the arguments that are no flags, and ends the process with its exit code."""
+
+    def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        try:
+            sys.exit(main(argv[1:]))
+        except KeyboardInterrupt:
+            sys.exit("interrupted: the same command goes on from here")
+        except Exception as error:
+            # Errors of ours and of the file system are written for the user; anything else is a bug with its trace.
+            if not (type(error).__module__.startswith("seremo_jax") or isinstance(error, OSError)):
+                raise
+            sys.exit(f"error: {error}")
+
+    app.run(guarded)

@@ -1,0 +1,52 @@
+"""Scores a file, a folder or a list (.txt, one path a line) of speech with a trained model.
+
+    python -m launch.predict --model=models/crema_d recordings --out=scores.parquet --format=parquet
+
+--model is a folder of launch.export or a workdir with a finished training. Without --out the results are printed. A run
+that was cut off goes on where it was. Exit code 2 says that some files could not be used: they are listed with the
+reason, and in OUT.bad.csv.
+"""
+
+import sys
+
+from absl import app, flags
+
+from launch import plain
+
+_MODEL = flags.DEFINE_string("model", None, "folder of the model", required=True)
+_MEMBERS = flags.DEFINE_multi_string("member", [], "member of a workdir: a name, a pattern, or best")
+_BACKBONE = flags.DEFINE_string("backbone", None, "where the backbone is, if not where it was in training")
+_FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv", "parquet"], "format of the results; json has lines")
+_OUT = flags.DEFINE_string("out", None, "file to write")
+_TIMELINE = flags.DEFINE_bool("timeline", False, "table and figure of each long recording, in the folder OUT.timeline")
+_EMBEDDING = flags.DEFINE_bool("embedding", False, "adds the embedding of every member")
+_WINDOW_S = flags.DEFINE_float("window_s", 10.0, "windows of long recordings, in seconds", lower_bound=0.1)
+_HOP_S = flags.DEFINE_float("hop_s", 5.0, "from one window to the next, in seconds", lower_bound=0.1)
+_MOST_LISTED = 20
+
+
+def main(arguments: list[str]) -> int:
+    """Predicts, and returns the exit code."""
+    if len(arguments) != 1:
+        raise app.UsageError("give one file, folder or list")
+    if _FORMAT.value == "parquet" and _OUT.value is None:
+        raise app.UsageError("--format=parquet needs --out")
+    from seremo_jax import predict, predict_files
+
+    found = predict_files.find(arguments[0])
+    places = {"members": _MEMBERS.value, "backbone": _BACKBONE.value}
+    model = predict.load(_MODEL.value, **places, window_s=_WINDOW_S.value, hop_s=_HOP_S.value)
+    options = {"with_embedding": _EMBEDDING.value, "with_timeline": _TIMELINE.value}
+    outcome = predict_files.run(model, found, _OUT.value, _FORMAT.value, **options)
+    if _OUT.value is None:
+        print(predict_files.to_text(outcome, _FORMAT.value), end="")
+    for suffix, number in sorted(found.num_ignored.items()):
+        print(f"left alone: {number} files {suffix or 'without suffix'}", file=sys.stderr)
+    for file, reason, detail in outcome.bad[:_MOST_LISTED]:
+        print(f"cannot be used: {file}: {reason} ({detail})", file=sys.stderr)
+    print(f"{len(outcome.records)} files predicted, {len(outcome.bad)} cannot be used", file=sys.stderr)
+    return 2 if outcome.bad else 0
+
+
+if __name__ == "__main__":
+    plain.run(main)
