@@ -19,6 +19,8 @@ WITHOUT_EFFECT_ON_RESULTS = {
     "extract.num_threads",
     "train.member_map",
     "train.keep_checkpoints",
+    "eval.noise_dir",
+    "eval.rir_dir",
 }
 FIELDS = [
     f"{section.name}.{field.name}"
