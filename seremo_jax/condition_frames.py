@@ -103,12 +103,12 @@ class Listener:
         recordings = audio_batches.Recordings.of(utterances, audio_root(config, Path(workdir)))
         layers = tuple(sorted(set(layers)))
         backbone = forward.load_backbone(config, layers)
-        return cls(config, utterances, recordings, sources_of(config), backbone, layers, mesh)
+        return cls(config, utterances, recordings, condition_sources.of(config), backbone, layers, mesh)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """Those of `eval.conditions`, the clean one first."""
-        return conditions_of(self.config, self.sources)
+        return condition_sources.asked(self.config, self.sources)
 
     def blocks(
         self, condition: Condition, rows: Int[np.ndarray, " N"], split: str
@@ -125,7 +125,8 @@ class Listener:
           ConditionError: See `conditions.rendering`.
         """
         extract, num_samples = self.config.extract, self.recordings.num_samples
-        sources = dataclasses.replace(self.sources, voices=voices_of(self.utterances, self.recordings, split))
+        voices = condition_sources.voices_of(self.utterances, split, self.recordings.decode)
+        sources = dataclasses.replace(self.sources, voices=voices)
         fields = {field.name: getattr(self.recordings, field.name) for field in dataclasses.fields(self.recordings)}
         rendered = Rendered(**fields, condition=condition, seed=self.config.eval.condition_seed, sources=sources)
         blocks = self._blocks(rows)
@@ -164,45 +165,6 @@ class Listener:
         size = self.recordings.num_samples[rows] / audio.SAMPLE_RATE_HZ * second_bytes
         place = (np.cumsum(size) - size) // BLOCK_BYTES
         return [rows[place == number].tolist() for number in np.unique(place)]
-
-
-def conditions_of(config: Config, sources: conditions.Sources) -> tuple[Condition, ...]:
-    """The conditions that `eval.conditions` asks for, the clean one first.
-
-    Raises:
-      ConditionError: One needs recordings that are not there.
-    """
-    section = config.eval
-    return condition_ids.expand(
-        section.conditions,
-        noise_kinds=section.noise_kinds,
-        snr_db=(*section.snr_db, *section.curve_snr_db),
-        rt60_s=section.rt60_s,
-        combined_snr_db=section.combined_snr_db,
-        recorded_kinds=sources.recorded_kinds,
-        has_responses=bool(sources.responses),
-    )
-
-
-def sources_of(config: Config) -> conditions.Sources:
-    """Recorded noises and rooms of the config; `voices_of` adds a split's own voices.
-
-    Raises:
-      ConditionError: See `condition_sources.load`.
-    """
-    section = config.eval
-    return condition_sources.load(section.noise_dir, section.rir_dir, direct_to_tail_db=section.direct_to_tail_db)
-
-
-def voices_of(utterances: pa.Table, recordings: audio_batches.Recordings, split: str) -> conditions.Voices:
-    """The utterances of a split, for babble."""
-    rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
-    speakers = utterances["speaker"].to_pylist()
-    return conditions.Voices(
-        tuple(recordings.ids[row] for row in rows),
-        tuple(speakers[row] for row in rows),
-        lambda place: recordings.decode(int(rows[place])),
-    )
 
 
 def predict_condition(

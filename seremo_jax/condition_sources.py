@@ -6,15 +6,18 @@ import functools
 import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float
 
 from seremo_jax import audio, rooms
 from seremo_jax.artefacts import fingerprint_of, sha256_of_file
-from seremo_jax.condition_ids import RECORDED_NOISES, ConditionError
+from seremo_jax.condition_ids import RECORDED_NOISES, Condition, ConditionError, expand
 from seremo_jax.conditions import Recording, Response, Sources, Voices
+from seremo_jax.config import Config
 
 MANIFEST_FILE = "manifest.csv"
 EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
@@ -62,6 +65,48 @@ def load(
     hashes = {field: [(name, sha256_of_file(path)) for name, path in files] for field, files in found.items()}
     fingerprint = fingerprint_of([hashes, kinds]) if recordings or responses else ""
     return Sources(audio.SAMPLE_RATE_HZ, recordings, responses, voices, direct_to_tail_db, fingerprint)
+
+
+def of(config: Config) -> Sources:
+    """Recorded noises and rooms of an experiment; `voices_of` adds a split's own voices.
+
+    Raises:
+      ConditionError: See `load`.
+    """
+    return load(config.eval.noise_dir, config.eval.rir_dir, direct_to_tail_db=config.eval.direct_to_tail_db)
+
+
+def asked(config: Config, sources: Sources) -> tuple[Condition, ...]:
+    """The conditions that `eval.conditions` asks for, the clean one first.
+
+    Raises:
+      ConditionError: One needs recordings that are not there.
+    """
+    section = config.eval
+    return expand(
+        section.conditions,
+        noise_kinds=section.noise_kinds,
+        snr_db=(*section.snr_db, *section.curve_snr_db),
+        rt60_s=section.rt60_s,
+        combined_snr_db=section.combined_snr_db,
+        recorded_kinds=sources.recorded_kinds,
+        has_responses=bool(sources.responses),
+    )
+
+
+def voices_of(utterances: pa.Table, split: str, decode: Callable[[int], np.ndarray]) -> Voices:
+    """The utterances of a split, for babble.
+
+    Args:
+      utterances: Utterance table.
+      split: Which of them.
+      decode: Row of the table -> waveform.
+    """
+    rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split).tolist()
+    ids, speakers = (utterances[name].to_pylist() for name in ("id", "speaker"))
+    return Voices(
+        tuple(ids[row] for row in rows), tuple(speakers[row] for row in rows), lambda place: decode(rows[place])
+    )
 
 
 class _Held:

@@ -133,7 +133,8 @@ class Config:
             try:
                 condition_ids.parse(text)
             except condition_ids.ConditionError as error:
-                raise ConfigError(f"eval.{name} has {value!r}: {error}") from None
+                families = f", or a family: {', '.join(condition_ids.FAMILIES)}" if name == "conditions" else ""
+                raise ConfigError(f"eval.{name} has {value!r}: {error}{families}") from None
 
     def fingerprint(self, *sections: str) -> str:
         """Hash of the fields that change results, of the named sections (all if none)."""
