@@ -71,7 +71,7 @@ def segment(
 
 
 def babble(
-    generator: np.random.Generator, voices: Sequence[Float[np.ndarray, " L"]], num_samples: int, rate_hz: int
+    generator: np.random.Generator, voices: Sequence[Float[np.ndarray, " _"]], num_samples: int, rate_hz: int
 ) -> Float[np.ndarray, " S"]:
     """Several utterances at once, each at the same active level, looped or cut from a drawn place on."""
     total = np.zeros(num_samples)

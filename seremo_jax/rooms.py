@@ -3,8 +3,6 @@
 Source: method.md section 9 (OURS).
 """
 
-import importlib
-
 import numpy as np
 import scipy.signal
 from jaxtyping import Float
@@ -12,6 +10,7 @@ from jaxtyping import Float
 _ONSET_SHARE = 0.1
 _NOISE_SHARE = 0.1
 _FIT_DB = (-5.0, -35.0)
+_LEAST_OVER_NOISE_DB = 20.0
 _MOST_TRIES, _WANTED_ERROR = 8, 0.03
 
 
@@ -45,11 +44,14 @@ def rt60_s(response: Float[np.ndarray, " L"], rate_hz: int) -> float:
     """Reverberation time of a response that begins with its direct path, in s.
 
     Schroeder's backward integration, the noise that is left in the last tenth taken off, a line from -5 to -35 dB, and
-    from it the time of 60 dB. NaN where the response does not decay that far.
+    from it the time of 60 dB. NaN where the response does not decay that far, or less than 20 dB above noise.
     """
     power = np.asarray(response, np.float64) ** 2
     num = int(len(power) * (1 - _NOISE_SHARE))
-    decay = np.cumsum((power - power[num:].mean())[:num][::-1])[::-1]
+    noise = power[num:].mean()
+    if noise * num > power[:num].sum() * 10 ** (-_LEAST_OVER_NOISE_DB / 10):
+        return float("nan")
+    decay = np.cumsum((power - noise)[:num][::-1])[::-1]
     level = 10 * np.log10(np.maximum(decay / decay[0], 1e-12))
     first, last = (int(np.argmax(level < bound)) for bound in _FIT_DB)
     if not level.min() < _FIT_DB[1] or last - first < 2:
@@ -73,7 +75,7 @@ def shoebox(generator: np.random.Generator, wanted_s: float, rate_hz: int) -> Fl
       ValueError: No walls give the reverberation wanted.
     """
     try:
-        pra = importlib.import_module("pyroomacoustics")
+        import pyroomacoustics as pra
     except ImportError:
         raise ImportError(
             "reverb:shoebox needs pyroomacoustics: pip install 'seremo_jax[rooms]', or write reverb:synthetic"

@@ -68,6 +68,7 @@ OWNERS = {
     "torch": set(),
     "crowdkit": {"reliability"},
     "krippendorff": {"agreement"},
+    "pyroomacoustics": {"rooms"},
 }
 JITTED_IN = {"steps", "forward", "extract", "evaluate"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
