@@ -38,7 +38,7 @@ def curves(
     )  # fmt: skip
     kinds = list(dict.fromkeys(kind for lines in found.values() for kind in lines))
     places = sorted({point.at for lines in found.values() for points in lines.values() for point in points})
-    step = min(np.diff(places), default=1.0) * 0.5 / max(len(kinds), 1)
+    step = min(np.diff(places), default=1.0) * 0.3 / max(len(kinds), 1)
     for ax in axes.flat[len(found) :]:
         ax.set_visible(False)
     for ax, (system, lines) in zip(axes.flat, found.items(), strict=False):
