@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from seremo_jax import vocab
+from seremo_jax import condition_ids, vocab
 from seremo_jax.artefacts import fingerprint_of
 from seremo_jax.config_limits import CHOICES, LOWEST
 from seremo_jax.config_sections import (
@@ -73,6 +73,7 @@ class Config:
         for holds, message in self._rules():
             if not holds:
                 raise ConfigError(message)
+        self._validate_conditions()
         return self
 
     def _rules(self) -> list[tuple[bool, str]]:
@@ -137,6 +138,22 @@ class Config:
         for axis, values in dataclasses.asdict(self.ensemble).items():
             rules.append((len(set(values)) == len(values), f"ensemble.{axis} names a value twice"))
         return rules
+
+    def _validate_conditions(self) -> None:
+        section = self.eval
+        asked = [("conditions", word, word) for word in section.conditions if word not in condition_ids.FAMILIES]
+        noises = [(kind, kind if kind == condition_ids.BABBLE else f"noise:{kind}") for kind in section.noise_kinds]
+        asked += [("noise_kinds", kind, f"{noise}:0db") for kind, noise in noises]
+        asked += [("rt60_s", rt60, f"reverb:synthetic:{rt60:g}s") for rt60 in section.rt60_s]
+        for name in ("snr_db", "curve_snr_db"):
+            asked += [(name, snr, f"noise:white:{snr:g}db") for snr in getattr(section, name)]
+        asked += [("combined_snr_db", section.combined_snr_db, f"noise:white:{section.combined_snr_db:g}db")]
+        for name, value, text in asked:
+            try:
+                condition_ids.parse(text)
+            except condition_ids.ConditionError as error:
+                families = f", or a family: {', '.join(condition_ids.FAMILIES)}" if name == "conditions" else ""
+                raise ConfigError(f"eval.{name} has {value!r}: {error}{families}") from None
 
     def fingerprint(self, *sections: str) -> str:
         """Hash of the fields that change results, of the named sections (all if none)."""

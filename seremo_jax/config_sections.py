@@ -202,3 +202,15 @@ class EvalConfig:
     group_by: str = _field("gender", "column of the utterance table whose groups are compared")
     num_resamples: int = _field(1_000, "bootstrap resamples of speakers")
     seed: int = _field(0, "seed of the bootstrap")
+    conditions: tuple[str, ...] = _field(
+        (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_ids.py)"
+    )
+    condition_seed: int = _field(0, "seed of what conditions draw, utterance by utterance")
+    noise_kinds: tuple[str, ...] = _field(("white", "pink", "brown", "babble"), "noises of noise and combined")
+    snr_db: tuple[float, ...] = _field((20.0, 10.0, 0.0), "SNRs of the condition noise, active speech over noise")
+    curve_snr_db: tuple[float, ...] = _field((15.0, 5.0), "further SNRs, for the curve")
+    rt60_s: tuple[float, ...] = _field((0.3, 0.6, 0.9), "reverberation times of reverb and combined")
+    direct_to_tail_db: float = _field(0.0, "energy of the direct path over that of the tail, synthetic rooms")
+    combined_snr_db: float = _field(10.0, "SNR of combined, on the reverberant speech")
+    noise_dir: str = _field("", "folder of recorded noises; adds its steady ones and its events", changes_results=False)
+    rir_dir: str = _field("", "folder of measured room responses; adds measured rooms", changes_results=False)

@@ -20,11 +20,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seremo_jax import audio, audio_batches, backbones, feature_norm, forward, ranking, saliency, store, vocab
-from seremo_jax.artefacts import ArtefactError
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.forward import Outputs, load_backbone
 from seremo_jax.ingest import audio_root
-from seremo_jax.manifest import DTYPES, MANIFEST_FILE, Settings
+from seremo_jax.manifest import MANIFEST_FILE, Settings
 from seremo_jax.progress import Progress
 from seremo_jax.sharding import is_first_process, wait_for_all
 from seremo_jax.tables import read_tables
@@ -225,7 +224,9 @@ class _Job:
                         sums = _Sums(self, shards[shard], len(writer.settings.layers))
                         for _ in planned[shard]:
                             batch, output, norm = next(outputs)
-                            self._add(writing, writer.settings.layers, batch, output)
+                            about = (self.backbone, writer.settings.layers, extract.dtype, self.recordings)
+                            for row, frames in forward.frames_of(batch, output, *about):
+                                writing.add(self.recordings.ids[row], frames)
                             sums.add(batch, output, norm)
                             heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
                             speed = heard_s / (time.monotonic() - began_s)
@@ -236,23 +237,6 @@ class _Job:
         finally:
             outputs.close()
         wait_for_all(f"{label}: end")
-
-    def _add(self, writing: Any, layers: Sequence[int], batch: audio_batches.Batch, output: Outputs) -> None:
-        """Hands each utterance's stored frames to the shard, after a look at what the backbone gave."""
-        dtype, slots = self.config.extract.dtype, [self.backbone.layers.index(layer) for layer in layers]
-        for slot, row in enumerate(batch.rows):
-            utterance, peak = self.recordings.ids[row], output.peak[:, slot]
-            if not np.isfinite(peak).all():
-                raise ArtefactError(
-                    f"backbone {self.backbone.name!r} gives numbers that are not finite for utterance {utterance!r} "
-                    f"({self.recordings.paths[row]}): try --config.backbone.dtype=float32"
-                )
-            if (peak[slots] > np.finfo(DTYPES[dtype]).max).any():
-                raise ArtefactError(
-                    f"utterance {utterance!r} has features up to {peak[slots].max():.4g}, too large for extract.dtype "
-                    f"= {dtype!r}: set --config.extract.dtype=float32"
-                )
-            writing.add(utterance, output.frames[:, slot, : output.num_frames[slot]])
 
 
 class _Sums:

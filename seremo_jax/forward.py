@@ -10,7 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seremo_jax import audio, audio_batches, backbones, feature_norm, saliency
+from seremo_jax.artefacts import ArtefactError
 from seremo_jax.config import Config, ConfigError
+from seremo_jax.manifest import DTYPES
 from seremo_jax.sharding import by_utterance, replicated, spread
 
 
@@ -96,6 +98,31 @@ def stream(
             yield running[0], *jax.device_get(running[1])
     finally:
         batches.close()
+
+
+def frames_of(
+    batch: audio_batches.Batch, output: Outputs, backbone: backbones.Backbone, layers: Sequence[int], dtype: str,
+    recordings: audio_batches.Recordings,
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Row and frames [K', T, D] of each utterance of a batch, after a look at what the backbone gave.
+
+    Raises:
+      ArtefactError: Numbers that are not finite, or too large for `dtype`.
+    """
+    slots = [backbone.layers.index(layer) for layer in layers]
+    for slot, row in enumerate(batch.rows):
+        utterance, peak = recordings.ids[row], output.peak[:, slot]
+        if not np.isfinite(peak).all():
+            raise ArtefactError(
+                f"backbone {backbone.name!r} gives numbers that are not finite for utterance {utterance!r} "
+                f"({recordings.paths[row]}): try --config.backbone.dtype=float32"
+            )
+        if (peak[slots] > np.finfo(DTYPES[dtype]).max).any():
+            raise ArtefactError(
+                f"utterance {utterance!r} has features up to {peak[slots].max():.4g}, too large for extract.dtype "
+                f"= {dtype!r}: set --config.extract.dtype=float32"
+            )
+        yield row, output.frames[:, slot, : output.num_frames[slot]]
 
 
 def one_batch(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seremo_jax import comparison, failure_signs, page, score_tables, sections
+from seremo_jax import comparison, condition_scores, condition_section, failure_signs, page, score_tables, sections
 from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same
 from seremo_jax.comparison import Block, ReportError
 from seremo_jax.schema import ResultRecord
@@ -109,10 +109,12 @@ def markdown_summary(workdir: str | os.PathLike) -> str:
     """
     artefacts = load(workdir)
     parts = []
-    for block in artefacts.blocks:
+    for block in artefacts.whole_blocks:
         parts.append(page.table_markdown(score_tables.summary_table(block)))
         if signs := failure_signs.of_scores(block):
             parts.append("\n".join(f"- {sign}" for sign in signs))
+    for found in condition_scores.gather(artefacts.blocks):
+        parts.append(page.table_markdown(condition_section.condition_table(found)))
     return "\n\n".join(parts) + "\n"
 
 

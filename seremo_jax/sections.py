@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax import comparison, failure_signs, figures, ingest, look, page, score_tables, vocab
+from seremo_jax import comparison, condition_section, failure_signs, figures, ingest, look, page, score_tables, vocab
 from seremo_jax.comparison import Block
 
 MOST_SYSTEMS = 6
@@ -23,6 +23,11 @@ class Artefacts:
     ingest: Mapping[str, Any]
     saliency: Mapping[str, Any] | None
     log: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None
+
+    @property
+    def whole_blocks(self) -> tuple[Block, ...]:
+        """Blocks with sections of their own: the clean ones. Other conditions are compared with them in one section."""
+        return tuple(block for block in self.blocks if block.condition == vocab.CLEAN)
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -46,8 +51,11 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
     name, release = corpus.get("corpus", "?"), corpus.get("release", "")
     backbone = artefacts.protocol.get("backbone", "?")
     sections = []
-    for block in artefacts.blocks:
+    for block in artefacts.whole_blocks:
         sections += _block_sections(artefacts, block, folder)
+    sections += condition_section.sections_of(
+        artefacts.blocks, lambda name, words, draw: _picture(artefacts, None, folder, name, words, draw)
+    )
     sections += [
         _saliency_section(artefacts, folder),
         _training_section(artefacts, folder),
@@ -94,7 +102,7 @@ def _picture(
     draw: Callable[[look.Look], Figure],
 ) -> page.Picture:  # fmt: skip
     """Draws one figure; `words` are what it shows and how to read it."""
-    suffix = f"_{block.split}_{block.condition}" if block and len(artefacts.blocks) > 1 else ""
+    suffix = f"_{block.split}_{block.condition}" if block and len(artefacts.whole_blocks) > 1 else ""
     file = f"{name}{suffix}.png"
     light, dark = look.render(lambda theme: draw(_look(artefacts, theme, block)), folder / file)
     speech = "Simulated speech. " if artefacts.is_simulated else ""
@@ -103,7 +111,7 @@ def _picture(
 
 
 def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[page.Section]:
-    many = len(artefacts.blocks) > 1
+    many = len(artefacts.whole_blocks) > 1
     key = f"-{block.split}-{block.condition}" if many else ""
     place = f": {block.split}, {block.condition}" if many else ""
     shown = block.systems[:MOST_SYSTEMS]

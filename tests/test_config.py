@@ -23,6 +23,8 @@ WITHOUT_EFFECT_ON_RESULTS = {
     "train.data_shards",
     "train.device_cache",
     "train.checkpoint_batches",
+    "eval.noise_dir",
+    "eval.rir_dir",
 }
 FIELDS = [
     f"{section.name}.{field.name}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from seremo_jax.writer import read_log
 from tests.conftest import is_ci
 from tests.toy_corpus import contents
 
@@ -23,8 +24,6 @@ CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
 SUBMIT = ROOT / "launch" / "slurm" / "submit.sh"
 CANNOT = 3
 TINY = ("--config=configs/simulated.py:tiny", "--config.extract.shard_utterances=4")
-
-needs_engine = pytest.mark.skip(reason="training in several processes and on a signal: not in this engine yet")
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +314,6 @@ def _results(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
 
 
-@needs_engine
 def test_two_nodes_train_what_one_process_trains(slurm, one_process, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for workdir in (one, two):
@@ -326,7 +324,6 @@ def test_two_nodes_train_what_one_process_trains(slurm, one_process, tmp_path):
     assert _results(two) == _results(one)
 
 
-@needs_engine
 def test_preempted_training_ends_as_an_undisturbed_one(slurm, one_process, tmp_path):
     undisturbed, preempted = tmp_path / "undisturbed", tmp_path / "preempted"
     for workdir in (undisturbed, preempted):
@@ -338,6 +335,22 @@ def test_preempted_training_ends_as_an_undisturbed_one(slurm, one_process, tmp_p
     _end(slurm, evaluate, preempted)
     assert _job(slurm, train)["Restarts"] == "1"
     assert _results(preempted) == _results(undisturbed)
+
+
+def test_two_nodes_that_share_batches_agree_to_rounding(slurm, one_process, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for workdir in (one, two):
+        shutil.copytree(one_process, workdir)
+    shared = (*TINY, "--config.train.max_epochs=2", "--config.train.data_shards=2")
+    subprocess.run(
+        [sys.executable, "-m", "launch.train", *TINY, "--config.train.max_epochs=2", f"--workdir={one}"],
+        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True,
+    )  # fmt: skip
+    for job in _submit(slurm, two, "train", "--nodes=2", config=shared):
+        _end(slurm, job, two)
+    lines = [read_log(workdir / "train" / "log.jsonl") for workdir in (one, two)]
+    for ours, theirs in zip(*lines, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-6)
 
 
 def test_one_of_several_processes_ends_at_once_when_it_fails(tmp_path):

@@ -14,10 +14,13 @@ PACKAGE = "seremo_jax"
 
 RANKS = {
     **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
+    **dict.fromkeys(("channels", "condition_ids", "noises", "rooms"), 1),
     **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
     **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
     **dict.fromkeys(("member_map", "optim", "preemption", "reliability", "roofline", "saliency", "sharding"), 2),
     **dict.fromkeys(("splits", "store", "tables"), 2),
+    **dict.fromkeys(("conditions",), 2),
+    **dict.fromkeys(("condition_sources",), 3),
     **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("arrangement", "page", "partitions", "policies", "targets"), 3),
     **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
@@ -27,12 +30,14 @@ RANKS = {
     **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring", "timeline"), 5),
     **dict.fromkeys(("training_data", "training_state"), 5),
     **dict.fromkeys(("extract", "failure_signs", "gradients", "validation"), 6),
-    **dict.fromkeys(("head", "sections", "steps"), 7),
-    **dict.fromkeys(("feeding", "report"), 8),
-    **dict.fromkeys(("evaluate",), 9),
+    **dict.fromkeys(("condition_section", "head", "steps"), 7),
+    **dict.fromkeys(("feeding", "sections"), 8),
+    **dict.fromkeys(("evaluate", "report"), 9),
     **dict.fromkeys(("model_folder", "training_loop"), 10),
     **dict.fromkeys(("predict", "train"), 11),
     **dict.fromkeys(("predict_files",), 12),
+    **dict.fromkeys(("condition_scores", "stability"), 5),
+    **dict.fromkeys(("condition_figures", "condition_frames", "listening"), 6),
 }
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
@@ -40,9 +45,14 @@ WITHOUT_JAX = {
     *("partitions", "policies", "reliability", "validation", "votes"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("config_file", "pieces", "predicted", "timeline"),
+    *("condition_figures", "condition_scores", "condition_section", "listening"),
+    *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
-PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "objectives", "saliency"}
+PLAIN_ARGUMENTS = {
+    *("channels", "conditions", "noises", "rooms"),
+    *("targets", "gru", "model", "losses", "metrics", "objectives", "saliency"),
+}
 OWNERS = {
     "flax": {"gru", "model", "backbones"},
     "grain": {"loader"},
@@ -56,6 +66,7 @@ OWNERS = {
     "torch": set(),
     "crowdkit": {"reliability"},
     "krippendorff": {"agreement"},
+    "pyroomacoustics": {"rooms"},
 }
 JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}

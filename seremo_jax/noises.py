@@ -1,0 +1,86 @@
+"""Noises and levels: active speech level, noise of a falling spectrum, segments of recordings, babble, and mixing.
+
+Source: method.md section 9 (OURS).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Bool, Float
+
+FRAME_S, ACTIVE_DB = 0.025, 40.0
+"""A frame of speech is active within this many dB of the loudest frame."""
+
+_LOWEST_HZ = 20.0
+_MOST_DRAWS, _QUIET_DB = 32, 20.0
+
+
+def is_active(waveform: Float[np.ndarray, " S"], rate_hz: int) -> Bool[np.ndarray, " S"]:
+    """Which samples lie in active frames: 25 ms each, side by side, the last one as long as is left."""
+    starts = np.arange(0, len(waveform), round(FRAME_S * rate_hz))
+    sizes = np.diff([*starts, len(waveform)])
+    power = np.add.reduceat(np.asarray(waveform, np.float64) ** 2, starts) / sizes
+    return np.repeat((power > 0) & (power >= power.max() * 10 ** (-ACTIVE_DB / 10)), sizes)
+
+
+def active_power(waveform: Float[np.ndarray, " S"], rate_hz: int) -> float:
+    """Mean square over the active frames; 0 for silence."""
+    active = np.asarray(waveform, np.float64)[is_active(waveform, rate_hz)]
+    return float(np.mean(active**2)) if len(active) else 0.0
+
+
+def colored(generator: np.random.Generator, num_samples: int, rate_hz: int, exponent: int) -> Float[np.ndarray, " S"]:
+    """Noise whose power falls with frequency to the power `exponent`: 0 white, 1 pink, 2 brown.
+
+    Nothing below 20 Hz where it falls: most of a brown noise would lie there, and nobody would hear it.
+    """
+    white = generator.standard_normal(num_samples)
+    if exponent == 0:
+        return white
+    size = scipy.fft.next_fast_len(num_samples, real=True)
+    frequency = np.fft.rfftfreq(size, 1 / rate_hz)
+    gain = np.where(frequency >= _LOWEST_HZ, np.maximum(frequency, _LOWEST_HZ) ** (-exponent / 2), 0.0)
+    return scipy.fft.irfft(scipy.fft.rfft(white, size) * gain, size)[:num_samples]
+
+
+def segment(
+    generator: np.random.Generator, recording: Float[np.ndarray, " L"], num_samples: int
+) -> Float[np.ndarray, " S"]:
+    """A stretch of a recording from a drawn place on: cut where it is longer, looped where it is shorter.
+
+    A stretch more than 20 dB below the whole recording (the silence between events) is drawn again, at most 32 times;
+    then the loudest of them is taken.
+    """
+    whole = np.mean(np.asarray(recording, np.float64) ** 2)
+    best, best_power = np.zeros(0), -1.0
+    for _ in range(_MOST_DRAWS):
+        if len(recording) > num_samples:
+            start = int(generator.integers(0, len(recording) - num_samples + 1))
+            found = recording[start : start + num_samples]
+        else:
+            start = int(generator.integers(0, len(recording)))
+            found = np.resize(np.roll(recording, -start), num_samples)
+        found = found.astype(np.float64)
+        power = float(np.mean(found**2))
+        if power > best_power:
+            best, best_power = found, power
+        if power > 0 and power >= whole * 10 ** (-_QUIET_DB / 10):
+            break
+    return best
+
+
+def babble(
+    generator: np.random.Generator, voices: Sequence[Float[np.ndarray, " _"]], num_samples: int, rate_hz: int
+) -> Float[np.ndarray, " S"]:
+    """Several utterances at once, each at the same active level, looped or cut from a drawn place on."""
+    total = np.zeros(num_samples)
+    for voice in voices:
+        total += segment(generator, voice, num_samples) / np.sqrt(active_power(voice, rate_hz))
+    return total
+
+
+def gain_for_snr(speech: Float[np.ndarray, " S"], noise: Float[np.ndarray, " S"], snr_db: float, rate_hz: int) -> float:
+    """What the noise must be multiplied with: active level of the speech over mean level of the noise, in dB."""
+    noise_power = float(np.mean(np.asarray(noise, np.float64) ** 2))
+    return float(np.sqrt(active_power(speech, rate_hz) / (noise_power * 10 ** (snr_db / 10))))
