@@ -13,15 +13,30 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 RANKS = {
-    **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
-    **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
+    **dict.fromkeys(("artefacts", "lines", "moments", "progress", "significance", "vocab"), 0),
+    **dict.fromkeys(("config_limits", "config_sections", "confusions", "manifest", "schema", "votes"), 1),
     **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
+    **dict.fromkeys(("semantic_scores",), 2),
+    **dict.fromkeys(("member_states",), 3),
     **dict.fromkeys(("member_map", "optim", "reliability", "saliency", "sharding", "splits", "store", "tables"), 2),
     **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("page", "partitions", "policies", "targets"), 3),
     **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
     **dict.fromkeys(("gathered", "loader"), 4),
-    **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
+    **dict.fromkeys(
+        (
+            "group_gaps",
+            "look",
+            "protocol",
+            "ranking",
+            "speaker_states",
+            "steps",
+            "system_differences",
+            "system_scores",
+            "writer",
+        ),
+        4,
+    ),
     **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
     **dict.fromkeys(("evaluate", "extract", "failure_signs", "validation"), 6),
     **dict.fromkeys(("sections", "train"), 7),
@@ -32,9 +47,20 @@ WITHOUT_JAX = {
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
+    *("significance",),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
-PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "saliency"}
+PLAIN_ARGUMENTS = {
+    "targets",
+    "gru",
+    "model",
+    "losses",
+    "metrics",
+    "moments",
+    "confusions",
+    "semantic_scores",
+    "saliency",
+}
 OWNERS = {
     "flax": {"gru", "model", "steps", "backbones"},
     "grain": {"loader"},
