@@ -146,7 +146,7 @@ def co_vote_groups(distance: Float[np.ndarray, "C C"]) -> tuple[int, ...]:
     return tuple(order[label] for label in labels.tolist())
 
 
-def expected_cost(counts: Num[AnyArray, "*batch C C"], distance: Num[AnyArray, "C C"]) -> Float[AnyArray, "*batch"]:
+def expected_cost(counts: Num[AnyArray, "*batch C C"], distance: Num[AnyArray, "... C C"]) -> Float[AnyArray, "*batch"]:
     """Mean distance between consensus (rows) and prediction over the rows counted; 0 where there is none."""
     xp = namespace_of(counts)
     return (counts * distance).sum(axis=(-1, -2)) / xp.maximum(counts.sum(axis=(-1, -2)), 1)

@@ -156,14 +156,11 @@ def test_raters_mix_up_classes_and_these_are_merged():
         np.testing.assert_array_equal(one, sklearn.metrics.confusion_matrix(groups[y], groups[prediction]))
         expected = sklearn.metrics.balanced_accuracy_score(groups[y], groups[prediction])
         np.testing.assert_allclose(uar[i], expected)
-        cost = semantic.expected_cost(many, distance)
-        np.testing.assert_allclose(cost, distance[y, prediction].mean())
-    assert semantic.expected_cost(np.zeros((5, 5)), distance) == 0
-    state = NBest(jax.numpy.asarray(counts[:, None]))
-    np.testing.assert_allclose(
-        semantic.expected_cost(state.pool().counts, distance.astype(np.float32))[0],
-        semantic.expected_cost(counts.sum(axis=0), distance), rtol=1e-6,
-    )  # fmt: skip
+        np.testing.assert_allclose(semantic.expected_cost(counts, distance)[i], distance[y, prediction].mean())
+    assert not semantic.expected_cost(np.zeros((2, 5, 5)), distance).any()
+    pooled = NBest(jax.numpy.asarray(counts[:, None])).pool().counts
+    found = semantic.expected_cost(pooled, jax.numpy.asarray(distance[None], np.float32))
+    np.testing.assert_allclose(found, semantic.expected_cost(counts.sum(axis=0)[None], distance), rtol=1e-6)
 
 
 def test_the_ground_of_a_corpus():

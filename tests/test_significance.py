@@ -82,10 +82,8 @@ def test_p_of_the_bootstrap():
 def test_holm_by_hand():
     # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") gives 0.03 0.06 0.06 0.02.
     found = significance.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "e": None})
-    assert found == {
-        **dict.fromkeys("e"),
-        **{k: pytest.approx(v) for k, v in zip("abcd", (0.03, 0.06, 0.06, 0.02), strict=True)},
-    }
+    assert found.pop("e") is None
+    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert significance.holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
     assert significance.holm({}) == {}
 

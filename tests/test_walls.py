@@ -38,7 +38,7 @@ RANKS = {
         4,
     ),
     **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
-    **dict.fromkeys(("evaluate", "extract", "failure_signs", "validation"), 6),
+    **dict.fromkeys(("evaluate", "extract", "failure_signs", "speaker_section", "validation"), 6),
     **dict.fromkeys(("sections", "train"), 7),
     **dict.fromkeys(("report",), 8),
 }
@@ -47,7 +47,7 @@ WITHOUT_JAX = {
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
-    *("significance",),
+    *("significance", "speaker_section"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
 PLAIN_ARGUMENTS = {
