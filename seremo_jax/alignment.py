@@ -76,8 +76,8 @@ class Aligned:
     def redraw(self, generator: np.random.Generator) -> "Aligned":
         """As many units, drawn with replacement, and of each as many of its utterances, drawn with replacement.
 
-        A copy of a unit is a unit of its own. Rows that belong to no group and are scored in nothing fill up to one of
-        a few lengths, so that what is compiled for a number of rows is compiled a few times only.
+        A copy of a unit is a unit of its own. Rows that are scored in nothing fill up to one of a few lengths, so that
+        what is compiled for a number of rows is compiled a few times only.
         """
         num_units, num_rows = len(self.speakers), len(self.unit)
         order, counts = np.argsort(self.unit, kind="stable"), np.bincount(self.unit, minlength=num_units)
@@ -95,7 +95,7 @@ class Aligned:
             unit=np.concatenate([copy, np.full(unused, num_units - 1)]).astype(np.int32),
             speakers=tuple(self.speakers[unit] for unit in units),
             genders=tuple(self.genders[unit] for unit in units),
-            groups={name: is_in[rows] & is_used for name, is_in in self.groups.items()},
+            groups={name: is_in[rows] for name, is_in in self.groups.items()},
             consensus=np.where(is_used, self.consensus[rows], -1).astype(np.int32),
             distribution=self.distribution[rows],
             has_votes=self.has_votes[rows] & is_used,

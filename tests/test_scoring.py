@@ -12,7 +12,7 @@ import scipy.spatial.distance
 import scipy.stats
 import sklearn.metrics
 
-from seremo_jax import scoring, vocab
+from seremo_jax import intervals, scoring, vocab
 from seremo_jax.artefacts import to_json
 from seremo_jax.schema import Predictions
 from seremo_jax.targets import Targets, plurality, vote_distribution
@@ -165,6 +165,12 @@ def test_every_metric_agrees_with_other_code(parts, records, group):
             assert entry["low"] <= entry["high"]
             assert entry["low_members"] <= entry["high_members"]
             assert entry["defined"]
+        is_scored = (targets.consensus_index >= 0) & is_in
+        confusion = [
+            sklearn.metrics.confusion_matrix(targets.consensus_index[is_scored], q, labels=range(NUM_CLASSES))
+            for q in predictions.distribution[list(members)][:, is_scored].argmax(axis=2)
+        ]
+        assert records[system, group].states["confusion_members"] == [one.tolist() for one in confusion]
 
 
 def test_records_say_what_they_are_of(parts, records):
@@ -282,6 +288,13 @@ def test_groups_of_any_column_and_of_ages(parts):
         assert 0 <= gap["low"] <= gap["high"]
         label = groups[2]
         labels = sentence if column == "sentence" else [age and decades[age // 10 - 2] for age in ages]
+        # Speakers are in several groups, so that a group's guesser is another one.
+        support = np.zeros((9, NUM_CLASSES), int)
+        for name, y, of in zip(table["speaker"].to_pylist(), targets.consensus_index, labels, strict=True):
+            if name != "unknown" and y >= 0 and of == label:
+                support[int(name[1:]), y] += 1
+        guess = intervals.chance_passing(support, (1,), (50,), seed=1, num_draws=2_000)[support.any(axis=1), 0, 0]
+        assert records[label].metrics["paUAR-50 (1-best, all)"]["chance"] == pytest.approx(100 * guess.mean(), abs=2)
         is_in = np.asarray([value == label for value in labels])
         for member in (0, 1):
             expected = expected_metrics(*parts, is_in, member)
