@@ -12,6 +12,9 @@ from seremo_jax import metrics, vocab
 from seremo_jax.schema import Predictions
 from seremo_jax.targets import Targets
 
+MOST_NUMBERS = 10
+"""Different numbers up to which each makes a group; more of them (ages) are grouped by decade."""
+
 
 class AlignmentError(ValueError):
     """Predictions, targets and utterance table do not belong together. The message names what is missing."""
@@ -55,6 +58,50 @@ class Aligned:
     def is_known(self) -> np.ndarray:
         """[U] bool, the unit is a known speaker."""
         return np.asarray([speaker != "" for speaker in self.speakers], bool)
+
+    def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Finest sets of utterances that a unit or a group is made of: those of one unit in one group.
+
+        Returns:
+          Cell of each utterance [B] int32, and unit and group of each cell, sorted by unit; groups are numbered in the
+          order of `groups`, `all` apart from the rest being 0.
+        """
+        group = np.zeros(len(self.unit), np.int64)
+        for number, is_in in enumerate(self.groups.values()):
+            group[is_in] = number
+        num_groups = len(self.groups)
+        keys, cell = np.unique(self.unit.astype(np.int64) * num_groups + group, return_inverse=True)
+        return cell.astype(np.int32), keys // num_groups, keys % num_groups
+
+    def redraw(self, generator: np.random.Generator) -> "Aligned":
+        """As many units, drawn with replacement, and of each as many of its utterances, drawn with replacement.
+
+        A copy of a unit is a unit of its own. Rows that are scored in nothing fill up to one of a few lengths, so that
+        what is compiled for a number of rows is compiled a few times only.
+        """
+        num_units, num_rows = len(self.speakers), len(self.unit)
+        order, counts = np.argsort(self.unit, kind="stable"), np.bincount(self.unit, minlength=num_units)
+        units = generator.integers(0, num_units, num_units)
+        copy = np.repeat(np.arange(num_units), counts[units])
+        place = (generator.random(len(copy)) * counts[units][copy]).astype(np.int64)
+        rows = order[(np.cumsum(counts) - counts)[units][copy] + place]
+        unused = -len(rows) % max(1, num_rows // 4)
+        is_used = np.arange(len(rows) + unused) < len(rows)
+        rows = np.concatenate([rows, np.zeros(unused, np.int64)])
+        return dataclasses.replace(
+            self,
+            predictions_attributes=self.predictions_attributes[:, rows],
+            predictions_distribution=self.predictions_distribution[:, rows],
+            unit=np.concatenate([copy, np.full(unused, num_units - 1)]).astype(np.int32),
+            speakers=tuple(self.speakers[unit] for unit in units),
+            genders=tuple(self.genders[unit] for unit in units),
+            groups={name: is_in[rows] for name, is_in in self.groups.items()},
+            consensus=np.where(is_used, self.consensus[rows], -1).astype(np.int32),
+            distribution=self.distribution[rows],
+            has_votes=self.has_votes[rows] & is_used,
+            attributes=self.attributes[rows],
+            has_attribute=self.has_attribute[rows] & is_used[:, None],
+        )
 
     def support(self, is_in: Bool[np.ndarray, " B"]) -> Int[np.ndarray, "U C"]:
         """[U, C] scored utterances of each unit and class, of those that are in."""
@@ -170,11 +217,20 @@ def _units(names: Sequence[str], table: Mapping[str, list[str]]) -> tuple[np.nda
     return unit, tuple(speakers), tuple(genders[key] for key in place)
 
 
-def _groups(values: Sequence[str | None], num_rows: int) -> dict[str, np.ndarray]:
-    """`all`, then genders in their order, then other values by name. No value is the unknown one."""
+def _groups(values: Sequence[Any], num_rows: int) -> dict[str, np.ndarray]:
+    """`all`, then genders in their order, then other values in theirs. No value is the unknown one.
+
+    Numbers stay in their order; many different ones (ages) are grouped by decade.
+    """
     rank = {name: i for i, name in enumerate(vocab.GENDERS)}
-    labels = np.asarray([vocab.UNKNOWN if value is None else str(value) for value in values], object)
-    ordered = sorted(set(labels), key=lambda label: (rank.get(label, len(rank)), label))
+    numbers = sorted({value for value in values if isinstance(value, int | float) and not isinstance(value, bool)})
+    if len(numbers) > MOST_NUMBERS:
+        names = {n: f"{int(n // 10) * 10}-{int(n // 10) * 10 + 9}" for n in numbers}
+    else:
+        names = {n: str(n) for n in numbers}
+    place = {name: i for i, name in enumerate(dict.fromkeys(names.values()))}
+    labels = np.asarray([vocab.UNKNOWN if value is None else names.get(value, str(value)) for value in values], object)
+    ordered = sorted(set(labels), key=lambda label: (rank.get(label, len(rank)), place.get(label, 0), label))
     return {"all": np.ones(num_rows, bool), **{label: labels == label for label in ordered}}
 
 

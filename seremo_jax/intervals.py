@@ -2,7 +2,8 @@
 
 Metrics are functions of sums over units, so a resample is a row of multiplicities W, one a unit, and its sums are
 `W @ statistics`: the utterances are never read again. Source: method.md 8.9 (OURS: speakers are the unit, an utterance
-of an unknown speaker is a unit of its own; 95 % percentile interval).
+of an unknown speaker is a unit of its own). The 95 % interval is the expanded percentile interval: of few speakers the
+plain one is too narrow, and covers the truth 92 times in 100 with 16 of them (`interval`).
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Num
+import scipy.stats
+from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax import metrics
 
@@ -47,10 +49,12 @@ def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[str, np
 
 def bootstrap(
     statistics: Mapping[str, Num[np.ndarray, "U ..."]],
-    compute: Callable[[Sums], Mapping[str, Float[np.ndarray, " R"]]],
+    compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]],
     num_resamples: int,
     seed: int,
-) -> dict[str, Float[np.ndarray, " num_resamples"]]:
+    num_members: int = 0,
+    among: tuple[Int[np.ndarray, " U"], int] | None = None,
+) -> dict[str, Float[np.ndarray, "num_resamples ..."]]:
     """Values of every metric under resampling of units with replacement.
 
     Memory is bounded whatever the number of resamples. Calls with the same seed and the same units see the same
@@ -59,34 +63,75 @@ def bootstrap(
 
     Args:
       statistics: Name -> [U, ...] sums of each unit; all of them add up over units.
-      compute: Sums [R, ...] of R resamples -> name -> value [R] of each, NaN where a metric is not defined.
+      compute: Sums [R, ...] of R resamples -> name -> value [R, ...] of each, NaN where a metric is not defined.
       num_resamples: How many.
       seed: Of the draw.
+      num_members: With some, members are drawn, too, and `compute` is given a second argument: [R, num_members], how
+        often each is.
+      among: Places of these units among all, and how many are drawn from, where the others have nothing to add.
     """
-    num_units = next(iter(statistics.values())).shape[0]
-    is_used = np.zeros(num_units, bool)
-    for values in statistics.values():
-        is_used |= values.reshape(num_units, -1).any(axis=1)
+    is_used = used_units(statistics)
+    places, num_units = among or (np.arange(len(is_used)), len(is_used))
     if is_used.sum() == 1:
-        names = compute(weighted_sums(np.ones((1, num_units)), statistics))
-        return {name: np.full(num_resamples, np.nan) for name in names}
-    used = {name: np.asarray(values[is_used], np.float64) for name, values in statistics.items()}
+        once = [np.ones((1, num_members))] if num_members else []
+        found = compute(weighted_sums(np.ones((1, len(is_used))), statistics), *once)
+        return {name: np.full((num_resamples, *value.shape[1:]), np.nan) for name, value in found.items()}
+    rows = slice(None) if is_used.all() else is_used  # no copy where all are used
+    used = {name: np.asarray(values[rows], np.float64) for name, values in statistics.items()}
     row_bytes = 8 * max(num_units, sum(math.prod(values.shape[1:]) for values in used.values()))
     chunk = int(np.clip(_CHUNK_BYTES // row_bytes, 1, num_resamples))
+    draws = [resample_weights(num_units, num_resamples, seed, chunk)]
+    if num_members:
+        draws.append(resample_weights(num_members, num_resamples, seed + 1, chunk))
     parts = [
-        compute(weighted_sums(weights[:, is_used], used))
-        for weights in resample_weights(num_units, num_resamples, seed, chunk)
+        compute(weighted_sums(weights[:, places[rows]], used), *of_members)
+        for weights, *of_members in zip(*draws, strict=True)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def interval(values: Float[np.ndarray, " R"], level: float = 0.95) -> tuple[float, float] | tuple[None, None]:
-    """Percentile interval of resampled values; None twice where more than half of them are not defined (NaN)."""
+def used_units(statistics: Mapping[str, Num[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
+    """Units that have anything to add."""
+    num_units = next(iter(statistics.values())).shape[0]
+    is_used = np.zeros(num_units, bool)
+    for values in statistics.values():
+        is_used |= values.reshape(num_units, -1).any(axis=1)
+    return is_used
+
+
+def interval(
+    values: Float[np.ndarray, " R"], num_units: int | None = None, level: float = 0.95
+) -> tuple[float, float] | tuple[None, None]:
+    """Expanded percentile interval of resampled values; None twice where more than half are not defined (NaN).
+
+    Args:
+      values: [R] metric in each resample.
+      num_units: Units that were resampled. None gives the plain percentile interval, that of very many units.
+      level: Share of corpora whose interval should cover the truth.
+
+    Source: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 5.1: percentiles are taken further
+    out, by the ratio of Student's and the normal quantile and by sqrt(n / (n - 1)), for resamples of n units vary too
+    little. In simulated corpora with 16 to 80 speakers it covers UAR, paUAR and gaps 94.5 to 96.5 times in 100, the
+    plain one 92 to 94.7.
+    """
     values = values[np.isfinite(values)] if np.isfinite(values).sum() * 2 >= len(values) else values[:0]
     if not len(values):
         return None, None
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = interval_bounds(values, num_units, level)
     return float(low), float(high)
+
+
+def interval_bounds(
+    values: Float[np.ndarray, "R ..."], num_units: int | None = None, level: float = 0.95
+) -> tuple[Float[np.ndarray, "..."] | np.float64, Float[np.ndarray, "..."] | np.float64]:
+    """The `interval` of many metrics [R, ...] at once, over the resamples in which any is defined."""
+    tail = (1 - level) / 2
+    if num_units is not None and num_units > 1:
+        further = scipy.stats.t.ppf(tail, num_units - 1) * math.sqrt(num_units / (num_units - 1))
+        tail = float(scipy.stats.norm.cdf(further))
+    is_defined = np.isfinite(values.reshape(len(values), -1)).any(axis=1)
+    low, high = np.quantile(values[is_defined], [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def moment_sums(moments: metrics.Moments, prefix: str, shift: np.ndarray | None = None) -> tuple[Sums, np.ndarray]:
@@ -95,16 +140,17 @@ def moment_sums(moments: metrics.Moments, prefix: str, shift: np.ndarray | None 
     Args:
       moments: State with NumPy leaves.
       prefix: Put before the names of the sums.
-      shift: [2, ...] origin for prediction and target; their overall means by default, so that nothing cancels.
+      shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that little cancels
+        and the sums of different systems on the same targets share it.
 
     Returns:
       Name -> [U, ...] float64 sums, and the shift for `moments_of_sums`.
     """
     m = metrics.Moments(*(np.asarray(leaf, np.float64) for leaf in moments))
-    means = np.stack([m.mean_prediction, m.mean_target])
     if shift is None:
-        shift = (means * m.num_rows).sum(axis=1) / np.maximum(m.num_rows.sum(axis=0), 1)
-    x, y = means - shift[:, None]
+        origin = (m.mean_target * m.num_rows).sum(axis=0) / np.maximum(m.num_rows.sum(axis=0), 1)
+        shift = np.stack([origin, origin])
+    x, y = np.stack([m.mean_prediction, m.mean_target]) - shift[:, None]
     sums = {
         "num_rows": m.num_rows,
         "x": m.num_rows * x,
@@ -141,22 +187,20 @@ def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarr
     )
 
 
-def chance_pa_uar(
-    support: Num[np.ndarray, "U C"],
-    is_eligible: Bool[np.ndarray, " U"],
+def chance_passing(
+    support: Int[np.ndarray, "U C"],
     nbest: tuple[int, ...],
     thresholds: tuple[int, ...],
     seed: int,
     num_draws: int = 200,
-) -> Float[np.ndarray, "N T"]:
-    """The paUAR-T, in percent, of guessing with the same speakers, by simulation.
+) -> Float[np.ndarray, "U N T"]:
+    """How likely each speaker exceeds T by guessing, by simulation; their mean is the paUAR-T of a guesser.
 
     A random ranking is right with probability N / C on every utterance. Speakers with few utterances pass by luck, so
     chance is not 0 and depends on the speakers.
 
     Args:
-      support: [U, C] scored utterances of each unit and class.
-      is_eligible: [U] bool, units that pass the speaker filter.
+      support: [U, C] scored utterances of each speaker and class; without any, a speaker never passes.
       nbest: The N.
       thresholds: The T, in percent.
       seed: Of the simulation.
@@ -164,19 +208,23 @@ def chance_pa_uar(
 
     Source: OURS; what a random ranking scores is method.md 8.3.
     """
-    support = np.asarray(support)[is_eligible].astype(np.int64)
     generator = np.random.default_rng(seed)
-    chance = np.zeros((len(nbest), len(thresholds)))
-    if not len(support):
+    chance = np.zeros((len(support), len(nbest), len(thresholds)))
+    is_scored = support.any(axis=1)
+    scored = support[is_scored].astype(np.int64)
+    if not len(scored):
         return chance
-    chunk = int(np.clip(_CHUNK_BYTES // (8 * support.size), 1, num_draws))
+    chunk = int(np.clip(_CHUNK_BYTES // (8 * scored.size), 1, num_draws))
     for i, n in enumerate(nbest):
+        passing = np.zeros((len(scored), len(thresholds)))
         for first in range(0, num_draws, chunk):
-            drawn = np.broadcast_to(support, (min(chunk, num_draws - first), *support.shape))
+            drawn = np.broadcast_to(scored, (min(chunk, num_draws - first), *scored.shape))
             right = generator.binomial(drawn, min(n / support.shape[1], 1.0))
             uar = metrics.class_scores(right, drawn, drawn).uar
-            chance[i] += 100 * metrics.passes(uar, thresholds).mean(axis=1).sum(axis=0)
-    return chance / num_draws
+            for t, threshold in enumerate(thresholds):  # one at a time, for there may be a hundred
+                passing[:, t] += metrics.passes(uar, (threshold,))[..., 0].sum(axis=0)
+        chance[is_scored, i] = passing / num_draws
+    return chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,49 +236,79 @@ class Score:
       is_defined: [R] bool, the same for all members: it depends on the targets only.
       count: [R] number of things the metric is over.
       chance: What a random guesser scores, where known.
+      is_share: Whether the metric is the share, in percent, of `count` speakers.
     """
 
     values: np.ndarray
     is_defined: np.ndarray
     count: np.ndarray
     chance: float | None = None
+    is_share: bool = False
 
-    def mean(self) -> np.ndarray:
-        """[R] mean over members, NaN where not defined."""
-        return np.where(self.is_defined, self.values.mean(axis=1), np.nan)
+    def means(self, member_weights: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
+        """[R, 2] mean over members, each once and each as often as drawn; NaN where not defined."""
+        drawn = (self.values * member_weights).sum(axis=1) / member_weights.sum(axis=1)
+        return np.where(self.is_defined[:, None], np.stack([self.values.mean(axis=1), drawn], axis=1), np.nan)
 
 
-def entry(point: Score, resampled: Float[np.ndarray, " R"]) -> dict[str, Any]:
+def entry(point: Score, resampled: Float[np.ndarray, "R 2"], num_units: int | None = None) -> dict[str, Any]:
     """JSON entry of one metric, as in `schema.ResultRecord.metrics`.
+
+    `low` and `high` say how far other speakers could move the mean over these members, `sd_speakers` is the spread
+    behind them. `sd` is the spread of members (seeds); `low_members` and `high_members` draw members, too.
 
     Args:
       point: The metric on all units, counted once each: R = 1.
-      resampled: Its mean over members in each resample, NaN where not defined.
+      resampled: Its `Score.means` in each resample.
+      num_units: Units that were resampled.
     """
     is_defined = bool(point.is_defined[0])
     members = point.values[0]
-    low, high = interval(resampled) if is_defined else (None, None)
+    value, count = (float(members.mean()) if is_defined else None), int(point.count[0])
+    if point.is_share:
+        num_units = count
+    bounds = [interval(column, num_units) if is_defined else (None, None) for column in resampled.T]
+    if point.is_share and is_defined:
+        bounds = [_widened(pair, value, count) for pair in bounds]
+    (low, high), (low_members, high_members) = bounds
     fields = {
-        "value": float(members.mean()) if is_defined else None,
+        "value": value,
         "low": low,
         "high": high,
+        "low_members": low_members,
+        "high_members": high_members,
         "members": [float(value) if is_defined else None for value in members],
         "sd": float(members.std(ddof=1)) if is_defined and len(members) > 1 else None,
-        "count": int(point.count[0]),
+        "sd_speakers": None if low is None else float(np.nanstd(resampled[:, 0], ddof=1)),
+        "count": count,
         "defined": is_defined,
     }
     return fields if point.chance is None else {**fields, "chance": float(point.chance)}
 
 
+def _widened(
+    bounds: tuple[float, float] | tuple[None, None], value: float, count: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Where none or all of the speakers pass no resample differs: the bound of Clopper and Pearson (1934) instead."""
+    if bounds[0] is None or 0 < value < 100:
+        return bounds
+    reach = 100 * 0.025 ** (1 / count)
+    return (0.0, 100 - reach) if value == 0 else (reach, 100.0)
+
+
 def gap_entry(
-    first: Score, second: Score, resampled: Float[np.ndarray, " R"], names: tuple[str, str]
+    first: Score,
+    second: Score,
+    resampled: Float[np.ndarray, "R 2"],
+    names: tuple[str, str],
+    num_units: int | None = None,
 ) -> dict[str, Any]:
     """Entry of first - second, paired by member and resample, with the `values` and `counts` of both sides."""
     is_defined = first.is_defined & second.is_defined
     difference = Score(first.values - second.values, is_defined, first.count + second.count)
-    sides = [entry(side, resampled) for side in (first, second)]
+    sides = dict(zip(names, (first, second), strict=True))
     return {
-        **entry(difference, resampled),
-        "values": {name: side["value"] for name, side in zip(names, sides, strict=True)},
-        "counts": {name: side["count"] for name, side in zip(names, sides, strict=True)},
+        **entry(difference, resampled, num_units),
+        "values": {name: float(side.values[0].mean()) if side.is_defined[0] else None for name, side in sides.items()},
+        "counts": {name: int(side.count[0]) for name, side in sides.items()},
     }

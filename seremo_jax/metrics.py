@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from seremo_jax.confusions import ClassScores, NBest, class_scores, confusion_scores
 from seremo_jax.moments import AnyArray, Moments, RegressionScores, namespace_of
 
 __all__ = [
@@ -43,137 +44,6 @@ __all__ = [
 
 SPEAKER_FILTERS = {"all": (1, 1), "min10c2": (10, 2)}
 """Speaker filter -> least scored utterances and least classes among them. Both are always printed."""
-
-
-class ClassScores(NamedTuple):
-    """Scores of shape [...] and per class [..., C]; 0 where not defined, never NaN.
-
-    `has_class`: the class occurs, so its recall is defined; `has_prediction`: it was predicted, so its precision is.
-    """
-
-    uar: AnyArray
-    accuracy: AnyArray
-    macro_f1: AnyArray
-    weighted_f1: AnyArray
-    recall: AnyArray
-    precision: AnyArray
-    f1: AnyArray
-    has_class: AnyArray
-    has_prediction: AnyArray
-    num_rows: AnyArray
-    num_classes: AnyArray
-    is_defined: AnyArray
-
-
-def class_scores(
-    right: Num[AnyArray, "*batch C"],
-    support: Num[AnyArray, "*batch C"],
-    predicted: Num[AnyArray, "*batch C"],
-    f1_classes: str = "present",
-) -> ClassScores:
-    """UAR, accuracy (= micro-F1), macro-F1 and weighted F1 from totals of each class.
-
-    Args:
-      right: [..., C] rows of the class that were predicted as it.
-      support: [..., C] rows of the class.
-      predicted: [..., C] rows predicted as the class.
-      f1_classes: Macro-F1 over the classes `present`, or over `all` of the class set. UAR is over those present.
-
-    Source: method.md 8.2.
-    """
-    if f1_classes not in ("present", "all"):
-        raise ValueError(f"f1_classes = {f1_classes!r}: choose present or all")
-    xp = namespace_of(right)
-    right, support, predicted = (xp.asarray(total, dtype=float) for total in (right, support, predicted))
-
-    def ratio(numerator: AnyArray, denominator: AnyArray) -> AnyArray:
-        return xp.where(denominator > 0, numerator / xp.where(denominator > 0, denominator, 1), 0)
-
-    has_class, num_rows = support > 0, support.sum(axis=-1)
-    num_classes = has_class.sum(axis=-1)
-    recall, f1 = ratio(right, support), ratio(2 * right, support + predicted)
-    in_macro = has_class if f1_classes == "present" else xp.ones_like(has_class)
-    return ClassScores(
-        uar=ratio(recall.sum(axis=-1), num_classes),
-        accuracy=ratio(right.sum(axis=-1), num_rows),
-        macro_f1=ratio(xp.where(in_macro, f1, 0).sum(axis=-1), in_macro.sum(axis=-1)),
-        weighted_f1=ratio((support * f1).sum(axis=-1), num_rows),
-        recall=recall,
-        precision=ratio(right, predicted),
-        f1=f1,
-        has_class=has_class,
-        has_prediction=predicted > 0,
-        num_rows=num_rows,
-        num_classes=num_classes,
-        is_defined=num_rows > 0,
-    )
-
-
-class NBest(NamedTuple):
-    """Confusion counts, int32 [U, N, C, C]: consensus (rows) against prediction, for each N of N-best.
-
-    The prediction is the consensus where that is among the N most probable classes, the most probable one otherwise.
-    """
-
-    counts: AnyArray
-
-    @classmethod
-    def empty(cls, num_units: int, num_nbest: int, num_classes: int) -> "NBest":
-        """State of no rows; `num_nbest` is how many N are counted."""
-        return cls(jnp.zeros((num_units, num_nbest, num_classes, num_classes), jnp.int32))
-
-    def update(
-        self,
-        unit: Int[AnyArray, " B"],
-        distribution: Float[AnyArray, "B C"],
-        consensus: Int[AnyArray, " B"],
-        nbest: tuple[int, ...] = (1,),
-    ) -> "NBest":
-        """Adds a batch.
-
-        Args:
-          unit: [B] unit of each row.
-          distribution: [B, C] predicted class scores, larger is more probable. Equal ones rank by class order.
-          consensus: [B] class of the consensus, -1 where there is none: that row is not scored.
-          nbest: The N, as many as the state has.
-
-        Source: method.md 8.3 (idea KNOWN; OURS: the prediction behind N-best F1).
-        """
-        num_units, num_nbest, num_classes, _ = self.counts.shape
-        if len(nbest) != num_nbest:
-            raise ValueError(f"nbest = {nbest}: the state counts {num_nbest} of them")
-        is_scored = jnp.asarray(consensus) >= 0
-        consensus = jnp.where(is_scored, consensus, 0)
-        distribution = jnp.where(is_scored[:, None], distribution, 0)
-        own = jnp.take_along_axis(distribution, consensus[:, None], axis=1)
-        is_earlier = jnp.arange(num_classes)[None, :] < consensus[:, None]
-        rank = ((distribution > own) | ((distribution == own) & is_earlier)).sum(axis=1)
-        best = distribution.argmax(axis=1)
-        is_right = rank[:, None] < jnp.asarray(nbest)[None, :]
-        prediction = jnp.where(is_right, consensus[:, None], best[:, None])
-        row = jnp.where(is_scored, unit, 0)[:, None] * num_nbest + jnp.arange(num_nbest)[None, :]
-        cell = (row * num_classes + consensus[:, None]) * num_classes + prediction
-        weight = jnp.broadcast_to(is_scored[:, None], cell.shape).astype(jnp.int32)
-        added = jax.ops.segment_sum(weight.reshape(-1), cell.reshape(-1), num_units * num_nbest * num_classes**2)
-        return NBest(self.counts + added.reshape(self.counts.shape))
-
-    def merge(self, other: "NBest") -> "NBest":
-        """Both states as one."""
-        return NBest(self.counts + other.counts)
-
-    def pool(self) -> "NBest":
-        """All units merged into one: [U, N, C, C] -> [N, C, C]."""
-        return NBest(self.counts.sum(axis=0))
-
-    def compute(self, f1_classes: str = "present") -> ClassScores:
-        """Class scores of each unit and N: `uar` [..., N], `recall` [..., N, C] and so on."""
-        return confusion_scores(self.counts, f1_classes)
-
-
-def confusion_scores(counts: Num[AnyArray, "*batch C C"], f1_classes: str = "present") -> ClassScores:
-    """Class scores of confusion counts [..., C, C], consensus in rows. See `class_scores`."""
-    right = namespace_of(counts).einsum("...cc->...c", counts)
-    return class_scores(right, counts.sum(axis=-1), counts.sum(axis=-2), f1_classes)
 
 
 def uar_per_unit(counts: Num[AnyArray, " U *batch C C"]) -> Float[AnyArray, " U *batch"]:
@@ -216,10 +86,15 @@ class DistributionScores(NamedTuple):
     """Scores of shape [...] and per class [..., C]; 0 where not defined.
 
     `class_ccc_mean` is over the `num_class_ccc` defined classes, `multi_label_macro_f1` over all classes.
+    `entropy_correlation` is Pearson's between the entropies of prediction and votes: does the model know when raters
+    disagree? It is not defined where all votes are equally divided.
     """
 
     jsd: AnyArray
     kl: AnyArray
+    total_variation: AnyArray
+    entropy_correlation: AnyArray
+    has_entropy_correlation: AnyArray
     class_ccc: AnyArray
     has_class_ccc: AnyArray
     class_ccc_mean: AnyArray
@@ -237,6 +112,8 @@ class Distribution(NamedTuple):
       num_rows: [U] rows with votes.
       jsd: [U] summed Jensen-Shannon divergence, base 2.
       kl: [U] summed Kullback-Leibler divergence from the votes to the prediction, in nat.
+      total_variation: [U] summed total variation distance, half the sum of absolute differences.
+      entropies: Moments [U] of the entropies of prediction and votes, in nat.
       classes: Moments [U, C] of the shares.
       num_true: [U, C] int32 rows where both shares exceed 1/C.
       num_predicted: [U, C] int32 rows where the predicted share does.
@@ -246,6 +123,8 @@ class Distribution(NamedTuple):
     num_rows: AnyArray
     jsd: AnyArray
     kl: AnyArray
+    total_variation: AnyArray
+    entropies: Moments
     classes: Moments
     num_true: AnyArray
     num_predicted: AnyArray
@@ -255,7 +134,8 @@ class Distribution(NamedTuple):
     def empty(cls, num_units: int, num_classes: int) -> "Distribution":
         """State of no rows."""
         row, counts = jnp.zeros(num_units, jnp.float32), jnp.zeros((num_units, num_classes), jnp.int32)
-        return cls(row, row, row, Moments.empty(num_units, num_classes), counts, counts, counts)
+        moments = Moments.empty(num_units), Moments.empty(num_units, num_classes)
+        return cls(row, row, row, row, *moments, counts, counts, counts)
 
     def update(
         self,
@@ -272,7 +152,8 @@ class Distribution(NamedTuple):
           target: [B, C] shares of the votes p, rows sum to 1.
           mask: [B] bool; False leaves the row out.
 
-        Source: method.md 8.7 and 8.8 (KNOWN: a class is present above 1/C, strictly, on both sides).
+        Source: method.md 8.7 and 8.8 (KNOWN: a class is present above 1/C, strictly, on both sides; OURS: total
+        variation and entropies).
         """
         num_units, num_classes = self.num_true.shape
         unit, is_used = jnp.asarray(unit), jnp.broadcast_to(mask[:, None], target.shape)
@@ -284,6 +165,9 @@ class Distribution(NamedTuple):
             ratio = jnp.where(is_positive, a, 1) / jnp.where(is_positive, b, 1)
             return (a * jnp.log(ratio)).sum(axis=1)
 
+        def entropy(a: AnyArray) -> AnyArray:
+            return -(a * jnp.log(jnp.where(a > 0, a, 1))).sum(axis=1)
+
         def total(values: AnyArray) -> AnyArray:
             return jax.ops.segment_sum(values, unit, num_units)
 
@@ -293,6 +177,8 @@ class Distribution(NamedTuple):
             total(mask.astype(jnp.float32)),
             total(jsd),
             total(divergence(p, jnp.maximum(q, 1e-12))),
+            total(jnp.abs(p - q).sum(axis=1) / 2),
+            self.entropies.update(unit, entropy(q), entropy(p), mask),
             self.classes.update(unit, prediction, target, is_used),
             *(total(flags.astype(jnp.int32)) for flags in (is_present & is_predicted, is_predicted, is_present)),
         )
@@ -314,12 +200,15 @@ class Distribution(NamedTuple):
         """Mean JSD and KL, CCC of each class and its mean, multi-label F1 of each class and its mean."""
         xp = namespace_of(self.num_rows)
         num_rows = xp.maximum(self.num_rows, 1)
-        classes = self.classes.compute()
+        classes, entropies = self.classes.compute(), self.entropies.compute()
         num_class_ccc = classes.is_defined.sum(axis=-1)
         label = class_scores(self.num_true, self.num_present, self.num_predicted, f1_classes="all")
         return DistributionScores(
             jsd=self.jsd / num_rows,
             kl=self.kl / num_rows,
+            total_variation=self.total_variation / num_rows,
+            entropy_correlation=entropies.pearson,
+            has_entropy_correlation=entropies.is_defined,
             class_ccc=classes.ccc,
             has_class_ccc=classes.is_defined,
             class_ccc_mean=classes.ccc.sum(axis=-1) / xp.maximum(num_class_ccc, 1),

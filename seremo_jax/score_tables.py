@@ -1,10 +1,12 @@
 """Comparable result records -> tables. Words and formats only: no number is computed anew."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from seremo_jax.comparison import PA_UAR, UAR, Block
+from seremo_jax import vocab
+from seremo_jax.comparison import PA_UAR, UAR, Block, system_label
 from seremo_jax.page import NOTHING, Row, Table
 
 
@@ -73,13 +75,20 @@ def group_table(block: Block) -> Table:
                 counts = (str(record.num_speakers), str(record.num_scored))
                 rows.append(Row((group_label(group), system, *counts, *_cells(block, system, group, names))))
     header = ("group", "system", "speakers", "scored utterances", *names)
-    text = "paUAR in %. Gap: first group minus second; an interval without 0 speaks for a gap."
+    text = (
+        "paUAR in %. Gap: first group minus second; an interval without 0 speaks for a gap. (Of other columns the best "
+        "minus the worst, which is never negative.) Worst group and ratio: metric by metric, without unknown speakers, "
+        "chosen anew in every resample."
+    )
     return Table("Scores by group of speakers", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
 
 
 def group_label(group: str) -> str:
     """A group's words."""
-    return group.replace("gap:", "gap: ").replace("-", " - ") if group.startswith("gap:") else group
+    kind, _, column = group.partition(":")
+    if kind in ("worst", "ratio"):
+        return f"{'worst group' if kind == 'worst' else 'ratio, smaller / larger'}: {column}"
+    return group.replace("gap:", "gap: ").replace("-", " - ") if kind == "gap" else group
 
 
 def class_table(block: Block) -> Table:
@@ -92,11 +101,57 @@ def class_table(block: Block) -> Table:
     )
 
 
+def recall_table(block: Block) -> Table:
+    """Recall, precision and F1 of every class."""
+    return _grid(block, "Recall, precision and F1 of each class", ("recall", "precision", "F1"), block.class_names,
+                 "Of the 1-best class.")  # fmt: skip
+
+
+def attribute_table(block: Block) -> Table:
+    """CCC, Pearson's correlation, RMSE and MAE of every attribute."""
+    return _grid(block, "Attributes", ("CCC", "Pearson", "RMSE", "MAE"), vocab.ATTRIBUTES,
+                 "RMSE and MAE on the scale of the targets, lower is better.")  # fmt: skip
+
+
+def _grid(block: Block, title: str, kinds: Sequence[str], words: Sequence[str], text: str) -> Table:
+    """A row a system and score, a column a class or attribute; columns that no record has are left out."""
+    found = set(block.metric_names())
+    words = [word for word in words if any(f"{kind} {word}" in found for kind in kinds)]
+    rows = [
+        Row((system, kind, *_cells(block, system, "all", [f"{kind} {word}" for word in words])))
+        for system in block.systems
+        for kind in kinds
+        if words
+    ]
+    return Table(title, ("system", "score", *words), tuple(rows), f"{caption(block)} {text}", num_labels=2)
+
+
+def difference_table(block: Block) -> Table:
+    """Every system against those before it: difference, interval, p of the paired tests, Holm's correction."""
+    rows = []
+    for system in block.systems:
+        for entry in block.whole(system).states.get("differences", ()):
+            row = (entry["metric"], system, system_label(entry["than"]), cell(entry["metric"], entry, True))
+            rows.append(Row((*row, *(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))))
+    header = ("score", "system", "minus", "difference", "p, permutation", "p, bootstrap", "p, Holm")
+    text = (
+        "Tests by speaker, on the same utterances; Holm corrects for all rows of this table. They hold for the members "
+        "trained: whether other seeds would agree is the ± of the scores."
+    )
+    return Table("Differences between systems", header, tuple(rows), f"{caption(block)} {text}", num_labels=3)
+
+
+def _p(value: float | None) -> str:
+    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def other_table(block: Block) -> Table:
     """Every metric that no other table shows."""
-    shown = (
-        *score_table(block).header, *group_table(block).header, *(f"class CCC {name}" for name in block.class_names)
-    )  # fmt: skip
+    grids = (
+        *itertools.product(("recall", "precision", "F1", "class CCC"), block.class_names),
+        *itertools.product(("CCC", "Pearson", "RMSE", "MAE"), vocab.ATTRIBUTES),
+    )
+    shown = (*score_table(block).header, *group_table(block).header, *(f"{kind} {word}" for kind, word in grids))
     names = _columns(block, lambda name: name not in shown and not PA_UAR.match(name))
     rows = [Row((system, *_cells(block, system, "all", names))) for system in block.systems]
     return Table("Further scores", ("system", *names), tuple(rows), caption(block))

@@ -5,75 +5,49 @@ resample. All members, systems and groups see the same resampled speakers, so th
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float, Int
 
-from seremo_jax import intervals, metrics, vocab
+from seremo_jax import group_gaps, intervals, metrics, semantic_scores, speaker_states, vocab
+from seremo_jax import system_scores as of_system
 from seremo_jax.alignment import Aligned, align
-from seremo_jax.moments import AnyArray
+from seremo_jax.member_states import States, member_states
 from seremo_jax.schema import Predictions, ResultRecord
+from seremo_jax.system_differences import Compared, differences
+from seremo_jax.system_scores import Settings, Statistics
 from seremo_jax.targets import Targets
 
 GAP_GROUP = "gap:female-male"
 
-States = tuple[metrics.NBest, metrics.Moments, metrics.Distribution]
-
-
-def member_states(
-    predicted_attributes: Float[AnyArray, "B A"],
-    predicted_distribution: Float[AnyArray, "B C"],
-    unit: Int[AnyArray, " B"],
-    attributes: Float[AnyArray, "B A"],
-    has_attribute: Bool[AnyArray, "B A"],
-    distribution: Float[AnyArray, "B C"],
-    has_votes: Bool[AnyArray, " B"],
-    consensus: Int[AnyArray, " B"],
-    *,
-    num_units: int,
-    nbest: tuple[int, ...],
-) -> States:
-    """Metric states [U, ...] of one member. Pure JAX: `evaluate` compiles it, the last two arguments static."""
-    num_attributes, num_classes = attributes.shape[1], distribution.shape[1]
-    return (
-        metrics.NBest.empty(num_units, len(nbest), num_classes).update(unit, predicted_distribution, consensus, nbest),
-        metrics.Moments.empty(num_units, num_attributes).update(unit, predicted_attributes, attributes, has_attribute),
-        metrics.Distribution.empty(num_units, num_classes).update(
-            unit, predicted_distribution, distribution, has_votes
-        ),
-    )
+_PADDED_CELLS = 64
+"""States are made for a multiple of so many cells, so that splits of about the same size compile once."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Settings:
-    nbest: tuple[int, ...]
-    thresholds: tuple[int, ...]
-    f1_classes: str
+class _Draw:
+    """How often what is drawn again."""
+
     num_resamples: int
+    num_utterance_resamples: int
+    num_permutations: int
     seed: int
-    states: Callable[..., States]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Statistics:
-    """What the metrics of one system and group are computed from.
+class _Scored:
+    """A system's numbers by group: states, scores, their means in every resample, and units behind them.
 
-    Attributes:
-      sums: Name -> [U, ...] sums of each unit.
-      shifts: Origins of the moments among them.
-      uar: [U, E, N] UAR of each unit.
-      confusion: [E, C, C] 1-best confusion counts.
-      chance: [filters, N, T] paUAR of a random guesser.
+    The statistics are kept over all speakers only: they are large.
     """
 
-    sums: intervals.Sums
-    shifts: dict[str, np.ndarray]
-    uar: np.ndarray
-    confusion: np.ndarray
-    chance: np.ndarray
+    whole: Statistics
+    states: dict[str, dict[str, Any]]
+    points: dict[str, of_system.Scores]
+    resampled: dict[str, dict[str, np.ndarray]]
+    num_units: dict[str, int]
 
 
 def score(
@@ -89,6 +63,8 @@ def score(
     f1_classes: str = "present",
     group_by: str = "gender",
     num_resamples: int = 1_000,
+    num_utterance_resamples: int = 0,
+    num_permutations: int = 1_000,
     seed: int = 0,
     protocol: Mapping[str, Any],
     states: Callable[..., States] = member_states,
@@ -97,7 +73,7 @@ def score(
 
     Args:
       predictions: Of every utterance of the split, in any order.
-      targets: Of the split or of more; rows are found by id.
+      targets: Of the split or of more; rows are found by id, and all of them say how far classes are apart.
       utterances: Utterance table of the split or of more.
       members: {layer, seed, class_target} of each member of the predictions.
       split: Name of the split.
@@ -107,14 +83,18 @@ def score(
       f1_classes: Macro-F1 over the classes `present`, or `all`.
       group_by: Column of the utterance table whose values are scored apart, too; empty for none.
       num_resamples: Bootstrap resamples of speakers.
-      seed: Of the bootstrap and of the random guesser.
+      num_utterance_resamples: Resamples of speakers and then of the utterances of each, scored anew every time and so
+        slow; 0 for none.
+      num_permutations: Exchanges of two systems' predictions, speaker by speaker; 0 for no tests.
+      seed: Of all draws.
       protocol: Goes into every record.
       states: `member_states` or its compiled form, which saves seconds:
         `jax.jit(member_states, static_argnames=("num_units", "nbest"))`.
 
     Returns:
-      For each system a record of the group `all`, one of each value of `group_by` and, for genders, one of their gap
-      (`GAP_GROUP`). Attributes that nobody rated are absent from the metrics; what is not defined is None.
+      For each system a record of the group `all`, one of each value of `group_by`, for genders one of their gap
+      (`GAP_GROUP`), and one each of the worst group, the gap and the ratio between best and worst (`worst:gender` ...).
+      Attributes that nobody rated are absent from the metrics; what is not defined is None.
 
     Raises:
       AlignmentError: See `alignment.align`.
@@ -123,13 +103,26 @@ def score(
     if 1 not in nbest:
         raise ValueError(f"nbest = {nbest}: 1 must be among them")
     aligned = align(predictions, targets, utterances, members=members, split=split, group_by=group_by)
-    settings = _Settings(tuple(nbest), tuple(pa_uar_thresholds), f1_classes, num_resamples, seed, states)
-    chance = {group: _chance(aligned, is_in, settings) for group, is_in in aligned.groups.items()}
+    settings = Settings(
+        aligned.class_names, aligned.attribute_names, tuple(nbest), tuple(pa_uar_thresholds), f1_classes,
+        _ground(targets),
+    )  # fmt: skip
+    draw = _Draw(num_resamples, num_utterance_resamples, num_permutations, seed)
+    chances = _chances(aligned, settings, seed)
     shared = {"split": split, "condition": condition, "protocol": dict(protocol)}
-    records = []
+    records, systems = [], {}
     for rows, named in _systems(members):
-        records += _score_system(aligned, rows, settings, chance, shared | named, has_gap=group_by == "gender")
+        scored = _score_system(aligned, rows, settings, draw, chances, states)
+        redrawn = _redrawn(aligned, rows, settings, draw, states)
+        records += _records(aligned, scored, redrawn, settings, draw, chances, shared | named, group_by)
+        systems[named["system"]] = scored
+    if num_permutations:
+        _add_differences(records, systems, settings, draw)
     return records
+
+
+def _ground(targets: Targets) -> semantic_scores.Ground | None:
+    return semantic_scores.ground_of(targets.votes, targets.consensus_index, targets.attributes, targets.has_attribute)
 
 
 def _systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
@@ -149,201 +142,200 @@ def _systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict
     return named
 
 
-def _score_system(
-    aligned: Aligned,
-    rows: list[int],
-    settings: _Settings,
-    chance: Mapping[str, np.ndarray],
-    common: Mapping[str, Any],
-    has_gap: bool,
-) -> list[ResultRecord]:
-    records, points, resampled = {}, {}, {}
+@dataclasses.dataclass(frozen=True)
+class _Chances:
+    """What a random guesser scores: of each unit at every T of the curve, of each group at the T of the metrics."""
+
+    of_unit: np.ndarray  # [U, N, curve]
+    of_unit_thresholds: np.ndarray  # [U, N, T]
+    of_group: dict[str, np.ndarray]  # [filters, N, T]
+
+
+def _chances(aligned: Aligned, settings: Settings, seed: int) -> _Chances:
+    """Simulated once where every speaker is in one group only, else for each group."""
+    wanted = (*speaker_states.CURVE, *settings.thresholds)
+
+    def of(is_in: np.ndarray, thresholds: tuple[int, ...]) -> np.ndarray:
+        support = aligned.support(is_in) * aligned.is_known[:, None]
+        return intervals.chance_passing(support, settings.nbest, thresholds, seed)
+
+    whole = of(aligned.groups["all"], wanted)
+    of_unit, of_thresholds = np.split(whole, [len(speaker_states.CURVE)], axis=2)
+    _, unit, _ = aligned.cells()
+    is_nested = len(unit) == len(aligned.speakers)
+    of_group = {}
     for group, is_in in aligned.groups.items():
-        statistics = _statistics(aligned, rows, is_in, settings, chance[group])
-
-        def means(sums: intervals.Sums, statistics: _Statistics = statistics) -> dict[str, np.ndarray]:
-            return {name: one.mean() for name, one in _scores(aligned, sums, statistics, settings).items()}
-
-        whole = {name: values.sum(axis=0, keepdims=True) for name, values in statistics.sums.items()}
-        points[group] = _scores(aligned, whole, statistics, settings)
-        resampled[group] = intervals.bootstrap(statistics.sums, means, settings.num_resamples, settings.seed)
-        records[group] = ResultRecord(
-            **common,
-            **aligned.numbers(is_in),
-            group=group,
-            metrics={name: intervals.entry(one, resampled[group][name]) for name, one in points[group].items()},
-            states=_states(aligned, statistics),
-            speakers=_speakers(aligned, statistics) if group == "all" else [],
-        )
-    if has_gap and {"female", "male"} <= records.keys():
-        sizes = aligned.numbers(aligned.groups["female"] | aligned.groups["male"])
-        gaps = {}
-        for name in (name for name in points["female"] if name in points["male"]):
-            difference = resampled["female"][name] - resampled["male"][name]
-            sides = points["female"][name], points["male"][name]
-            gaps[name] = intervals.gap_entry(*sides, difference, ("female", "male"))
-        records[GAP_GROUP] = ResultRecord(**common, **sizes, group=GAP_GROUP, metrics=gaps, states={}, speakers=[])
-    return list(records.values())
-
-
-def _chance(aligned: Aligned, is_in: np.ndarray, settings: _Settings) -> np.ndarray:
-    support = aligned.support(is_in)
-    eligible = aligned.eligible(is_in).T
-    return np.stack(
-        [intervals.chance_pa_uar(support, one, settings.nbest, settings.thresholds, settings.seed) for one in eligible]
-    )
+        chance = of_thresholds if is_nested or group == "all" else of(is_in, settings.thresholds)
+        eligible = aligned.eligible(is_in)
+        number = np.maximum(eligible.sum(axis=0), 1)
+        of_group[group] = 100 * np.einsum("uf,unt->fnt", eligible, chance) / number[:, None, None]
+    return _Chances(of_unit, of_thresholds, of_group)
 
 
 def _statistics(
-    aligned: Aligned, rows: list[int], is_in: np.ndarray, settings: _Settings, chance: np.ndarray
-) -> _Statistics:
-    """Sums of each unit, [U, E, ...]: one member at a time, so that memory does not grow with their number twice."""
-    num_units = len(aligned.speakers)
-    consensus = np.where(is_in, aligned.consensus, -1).astype(np.int32)
-    has_votes, has_attribute = aligned.has_votes & is_in, aligned.has_attribute & is_in[:, None]
-    parts, attributes, confusion, distributions = [], [], [], []
-    for row in rows:
-        nbest, moments, distribution = settings.states(
-            aligned.predictions_attributes[row], aligned.predictions_distribution[row], aligned.unit,
-            aligned.attributes, has_attribute, aligned.distribution, has_votes, consensus,
-            num_units=num_units, nbest=settings.nbest,
-        )  # fmt: skip
-        counts = np.asarray(nbest.counts)
-        confusion.append(counts[:, settings.nbest.index(1)].sum(axis=0))
-        parts.append((np.einsum("unii->uni", counts), counts.sum(axis=2), metrics.uar_per_unit(counts)))
-        attributes.append(moments)
-        distributions.append(distribution)
-    right, predicted, uar = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
-    eligible = aligned.eligible(is_in)
-    is_passing = metrics.passes(uar, settings.thresholds)[:, :, None] & eligible[:, None, :, None, None]
-    attribute_sums, attribute_shift = intervals.moment_sums(_stack(attributes), "attribute ")
-    class_sums, class_shift = intervals.moment_sums(_stack([one.classes for one in distributions]), "class ")
-    sums = {
-        "right": right,
-        "predicted": predicted,
-        "support": aligned.support(is_in),
-        "passing": is_passing,
-        "eligible": eligible,
-        **attribute_sums,
-        **class_sums,
-    }
-    for name in ("num_rows", "jsd", "kl", "num_true", "num_predicted", "num_present"):
-        sums[f"distribution {name}"] = np.stack([np.asarray(getattr(one, name)) for one in distributions], axis=1)
-    shifts = {"attribute ": attribute_shift, "class ": class_shift}
-    return _Statistics(sums, shifts, uar, np.stack(confusion), chance)
-
-
-def _stack(states: Sequence[metrics.Moments]) -> metrics.Moments:
-    """States [U, ...] of E members -> [U, E, ...], with NumPy leaves."""
-    return metrics.Moments(
-        *(np.stack([np.asarray(leaf) for leaf in leaves], axis=1) for leaves in zip(*states, strict=True))
-    )
-
-
-def _scores(
-    aligned: Aligned, sums: intervals.Sums, statistics: _Statistics, settings: _Settings
-) -> dict[str, intervals.Score]:
-    """Every metric, from sums [R, ...]."""
-    return (
-        _class_scores(aligned, sums, settings)
-        | _speaker_scores(sums, statistics, settings)
-        | _attribute_scores(aligned, sums, statistics)
-        | _distribution_scores(aligned, sums, statistics)
-    )
-
-
-def _class_scores(aligned: Aligned, sums: intervals.Sums, settings: _Settings) -> dict[str, intervals.Score]:
-    right = sums["right"]
-    support = np.broadcast_to(sums["support"][:, None, None], right.shape)
-    found = metrics.class_scores(right, support, sums["predicted"], settings.f1_classes)
-    is_defined, num_rows = found.is_defined[:, 0, 0], found.num_rows[:, 0, 0]
-    num_classes = found.num_classes[:, 0, 0]
-    num_averaged = num_classes if settings.f1_classes == "present" else np.full_like(num_classes, right.shape[-1])
-    scores = {}
-    for i, n in enumerate(settings.nbest):
-        prefix = "" if n == 1 else f"{n}-best "
-        chance = n / len(aligned.class_names)
-        scores[f"{prefix}UAR"] = intervals.Score(found.uar[..., i], is_defined, num_classes, chance)
-        scores[f"{prefix}macro-F1 ({settings.f1_classes})"] = intervals.Score(
-            found.macro_f1[..., i], is_defined, num_averaged
+    aligned: Aligned,
+    rows: list[int],
+    settings: Settings,
+    of_group: Mapping[str, np.ndarray] | None,
+    states: Callable[..., States],
+) -> Iterator[tuple[str, Statistics]]:
+    """Yields the groups and their sums of each unit, [U, E, ...], `all` first."""
+    cell, unit_of_cell, group_of_cell = aligned.cells()
+    padded = -(-len(unit_of_cell) // _PADDED_CELLS) * _PADDED_CELLS
+    of_members = (
+        states(
+            aligned.predictions_attributes[row], aligned.predictions_distribution[row], cell,
+            aligned.attributes, aligned.has_attribute, aligned.distribution, aligned.has_votes, aligned.consensus,
+            settings.potentials, num_units=padded, nbest=settings.nbest,
         )
-        if n == 1:
-            scores["weighted-F1"] = intervals.Score(found.weighted_f1[..., i], is_defined, num_rows)
-            scores["accuracy"] = intervals.Score(found.accuracy[..., i], is_defined, num_rows)
-    return scores
+        for row in rows
+    )  # fmt: skip
+    cells = of_system.cell_sums(of_members, len(rows), group_of_cell, len(aligned.groups), settings)
+    nothing = np.zeros((len(metrics.SPEAKER_FILTERS), len(settings.nbest), len(settings.thresholds)))
+    for number, (group, is_in) in enumerate(aligned.groups.items()):
+        is_all = group == "all"
+        yield (
+            group,
+            of_system.unit_statistics(
+                cells,
+                unit_of_cell,
+                np.ones(len(unit_of_cell), bool) if is_all else group_of_cell == number,
+                range(len(aligned.groups)) if is_all else [number],
+                aligned.support(is_in),
+                aligned.eligible(is_in),
+                nothing if of_group is None else of_group[group],
+                settings,
+            ),
+        )
 
 
-def _speaker_scores(sums: intervals.Sums, statistics: _Statistics, settings: _Settings) -> dict[str, intervals.Score]:
-    scores = {}
-    for f, name in enumerate(metrics.SPEAKER_FILTERS):
-        num_speakers = sums["eligible"][:, f]
-        share = 100 * sums["passing"][:, :, f] / np.maximum(num_speakers, 1)[:, None, None, None]
-        for t, threshold in enumerate(settings.thresholds):
-            for i, n in enumerate(settings.nbest):
-                scores[f"paUAR-{threshold} ({n}-best, {name})"] = intervals.Score(
-                    share[:, :, i, t], num_speakers > 0, num_speakers, float(statistics.chance[f, i, t])
-                )
-    return scores
+def _score_system(
+    aligned: Aligned,
+    rows: list[int],
+    settings: Settings,
+    draw: _Draw,
+    chances: _Chances,
+    states: Callable[..., States],
+) -> _Scored:
+    made = None
+    for group, statistics in _statistics(aligned, rows, settings, chances.of_group, states):
+        made = made or _Scored(statistics, {}, {}, {}, {})
+        made.states[group] = of_system.states_of(statistics, settings)
+
+        def means(sums: intervals.Sums, weights: np.ndarray, statistics: Statistics = statistics) -> dict:
+            return {name: one.means(weights) for name, one in of_system.scores(sums, statistics, settings).items()}
+
+        made.points[group] = of_system.point(statistics, settings)
+        made.resampled[group] = intervals.bootstrap(
+            statistics.sums, means, draw.num_resamples, draw.seed, len(rows), (statistics.units, len(aligned.speakers))
+        )
+        made.num_units[group] = int(intervals.used_units(statistics.sums).sum())
+    return made
 
 
-def _attribute_scores(aligned: Aligned, sums: intervals.Sums, statistics: _Statistics) -> dict[str, intervals.Score]:
-    found = intervals.moments_of_sums(sums, "attribute ", statistics.shifts["attribute "]).compute()
-    has_rating = statistics.sums["attribute num_rows"].any(axis=(0, 1))
-    # Targets, and so what is defined, are the same for all members.
-    is_defined, num_rows = found.is_defined[:, 0], found.num_rows[:, 0]
-    scores = {
-        f"CCC {name}": intervals.Score(found.ccc[..., i], is_defined[:, i], num_rows[:, i])
-        for i, name in enumerate(aligned.attribute_names)
-        if has_rating[i]
-    }
-    if scores:
-        num_defined = is_defined.sum(axis=1)
-        mean = found.ccc.sum(axis=-1) / np.maximum(num_defined, 1)[:, None]
-        scores["CCC mean"] = intervals.Score(mean, num_defined > 0, num_defined)
-    return scores
+def _redrawn(
+    aligned: Aligned, rows: list[int], settings: Settings, draw: _Draw, states: Callable[..., States]
+) -> dict[str, dict[str, list[float]]]:
+    """Group -> metric -> mean over members in each resample of speakers and then of their utterances."""
+    made: dict[str, dict[str, list[float]]] = {group: {} for group in aligned.groups}
+    generator = np.random.default_rng(draw.seed)
+    for _ in range(draw.num_utterance_resamples):
+        again = aligned.redraw(generator)
+        for group, statistics in _statistics(again, rows, settings, None, states):
+            for name, one in of_system.point(statistics, settings).items():
+                value = one.values[0].mean() if one.is_defined[0] else np.nan
+                made[group].setdefault(name, []).append(float(value))
+    return made
 
 
-def _distribution_scores(aligned: Aligned, sums: intervals.Sums, statistics: _Statistics) -> dict[str, intervals.Score]:
-    classes = intervals.moments_of_sums(sums, "class ", statistics.shifts["class "])
-    names = ("num_rows", "jsd", "kl", "num_true", "num_predicted", "num_present")
-    state = metrics.Distribution(classes=classes, **{name: sums[f"distribution {name}"] for name in names})
-    found = state.compute()
-    is_defined, num_rows, has_class = found.is_defined[:, 0], found.num_rows[:, 0], found.has_class_ccc[:, 0]
-    num_classes = len(aligned.class_names)
-    num_class_ccc = found.num_class_ccc[:, 0]
-    scores = {"class CCC mean": intervals.Score(found.class_ccc_mean, num_class_ccc > 0, num_class_ccc)}
-    for c, name in enumerate(aligned.class_names):
-        scores[f"class CCC {name}"] = intervals.Score(found.class_ccc[..., c], has_class[:, c], num_rows)
-    scores["JSD"] = intervals.Score(found.jsd, is_defined, num_rows)
-    scores["KL"] = intervals.Score(found.kl, is_defined, num_rows)
-    scores[f"multi-label macro-F1 (1/{num_classes})"] = intervals.Score(
-        found.multi_label_macro_f1, is_defined, np.full_like(num_rows, num_classes)
+def _records(
+    aligned: Aligned,
+    scored: _Scored,
+    redrawn: Mapping[str, Mapping[str, list[float]]],
+    settings: Settings,
+    draw: _Draw,
+    chances: _Chances,
+    common: Mapping[str, Any],
+    group_by: str,
+) -> list[ResultRecord]:
+    records = []
+    for group, states in scored.states.items():
+        entries = {}
+        for name, one in scored.points[group].items():
+            entries[name] = intervals.entry(one, scored.resampled[group][name], scored.num_units[group])
+            if values := redrawn[group].get(name):
+                low, high = intervals.interval(np.asarray(values), scored.num_units[group])
+                entries[name] |= {"low_utterances": low, "high_utterances": high}
+        records.append(ResultRecord(
+            **common, **aligned.numbers(aligned.groups[group]), group=group, metrics=entries,
+            states=states | (_speaker_states(aligned, scored.whole, settings, draw, chances) if group == "all" else {}),
+            speakers=_speakers(aligned, scored.whole) if group == "all" else [],
+        ))  # fmt: skip
+    empty = {"states": {}, "speakers": []}
+    if group_by == "gender" and {"female", "male"} <= scored.points.keys():
+        sizes = aligned.numbers(aligned.groups["female"] | aligned.groups["male"])
+        number = scored.num_units["female"] + scored.num_units["male"]
+        gaps = {}
+        for name in (name for name in scored.points["female"] if name in scored.points["male"]):
+            sides = scored.points["female"][name], scored.points["male"][name]
+            difference = scored.resampled["female"][name] - scored.resampled["male"][name]
+            gaps[name] = intervals.gap_entry(*sides, difference, ("female", "male"), number)
+        records.append(ResultRecord(**common, **sizes, group=GAP_GROUP, metrics=gaps, **empty))
+    pairs = group_gaps.worst_best(scored.points, scored.resampled, scored.num_units)
+    known = [is_in for group, is_in in aligned.groups.items() if group not in ("all", vocab.UNKNOWN)]
+    for kind, entries in pairs.items():
+        if kind != "gap" or group_by != "gender":  # the gap of genders has a sign
+            sizes = aligned.numbers(np.any(known, axis=0))
+            records.append(ResultRecord(**common, **sizes, group=f"{kind}:{group_by}", metrics=entries, **empty))
+    return records
+
+
+def _speakers(aligned: Aligned, statistics: Statistics) -> list[dict[str, Any]]:
+    moments = intervals.moments_of_sums(statistics.sums, "attribute ", statistics.shifts["attribute "])
+    return speaker_states.entries(
+        aligned.speakers, aligned.genders, statistics.sums["support"], statistics.uar, moments
     )
-    return scores
 
 
-def _states(aligned: Aligned, statistics: _Statistics) -> dict[str, Any]:
-    whole = {name: values.sum(axis=0) for name, values in statistics.sums.items()}
-    moments = intervals.moments_of_sums(whole, "attribute ", statistics.shifts["attribute "])
+def _speaker_states(
+    aligned: Aligned, statistics: Statistics, settings: Settings, draw: _Draw, chances: _Chances
+) -> dict[str, Any]:
+    one_best = settings.nbest.index(1)
+    support = statistics.sums["support"] * aligned.is_known[:, None]
     return {
-        "class_names": list(aligned.class_names),
-        "confusion": statistics.confusion.sum(axis=0).tolist(),
-        "confusion_members": statistics.confusion.tolist(),
-        "attribute_names": list(aligned.attribute_names),
-        "moments": {name: leaf.tolist() for name, leaf in moments._asdict().items()},
+        "pa_uar_curve": speaker_states.curve(
+            statistics.uar, statistics.sums["eligible"], chances.of_unit, settings.nbest, draw.num_resamples, draw.seed
+        ),
+        "speaker_sizes": speaker_states.sizes(
+            support, statistics.uar, chances.of_unit_thresholds, settings.thresholds, settings.nbest
+        ),
+        "speaker_dependence": speaker_states.dependence(
+            support, statistics.sums["right"][:, :, one_best], statistics.uar[:, :, one_best]
+        ),
     }
 
 
-def _speakers(aligned: Aligned, statistics: _Statistics) -> list[dict[str, Any]]:
-    """Known speakers with at least one scored utterance."""
-    support = statistics.sums["support"]
-    return [
-        {
-            "speaker": aligned.speakers[u],
-            "gender": aligned.genders[u],
-            "num_scored": int(support[u].sum()),
-            "num_classes": int((support[u] > 0).sum()),
-            "uar": statistics.uar[u].mean(axis=0).tolist(),
-        }
-        for u in np.flatnonzero(aligned.is_known & (support.sum(axis=1) > 0))
-    ]
+def _add_differences(
+    records: Sequence[ResultRecord], systems: Mapping[str, _Scored], settings: Settings, draw: _Draw
+) -> None:
+    """Of the main metrics, over all speakers."""
+    compared = {}
+    for system, scored in systems.items():
+        statistics = scored.whole
+
+        def means(sums: intervals.Sums, statistics: Statistics = statistics) -> dict[str, np.ndarray]:
+            scores = of_system.main_scores(sums, statistics, settings)
+            return {name: np.where(one.is_defined, one.values.mean(axis=1), np.nan) for name, one in scores.items()}
+
+        names = of_system.main_names(settings, scored.points["all"])
+        compared[system] = Compared(
+            statistics.sums,
+            means,
+            {name: scored.points["all"][name] for name in names},
+            scored.resampled["all"],
+            scored.num_units["all"],
+        )
+    found = differences(compared, draw.num_permutations, draw.seed)
+    for record in records:
+        if record.group == "all":
+            record.states["differences"] = found[record.system]

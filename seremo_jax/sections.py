@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax import comparison, condition_section, failure_signs, figures, ingest, look, page, score_tables, vocab
+from seremo_jax import (
+    comparison,
+    condition_section,
+    failure_signs,
+    figures,
+    ingest,
+    look,
+    page,
+    score_tables,
+    speaker_section,
+    vocab,
+)
 from seremo_jax.comparison import Block
 
 MOST_SYSTEMS = 6
@@ -138,6 +149,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
             "paUAR in the figure is that of the table (mean over seeds of the share, all speakers counted).",
             lambda style: figures.speakers(style, entries, shares),
         ))  # fmt: skip
+    speakers += speaker_section.items(block, shown, picture)
     classes: list[page.Table | page.Picture] = []
     if counts:
         is_mean = any(len(block.whole(system).seeds) > 1 for system in counts)
@@ -145,11 +157,18 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
             "confusion", "Confusion matrices", "Rows sum to 100 %.",
             lambda style: figures.confusion(style, block.class_names, counts, is_mean),
         ))  # fmt: skip
-    classes += [score_tables.class_table(block), score_tables.other_table(block)]
+    tables = (
+        score_tables.class_table,
+        score_tables.recall_table,
+        score_tables.attribute_table,
+        score_tables.other_table,
+    )
+    classes += [table for make in tables if (table := make(block)).rows]
+    differences = [table] if (table := score_tables.difference_table(block)).rows else []
     groups = (score_tables.group_table(block),) if block.groups else ()
     return [
         page.Section(f"scores{key}", f"Scores{place}", signs=tuple(failure_signs.of_scores(block)),
-                     items=(score_tables.score_table(block),)),
+                     items=(score_tables.score_table(block), *differences)),
         page.Section(f"speakers{key}", f"Speakers{place}", items=tuple(speakers)),
         page.Section(f"groups{key}", f"Groups{place}", items=groups,
                      text=() if groups else ("The records hold no groups of speakers.",)),

@@ -1,6 +1,7 @@
 import audmetric
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 from seremo_jax import intervals, metrics
@@ -110,6 +111,22 @@ def test_a_target_constant_in_a_resample_is_not_defined_there(seed):
     assert found.ccc[:3].tolist() == [0, 0, 0]
 
 
+def test_few_units_take_the_percentiles_further_out():
+    values = np.arange(100_001.0)
+    for num_units in (5, 15, 100):
+        tail = scipy.stats.norm.cdf(scipy.stats.t.ppf(0.025, num_units - 1) * np.sqrt(num_units / (num_units - 1)))
+        expected = (1e5 * tail, 1e5 * (1 - tail))
+        assert intervals.interval(values, num_units) == pytest.approx(expected, rel=1e-9)
+        # Of a normal distribution, that is Student's interval with the unbiased standard deviation.
+        normal = scipy.stats.norm.ppf((np.arange(100_001) + 0.5) / 100_001)
+        half = scipy.stats.t.ppf(0.975, num_units - 1) / np.sqrt((num_units - 1) / num_units)
+        assert intervals.interval(normal, num_units)[1] == pytest.approx(half, rel=1e-2)
+    columns = np.stack([values, -values], axis=1)
+    low, high = intervals.interval_bounds(columns, 15)
+    np.testing.assert_allclose([low[0], high[0]], intervals.interval(values, 15))
+    np.testing.assert_allclose([low[1], high[1]], intervals.interval(-values, 15))
+
+
 def test_percentile_interval_and_undefined_resamples():
     values = np.arange(1001.0)
     assert intervals.interval(values) == pytest.approx((25, 975))
@@ -126,7 +143,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
     for i in range(300):
         right = rng.binomial(20, rng.beta(4, 4, 50))
         low, high = intervals.interval(
-            intervals.bootstrap({"total": right, "num": np.full(50, 20)}, mean_of_sums, 300, seed=i)["mean"]
+            intervals.bootstrap({"total": right, "num": np.full(50, 20)}, mean_of_sums, 300, seed=i)["mean"], 50
         )
         num_covered["speakers"] += low <= 0.5 <= high
         half = 1.96 * 0.5 / np.sqrt(50 * 20)
@@ -139,12 +156,14 @@ def test_chance_of_speakers_in_closed_form():
     # One utterance: right with N / 4. Two of different classes: both must be right to exceed 50 %, one for 40 %.
     support = np.repeat([[1, 0, 0, 0], [0, 1, 1, 0]], 50, axis=0)
     is_one = np.arange(100) < 50
-    one = intervals.chance_pa_uar(support, is_one, (1, 2, 4), (50, 75), seed=0)
-    np.testing.assert_allclose(one, [[25, 25], [50, 50], [100, 100]], atol=2)
-    two = intervals.chance_pa_uar(support, ~is_one, (1, 2), (40, 50), seed=0)
-    np.testing.assert_allclose(two, [[100 * 7 / 16, 100 / 16], [75, 25]], atol=2)
-    np.testing.assert_array_equal(two, intervals.chance_pa_uar(support, ~is_one, (1, 2), (40, 50), seed=0))
-    assert not intervals.chance_pa_uar(support, np.zeros(100, bool), (1,), (50,), seed=0).any()
+    one = intervals.chance_passing(support, (1, 2, 4), (50, 75), seed=0)
+    np.testing.assert_allclose(one[is_one].mean(axis=0), [[0.25, 0.25], [0.5, 0.5], [1, 1]], atol=0.02)
+    two = intervals.chance_passing(support, (1, 2), (40, 50), seed=0)
+    np.testing.assert_allclose(two[~is_one].mean(axis=0), [[7 / 16, 1 / 16], [0.75, 0.25]], atol=0.02)
+    np.testing.assert_array_equal(two, intervals.chance_passing(support, (1, 2), (40, 50), seed=0))
+    empty = support * is_one[:, None]
+    assert not intervals.chance_passing(empty, (1,), (0,), seed=0)[~is_one].any()
+    assert not intervals.chance_passing(0 * support, (1,), (0,), seed=0).any()
 
 
 def score(values, is_defined=True, count=3, chance=None):
@@ -152,23 +171,62 @@ def score(values, is_defined=True, count=3, chance=None):
 
 
 def test_entries_are_means_over_members_or_none():
-    resampled = np.linspace(0, 1, 101)
+    resampled = np.stack([np.linspace(0, 1, 101), np.linspace(-1, 2, 101)], axis=1)
     found = intervals.entry(score([0.2, 0.4], chance=0.25), resampled)
     assert found == {
         "value": pytest.approx(0.3), "low": pytest.approx(0.025), "high": pytest.approx(0.975), "members": [0.2, 0.4],
-        "sd": pytest.approx(0.02**0.5), "count": 3, "defined": True, "chance": 0.25,
+        "low_members": pytest.approx(-0.925), "high_members": pytest.approx(1.925),
+        "sd": pytest.approx(0.02**0.5), "sd_speakers": pytest.approx(np.std(resampled[:, 0], ddof=1)),
+        "count": 3, "defined": True, "chance": 0.25,
     }  # fmt: skip
     assert intervals.entry(score([0.2]), resampled)["sd"] is None
     found = intervals.entry(score([0.0, 0.0], is_defined=False, count=0), resampled)
-    assert found == dict.fromkeys(("value", "low", "high", "sd")) | {
+    names = ("value", "low", "high", "low_members", "high_members", "sd", "sd_speakers")
+    assert found == dict.fromkeys(names) | {
         "members": [None] * 2,
         "count": 0,
         "defined": False,
     }
 
 
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0, 100 * (1 - 0.025**0.1)), (100.0, 100 * 0.025**0.1, 100)])
+def test_a_share_of_none_or_all_speakers_is_not_certain(value, low, high):
+    point = intervals.Score(np.asarray([[value, value]]), np.asarray([True]), np.asarray([10]), is_share=True)
+    found = intervals.entry(point, np.full((50, 2), value))
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    expected = scipy.stats.binomtest(int(value / 10), 10).proportion_ci(0.95, "exact")
+    assert (found["low_members"], found["high_members"]) == pytest.approx((100 * expected.low, 100 * expected.high))
+    half = intervals.Score(np.asarray([[50.0]]), np.asarray([True]), np.asarray([10]), is_share=True)
+    assert intervals.entry(half, np.full((50, 2), 50.0))["low"] == 50
+
+
+def test_members_are_drawn_after_speakers():
+    statistics = {"total": np.arange(12.0).reshape(4, 3), "num": np.ones(4)}
+    members_of = []
+
+    def compute(sums, members):
+        members_of.append(members)
+        is_drawn = sums["num"] > 0
+        values = sums["total"] / np.where(is_drawn, sums["num"], 1)[:, None]
+        return {"mean": intervals.Score(values, is_drawn, sums["num"]).means(members)}
+
+    found = intervals.bootstrap(statistics, compute, 40, seed=2, num_members=3)["mean"]
+    np.testing.assert_array_equal(np.concatenate(members_of), all_weights(3, 40, seed=3))
+    for r, (speakers, members) in enumerate(zip(all_weights(4, 40, seed=2), np.concatenate(members_of), strict=True)):
+        drawn = np.repeat(statistics["total"], speakers.astype(int), axis=0)
+        np.testing.assert_allclose(found[r, 0], drawn.mean())
+        np.testing.assert_allclose(found[r, 1], np.repeat(drawn, members.astype(int), axis=1).mean())
+    places = np.asarray([1, 2, 5, 6])
+    alone = intervals.bootstrap(statistics, compute, 40, seed=2, num_members=3, among=(places, 9))
+    wide = {name: np.zeros((9, *values.shape[1:])) for name, values in statistics.items()}
+    for name, values in statistics.items():
+        wide[name][places] = values
+    again = intervals.bootstrap(wide, compute, 40, seed=2, num_members=3)
+    np.testing.assert_array_equal(alone["mean"], again["mean"])
+
+
 def test_a_gap_needs_both_sides():
-    resampled = np.linspace(-0.2, 0.2, 41)
+    resampled = np.stack([np.linspace(-0.2, 0.2, 41)] * 2, axis=1)
     found = intervals.gap_entry(score([0.6, 0.8]), score([0.5, 0.4], count=4, chance=0.1), resampled, ("f", "m"))
     assert found["value"] == pytest.approx(0.25)
     assert found["members"] == pytest.approx([0.1, 0.4])

@@ -74,7 +74,7 @@ def test_one_best_agrees_with_scikit_learn_and_audmetric(seed):
     np.testing.assert_allclose(found.uar[0], sklearn.metrics.balanced_accuracy_score(y, prediction), rtol=1e-6)
     np.testing.assert_allclose(found.uar[0], audmetric.unweighted_average_recall(y, prediction), rtol=1e-6)
     np.testing.assert_allclose(found.accuracy[0], sklearn.metrics.accuracy_score(y, prediction), rtol=1e-6)
-    for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted"), ("accuracy", "micro")):
+    for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted"), ("micro_f1", "micro")):
         expected = sklearn.metrics.f1_score(y, prediction, average=average, **everything)
         np.testing.assert_allclose(getattr(found, name)[0], expected, rtol=1e-6)
 
@@ -221,6 +221,20 @@ def test_divergences_agree_with_scipy():
     np.testing.assert_allclose(found.jsd, jsd.mean(), rtol=1e-5)
     kl = scipy.stats.entropy(p[1:].astype(float), q[1:].astype(float), axis=1)
     np.testing.assert_allclose(found.kl, (kl.sum() + np.log(1e12)) / 80, rtol=1e-5)
+
+
+def test_total_variation_and_entropies_agree_with_scipy():
+    q, p = random_shares(80)
+    q[0], p[0] = (0, 0, 1, 0), (1, 0, 0, 0)
+    found = scores_of(distribution_of(q, p))
+    np.testing.assert_allclose(found.total_variation, np.abs(q - p).sum(axis=1).mean() / 2, rtol=1e-6)
+    entropies = scipy.stats.entropy(q.astype(float), axis=1), scipy.stats.entropy(p.astype(float), axis=1)
+    np.testing.assert_allclose(found.entropy_correlation, scipy.stats.pearsonr(*entropies).statistic, atol=1e-6)
+    assert found.has_entropy_correlation
+    certain = np.eye(NUM_CLASSES, dtype=np.float32)[np.arange(80) % 4]
+    for one in (scores_of(distribution_of(q, certain)), metrics.Distribution.empty(1, NUM_CLASSES).pool().compute()):
+        assert not one.has_entropy_correlation
+        assert one.entropy_correlation == 0
 
 
 def test_jsd_is_the_divergence_in_bits():

@@ -12,45 +12,39 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
-RANKS = {
-    **dict.fromkeys(("artefacts", "lines", "progress", "vocab"), 0),
-    **dict.fromkeys(("channels", "condition_ids", "noises", "rooms"), 1),
-    **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
-    **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
-    **dict.fromkeys(("member_map", "optim", "preemption", "reliability", "roofline", "saliency", "sharding"), 2),
-    **dict.fromkeys(("splits", "store", "tables"), 2),
-    **dict.fromkeys(("conditions",), 2),
-    **dict.fromkeys(("condition_sources",), 3),
-    **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
-    **dict.fromkeys(("arrangement", "page", "partitions", "policies", "targets"), 3),
-    **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
-    **dict.fromkeys(("config_file", "pieces", "predicted"), 3),
-    **dict.fromkeys(("gathered", "loader"), 4),
-    **dict.fromkeys(("look", "objectives", "protocol", "ranking", "writer"), 4),
-    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring", "timeline"), 5),
-    **dict.fromkeys(("training_data", "training_state"), 5),
-    **dict.fromkeys(("extract", "failure_signs", "gradients", "validation"), 6),
-    **dict.fromkeys(("condition_section", "head", "steps"), 7),
-    **dict.fromkeys(("feeding", "sections"), 8),
-    **dict.fromkeys(("evaluate", "report"), 9),
-    **dict.fromkeys(("model_folder", "training_loop"), 10),
-    **dict.fromkeys(("predict", "train"), 11),
-    **dict.fromkeys(("predict_files",), 12),
-    **dict.fromkeys(("condition_scores", "stability"), 5),
-    **dict.fromkeys(("condition_figures", "condition_frames", "listening"), 6),
-}
+_BY_RANK = (
+    "artefacts lines moments progress significance vocab",
+    "channels condition_ids config_limits config_sections confusions manifest noises rooms schema votes",
+    "attribute_means audio conditions config feature_norm gru losses member_map metrics optim preemption reliability "
+    "roofline saliency semantic_scores sharding splits store tables",
+    "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
+    "page partitions pieces policies predicted targets",
+    "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
+    "protocol ranking speaker_states system_differences system_scores writer",
+    "condition_scores figures forward ingest label_figures score_tables scoring stability timeline training_data "
+    "training_state",
+    "condition_figures condition_frames extract failure_signs gradients listening speaker_section validation",
+    "condition_section head steps",
+    "feeding sections",
+    "evaluate report",
+    "model_folder training_loop",
+    "predict train",
+    "predict_files",
+)
+RANKS = {name: rank for rank, names in enumerate(_BY_RANK) for name in names.split()}
 WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
-    *("partitions", "policies", "reliability", "validation", "votes"),
+    *("partitions", "policies", "reliability", "validation", "votes", "arrangement"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("config_file", "pieces", "predicted", "timeline"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
+    *("significance", "speaker_section"),
     *("look", "page", "score_tables", "failure_signs", "figures", "report"),
 }
 PLAIN_ARGUMENTS = {
-    *("channels", "conditions", "noises", "rooms"),
+    *("channels", "conditions", "noises", "rooms", "moments", "confusions", "semantic_scores"),
     *("targets", "gru", "model", "losses", "metrics", "objectives", "saliency"),
 }
 OWNERS = {
