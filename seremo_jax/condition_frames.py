@@ -10,7 +10,7 @@ import pyarrow as pa
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from seremo_jax import audio, audio_batches, backbones, condition_ids, condition_sources, conditions, forward
+from seremo_jax import audio, audio_batches, backbones, condition_sources, conditions, forward
 from seremo_jax.condition_ids import Condition
 from seremo_jax.config import Config
 from seremo_jax.ingest import audio_root
@@ -168,14 +168,20 @@ class Listener:
 
 
 def predict_condition(
-    listener: Listener, condition: Condition, split: str, predict: Predict, is_quiet: bool = False
+    listener: Listener,
+    condition: Condition,
+    rows: Int[np.ndarray, " N"],
+    split: str,
+    predict: Predict,
+    is_quiet: bool = False,
 ) -> tuple[Float[np.ndarray, "E N A"], Float[np.ndarray, "E N C"], Int[np.ndarray, " N"]]:
-    """Predictions for a split heard in a condition; nothing is stored on the way.
+    """Predictions for utterances heard in a condition; nothing is stored on the way.
 
     Args:
       listener: What hears it. One listener serves all conditions: nothing is compiled twice.
       condition: What to hear it in.
-      split: Which utterances.
+      rows: Rows of the utterance table, ascending.
+      split: The split babble is drawn from.
       predict: Called once a block.
       is_quiet: Shows no progress.
 
@@ -184,11 +190,8 @@ def predict_condition(
 
     Raises:
       ArtefactError: See `Listener.blocks`.
-      ConditionError: See `Listener.blocks`, or the split has no utterance.
+      ConditionError: See `Listener.blocks`.
     """
-    rows = np.flatnonzero(np.array(listener.utterances["split"].to_pylist()) == split)
-    if not rows.size:
-        raise condition_ids.ConditionError(f"no utterance is in split {split!r}")
     parts = []
     with Progress(len(rows), condition.id, "utterances", is_quiet=is_quiet) as progress:
         for block, frames in listener.blocks(condition, rows, split):

@@ -86,5 +86,7 @@ LOWEST: dict[str, float] = {
     "ensemble.weight_decays": 0,
     "ensemble.dropouts": 0,
     "eval.num_resamples": 2,
+    "eval.num_permutations": 0,
+    "eval.num_utterance_resamples": 0,
 }
 """Field -> its lowest value."""

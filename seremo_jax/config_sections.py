@@ -201,6 +201,8 @@ class EvalConfig:
     f1_classes: str = _field("present", "macro-F1 over classes that are present, or all of the class set")
     group_by: str = _field("gender", "column of the utterance table whose groups are compared")
     num_resamples: int = _field(1_000, "bootstrap resamples of speakers")
+    num_permutations: int = _field(1_000, "exchanges of two systems, speaker by speaker, behind each test; 0 for none")
+    num_utterance_resamples: int = _field(0, "resamples of speakers and of their utterances, slow; 0 for none")
     seed: int = _field(0, "seed of the bootstrap")
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_ids.py)"

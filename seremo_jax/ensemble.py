@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,6 @@ class Member:
     dropout: float
     data_seed: int
     fold: int | None = None
-
-    @property
-    def label(self) -> str:
-        """The layer in words."""
-        return "sum of layers" if self.layer == SUM else f"layer {self.layer}"
 
 
 # Axis of `ensemble`, the member's field, and the single value it stands for; outermost first.
@@ -112,6 +107,29 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
         )
         for member in wanted
     ]
+
+
+def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
+    """Members that differ only in seeds or fold, in order of first appearance.
+
+    Returns:
+      Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, the class
+      target last), `layer`, `seeds`.
+    """
+    found: dict[tuple, list[int]] = {}
+    for i, member in enumerate(members):
+        same = tuple((k, v) for k, v in member.items() if k not in ("seed", "data_seed", "fold"))
+        found.setdefault(same, []).append(i)
+    fields = [dict(key) for key in found]
+    told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
+    named = []
+    for one, rows in zip(fields, found.values(), strict=True):
+        words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
+        seeds = tuple(members[i]["seed"] for i in rows)
+        named.append(
+            (rows, {"system": ", ".join([*words, one["class_target"]]), "layer": one["layer"], "seeds": seeds})
+        )
+    return named
 
 
 def layers(wanted: Sequence[Member]) -> tuple[int, ...]:

@@ -10,17 +10,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from seremo_jax import checkpoint, ensemble, feeding, losses, model, protocol, scoring, sharding, steps, vocab
+from seremo_jax import (
+    checkpoint,
+    condition_frames,
+    ensemble,
+    feeding,
+    losses,
+    model,
+    predictions_file,
+    protocol,
+    scoring,
+    sharding,
+    stability,
+    steps,
+    vocab,
+)
+from seremo_jax.alignment import Aligned, align
 from seremo_jax.arrangement import Arrangement, arrange
-from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same, to_json, write_text
+from seremo_jax.artefacts import ArtefactError, read_json, require_same, to_json, write_text
+from seremo_jax.condition_ids import Condition
 from seremo_jax.config import Config
 from seremo_jax.moments import AnyArray
 from seremo_jax.progress import Progress
-from seremo_jax.schema import Batch, Predictions
+from seremo_jax.schema import Batch, Predictions, ResultRecord
 from seremo_jax.store import Reader
 from seremo_jax.tables import read_tables
 from seremo_jax.targets import Targets
@@ -158,38 +173,115 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     params = load_members(workdir / "train", settings, members, mesh)
     predict_step = steps.compile_steps(settings, mesh, num_running=current.num_running).predict
-    member_states = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
-    records = []
-    with Progress(len(config.eval.splits), "evaluate", "splits", is_quiet=is_quiet) as progress:
-        for split in config.eval.splits:
-            rows = {fold: data.rows(fold, split) for fold in data.splits}
-            if not all(part.size for part in rows.values()):
-                raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {workdir} is in it")
-            shape = feeding.shape_of(data, rows, rows)
-            feed = feeding.Feed(data, members, mesh, current, shape, rows, has_own_order=False)
-            predicted = predict(predict_step, params, feed, current)
-            predictions, pooled = pool_folds(predicted, members, targets.ids)
-            path = workdir / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
-            write_predictions(path, predictions, pooled, targets, trained["checkpoint_id"])
-            records += scoring.score(
-                predictions,
-                targets,
-                utterances,
-                members=[vars(member) for member in pooled],
-                split=split,
-                condition=vocab.CLEAN,
-                nbest=config.eval.nbest,
-                pa_uar_thresholds=config.eval.pa_uar_thresholds,
-                f1_classes=config.eval.f1_classes,
-                group_by=config.eval.group_by,
-                num_resamples=config.eval.num_resamples,
-                seed=config.eval.seed,
-                protocol=card,
-                states=member_states,
-            )
-            progress.update(note=split)
+    listener = None
+    if config.eval.conditions:
+        layers = {layer for member in members for layer in data.layers_of(member)}
+        listener = condition_frames.Listener.of(config, workdir, sorted(layers))
+        card |= {"condition_sources": listener.sources.fingerprint}
+    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet)
+    records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
     write_text(results, "".join(to_json(record) + "\n" for record in records))
     return results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """An evaluation: who predicts what, and what every record carries."""
+
+    data: Data
+    utterances: pa.Table
+    members: list[ensemble.Member]
+    mesh: Mesh
+    current: Arrangement
+    params: Any
+    predict_step: Callable
+    listener: condition_frames.Listener | None
+    card: dict[str, Any]
+    is_quiet: bool
+
+    def split(self, split: str, folder: Path) -> list[ResultRecord]:
+        """Records of one split in every condition; writes the predictions."""
+        rows = {fold: self.data.rows(fold, split) for fold in self.data.splits}
+        if not all(part.size for part in rows.values()):
+            raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {folder.parent} is in it")
+        shape = feeding.shape_of(self.data, rows, rows)
+        statistics = self.data.normalisation(list(rows))
+
+        def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
+            feed = feeding.Feed(
+                data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=statistics
+            )
+            found = predict(self.predict_step, self.params, feed, self.current)
+            return pool_folds(found, self.members, data.targets.ids)
+
+        def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
+            places = np.full(len(self.data.targets.ids), -1, np.int64)
+            places[block] = np.arange(len(block))
+            data = dataclasses.replace(self.data, frames=frames, num_frames=num_frames, store_rows=places)
+            mine = {fold: part[np.isin(part, block)] for fold, part in rows.items()}
+            predictions, _ = predicted(data, mine)
+            return predictions.attributes, predictions.distribution
+
+        clean, pooled = predicted(self.data, rows)
+        whole = np.unique(np.concatenate(list(rows.values())))
+        splits = np.full(len(self.utterances), "", dtype=object)
+        splits[whole] = split
+        column = self.utterances.column_names.index("split")
+        table = self.utterances.set_column(column, "split", pa.array(splits.tolist()))
+        conditions = (Condition(),) if self.listener is None else self.listener.conditions
+        records, reference = [], None
+        with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:
+            for condition in conditions:
+                predictions = clean
+                if condition != Condition():
+                    attributes, distribution, _ = condition_frames.predict_condition(
+                        self.listener, condition, whole, split, heard, self.is_quiet
+                    )
+                    predictions = Predictions(clean.utterances, attributes, distribution)
+                path = folder / f"{split}_{condition.file_name}.parquet"
+                predictions_file.write(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
+                found, aligned = self._scored(predictions, pooled, table, split, condition.id)
+                reference = reference or aligned
+                if aligned is not reference:
+                    found = self._with_stability(found, reference, aligned, pooled)
+                records += found
+                progress.update(note=condition.id)
+        return records
+
+    def _scored(
+        self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
+    ) -> tuple[list[ResultRecord], Aligned]:
+        section, members = self.data.config.eval, [vars(member) for member in pooled]
+        records = scoring.score(
+            predictions,
+            self.data.targets,
+            table,
+            members=members,
+            split=split,
+            condition=condition,
+            nbest=section.nbest,
+            pa_uar_thresholds=section.pa_uar_thresholds,
+            f1_classes=section.f1_classes,
+            group_by=section.group_by,
+            num_resamples=section.num_resamples,
+            num_permutations=section.num_permutations,
+            num_utterance_resamples=section.num_utterance_resamples,
+            seed=section.seed,
+            protocol=self.card,
+            states=_member_states,
+        )
+        aligned = align(predictions, self.data.targets, table, members=members, split=split, group_by=section.group_by)
+        return records, aligned
+
+    def _with_stability(
+        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, pooled: list[ensemble.Member]
+    ) -> list[ResultRecord]:
+        section = self.data.config.eval
+        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
+        return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
+
+
+_member_states = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
 
 
 def settings_of(config: Config, data: Data) -> Settings:
@@ -232,29 +324,3 @@ def load_members(folder: Path, settings: steps.Settings, members: Sequence[ensem
     params = checkpoint.load_params(Path(folder) / BEST_FOLDER, like)
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     return steps.take(params, current.member, sharding.by_member(mesh))
-
-
-def write_predictions(
-    path: str | os.PathLike,
-    predictions: Predictions,
-    members: Sequence[ensemble.Member],
-    targets: Targets,
-    checkpoint_id: str,
-) -> None:
-    """Writes one row an utterance and member: rated attributes by name, a `p_<class>` column a class."""
-    num_members, num_utterances = predictions.distribution.shape[:2]
-    columns: dict[str, Any] = {
-        "utterance": pa.array(list(predictions.utterances) * num_members),
-        "member": pa.array(np.repeat(np.arange(num_members, dtype=np.int32), num_utterances)),
-        "layer": pa.array(np.repeat(np.array([m.layer for m in members], np.int32), num_utterances)),
-        "class_target": pa.array(np.repeat([m.class_target for m in members], num_utterances).tolist()),
-        "seed": pa.array(np.repeat(np.array([m.seed for m in members], np.int64), num_utterances)),
-    }
-    for a in np.flatnonzero(targets.has_attribute.any(0)):
-        name = targets.attribute_names[a]
-        columns[name] = pa.array(predictions.attributes[:, :, a].ravel())
-    for c, name in enumerate(targets.class_names):
-        columns[f"p_{name}"] = pa.array(predictions.distribution[:, :, c].ravel())
-    table = pa.table(columns).replace_schema_metadata({b"checkpoint_id": checkpoint_id.encode()})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)

@@ -28,9 +28,9 @@ class Cache:
 
     def __init__(self, data: Data, rows: np.ndarray):
         self._data, self._rows = data, data.store_rows[np.unique(rows)]
-        lengths = data.store.num_frames[self._rows]
+        lengths = data.num_frames[self._rows]
         self.num_frames = int(lengths.sum())
-        self.first_frames = np.zeros(len(data.store.num_frames), np.int64)
+        self.first_frames = np.zeros(len(data.num_frames), np.int64)
         self.first_frames[self._rows] = np.cumsum(lengths) - lengths
 
     def num_bytes(self, num_views: int) -> int:
@@ -57,7 +57,7 @@ class Cache:
                 columns = self._data.columns.get(layer, slice(None))
                 for start in range(0, len(self._rows), 256):
                     rows = self._rows[start : start + 256].tolist()
-                    for row, frames in zip(rows, self._data.store.read(layer, rows), strict=True):
+                    for row, frames in zip(rows, self._data.frames.read(layer, rows), strict=True):
                         first = self.first_frames[row]
                         local[place, first : first + len(frames)] = frames[:, columns]
                 place += 1
@@ -89,6 +89,7 @@ class Feed:
       cache: What lives in device memory, or None.
       frames: The frames there, where they were placed already.
       class_weights: [C] of each member.
+      statistics: What `Data.normalisation` gave, where it was made already.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Feed:
         cache: Cache | None = None,
         frames: jax.Array | None = None,
         class_weights: Sequence[np.ndarray] | None = None,
+        statistics: dict | None = None,
     ):
         self._data, self._mesh, self._shape, self._rows = data, mesh, shape, rows
         keys = [(member.fold, member.data_seed if has_own_order else None) for member in members]
@@ -122,7 +124,7 @@ class Feed:
         placed = [members[m] for m in current.member]
         values = values_of(placed, [weights[m] for m in current.member])
         self.members = self._by_member(Members(values, stream, view_slot, norm_slot))
-        statistics = data.normalisation(list(rows))
+        statistics = statistics or data.normalisation(list(rows))
         tables = [np.stack([statistics[key][i] for shard in norms for key in shard]) for i in range(2)]
         labels = jax.tree.map(lambda table: sharding.place(mesh, _SAME, table), data.labels())
         if cache is not None and frames is None:
@@ -145,7 +147,7 @@ class Feed:
 
     def num_frames_of(self, current: Arrangement) -> int:
         """Frames that the trained members read in an epoch, added up over the members."""
-        num_frames = self._data.store.num_frames
+        num_frames = self._data.num_frames
         of_stream = [int(num_frames[self._data.store_rows[self._rows[fold]]].sum()) for fold, _ in self._streams]
         is_member = current.order[current.running] < current.num_members
         return sum(of_stream[s] for s in self.stream[current.running][is_member])
@@ -154,7 +156,7 @@ class Feed:
         data, streams = self._data, []
         for fold, data_seed in self._streams:
             store_rows = data.store_rows[self._rows[fold]]
-            plan = loader.plan_epoch(data.store.num_frames[store_rows], self._shape, data_seed or 0, epoch)
+            plan = loader.plan_epoch(data.num_frames[store_rows], self._shape, data_seed or 0, epoch)
             streams.append(loader.Stream(plan, store_rows, self._rows[fold]))
         return streams
 
@@ -173,7 +175,9 @@ class Feed:
             streams=self._plans(epoch),
             shape=self._shape,
             num_rows=num_rows,
-            store=data.store,
+            store=data.frames,
+            num_features=data.num_features,
+            dtype=data.store.manifest["dtype"],
             views=() if self._cache else [view for shard in mine for view in self._views[shard]],
             rows=rows,
             columns=data.columns,
@@ -234,7 +238,7 @@ def data_parts(data: Data) -> int:
 
 def shape_of(data: Data, rows: dict[int | None, np.ndarray], others: dict[int | None, np.ndarray]) -> loader.Shape:
     """Shape of the batches over `rows` that the utterances of `others` fit into, too."""
-    t, num_frames = data.config.train, data.store.num_frames
+    t, num_frames = data.config.train, data.num_frames
 
     def lengths(of: dict[int | None, np.ndarray]) -> np.ndarray:
         return num_frames[data.store_rows[np.unique(np.concatenate(list(of.values())))]]

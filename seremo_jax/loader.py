@@ -108,6 +108,8 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
       ArtefactError: An utterance is longer than a row.
     """
     lengths = np.asarray(lengths)
+    if not lengths.size:
+        return []
     if lengths.max() > shape.num_frames:
         raise ArtefactError(f"an utterance has {lengths.max()} frames, a row only {shape.num_frames}: {_ROW_REMEDY}")
     order = np.arange(lengths.size)
@@ -154,6 +156,8 @@ class BatchSource:
       shape: Shape of the batches.
       num_rows: R of the arrays, at least that of `shape`; rows beyond it stay empty.
       store: Where frames are read from; None where they live in device memory.
+      num_features: D of the features.
+      dtype: Dtype of the features.
       views: (stream, layer) of each view to read.
       rows: Rows to read frames for, as this process's devices need no others; None means all.
       columns: Layer -> features to keep, ascending; layers left out keep all.
@@ -164,6 +168,8 @@ class BatchSource:
     shape: Shape
     num_rows: int
     store: FrameSource | None = None
+    num_features: int = 0
+    dtype: str = "float32"
     views: Sequence[tuple[int, int]] = ()
     rows: range | None = None
     columns: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -201,18 +207,15 @@ class BatchSource:
         return {"frame": frame, "slot": slot, "reset": reset, "last_frame": last_frame, "utterance": utterance}
 
     def _features(self, stream: int, layer: int, index: int) -> np.ndarray:
-        plan, columns = self.streams[stream].plan, self.columns.get(layer)
-        rows = self.rows if self.rows is not None else range(self.num_rows)
-        placed = plan[index] if index < len(plan) else plan[0]
-        is_mine = np.isin(placed.row, rows) & (index < len(plan))
-        items = placed.item[is_mine]
-        wanted = self.streams[stream].store_rows[items if len(items) else placed.item[:1]].tolist()
-        frames = self.store.read(layer, wanted)
-        width = frames[0].shape[1] if columns is None else len(columns)
-        features = np.zeros((self.shape.num_frames, len(rows), width), frames[0].dtype)
-        for i, (row, start) in enumerate(zip(placed.row[is_mine], placed.start[is_mine], strict=True)):
-            part = frames[i] if columns is None else frames[i][:, columns]
-            features[start : start + len(part), row - rows.start] = part
+        rows, columns = self.rows if self.rows is not None else range(self.num_rows), self.columns.get(layer)
+        features = np.zeros((self.shape.num_frames, len(rows), self.num_features), self.dtype)
+        if index >= len(self.streams[stream].plan):
+            return features
+        placed = self.streams[stream].plan[index]
+        mine = np.flatnonzero(np.isin(placed.row, rows))
+        frames = self.store.read(layer, self.streams[stream].store_rows[placed.item[mine]].tolist())
+        for part, row, start in zip(frames, placed.row[mine], placed.start[mine], strict=True):
+            features[start : start + len(part), row - rows.start] = part if columns is None else part[:, columns]
         return features
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax import group_gaps, intervals, metrics, semantic_scores, speaker_states, vocab
+from seremo_jax import ensemble, group_gaps, intervals, metrics, semantic_scores, speaker_states, vocab
 from seremo_jax import system_scores as of_system
 from seremo_jax.alignment import Aligned, align
 from seremo_jax.member_states import States, member_states
@@ -111,7 +111,7 @@ def score(
     chances = _chances(aligned, settings, seed)
     shared = {"split": split, "condition": condition, "protocol": dict(protocol)}
     records, systems = [], {}
-    for rows, named in _systems(members):
+    for rows, named in ensemble.systems(members):
         scored = _score_system(aligned, rows, settings, draw, chances, states)
         redrawn = _redrawn(aligned, rows, settings, draw, states)
         records += _records(aligned, scored, redrawn, settings, draw, chances, shared | named, group_by)
@@ -123,23 +123,6 @@ def score(
 
 def _ground(targets: Targets) -> semantic_scores.Ground | None:
     return semantic_scores.ground_of(targets.votes, targets.consensus_index, targets.attributes, targets.has_attribute)
-
-
-def _systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Members that differ only in seeds, and what a record says of them, in order of first appearance."""
-    systems: dict[tuple, list[int]] = {}
-    for i, member in enumerate(members):
-        same = tuple((k, v) for k, v in member.items() if k not in ("seed", "data_seed", "fold"))
-        systems.setdefault(same, []).append(i)
-    fields = [dict(key) for key in systems]
-    told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
-    named = []
-    for one, rows in zip(fields, systems.values(), strict=True):
-        words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
-        system = ", ".join([*words, one["class_target"]])
-        seeds = tuple(members[i]["seed"] for i in rows)
-        named.append((rows, {"system": system, "layer": one["layer"], "seeds": seeds}))
-    return named
 
 
 @dataclasses.dataclass(frozen=True)

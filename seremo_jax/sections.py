@@ -1,7 +1,7 @@
 """The sections of the report: which tables, pictures and sentences stand where."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from seremo_jax import (
     comparison,
     condition_section,
+    ensemble,
     failure_signs,
     figures,
     ingest,
@@ -210,12 +211,13 @@ def _saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
     return page.Section("saliency", title, (text,), signs, (picture,))
 
 
-def _member_systems(members: Sequence[Mapping[str, Any]]) -> list[str]:
-    """System label of each member, as `scoring` names them."""
-    has_layers = len({member["layer"] for member in members}) > 1
-    return [
-        comparison.system_label((f"layer {m['layer']}, " if has_layers else "") + m["class_target"]) for m in members
-    ]
+def _member_systems(members: list[dict[str, Any]]) -> list[str]:
+    """Label of each member's system."""
+    labels = [""] * len(members)
+    for rows, about in ensemble.systems(members):
+        for row in rows:
+            labels[row] = comparison.system_label(about["system"])
+    return labels
 
 
 def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:

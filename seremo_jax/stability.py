@@ -70,7 +70,7 @@ def compare(
         seed,
     )
     counts = {STABLE_SHARE: int(is_in.sum()), UAR_CHANGE: int(is_scored.sum()), UAR_DROP: int(is_scored.sum())}
-    return {name: _entry(values[0], resampled[name], counts[name]) for name, values in point.items()}
+    return {name: _entry(values[0], resampled[name], counts[name], num_units) for name, values in point.items()}
 
 
 def _values(sums: intervals.Sums) -> dict[str, Float[np.ndarray, "R E"]]:
@@ -92,9 +92,11 @@ def _values(sums: intervals.Sums) -> dict[str, Float[np.ndarray, "R E"]]:
     }
 
 
-def _entry(members: Float[np.ndarray, " E"], resampled: Float[np.ndarray, " R"], count: int) -> dict[str, Any]:
+def _entry(
+    members: Float[np.ndarray, " E"], resampled: Float[np.ndarray, " R"], count: int, num_units: int
+) -> dict[str, Any]:
     is_defined = bool(np.isfinite(members).all())
-    low, high = intervals.interval(resampled) if is_defined else (None, None)
+    low, high = intervals.interval(resampled, num_units) if is_defined else (None, None)
     return {
         "value": float(members.mean()) if is_defined else None,
         "low": low,

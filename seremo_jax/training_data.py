@@ -10,6 +10,7 @@ import pyarrow as pa
 from seremo_jax import ensemble, feature_norm, losses, partitions, ranking, saliency, vocab
 from seremo_jax.artefacts import ArtefactError
 from seremo_jax.config import Config
+from seremo_jax.loader import FrameSource
 from seremo_jax.schema import Labels
 from seremo_jax.store import Reader
 from seremo_jax.tables import info_of
@@ -28,7 +29,9 @@ class Data:
       store: Hidden states.
       targets: Targets of every utterance of the table.
       splits: Fold -> split of every utterance of the table.
-      store_rows: [N] row of the store's index for each utterance of the table, -1 where it is not there.
+      frames: Where frames are read from: the store, or what was heard just now.
+      num_frames: Frames of each utterance in `frames`.
+      store_rows: [N] row of `frames` for each utterance of the table, -1 where it is not there.
       columns: Layer -> features the head reads, ascending; empty for all.
     """
 
@@ -36,6 +39,8 @@ class Data:
     store: Reader
     targets: Targets
     splits: dict[Fold, np.ndarray]
+    frames: FrameSource
+    num_frames: np.ndarray
     store_rows: np.ndarray
     columns: dict[int, np.ndarray]
 
@@ -55,6 +60,8 @@ class Data:
             store=store,
             targets=targets,
             splits={fold: split_of(config, utterances, fold) for fold in dict.fromkeys(m.fold for m in members)},
+            frames=store,
+            num_frames=store.num_frames,
             store_rows=np.array([position.get(utterance, -1) for utterance in targets.ids], np.int64),
             columns=top_columns(config, store, members),
         )

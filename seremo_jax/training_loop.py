@@ -40,6 +40,7 @@ class Loop:
         self._class_weights = None
         if "balanced_soft_ce" in {member.class_kind for member in members}:
             self._class_weights = data.class_weights(members)
+        self._statistics = data.normalisation(list(data.splits))
         self.is_active = np.ones(len(members), bool)
         self._arrange(None)
         self._state = self._steps.init(self._train.members.values)
@@ -63,6 +64,7 @@ class Loop:
                 rows,
                 cache=cache,
                 class_weights=self._class_weights,
+                statistics=self._statistics,
                 **options,
             )
 

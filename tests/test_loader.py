@@ -97,7 +97,13 @@ def _source(epoch=1, **options):
     shape = loader.plan_shape(lengths[store_rows], 3)
     stream = loader.Stream(loader.plan_epoch(lengths[store_rows], shape, 0, epoch), store_rows, target_rows)
     source = loader.BatchSource(
-        [stream], shape, shape.num_rows + 1, store=_Frames(lengths), views=[(0, 4), (0, 9)], **options
+        [stream],
+        shape,
+        shape.num_rows + 1,
+        store=_Frames(lengths),
+        views=[(0, 4), (0, 9)],
+        num_features=1 if "columns" in options else 2,
+        **options,
     )
     return source, lengths
 
@@ -159,7 +165,12 @@ def test_a_stream_that_has_run_out_gives_empty_batches():
     source, _ = _source()
     short = loader.Stream(source.streams[0].plan[:1], source.streams[0].store_rows, source.streams[0].label_rows)
     both = loader.BatchSource(
-        [source.streams[0], short], source.shape, source.num_rows, store=source.store, views=[(0, 4), (1, 4)]
+        [source.streams[0], short],
+        source.shape,
+        source.num_rows,
+        store=source.store,
+        views=[(0, 4), (1, 4)],
+        num_features=2,
     )
     assert len(both) == len(source) > 1
     last = both[len(both) - 1]

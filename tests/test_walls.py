@@ -20,7 +20,7 @@ _BY_RANK = (
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
-    "protocol ranking speaker_states system_differences system_scores writer",
+    "predictions_file protocol ranking speaker_states system_differences system_scores writer",
     "condition_scores figures forward ingest label_figures score_tables scoring stability timeline training_data "
     "training_state",
     "condition_figures condition_frames extract failure_signs gradients listening speaker_section validation",
@@ -37,7 +37,7 @@ WITHOUT_JAX = {
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes", "arrangement"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
-    *("config_file", "pieces", "predicted", "timeline"),
+    *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("significance", "speaker_section"),

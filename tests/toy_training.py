@@ -112,6 +112,8 @@ def loop(config, mesh, members=None, store=None, splits=None):
         store=store,
         targets=made if config.loss.attribute_kind == "emd" else dataclasses.replace(made, levels=()),
         splits=splits or {None: own},
+        frames=store,
+        num_frames=store.num_frames,
         store_rows=np.arange(NUM),
         columns={},
     )
