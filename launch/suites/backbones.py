@@ -37,7 +37,6 @@ SHAPES = {
 """Name -> transformers' class, what its config says, and (utterances, seconds) of a batch."""
 QUICK = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
 QUICK |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
-NO_PEER = "PyTorch is not installed: not measured"
 
 _call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
 
@@ -49,7 +48,7 @@ def run(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, settings, (batch, seconds)) in SHAPES.items():
             if not torch_peers.is_there():
-                rows.append(Row(name, note=NO_PEER))
+                rows.append(Row(name, note=torch_peers.NO_PEER))
                 continue
             settings = {**settings, **QUICK} if options.is_quick else settings
             checkpoint = Path(folder) / name.replace(" ", "-")
