@@ -31,7 +31,11 @@ def main(argv: list[str]) -> None:
     """Runs the suites and prints their tables."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: see --help")
+    from launch import pages
     from launch.suites import timing
+
+    # As training runs; peers in the same process have them, too.
+    pages.ask()
 
     shared = Path(os.environ.get("SEREMO_SHARED", "../shared"))
     options = timing.Options(_ROUNDS.value, _QUICK.value, shared if shared.is_dir() else None)
