@@ -1,6 +1,6 @@
 """Trains every member in one program, best epoch kept by the development split (train/)."""
 
-from launch import cli
+from launch import cli, pages
 
 
 def main(config, workdir):
@@ -19,4 +19,5 @@ def main(config, workdir):
 
 
 if __name__ == "__main__":
+    pages.restart()
     cli.run(main, num_cpu_devices=cli.num_cores())

@@ -4,7 +4,7 @@ PyTorch's cell with all six biases (the candidate gate's hidden bias sits inside
 Rows are packed: `reset` marks the first frame of each utterance, where the state starts from zero again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +31,30 @@ def gru(params: Params, x: Float[Array, "T R D"], reset: Bool[Array, "T R"]) -> 
 
     Source: KNOWN, method.md section 4.2 (the cell of torch.nn.GRU).
     """
-    num_frames, num_rows, num_features = x.shape
-    accumulated = _accumulation_dtype(x.dtype)
-    projected = jnp.matmul(
-        x.reshape(num_frames * num_rows, num_features),
-        params["w_i"].astype(x.dtype),
-        preferred_element_type=accumulated,
-    )
-    projected = projected + params["b_i"].astype(accumulated)[None, :]
+    return gru_beside(params, (x,), reset)
+
+
+def gru_beside(
+    params: Params, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]
+) -> Float[Array, "T R H"]:
+    """`gru` over frames whose features come in parts, as if these stood side by side.
+
+    Nothing is copied together, and a part that no parameter lies below costs no gradient.
+
+    Args:
+      params: See `gru`.
+      parts: Features of all frames, in the order of the rows of `w_i`; of one dtype.
+      reset: See `gru`.
+    """
+    num_frames, num_rows, _ = parts[0].shape
+    dtype, start, projected = parts[0].dtype, 0, None
+    for part in parts:
+        stop = start + part.shape[2]
+        product = _dot(part.reshape(num_frames * num_rows, -1), params["w_i"][start:stop].astype(dtype))
+        projected, start = product if projected is None else projected + product, stop
     projected = projected.reshape(num_frames, num_rows, -1)
-    w_h = params["w_h"].astype(x.dtype)
-    return _recurrence(projected, w_h, params["b_h"].astype(accumulated), reset).astype(x.dtype)
+    biases = (params[name].astype(projected.dtype) for name in ("b_i", "b_h"))
+    return _recurrence(projected, params["w_h"].astype(dtype), *biases, reset).astype(dtype)
 
 
 def _accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -53,33 +66,33 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 @jax.custom_vjp
-def _recurrence(projected: Array, w_h: Array, b_h: Array, reset: Array) -> Array:
-    return _forward(projected, w_h, b_h, reset)[0]
+def _recurrence(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> Array:
+    return _forward(projected, w_h, b_i, b_h, reset)[0]
 
 
-def _forward(projected: Array, w_h: Array, b_h: Array, reset: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> tuple[Array, tuple[Array, ...]]:
     units = w_h.shape[0]
+    b_gates, b_i_n, b_h_n = (b_i + b_h)[None, : 2 * units], b_i[None, 2 * units :], b_h[None, 2 * units :]
 
     def step(state, inputs):
         frame, starts = inputs
         before = jnp.where(starts[:, None], 0, state)
-        hidden = _dot(before, w_h) + b_h[None, :]
-        gates = jax.nn.sigmoid(frame[:, : 2 * units] + hidden[:, : 2 * units])
+        hidden = _dot(before, w_h)
+        gates = jax.nn.sigmoid(frame[:, : 2 * units] + hidden[:, : 2 * units] + b_gates)
         r, z = gates[:, :units], gates[:, units:]
-        n = jnp.tanh(frame[:, 2 * units :] + r * hidden[:, 2 * units :])
+        hidden_n = hidden[:, 2 * units :] + b_h_n
+        n = jnp.tanh(frame[:, 2 * units :] + b_i_n + r * hidden_n)
         after = n + z * (before - n)
-        return after, (after, gates, n, hidden[:, 2 * units :])
+        return after, (after, before, gates, n, hidden_n)
 
     zero = jnp.zeros((projected.shape[1], units), projected.dtype)
-    _, (states, gates, candidates, hidden_n) = jax.lax.scan(step, zero, (projected, reset))
-    return states, (w_h, b_h, reset, states, gates, candidates, hidden_n)
+    _, (states, *saved) = jax.lax.scan(step, zero, (projected, reset))
+    return states, (w_h, reset, *saved)
 
 
-def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, Array, None]:
-    w_h, b_h, reset, states, gates, candidates, hidden_n = saved
+def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, Array, Array, None]:
+    w_h, reset, before, gates, candidates, hidden_n = saved
     units = w_h.shape[0]
-    before = jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
-    before = jnp.where(reset[:, :, None], 0, before)
     w_h_transposed = w_h.T
 
     def step(g_after, inputs):
@@ -89,21 +102,20 @@ def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, 
         g_candidate = g * (1 - z) * (1 - n * n)
         g_update = g * (state - n) * z * (1 - z)
         g_reset = g_candidate * hidden * r * (1 - r)
+        # Joined here, while they are in cache: the products after the scan then read plain memory.
+        g_projected = jnp.concatenate([g_reset, g_update, g_candidate], axis=-1)
         g_hidden = jnp.concatenate([g_reset, g_update, g_candidate * r], axis=-1)
         g_before = g * z + _dot(g_hidden, w_h_transposed)
-        return jnp.where(starts[:, None], 0, g_before), (g_reset, g_update, g_candidate, g_hidden[:, 2 * units :])
+        return jnp.where(starts[:, None], 0, g_before), (g_projected, g_hidden)
 
-    inputs = (g_states.astype(states.dtype), reset, before, gates, candidates, hidden_n)
-    _, (g_reset, g_update, g_candidate, g_hidden_n) = jax.lax.scan(
-        step, jnp.zeros_like(states[0]), inputs, reverse=True
-    )
-    g_projected = jnp.concatenate([g_reset, g_update, g_candidate], axis=-1)
-    g_hidden = jnp.concatenate([g_reset, g_update, g_hidden_n], axis=-1).reshape(-1, 3 * units)
+    inputs = (g_states.astype(before.dtype), reset, before, gates, candidates, hidden_n)
+    _, (g_projected, g_hidden) = jax.lax.scan(step, jnp.zeros_like(before[0]), inputs, reverse=True)
+    g_hidden = g_hidden.reshape(-1, 3 * units)
     # One GEMM over all frames, after the scan: inside it, this product would be repeated T times at a fraction of peak.
     g_w_h = jnp.matmul(
-        before.reshape(-1, units).T.astype(w_h.dtype), g_hidden.astype(w_h.dtype), preferred_element_type=states.dtype
+        before.reshape(-1, units).T.astype(w_h.dtype), g_hidden.astype(w_h.dtype), preferred_element_type=before.dtype
     )
-    return g_projected, g_w_h.astype(w_h.dtype), g_hidden.sum(0).astype(b_h.dtype), None
+    return g_projected, g_w_h.astype(w_h.dtype), g_projected.sum((0, 1)), g_hidden.sum(0), None
 
 
 _recurrence.defvjp(_forward, _backward)

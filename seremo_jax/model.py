@@ -1,7 +1,7 @@
 """The head: a TC-GRU (time-convolution GRU) over the frames of one backbone layer, packed several utterances a row."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from seremo_jax.gru import gru
+from seremo_jax.gru import gru_beside
 
 Tree = Any
 """Nested dict of parameter arrays."""
@@ -100,9 +100,10 @@ class GRULayer(nnx.Module):
         self.w_i, self.w_h = uniform(num_features, 3 * units), uniform(units, 3 * units)
         self.b_i, self.b_h = uniform(3 * units), uniform(3 * units)
 
-    def __call__(self, x: Float[Array, "T R D"], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
-        """States after every frame."""
-        return gru({"w_i": self.w_i[...], "w_h": self.w_h[...], "b_i": self.b_i[...], "b_h": self.b_h[...]}, x, reset)
+    def __call__(self, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
+        """States after every frame, whose features come in parts."""
+        params = {"w_i": self.w_i[...], "w_h": self.w_h[...], "b_i": self.b_i[...], "b_h": self.b_h[...]}
+        return gru_beside(params, parts, reset)
 
 
 class Linear(nnx.Module):
@@ -190,11 +191,11 @@ class TCGRU(nnx.Module):
         if self.layer_weights is not None:
             features = jnp.einsum("k,ktrd->trd", jax.nn.softmax(self.layer_weights[...]), features)
         x = features.astype(self.dtype)
+        parts = (x,)
         if self.conv is not None:
-            u = jnp.where(is_valid[:, :, None], jax.nn.relu(self.conv(x)), 0)
-            x = jnp.concatenate([u, x], axis=-1)
+            parts = (jnp.where(is_valid[:, :, None], jax.nn.relu(self.conv(x)), 0), x)
         for depth, layer in enumerate(self.grus):
-            x = layer(x if depth == 0 or dropout is None else dropout.of_rows(x, depth), reset)
+            x = layer(parts if depth == 0 else (x if dropout is None else dropout.of_rows(x, depth),), reset)
         summary = pool(x.astype(jnp.float32), slot, last_frame, self.pooling)
         embedding = self.embedding(summary)
         if dropout is not None:

@@ -10,20 +10,23 @@ _ROUNDS = 3
 
 
 def head_flops(sizes: dict) -> int:
-    """Floating-point operations of the matrix products of one training step, per frame: forward and twice backward.
+    """Floating-point operations of the matrix products of one training step, per frame.
+
+    Forward, gradient of the weights, and gradient of every input that parameters lie below: not of the features.
 
     Args:
       sizes: Arguments of `model.TCGRU`.
 
     Source: OURS; heads and convolution are left out (under 1 %).
     """
-    units = sizes["gru_units"]
-    width = sizes["num_features"] * (2 if sizes["conv_kernel"] else 1)
-    total = 0
+    units, width = sizes["gru_units"], sizes["num_features"]
+    convolved = width if sizes["conv_kernel"] else 0
+    total, gradient_of = 0, convolved
+    width += convolved
     for _ in range(sizes["gru_layers"]):
-        total += 2 * 3 * units * (width + units)
-        width = units
-    return 3 * total
+        total += 2 * 3 * units * (2 * (width + units) + gradient_of + units)
+        width = gradient_of = units
+    return total
 
 
 def peak_flops_per_s(mesh: Mesh, dtype: str) -> float:

@@ -26,6 +26,9 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 _RESOLUTION = 2e-5
 """What rounding may leave, as a share, where a sum of equal numbers is subtracted from another in float32."""
 
+_NUM_CENTRE_ROWS = 32
+"""Rows of a batch from which its centre is taken: it need only be near the mean."""
+
 
 class State(NamedTuple):
     """Mergeable co-moments, of the utterances under each target's mask.
@@ -114,35 +117,53 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
 
     first_row = jnp.where(is_row.any(), means[:, jnp.argmax(is_row)], 0).astype(jnp.float32)
     feature_shift = jnp.where((state.count > 0).any(), state.feature_shift, first_row)
+    has_rows, step = (count > 0).astype(jnp.float32), max(1, means.shape[1] // _NUM_CENTRE_ROWS)
+    # Where every target either has all the rows with any target or none, which is the rule, a sum serves all targets.
+    is_same = (mask == (is_row[:, None] & (count > 0)[None, :])).all()
+    in_any = is_row.astype(jnp.float32)[:, None]
 
-    def of_layer(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    def of_layer(inputs: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array, Array]]:
         features, shift = inputs
-        features = jnp.where(is_row[:, None], features.astype(jnp.float32) - shift[None, :], 0)
-        centre = features.sum(axis=0) / jnp.maximum(is_row.sum(), 1)
-        # Centred on the rows with any target, which is near the mean under each target's own mask: one matrix product
-        # then serves every mask, and the remainder is small enough to subtract in float32. Only where a target's own
-        # utterances differ from the others by over 200 times their spread does the feature count as constant there.
-        features = jnp.where(is_row[:, None], features - centre[None, :], 0)
-        columns = jnp.concatenate([weight, targets], axis=1)
-        totals, products = jnp.split(jnp.matmul(columns.T, features, precision=_HIGHEST).T, 2, axis=1)
-        squares = jnp.matmul(weight.T, jnp.square(features), precision=_HIGHEST).T
-        moment = squares - jnp.square(totals) / num_rows[None, :]
-        moment = jnp.where(moment <= _RESOLUTION * squares, 0, moment)
-        return centre[:, None] + totals / num_rows[None, :], moment, products
+        some, is_some = features[::step].astype(jnp.float32), is_row[::step, None]
+        some = jnp.where(is_some, some - shift[None, :], 0).sum(axis=0) / jnp.maximum(is_some.sum(), 1)
+        centre = shift + some
+        # Near the mean of the rows with any target, and so near the mean under each target's own mask: one matrix
+        # product then serves every mask, and the remainder is small enough to subtract in float32. Only where a
+        # target's own utterances differ from the others by over 200 times their spread does the feature count as
+        # constant there.
+        features = jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
+
+        def for_all(features: Array) -> tuple[Array, Array, Array]:
+            sums = _product(jnp.concatenate([targets, in_any], axis=1), features)
+            squares = jnp.square(features).sum(axis=0)
+            return sums[:-1], has_rows[:, None] * sums[-1:], has_rows[:, None] * squares[None, :]
+
+        def for_each(features: Array) -> tuple[Array, Array, Array]:
+            products, totals = jnp.split(_product(jnp.concatenate([targets, weight], axis=1), features), 2)
+            return products, totals, _product(weight, jnp.square(features))
+
+        return centre - shift, jax.lax.cond(is_same, for_all, for_each, features)
 
     # Layer by layer: temporaries of one layer stay in cache, and those of all layers need not fit in memory.
-    feature_mean, feature_moment, comoment = jax.lax.map(of_layer, (means, feature_shift))
+    centre, sums = jax.lax.map(of_layer, (means, feature_shift))
+    # Turned round here and not above: there XLA would turn the products round instead, and they would crawl.
+    products, totals, squares = (jnp.swapaxes(value, 1, 2) for value in sums)
+    moment = squares - jnp.square(totals) / num_rows[None, None, :]
     batch = State(
         count=count,
         feature_shift=feature_shift,
-        feature_mean=feature_mean,
-        feature_moment=_pair(feature_moment),
+        feature_mean=centre[:, :, None] * has_rows[None, None, :] + totals / num_rows[None, None, :],
+        feature_moment=_pair(jnp.where(moment <= _RESOLUTION * squares, 0, moment)),
         target_shift=target_shift,
         target_mean=target_mean,
         target_moment=_pair(jnp.square(targets).sum(axis=0)),
-        comoment=_pair(comoment),
+        comoment=_pair(products),
     )
     return merge(state, batch)
+
+
+def _product(columns: Float[Array, "N M"], features: Float[Array, "N D"]) -> Float[Array, "M D"]:
+    return jnp.matmul(columns.T, features, precision=_HIGHEST)
 
 
 def merge(a: State, b: State) -> State:

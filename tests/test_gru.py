@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seremo_jax.gru import gru
+from seremo_jax.gru import gru, gru_beside
 
 
 def _params(num_features: int, units: int, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
@@ -83,6 +83,17 @@ def test_backward_pass_equals_autodiff_of_the_plain_cell_in_float64():
         np.testing.assert_allclose(ours, plain, atol=1e-12)
         for got, expected in zip(jax.tree.leaves(pull_ours(g)), jax.tree.leaves(pull_plain(g)), strict=True):
             np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+def test_features_in_parts_equal_them_side_by_side():
+    params, rng = _params(5, 4), np.random.default_rng(5)
+    parts = tuple(jnp.asarray(rng.normal(size=(9, 3, width)), jnp.float32) for width in (2, 3))
+    reset, g = _starts(9, 3, {1: [4]}), jnp.asarray(rng.normal(size=(9, 3, 4)), jnp.float32)
+    in_parts, pull_parts = jax.vjp(lambda p, parts: gru_beside(p, parts, reset), params, parts)
+    whole, pull_whole = jax.vjp(lambda p, parts: gru(p, jnp.concatenate(parts, -1), reset), params, parts)
+    np.testing.assert_allclose(in_parts, whole, atol=1e-6)
+    for got, expected in zip(jax.tree.leaves(pull_parts(g)), jax.tree.leaves(pull_whole(g)), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_packed_equals_alone():

@@ -68,6 +68,22 @@ def test_one_pass_equals_two_passes(offset, scale):
     assert np.asarray(result.is_varying).all()
 
 
+def test_targets_that_all_have_the_same_utterances_share_their_sums():
+    """The short way for the usual case: one mask for all, rows without any target, and a target nobody has."""
+    means, targets, mask = data(offset=500)
+    mask[:] = mask[:, 1:2]
+    mask[:, 3] = False
+    assert 0 < mask[:, 0].sum() < N
+    means[:, ~mask[:, 0]] = np.nan
+    halves = parts([slice(0, N // 2), slice(N // 2, N)], means, targets, mask)
+    result = saliency.compute(merge(*halves))
+    np.testing.assert_allclose(
+        result.correlation[:, :, :3], two_passes(means, targets[:, :3], mask[:, :3]), rtol=1e-5, atol=1e-7
+    )
+    assert not np.asarray(result.correlation)[:, :, 3].any()
+    np.testing.assert_array_equal(result.count, mask.sum(axis=0))
+
+
 @settings(max_examples=10)
 @given(st.lists(st.sampled_from([0, 1, 7, 40]), max_size=8), st.randoms(use_true_random=False))
 def test_any_split_order_and_tree_of_the_data_gives_the_same(sizes, random):

@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from launch.suites import torch_peers
 from launch.suites.timing import Options, Row, interleave, peak_gflops
-from seremo_jax import backbones
+from seremo_jax import audio_batches, backbones
 
-RATE_HZ = 16_000
+RATE_HZ, NUM_BUCKETS = 16_000, 8
 SHAPES = {
     "wav2vec2 base": ("Wav2Vec2", {}, (8, 5.0)),
     "WavLM large": (
@@ -37,19 +37,18 @@ SHAPES = {
 """Name -> transformers' class, what its config says, and (utterances, seconds) of a batch."""
 QUICK = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
 QUICK |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
-NO_PEER = "PyTorch is not installed: not measured"
 
 _call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
 
 
 def run(options: Options) -> list[Row]:
     """All rows."""
-    rows, peak = [], peak_gflops()
+    rows, peak = [], peak_gflops(1 if options.is_quick else 7)
     rows.append(Row("peak of XLA's float32 matrix product", {"GFLOP/s": peak}))
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, settings, (batch, seconds)) in SHAPES.items():
             if not torch_peers.is_there():
-                rows.append(Row(name, note=NO_PEER))
+                rows.append(Row(name, note=torch_peers.NO_PEER))
                 continue
             settings = {**settings, **QUICK} if options.is_quick else settings
             checkpoint = Path(folder) / name.replace(" ", "-")
@@ -79,7 +78,10 @@ def _passes(
     waveforms = (0.1 * rng.standard_normal((batch, int(seconds * RATE_HZ)))).astype(np.float32)
     lengths = np.clip(rng.gamma(5.9, 0.97, 6 if options.is_quick else 24), 1.9, 11.9)
     waves = [(0.1 * rng.standard_normal(int(length * RATE_HZ))).astype(np.float32) for length in lengths]
-    buckets = backbones.bucket_lengths(np.array([len(wave) for wave in waves]), 4)
+    num_samples = np.array([len(wave) for wave in waves])
+    # Planned as an extraction plans the utterances of a shard, with the default number of buckets.
+    bucketings = [backbones.bucket_lengths(num_samples, NUM_BUCKETS)]
+    (planned,) = audio_batches.plan([range(len(waves))], num_samples, bucketings, int(batch * seconds * RATE_HZ))
     cases = {
         "ours": ours(everything, waveforms),
         "PyTorch": lambda: torch_peers.hidden_states(model, waveforms),
@@ -98,7 +100,7 @@ def _passes(
             s["ours"] / s["ours, half depth"], 1.8, timed.note),
     ]  # fmt: skip
     cases = {
-        "ours, in buckets": lambda: in_buckets(everything, waves, buckets, audio_s),
+        "ours, in buckets": lambda: in_buckets(everything, waves, planned),
         "PyTorch, one at a time": lambda: [torch_peers.hidden_states(model, wave[None]) for wave in waves],
     }
     timed = interleave(cases, options.rounds)
@@ -115,20 +117,17 @@ def _pick(seconds: dict[str, float], *names: str) -> dict[str, float]:
 
 
 def in_buckets(
-    backbone: backbones.Backbone, waves: list[np.ndarray], buckets: tuple[int, ...], batch_s: float
+    backbone: backbones.Backbone, waves: list[np.ndarray], planned: Sequence[audio_batches.Planned]
 ) -> list[np.ndarray]:
     """Hidden states of every utterance on the host, batched with those of like length."""
-    order = sorted(range(len(waves)), key=lambda row: len(waves[row]))
     hidden: list[Any] = [None] * len(waves)
-    while order:
-        top = next(bucket for bucket in buckets if bucket >= len(waves[order[-1]]))
-        slots = max(1, int(batch_s * RATE_HZ / top))
-        rows, order = order[-slots:], order[:-slots]
-        batch, num_samples = np.zeros((slots, top), np.float32), np.zeros(slots, np.int32)
-        for slot, row in enumerate(rows):
+    for item in planned:
+        batch = np.zeros((item.num_slots, item.num_samples), np.float32)
+        num_samples = np.zeros(item.num_slots, np.int32)
+        for slot, row in enumerate(item.rows):
             batch[slot, : len(waves[row])], num_samples[slot] = waves[row], len(waves[row])
         states, num_frames = jax.device_get(_call(backbone, batch, num_samples))
-        for slot, row in enumerate(rows):
+        for slot, row in enumerate(item.rows):
             hidden[row] = states[:, slot, : num_frames[slot]]
     return hidden
 

@@ -1,13 +1,15 @@
 """Interleaved timing, rounds free of other jobs, the machine's own limits, and rows of a benchmark."""
 
 import dataclasses
+import importlib
 import importlib.metadata
 import os
 import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,14 +70,29 @@ class Timed(NamedTuple):
     def note(self) -> str:
         """What the table says of it."""
         if self.is_disturbed:
-            return "other jobs held the cores"
+            return "disturbed: other jobs held the cores"
         return f"{self.num_disturbed} disturbed rounds repeated" if self.num_disturbed else ""
 
 
-def interleave(cases: Mapping[str, Callable[[], Any]], rounds: int) -> Timed:
+def run_suite(name: str, options: Options) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of a suite, and the machine; JAX sees a device a core where the suite spreads members over devices."""
+    import jax
+
+    suite = importlib.import_module(f"launch.suites.{name}")
+    if getattr(suite, "USES_A_DEVICE_A_CORE", False):
+        jax.config.update("jax_num_cpu_devices", num_cores())
+    return suite.run(options), machine()
+
+
+def interleave(cases: Mapping[str, Callable[[], Any]], rounds: int, pids: Sequence[int] = ()) -> Timed:
     """Times every case once a round, in turn, after one round to warm up.
 
     A round during which other processes used more than `MOST_FOREIGN_SHARE` of the cores is run again, a few times.
+
+    Args:
+      cases: Name -> what to time.
+      rounds: Rounds counted.
+      pids: Processes that work for a case; what they use is no disturbance.
     """
     for case in cases.values():
         case()
@@ -83,14 +100,14 @@ def interleave(cases: Mapping[str, Callable[[], Any]], rounds: int) -> Timed:
     num_disturbed, is_disturbed = 0, False
     for _ in range(rounds):
         for attempt in range(_MOST_TRIES):
-            before, foreign_before = time.perf_counter(), _foreign_s()
+            before, foreign_before = time.perf_counter(), _foreign_s(pids)
             taken = {}
             for name, case in cases.items():
                 start = time.perf_counter()
                 case()
                 taken[name] = time.perf_counter() - start
             elapsed = time.perf_counter() - before
-            if (_foreign_s() - foreign_before) <= MOST_FOREIGN_SHARE * elapsed * num_cores():
+            if (_foreign_s(pids) - foreign_before) <= MOST_FOREIGN_SHARE * elapsed * num_cores():
                 break
             num_disturbed += 1
             is_disturbed |= attempt == _MOST_TRIES - 1
@@ -105,19 +122,24 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _foreign_s() -> float:
-    """Core seconds that other processes have used since the machine started; 0 where that cannot be told."""
+def _foreign_s(pids: Sequence[int]) -> float:
+    """Core seconds that processes other than this and `pids` have used so far; 0 where that cannot be told."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
     except (OSError, IndexError):
         return 0.0
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
-    busy_s = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    ticks = user + nice + system + irq + softirq + steal
+    for pid in pids:
+        # Fields 14 and 15 are its user and system time; the second one, its name, may hold spaces.
+        of_process = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks -= int(of_process[11]) + int(of_process[12])
+    busy_s = ticks / os.sysconf("SC_CLK_TCK")
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return busy_s - sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
 
 
-def peak_gflops() -> float:
+def peak_gflops(repeats: int = 7) -> float:
     """The best float32 matrix product XLA does here, in GFLOP/s."""
     import jax
     import jax.numpy as jnp
@@ -127,11 +149,31 @@ def peak_gflops() -> float:
     for rows, inner, columns in ((2_048, 1_024, 4_096), (4_096, 2_048, 2_048), (2_048, 4_096, 1_024)):
         a, b = jnp.ones((rows, inner)), jnp.ones((inner, columns))
         product(a, b).block_until_ready()
-        for _ in range(7):
+        for _ in range(repeats):
             start = time.perf_counter()
             product(a, b).block_until_ready()
             best = max(best, 2 * rows * inner * columns / (time.perf_counter() - start) / 1e9)
     return best
+
+
+def read_gbps(num_bytes: int = 1 << 30) -> float:
+    """The best that XLA or NumPy, a thread a core, does here in reading float32 from memory once, in GB/s."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    values = np.ones(num_bytes // 4, np.float32)
+    parts = np.array_split(values, num_cores())
+    total, on_device = jax.jit(jnp.sum), jax.device_put(values)
+    with ThreadPoolExecutor(num_cores()) as pool:
+        cases = (lambda: total(on_device).block_until_ready(), lambda: list(pool.map(np.sum, parts)))
+        best_s = float("inf")
+        for case in cases:
+            for _ in range(5):
+                start = time.perf_counter()
+                case()
+                best_s = min(best_s, time.perf_counter() - start)
+    return num_bytes / best_s / 1e9
 
 
 def machine() -> dict[str, Any]:

@@ -8,6 +8,8 @@ import numpy as np
 
 from launch.suites.timing import num_cores
 
+NO_PEER = "PyTorch is not installed: not measured"
+
 
 def is_there() -> bool:
     """Whether PyTorch is installed."""
