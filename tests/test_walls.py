@@ -17,12 +17,14 @@ RANKS = {
     **dict.fromkeys(("config_limits", "config_sections", "manifest", "moments", "schema", "votes"), 1),
     **dict.fromkeys(("attribute_means", "audio", "config", "feature_norm", "gru", "losses", "metrics"), 2),
     **dict.fromkeys(("member_map", "optim", "reliability", "saliency", "sharding", "splits", "store", "tables"), 2),
+    **dict.fromkeys(("layer_choice", "probe"), 2),
     **dict.fromkeys(("account", "backbones", "checks", "corpora", "ensemble", "intervals", "model"), 3),
     **dict.fromkeys(("page", "partitions", "policies", "targets"), 3),
     **dict.fromkeys(("agreement", "alignment", "audio_batches", "checkpoint", "comparison", "explain"), 4),
     **dict.fromkeys(("gathered", "loader"), 4),
     **dict.fromkeys(("look", "protocol", "ranking", "steps", "writer"), 4),
-    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "score_tables", "scoring"), 5),
+    **dict.fromkeys(("figures", "forward", "ingest", "label_figures", "layer_curves"), 5),
+    **dict.fromkeys(("score_tables", "scoring"), 5),
     **dict.fromkeys(("evaluate", "extract", "failure_signs", "validation"), 6),
     **dict.fromkeys(("sections", "train"), 7),
     **dict.fromkeys(("report",), 8),
@@ -32,9 +34,9 @@ WITHOUT_JAX = {
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
-    *("look", "page", "score_tables", "failure_signs", "figures", "report"),
+    *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
 }
-PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "saliency"}
+PLAIN_ARGUMENTS = {"targets", "gru", "model", "losses", "metrics", "probe", "saliency"}
 OWNERS = {
     "flax": {"gru", "model", "steps", "backbones"},
     "grain": {"loader"},
@@ -49,7 +51,7 @@ OWNERS = {
     "crowdkit": {"reliability"},
     "krippendorff": {"agreement"},
 }
-JITTED_IN = {"steps", "forward", "extract", "evaluate"}
+JITTED_IN = {"steps", "forward", "extract", "evaluate", "layer_curves"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
 NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60
