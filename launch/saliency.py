@@ -11,12 +11,12 @@ def main(config, workdir):
     summary = ranking.summarise(workdir, config)
     curves = {kind: curve for kind, curve in summary["curves"].items() if curve is not None}
     print(f"{summary['use']}, {summary['num_utterances']} training utterances; [95 % interval over speakers]")
-    print("          " + "".join(f"{WORDS[kind]:33s}" for kind in curves))
+    print("          " + "".join(f"{WORDS[kind]:37s}" for kind in curves).rstrip())
     for place, layer in enumerate(summary["layers"]):
         cells = [
             _cell(curve, place) + ("  <- largest" if layer == curve["chosen"] else "") for curve in curves.values()
         ]
-        print(f"layer {layer:2d}  " + "".join(f"{cell:33s}" for cell in cells).rstrip())
+        print(f"layer {layer:2d}  " + "".join(f"{cell:37s}" for cell in cells).rstrip())
     print(f"layer {summary['chosen']} chosen by {summary['kind']} (saliency.kind)")
 
 

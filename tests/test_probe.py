@@ -150,6 +150,21 @@ def test_many_small_batches_lose_nothing():
         np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
+def test_a_thousand_merges_lose_nothing():
+    means, targets, fold = data()
+    part = state_of(means[:1, :40], targets[:40], fold[:40])
+    state = part
+    for _ in range(999):
+        state = merge(state, part)
+    for found, wanted in (
+        (state.gram, part.gram),
+        (state.cross, part.cross),
+        (state.target_moment, part.target_moment),
+    ):
+        exact = 1000 * np.asarray(wanted, np.float64).sum(axis=0)
+        np.testing.assert_allclose(np.asarray(found, np.float64).sum(axis=0), exact, rtol=1e-9)
+
+
 def test_rows_of_no_fold_may_hold_anything():
     means, targets, fold = data()
     fold[::7] = -1
