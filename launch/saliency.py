@@ -3,13 +3,26 @@
 from launch import cli
 from seremo_jax import ranking
 
+WORDS = {"ccs": "ccs: mean |correlation|", "probe": "probe: CCC on held-out speakers"}
+
 
 def main(config, workdir):
-    """Writes the ranking and prints the curve."""
+    """Writes the ranking and prints both curves."""
     summary = ranking.summarise(workdir, config)
-    print(f"mean |correlation| with {summary['use']}, {summary['num_utterances']} training utterances:")
-    for layer, score in zip(summary["layers"], summary["score"], strict=True):
-        print(f"  layer {layer:2d}  {score:.4f}{'  <- chosen' if layer == summary['chosen'] else ''}")
+    curves = {kind: curve for kind, curve in summary["curves"].items() if curve is not None}
+    print(f"{summary['use']}, {summary['num_utterances']} training utterances; [95 % interval over speakers]")
+    print("          " + "".join(f"{WORDS[kind]:37s}" for kind in curves).rstrip())
+    for place, layer in enumerate(summary["layers"]):
+        cells = [
+            _cell(curve, place) + ("  <- largest" if layer == curve["chosen"] else "") for curve in curves.values()
+        ]
+        print(f"layer {layer:2d}  " + "".join(f"{cell:37s}" for cell in cells).rstrip())
+    print(f"layer {summary['chosen']} chosen by {summary['kind']} (saliency.kind)")
+
+
+def _cell(curve, place):
+    low, high = curve["low"][place], curve["high"][place]
+    return f"{curve['score'][place]:.4f}" + ("" if low is None else f" [{low:.4f}, {high:.4f}]")
 
 
 if __name__ == "__main__":

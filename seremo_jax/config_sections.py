@@ -103,7 +103,11 @@ class SaliencyConfig:
 
     num_utterances: int = _field(30_000, "training utterances behind the curve, a seeded draw; all if fewer")
     targets: str = _field("attributes", "attributes, or votes (required where a corpus has no attributes)")
-    seed: int = _field(0, "seed of the draw")
+    kind: str = _field(
+        "ccs", "what picks the layer: ccs (mean absolute correlation) or probe (ridge regression, on held-out speakers)"
+    )
+    num_folds: int = _field(5, "speaker folds of the probe")
+    seed: int = _field(0, "seed of the draw and of the folds")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from seremo_jax import audio, audio_batches, backbones, feature_norm, forward, ranking, saliency, store, vocab
+from seremo_jax import audio, audio_batches, backbones, feature_norm, forward, layer_curves, ranking, store, vocab
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.forward import Outputs, load_backbone
 from seremo_jax.ingest import audio_root
@@ -75,7 +75,9 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
     if config.model.layer == "saliency" and not config.ensemble.layers and summary["chosen"] not in layers:
         warnings.append(f"layer {summary['chosen']} was chosen, but extract.layers leaves it out of the store")
     if not is_quiet:
-        print(f"{path}: layers {', '.join(map(str, layers))}; saliency is largest in layer {summary['chosen']}")
+        print(
+            f"{path}: layers {', '.join(map(str, layers))}; {summary['kind']} is largest in layer {summary['chosen']}"
+        )
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return path
@@ -129,7 +131,7 @@ class _Job:
         writer = self._writer(folder, ids, (), self.question.about, "rank layers")
         self._pass(writer, self.question.rows, "rank layers")
         if is_first_process():
-            ranking.write(self.workdir, _merged_saliency(writer), self.question, self.backbone_about)
+            self._write_curves(writer)
         wait_for_all("rank layers: written")
 
     def fill_store(self, layers: tuple[int, ...]) -> None:
@@ -156,11 +158,18 @@ class _Job:
     def _finalise(self, writer: store.Writer, layers: tuple[int, ...]) -> None:
         """Merges the sums of all shards, whichever process wrote them, and makes the store a finished one."""
         if not self.has_ranked:
-            ranking.write(self.workdir, _merged_saliency(writer), self.question, self.backbone_about)
-        states = (feature_norm.State(**_part_of(writer.sums(s), "norm")) for s in range(len(writer.shards)))
-        norm = functools.reduce(_merge_norms, states)
+            self._write_curves(writer)
+        norm = functools.reduce(_merge_norms, (_norm_of(writer, shard) for shard in range(len(writer.shards))))
         mean, sd = feature_norm.compute(norm)
         writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
+
+    def _write_curves(self, writer: store.Writer) -> None:
+        """Writes `saliency.npz` from what the shards kept, in their order, so that an interruption changes no bit."""
+        about = self.backbone_about
+        state, curves = layer_curves.measure(
+            len(writer.shards), writer.sums, self.question, len(about["layers"]), self.is_quiet
+        )
+        ranking.write(self.workdir, state, curves, self.question, about)
 
     def require_store(self, layers: tuple[int, ...]) -> None:
         """Refuses the finished store if it was made from other settings; more layers than asked for are fine."""
@@ -240,47 +249,36 @@ class _Job:
 
 
 class _Sums:
-    """Sums of one shard, a function of its utterances alone."""
+    """What one shard keeps for the end, a function of its utterances alone: frame moments, and the means of the drawn.
+
+    The means are kept whole (3 GB on disk for 30,000 utterances of 25 layers and 1024 features, until the pass is
+    over), not as Gram matrices a shard: those would take 0.5 GB in each, and the probe looks at the utterances twice.
+    """
 
     def __init__(self, job: _Job, rows: Sequence[int], num_stored: int):
-        self._question, self._size = job.question, job.config.extract.shard_utterances
-        self._place = {row: place for place, row in enumerate(rows)}
-        shape = (0 if job.has_ranked else job.backbone.num_layers, self._size, job.backbone.num_features)
+        drawn = [row for row in rows if job.question.is_drawn[row]]
+        self._place = {row: place for place, row in enumerate(drawn)}
+        shape = (0 if job.has_ranked else job.backbone.num_layers, len(drawn), job.backbone.num_features)
         self._means = np.zeros(shape, np.float32)
         self._norm = feature_norm.empty(num_stored, job.backbone.num_features)
 
     def add(self, batch: audio_batches.Batch, output: Outputs, norm: feature_norm.State) -> None:
         """Adds a batch."""
-        places = [self._place[row] for row in batch.rows]
-        self._means[:, places] = output.means[:, : len(places)]
+        slots = [slot for slot, row in enumerate(batch.rows) if row in self._place]
+        if len(self._means):
+            self._means[:, [self._place[batch.rows[slot]] for slot in slots]] = output.means[:, slots]
         self._norm = _merge_norms(self._norm, norm)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The sums, for the shard to keep."""
         arrays = {f"norm.{name}": np.asarray(value) for name, value in self._norm._asdict().items()}
-        if len(self._means):
-            rows = list(self._place)
-            values, mask = (np.zeros((self._size, self._question.values.shape[1]), kind) for kind in (np.float32, bool))
-            values[: len(rows)], mask[: len(rows)] = self._question.values[rows], self._question.mask[rows]
-            state = _saliency_of(self._means, values, mask)
-            arrays |= {f"saliency.{name}": value for name, value in saliency.to_arrays(state).items()}
-        return arrays
+        return arrays | layer_curves.part(self._means, list(self._place))
 
 
-_merge_norms, _merge_saliency = jax.jit(feature_norm.merge), jax.jit(saliency.merge)
+_merge_norms = jax.jit(feature_norm.merge)
 
 
-@jax.jit
-def _saliency_of(means: jax.Array, values: jax.Array, mask: jax.Array) -> saliency.State:
-    empty = saliency.empty(means.shape[0], means.shape[2], values.shape[1])
-    return saliency.update(empty, means, values, mask)
-
-
-def _merged_saliency(writer: store.Writer) -> saliency.State:
-    """Sums of all shards, merged in their order, so that an interruption changes no bit."""
-    parts = (_part_of(writer.sums(shard), "saliency") for shard in range(len(writer.shards)))
-    return functools.reduce(_merge_saliency, (saliency.from_arrays(part) for part in parts))
-
-
-def _part_of(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(f"{prefix}."): array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
+def _norm_of(writer: store.Writer, shard: int) -> feature_norm.State:
+    names = [f"norm.{name}" for name in feature_norm.State._fields]
+    arrays = writer.sums(shard, names)
+    return feature_norm.State(*(arrays[name] for name in names))

@@ -87,6 +87,40 @@ def saliency(
     return figure
 
 
+def layer_curves(
+    look: Look,
+    layers: Sequence[int],
+    curves: Mapping[str, Mapping[str, Sequence[float | None]]],
+    chosen_by: str,
+) -> Figure:
+    """Each kind of curve over layers with its interval over speakers, a panel each, the largest value ringed.
+
+    Args:
+      look: Theme and words.
+      layers: Layer numbers.
+      curves: Title -> `score`, `low` and `high` [K]; None where there is no interval.
+      chosen_by: Title of the curve in use.
+    """
+    theme = look.theme
+    figure, axes = canvas(
+        look, "Two ways to ask a layer", "line: mean over targets · band: 95 % interval over speakers · ring: largest",
+        (5.2 * len(curves) + 0.4, 4.6), (1, len(curves)),
+    )  # fmt: skip
+    for i, (ax, (title, curve)) in enumerate(zip(axes[0], curves.items(), strict=True)):
+        color = theme.systems[i % len(theme.systems)]
+        score, low, high = (np.array(curve[name], np.float64) for name in ("score", "low", "high"))
+        ax.fill_between(layers, low, high, color=color, alpha=0.2, lw=0)
+        ax.plot(layers, score, color=color, lw=2.6, marker=MARKERS[i], ms=5.5, mec=theme.paper, mew=0.6)
+        place = int(score.argmax())
+        ax.plot([layers[place]], [score[place]], "o", ms=13, mfc="none", mec=theme.ink, mew=2)
+        is_used = title == chosen_by
+        ax.set_title(f"{title}: layer {layers[place]}{' (in use)' if is_used else ''}", color=color)
+        ax.set(xlabel="layer of the backbone", ylim=(min(0, np.nanmin([score, low])), None))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13))
+    axes[0, 0].set_ylabel("score")
+    return figure
+
+
 def training(
     look: Look, curves: Mapping[str, tuple[np.ndarray, Float[np.ndarray, "n E"], Float[np.ndarray, "n E"]]]
 ) -> Figure:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,15 @@ def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
         np.savez(file, **arrays)
 
 
-def read_arrays(path: str | os.PathLike, remedy: str) -> dict[str, np.ndarray]:
-    """Reads an NPZ file of plain arrays.
+def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Reads an NPZ file of plain arrays, or those of `names` only.
 
     Raises:
       ArtefactError: The file is missing or damaged; the message ends with `remedy`.
     """
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+            return {name: arrays[name] for name in names or arrays}
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; {remedy}") from None
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files

@@ -162,7 +162,11 @@ GLOSSARY = (
     ("all / min10c2", "speakers counted: with any scored utterance / with at least 10 of at least 2 classes"),
     ("± and [ ]", "standard deviation over seeds, and 95 % interval of the mean over seeds, resampled by speaker"),
     ("gap", "value for the first group minus value for the second; unknown gender takes no part"),
-    ("saliency", "mean over features of the absolute correlation between a layer's mean feature and a target"),
+    ("saliency, ccs", "mean over features of the absolute correlation between a layer's mean feature and a target"),
+    (
+        "probe",
+        "ridge regression from all mean features of a layer to a target, scored on speakers it was not fitted to",
+    ),
     ("chance", "what random guessing scores: N / C for N-best UAR with C classes"),
 )
 """Words and their meaning, for the reader who opens the page a year later."""

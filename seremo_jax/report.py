@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,18 +172,22 @@ def _speaker_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
 
 
 def _saliency_rows(saliency: Mapping[str, Any], is_simulated: bool) -> Iterator[dict[str, Any]]:
-    """One row a layer x target; the target `score` is what the layer was chosen by."""
-    for k, layer in enumerate(saliency["layers"]):
-        values: Sequence[tuple[str, Any]] = [
-            *zip(saliency["targets"], saliency["per_layer"][k], strict=True),
-            ("score", saliency["score"][k]),
-        ]
-        for target, value in values:
-            is_chosen = layer == saliency["chosen"]
-            yield {
-                "is_simulated": is_simulated,
-                "layer": layer,
-                "target": target,
-                "saliency": value,
-                "is_chosen": is_chosen,
-            }
+    """One row a curve x layer x target; the target `score` is what the curve picks its layer by."""
+    for kind, curve in saliency["curves"].items():
+        for k, layer in enumerate(saliency["layers"] if curve is not None else ()):
+            values: list[tuple[str, Any, Any, Any]] = [
+                (name, value, None, None)
+                for name, value in zip(saliency["targets"], curve["per_layer"][k], strict=True)
+            ]
+            values.append(("score", curve["score"][k], curve["low"][k], curve["high"][k]))
+            for target, value, low, high in values:
+                yield {
+                    "is_simulated": is_simulated,
+                    "curve": kind,
+                    "layer": layer,
+                    "target": target,
+                    "value": value,
+                    "low": low,
+                    "high": high,
+                    "is_chosen": kind == saliency["kind"] and layer == saliency["chosen"],
+                }

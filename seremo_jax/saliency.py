@@ -255,9 +255,18 @@ def layer_score(
 
     Source: method.md section 7.
     """
+    return np.asarray(saliency.per_layer, np.float64)[
+        :, targets_in_use(saliency, target_names, attribute_names, use)
+    ].mean(axis=1)
+
+
+def targets_in_use(
+    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str
+) -> Bool[np.ndarray, " Y"]:
+    """The targets that `layer_score` averages over; arguments and errors are its own."""
     if use not in ("attributes", "votes"):
         raise ValueError(f"saliency.targets = {use!r}: choose attributes or votes")
-    per_layer, is_varying = np.asarray(saliency.per_layer, np.float64), np.asarray(saliency.is_varying)
+    is_varying = np.asarray(saliency.is_varying)
     if len(target_names) != len(is_varying):
         raise ValueError(f"{len(target_names)} target names for saliency against {len(is_varying)} targets")
     is_attribute = np.array([name in attribute_names for name in target_names], bool)
@@ -265,7 +274,46 @@ def layer_score(
     if not is_used.any():
         other = "votes" if use == "attributes" else "attributes"
         raise ValueError(f"none of the {use} varies over the utterances seen: set saliency.targets={other} if it fits")
-    return per_layer[:, is_used].mean(axis=1)
+    return is_used
+
+
+def without_each(
+    means: Float[np.ndarray, "N D"],
+    targets: Float[np.ndarray, "N Y"],
+    mask: Bool[np.ndarray, "N Y"],
+    group: Int[np.ndarray, " N"],
+    num_groups: int,
+) -> Float[np.ndarray, "G Y"]:
+    """`per_layer` of one layer without each group of speakers in turn, float64, for `layer_choice.jackknife`.
+
+    Args:
+      means: Means over valid frames of each utterance.
+      targets: Targets.
+      mask: False leaves an utterance out of that target.
+      group: Group of each utterance, 0..G-1.
+      num_groups: G.
+    """
+    G, D, Y = num_groups, means.shape[1], targets.shape[1]
+    features = means.astype(np.float64) - means[:1].astype(np.float64)
+    features -= features.mean(axis=0)
+    weight, count = mask.astype(np.float64), mask.sum(axis=0)
+    values = np.where(mask, targets, 0).astype(np.float64)
+    values = np.where(mask, values - values.sum(axis=0) / np.maximum(count, 1), 0)
+    sums = np.zeros((3, G, Y, D))
+    target_sums = np.zeros((3, G, Y, 1))
+    for g in range(G):
+        rows = group == g
+        x, w, y = features[rows], weight[rows], values[rows]
+        sums[:, g] = w.T @ x, w.T @ (x * x), y.T @ x
+        target_sums[:, g, :, 0] = w.sum(axis=0), y.sum(axis=0), (y * y).sum(axis=0)
+    x, xx, xy = sums.sum(axis=1, keepdims=True) - sums
+    n, y, yy = target_sums.sum(axis=1, keepdims=True) - target_sums
+    n = np.maximum(n, 1)
+    x_moment, y_moment, comoment = xx - x * x / n, yy - y * y / n, xy - x * y / n
+    # What is left of a constant is rounding.
+    is_zero = (x_moment <= _RESOLUTION**2 * xx) | (y_moment <= _RESOLUTION**2 * yy)
+    spread = np.sqrt(np.where(is_zero, 1, x_moment * y_moment))
+    return np.where(is_zero, 0, np.minimum(np.abs(comoment) / spread, 1)).mean(axis=2)
 
 
 def pick_layer(mu: Float[np.ndarray, " K"]) -> int:

@@ -1,7 +1,7 @@
 """The sections of the report: which tables, pictures and sentences stand where."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from seremo_jax import (
     comparison,
     condition_section,
+    data_section,
     ensemble,
     failure_signs,
     figures,
-    ingest,
     look,
     page,
     score_tables,
@@ -71,7 +71,9 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
     sections += [
         _saliency_section(artefacts, folder),
         _training_section(artefacts, folder),
-        _data_section(artefacts),
+        data_section.data_section(
+            artefacts.ingest, artefacts.blocks[0].class_names, "Simulated speech. " if artefacts.is_simulated else ""
+        ),
         _protocol_section(artefacts),
         page.Section("glossary", "Glossary", terms=page.GLOSSARY),
     ]
@@ -187,28 +189,67 @@ def _saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
     if saliency is None:
         text = "No saliency was ranked in this workdir: python -m launch.saliency ranks the layers that were extracted."
         return page.Section("saliency", title, (text,))
-    names, curves = saliency["targets"], np.array(saliency["per_layer"], np.float64)
+    names, curves = saliency["targets"], saliency["curves"]
+    per_layer = np.array(curves["ccs"]["per_layer"], np.float64)
     panels: dict[str, dict[str, np.ndarray]] = {"attributes": {}, "shares of votes": {}}
     for y, name in enumerate(names):
         if saliency["varies"][y]:  # a target nobody rated has no curve
-            panels["shares of votes" if name in saliency["classes"] else "attributes"][name] = curves[:, y]
+            panels["shares of votes" if name in saliency["classes"] else "attributes"][name] = per_layer[:, y]
     panels = {panel: found for panel, found in panels.items() if found}
     used = "shares of votes" if saliency["use"] == "votes" else "attributes"
-    score = np.array(saliency["score"], np.float64)
-    chosen, layers = saliency["chosen"], saliency["layers"]
-    picture = _picture(
-        artefacts, None, folder, "saliency",
-        ("Saliency of every layer for every target", f"The layer was chosen by the mean over {used}."),
-        lambda style: figures.saliency(style, layers, panels, score, chosen, used, saliency["num_utterances"]),
-    )  # fmt: skip
+    score = np.array(curves["ccs"]["score"], np.float64)
+    layers, kind = saliency["layers"], saliency["kind"]
+    by_title = {_CURVES[name]: curve for name, curve in curves.items() if curve is not None}
+    pictures = [
+        _picture(
+            artefacts, None, folder, "layer_curves",
+            ("Both curves over layers, with intervals over speakers", f"Means over {used}. {_CURVE_WORDS}"),
+            lambda style: figures.layer_curves(style, layers, by_title, _CURVES[kind]),
+        ),
+        _picture(
+            artefacts, None, folder, "saliency",
+            ("Saliency (ccs) of every layer for every target", f"The bold line is the mean over {used}."),
+            lambda style: figures.saliency(
+                style, layers, panels, score, saliency["chosen"], used, saliency["num_utterances"]
+            ),
+        ),
+    ]  # fmt: skip
+    told = [f"{_CURVES[name]} is largest in layer {curve['chosen']} ({max(curve['score']):.3f})"
+            for name, curve in curves.items() if curve is not None]  # fmt: skip
     text = (
-        f"Layer {chosen} of {layers[0]} to {layers[-1]} has the largest saliency, {score[layers.index(chosen)]:.3f}: "
-        f"the absolute correlation between a feature's mean over an utterance and a target, averaged over features "
-        f"and {used}, on {saliency['num_utterances']:,} training utterances."
+        f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(told)}, of layers "
+        f"{layers[0]} to {layers[-1]}. Layer {saliency['chosen']} was chosen by {kind} (saliency.kind)."
     )
-    warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, chosen)
+    warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, saliency["chosen"])
     signs = tuple(f"{sign[0].upper()}{sign[1:].rstrip('.')}." for sign in warnings)
-    return page.Section("saliency", title, (text,), signs, (picture,))
+    items = (pictures[0], _curve_table(artefacts, layers, by_title), pictures[1])
+    return page.Section("saliency", title, (text,), signs, items)
+
+
+_CURVES = {"ccs": "ccs", "probe": "ridge probe"}
+_CURVE_WORDS = (
+    "ccs: mean over features of the absolute correlation between a feature's mean over an utterance and a target. "
+    "Ridge probe: CCC of ridge regression on all features, predicting speakers it was not fitted to; its intervals "
+    "hold for other speakers to predict, not others to fit."
+)
+
+
+def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> page.Table:
+    """Scores of every layer with intervals, and what each lacks to the best one."""
+
+    def cell(curve: Mapping[str, Any], name: str, k: int, prefix: str) -> str:
+        low, high = curve[f"{prefix}low"][k], curve[f"{prefix}high"][k]
+        return f"{curve[name][k]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+
+    columns = [("score", "", ""), ("behind", "behind_", " behind the best")]
+    header = ("layer", *(f"{title}{words}" for title in curves for _, _, words in columns))
+    rows = tuple(
+        page.Row((str(layer), *(cell(curve, name, k, prefix) for curve in curves.values()
+                                for name, prefix, _ in columns))) for k, layer in enumerate(layers)
+    )  # fmt: skip
+    notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
+    caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{_CURVE_WORDS} {notes}".strip()
+    return page.Table("Layers", header, rows, f"{caption} Brackets: 95 % interval over speakers.")
 
 
 def _member_systems(members: list[dict[str, Any]]) -> list[str]:
@@ -244,47 +285,6 @@ def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
     num_systems = len(dict.fromkeys(systems))
     text = f"{len(members)} members ({num_systems} systems) trained together for at most {epochs.max()} epochs."
     return page.Section("training", "Training", (text,), items=(picture,))
-
-
-def _data_section(artefacts: Artefacts) -> page.Section:
-    """Who and what is in each split, what was left out and why."""
-    record, notes = artefacts.ingest, " ".join(artefacts.ingest["corpus"].get("notes", ()))
-    speech = "Simulated speech. " if artefacts.is_simulated else ""
-    splits = record["splits"]
-    genders = [g for g in vocab.GENDERS if any(g in split["by_gender"] for split in splits.values())]
-    classes = list(
-        dict.fromkeys([*artefacts.blocks[0].class_names, *(c for s in splits.values() for c in s["by_class"])])
-    )
-    order = sorted(splits, key=lambda name: (vocab.SPLITS.index(name) if name in vocab.SPLITS else 99, name))
-    sizes = [
-        page.Row((name, f"{splits[name]['utterances']:,}", str(splits[name]["speakers"]),
-                  *(str(splits[name]["by_gender"].get(g, {}).get("speakers", 0)) for g in genders)))
-        for name in order
-    ]  # fmt: skip
-    by_class = [page.Row((name, *(f"{splits[name]['by_class'].get(c, 0):,}" for c in classes))) for name in order]
-    utterances, ratings = record["utterances"], record["ratings"]
-    left_out = [
-        page.Row(("utterances", reason, ingest.REASONS.get(reason, ""), f"{number:,}"))
-        for reason, number in utterances["excluded"].items()
-    ] + [
-        page.Row(("ratings", reason, ingest.REASONS.get(reason, "the rating's utterance is not there"), f"{number:,}"))
-        for reason, number in ratings["dropped"].items()
-    ]
-    left_out = left_out or [page.Row((page.NOTHING, "nothing was left out", "", "0"))]
-    text = (
-        f"{utterances['kept']:,} of {utterances['found']:,} utterances and {ratings['kept']:,} of {ratings['found']:,} "
-        f"ratings are used ({record['audio']['hours']:.2f} h of audio). Left-out utterances are named in ingest.json."
-    )
-    caption = f"{speech}{notes}".strip()
-    return page.Section(
-        "data", "Data and exclusions", (text, *(f"Note: {warning}" for warning in record["warnings"])),
-        items=(
-            page.Table("Splits", ("split", "utterances", "speakers", *genders), tuple(sizes),
-                       f"Genders: speakers. {caption}".strip()),
-            page.Table("Utterances by consensus", ("split", *classes), tuple(by_class), caption),
-            page.Table("Left out", ("what", "reason", "meaning", "number"), tuple(left_out), caption, num_labels=3),
-        ),
-    )  # fmt: skip
 
 
 def _protocol_section(artefacts: Artefacts) -> page.Section:

@@ -156,3 +156,8 @@ def _people(speakers: Sequence[str], genders: Sequence[str]) -> dict[str, list[s
 def shuffled(names: Iterable[str], salt: str) -> list[str]:
     """In the order of their hashes: the same on every machine, and a new name moves no other."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{salt}:{name}".encode()).digest())
+
+
+def deal(names: Iterable[str], num_parts: int, salt: str) -> dict[str, int]:
+    """Name -> part, parts of equal size to within one: decided by the names and the salt, not by their order."""
+    return {name: place % num_parts for place, name in enumerate(shuffled(set(names), salt))}

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,9 +166,9 @@ class Writer:
             )
         self._hashed.add(shard)
 
-    def sums(self, shard: int) -> dict[str, np.ndarray]:
-        """What a finished shard kept in `sums`."""
-        return read_arrays(self._sums(shard), REMEDY)
+    def sums(self, shard: int, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """What a finished shard kept in `sums`, or those of `names` only."""
+        return read_arrays(self._sums(shard), REMEDY, names)
 
     def finalise(self, **extra_files: Mapping[str, np.ndarray]) -> None:
         """Checks the hashes of shards finished earlier, then writes `NAME.npz` per extra file, index and manifest.

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 from seremo_jax import audio_batches, backbones, extract, ranking, saliency, tables
 from seremo_jax.artefacts import ArtefactError
@@ -27,6 +29,7 @@ from tests.toy_corpus import (
     NUM_UTTERANCES,
     RESUMED,
     TRACES,
+    config_of,
     contents,
     expected_frames,
     extracted,
@@ -101,10 +104,11 @@ def test_numbers_equal_plain_numpy(corpus, whole):
                     r = np.corrcoef(means[has, layer, feature], values.astype(np.float64))[0, 1]
                     wanted[layer, column] += abs(r) / NUM_FEATURES
         assert summary["count"][column] == has.sum()
-    np.testing.assert_allclose(summary["per_layer"], wanted, rtol=2e-5)
+    curve = summary["curves"]["ccs"]
+    np.testing.assert_allclose(curve["per_layer"], wanted, rtol=2e-5)
     score = wanted[:, :2].mean(axis=1)
-    np.testing.assert_allclose(summary["score"], score, rtol=2e-5)
-    assert summary["chosen"] == np.argmax(score)
+    np.testing.assert_allclose(curve["score"], score, rtol=2e-5)
+    assert (summary["kind"], summary["chosen"], curve["chosen"]) == ("ccs", np.argmax(score), np.argmax(score))
 
 
 def test_one_pass_says_what_two_passes_say(corpus, tmp_path, whole):
@@ -113,6 +117,9 @@ def test_one_pass_says_what_two_passes_say(corpus, tmp_path, whole):
     a, b = (saliency.compute(ranking.read(folder)[0]) for folder in (whole, workdir))
     np.testing.assert_array_equal(a.count, b.count)
     np.testing.assert_allclose(a.correlation, b.correlation, atol=1e-6)
+    a, b = (ranking.read(folder)[1] for folder in (whole, workdir))
+    np.testing.assert_allclose(a.probe, b.probe, atol=1e-5)
+    np.testing.assert_allclose(a.without, b.without, atol=1e-6)
     layer = json.loads((workdir / "saliency.json").read_text())["chosen"]
     assert chosen.layers == (layer,)
     assert not (workdir / extract.RANKING_FOLDER).exists()
@@ -121,11 +128,44 @@ def test_one_pass_says_what_two_passes_say(corpus, tmp_path, whole):
     np.testing.assert_allclose(chosen.arrays("norm")["sd"][0], everything.arrays("norm")["sd"][layer], rtol=1e-5)
 
 
+def test_the_probe_of_an_extraction(corpus, whole):
+    """Its held-out CCC from audio files, a target with a mask of its own included, against scikit-learn."""
+    utterances, ratings, _ = tables.read_tables(whole)
+    question = ranking.ask(config_of(corpus), utterances, ratings, "")
+    means = np.stack([expected_frames(read_waveform(corpus, u)).mean(axis=1) for u in utterances["id"].to_pylist()])
+    probe = json.loads((whole / "saliency.json").read_text())["curves"]["probe"]
+    for column in (0, 1, 5):
+        rows = np.flatnonzero(question.mask[:, column])
+        assert len(rows) == (question.is_drawn.sum() if column != 1 else len(rows))
+        y, fold = question.values[rows, column].astype(np.float64), question.fold[rows]
+        for layer in range(NUM_LAYERS):
+            prediction = np.zeros(len(rows))
+            for f in np.unique(fold):
+                x, train = means[rows, layer], fold != f
+                scaler = StandardScaler().fit(x[train])
+                ridge = Ridge(alpha=probe["ridge"][layer][column] * train.sum())
+                ridge.fit(scaler.transform(x[train]), y[train])
+                prediction[~train] = ridge.predict(scaler.transform(x[~train]))
+            covariance = np.cov(prediction, y, bias=True)
+            wanted = 2 * covariance[0, 1] / (np.trace(covariance) + (prediction.mean() - y.mean()) ** 2)
+            assert probe["per_layer"][layer][column] == pytest.approx(wanted, abs=2e-5)
+
+
+def test_the_curve_in_use_decides_without_a_new_pass(corpus, tmp_path, whole):
+    workdir = fresh(corpus, tmp_path, of=whole)
+    before = contents(workdir)
+    extracted(corpus, workdir, saliency__kind="probe")
+    after = contents(workdir)
+    assert {name for name in after if after[name] != before[name]} == {"saliency.json"}
+    summary = json.loads(after["saliency.json"])
+    assert (summary["kind"], summary["chosen"]) == ("probe", summary["curves"]["probe"]["chosen"])
+
+
 def test_a_number_for_the_layer_overrides_saliency(corpus, tmp_path):
     workdir = fresh(corpus, tmp_path)
     reader = extracted(corpus, workdir, extract__layers="saliency", model__layer=2)
     assert reader.layers == (2,)
-    assert len(json.loads((workdir / "saliency.json").read_text())["score"]) == NUM_LAYERS
+    assert len(json.loads((workdir / "saliency.json").read_text())["curves"]["ccs"]["score"]) == NUM_LAYERS
 
 
 @pytest.mark.parametrize(("backbone", "num_buckets"), [("toy", 3), ("logmel", 1)])
@@ -184,6 +224,8 @@ def test_interrupted_and_continued_is_the_same_to_the_byte(corpus, tmp_path, mon
         with pytest.raises(KeyboardInterrupt):
             extracted(corpus, cut, **RESUMED)
     assert not list(cut.rglob("*.tmp"))
+    # What the probe will need is there for every finished shard, and gone at the end.
+    assert any("means.00" in np.load(path) for path in (cut / "store" / "parts").glob("*.npz"))
     decoded = interrupting(monkeypatch, 1_000, control_c)
     extracted(corpus, cut, **RESUMED)
     assert len(decoded) <= NUM_UTTERANCES - 3

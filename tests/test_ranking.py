@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
-from seremo_jax import ranking, saliency, tables
+from seremo_jax import layer_curves, probe, ranking, tables
 from seremo_jax.artefacts import ArtefactError, write_json
 from seremo_jax.config import Config, ConfigError, from_config_dict
 from seremo_jax.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
@@ -21,10 +22,11 @@ VOTES = {"saliency": {"targets": "votes"}}
 def workdir(tmp_path) -> Path:
     """Tables of 40 utterances, 30 of them for training, with angry, happy and no other votes and no attributes."""
     info = CorpusInfo("toy", "1", "crema6", {})
-    text = {name: ["x"] * N for name in ("corpus", "release", "speaker", "gender", "audio_sha256", "audio")}
+    text = {name: ["x"] * N for name in ("corpus", "release", "gender", "audio_sha256", "audio")}
     ids = [f"u{i}" for i in range(N)]
     splits = ["test" if i % 4 == 3 else "train" for i in range(N)]
-    columns = {**text, "id": ids, "split": splits, "duration_s": [1.0] * N}
+    speakers = [f"s{i % 8}" for i in range(N)]
+    columns = {**text, "id": ids, "split": splits, "speaker": speakers, "duration_s": [1.0] * N}
     utterances = tables.make_table(columns, UTTERANCE_SCHEMA, info)
     num_angry = np.random.default_rng(0).integers(0, 5, N)
     columns = {
@@ -53,9 +55,17 @@ def answer(workdir: Path, config: Config, strengths: list[float]) -> np.ndarray:
     share = question.values[:, 3]
     means = np.stack([s * share[:, None] + rng.normal(0, 0.2, (N, 5)) for s in strengths]).astype(np.float32)
     means[1, :, 4] = 7.0  # a feature that never varies
-    state = jax.jit(saliency.update)(saliency.empty(3, 5, 9), means, question.values, question.mask)
-    ranking.write(workdir, state, question, BACKBONE)
+    write(workdir, means, question)
     return means
+
+
+def write(workdir: Path, means: np.ndarray, question: ranking.Question) -> None:
+    parts = [layer_curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(question.rows, 2)]
+
+    def read(shard: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return {name: parts[shard][name] for name in names}
+
+    ranking.write(workdir, *layer_curves.measure(2, read, question, len(means), True), question, BACKBONE)
 
 
 def test_the_draw_is_seeded_and_from_the_training_split(workdir):
@@ -96,9 +106,11 @@ def test_summary(workdir):
                 for k in range(3)
             ]
         )  # fmt: skip
-    np.testing.assert_allclose(np.array(summary["per_layer"])[:, [3, 6]], wanted, rtol=1e-5)
+    curve = summary["curves"]["ccs"]
+    np.testing.assert_allclose(np.array(curve["per_layer"])[:, [3, 6]], wanted, rtol=1e-5)
     assert summary["varies"] == [False] * 3 + [True, False, False, True, False, False]
-    np.testing.assert_allclose(summary["score"], wanted.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(curve["score"], wanted.mean(axis=1), rtol=1e-5)
+    assert all(low < score < high for low, score, high in zip(curve["low"], curve["score"], curve["high"], strict=True))
     assert (summary["chosen"], summary["use"], summary["num_utterances"]) == (1, "votes", 30)
     assert summary["num_constant"] == [0, 1, 0]
     assert summary["targets"] == summary["attributes"] + summary["classes"]
@@ -131,3 +143,75 @@ def test_sums_of_other_settings_or_damaged_are_refused(workdir):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ArtefactError, match=r"saliency.npz is damaged"):
         ranking.summarise(workdir, config)
+
+
+def ccc(prediction: np.ndarray, target: np.ndarray) -> float:
+    covariance = np.cov(prediction, target, bias=True)
+    return 2 * covariance[0, 1] / (np.trace(covariance) + (prediction.mean() - target.mean()) ** 2)
+
+
+def test_the_probe_picks_where_single_features_mislead(workdir):
+    """Layer 0: every feature goes with the target, all with one noise; layer 2: two whose noise cancels."""
+    config = from_config_dict({"saliency": {"targets": "votes", "kind": "probe", "num_folds": 4}})
+    question = ask(workdir, config)
+    rng = np.random.default_rng(2)
+    share = question.values[:, 3] - question.values[:, 3].mean()
+    means = rng.normal(0, 1, (3, N, 5))
+    means[0] = (share + rng.normal(0, 0.3, N))[:, None] + rng.normal(0, 0.01, (N, 5))
+    noise = rng.normal(0, 3, N)
+    means[2, :, 0], means[2, :, 1] = share + noise, share - noise
+    means = means.astype(np.float32)
+    write(workdir, means, question)
+    summary = ranking.summarise(workdir, config)
+    assert (summary["kind"], summary["chosen"], summary["curves"]["ccs"]["chosen"]) == ("probe", 2, 0)
+    assert summary["num_folds"] == 4
+    assert len(set(question.fold[question.rows])) == 4
+    curve = summary["curves"]["probe"]
+    for k in range(3):
+        x, y, fold = (
+            means[k, question.rows].astype(np.float64),
+            question.values[question.rows, 3],
+            question.fold[question.rows],
+        )
+        prediction = np.zeros(len(y))
+        for f in range(4):
+            train = fold != f
+            scaler = StandardScaler().fit(x[train])
+            ridge = Ridge(alpha=curve["ridge"][k][3] * train.sum()).fit(scaler.transform(x[train]), y[train])
+            prediction[~train] = ridge.predict(scaler.transform(x[~train]))
+        assert curve["per_layer"][k][3] == pytest.approx(ccc(prediction, y), abs=1e-5)
+    assert curve["ridge"][0][0] is None  # no attributes here
+    assert set(np.array(curve["ridge"])[:, 3]) <= set(probe.RIDGES)
+    assert curve["behind"][2] == curve["behind_low"][2] == curve["behind_high"][2] == 0
+    assert curve["behind_low"][1] > 0
+
+
+def test_speakers_are_dealt_by_name_and_seed(workdir):
+    config = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3}})
+    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    question = ranking.ask(config, utterances, ratings, fingerprint)
+    speakers = utterances["speaker"].to_pylist()
+    fold_of = {speakers[row]: question.fold[row] for row in question.rows}
+    assert all(question.fold[row] == fold_of[speakers[row]] for row in question.rows)
+    assert sorted(np.bincount(list(fold_of.values()))) == [2, 2, 2]
+    assert len({speakers[row]: question.group[row] for row in question.rows}) == question.group.max() + 1 == 6
+    assert set(question.fold[~question.is_drawn]) == {-1}
+    backwards = ranking.ask(config, utterances.take(list(range(N))[::-1]), ratings, fingerprint)
+    np.testing.assert_array_equal(backwards.fold[::-1], question.fold)
+    other = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3, "seed": 5}})
+    assert ranking.ask(other, utterances, ratings, fingerprint).fold.tolist() != question.fold.tolist()
+
+
+def test_one_speaker_has_no_probe_and_says_so(workdir):
+    utterances, ratings, _ = tables.read_tables(workdir)
+    column = utterances.schema.get_field_index("speaker")
+    utterances = utterances.set_column(column, utterances.schema.field(column), [["unknown"] * N])
+    tables.write_table(workdir / tables.UTTERANCES_FILE, utterances)
+    write_json(workdir / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(utterances, ratings)})
+    answer(workdir, from_config_dict(VOTES), [0.1, 2.0, 0.5])
+    summary = ranking.summarise(workdir, from_config_dict(VOTES))
+    assert summary["curves"]["probe"] is None
+    assert summary["curves"]["ccs"]["low"] == [None, None, None]
+    assert "no probe of the layers" in summary["warnings"][-1]
+    with pytest.raises(ConfigError, match=r"saliency.kind=ccs, or --config.data.unknown_speakers=each"):
+        ranking.summarise(workdir, from_config_dict({"saliency": {"targets": "votes", "kind": "probe"}}))

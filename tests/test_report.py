@@ -29,7 +29,15 @@ CLASSES = vocab.CLASS_SETS["crema6"]
 NBEST, THRESHOLDS, FILTERS = (1, 2, 3), (50, 75), {"all": (1, 1), "min10c2": (10, 2)}
 NOTE = "Audio and ratings of this corpus are simulated: results on it say nothing about real speech."
 SMALL = {"num_speakers": 7, "num_seeds": 1}
-PNGS = ("saliency", "training", "speakers", "confusion", "speaker_shares")
+PNGS = ("layer_curves", "saliency", "training", "speakers", "confusion", "speaker_shares")
+
+
+def curve_of(layers, per_layer, score) -> dict:
+    """A curve over layers as `saliency.json` has it."""
+    behind = score.max() - score
+    bounds = {"low": score - 0.01, "high": score + 0.01, "behind_low": behind - 0.02, "behind_high": behind + 0.02}
+    fields = {"per_layer": per_layer, "score": score, "behind": behind, **bounds}
+    return {name: value.tolist() for name, value in fields.items()} | {"chosen": layers[int(score.argmax())]}
 
 
 def entry(members: list[float] | None, width: float, count: int, chance: float | None = None) -> dict:
@@ -181,8 +189,10 @@ def write_artefacts(workdir: Path, records=None, has_optional=True, is_simulated
     score = curves[:, :3].mean(1) if is_simulated else curves[:, 3:].mean(1)
     artefacts.write_json(workdir / "saliency.json", {
         "layers": layers, "targets": names, "attributes": names[:3], "classes": names[3:], "warnings": [],
-        "varies": [is_simulated] * 3 + [True] * len(CLASSES), "per_layer": curves.tolist(), "score": score.tolist(),
-        "chosen": int(score.argmax()), "use": "attributes" if is_simulated else "votes", "num_utterances": 402,
+        "varies": [is_simulated] * 3 + [True] * len(CLASSES), "curves": {
+            "ccs": curve_of(layers, curves, score), "probe": curve_of(layers, curves[::-1] * 2, score[::-1] * 2)},
+        "kind": "ccs", "chosen": int(score.argmax()), "use": "attributes" if is_simulated else "votes",
+        "num_utterances": 402,
     })  # fmt: skip
     members = [{"layer": 4, "class_target": t, "seed": s} for t in vocab.CLASS_TARGETS for s in range(5)]
     artefacts.write_json(workdir / "train" / "members.json", members)
@@ -340,10 +350,15 @@ def test_csv_holds_every_number_unrounded(made):
     assert [(s["system"], s["speaker"], [float(s[f"uar_{n}_best"]) for n in NBEST]) for s in speakers] == expected
     saliency = json.loads((made / "saliency.json").read_text())
     curve = list(csv.DictReader(io.StringIO((folder / "saliency.csv").read_text())))
-    assert len(curve) == len(saliency["layers"]) * (len(saliency["targets"]) + 1)
-    valence = [float(row["saliency"]) for row in curve if row["target"] == "valence"]
-    assert valence == [layer[0] for layer in saliency["per_layer"]]
-    assert {row["layer"] for row in curve if row["is_chosen"] == "True"} == {str(saliency["chosen"])}
+    assert len(curve) == 2 * len(saliency["layers"]) * (len(saliency["targets"]) + 1)
+    for kind in ("ccs", "probe"):
+        own = [row for row in curve if row["curve"] == kind]
+        valence = [float(row["value"]) for row in own if row["target"] == "valence"]
+        assert valence == [layer[0] for layer in saliency["curves"][kind]["per_layer"]]
+        assert [float(row["low"]) for row in own if row["target"] == "score"] == saliency["curves"][kind]["low"]
+    assert {(row["curve"], row["layer"]) for row in curve if row["is_chosen"] == "True"} == {
+        ("ccs", str(saliency["chosen"]))
+    }
     for table in (rows, speakers, curve):
         assert {row["is_simulated"] for row in table} == {"True"}
 

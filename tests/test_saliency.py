@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from seremo_jax import saliency
+from seremo_jax import layer_curves, saliency
 from seremo_jax.artefacts import ArtefactError
 
 K, N, D, Y = 3, 240, 10, 4
@@ -247,3 +247,25 @@ def test_mean_over_frames_never_sees_padding(dtype):
         expected = np.asarray(padded, np.float64)[:, row, :frames].mean(axis=1)
         np.testing.assert_allclose(result[:, row], expected, rtol=0, atol=1e-6)
     assert not np.asarray(result[:, 3]).any()
+
+
+def test_without_each_group_is_what_the_others_say():
+    """Leaving a group out of the sums = computing without its rows, masks and constant features included."""
+    means, targets, mask = data(offset=100)
+    means[0, :, 4] = 3.5  # constant
+    group = np.random.default_rng(1).integers(0, 7, N)
+    mask[group != 3, 3] = False  # without group 3 nobody has this target
+    found = saliency.without_each(means[0], targets, mask, group, 7)
+    for g in range(7):
+        rows = group != g
+        wanted = saliency.compute(state_of(means[:1, rows], targets[rows], mask[rows])).per_layer[0]
+        np.testing.assert_allclose(found[g], wanted, atol=2e-6)
+    assert found[3, 3] == 0
+
+
+def test_layers_one_by_one_are_all_at_once():
+    means, targets, mask = data(offset=20)
+    joined = layer_curves.concatenate([state_of(means[k : k + 1], targets, mask) for k in range(K)])
+    whole = state_of(means, targets, mask)
+    np.testing.assert_allclose(correlation_of(joined), correlation_of(whole), atol=1e-7)
+    assert [leaf.shape for leaf in joined] == [leaf.shape for leaf in whole]

@@ -117,3 +117,12 @@ def test_a_speaker_in_two_splits_is_named():
     with pytest.raises(splits.SplitError, match="development and train"):
         splits.require_disjoint(["b", "b"], ["train", "development"])
     splits.require_disjoint(["a", "b", "b", "unknown", "unknown"], ["train", "test1", "test2", "train", "test1"])
+
+
+def test_dealing_is_even_and_knows_names_only():
+    names = [f"s{i}" for i in range(23)]
+    dealt = splits.deal(names, 5, "a")
+    assert sorted(collections.Counter(dealt.values()).values()) == [4, 4, 5, 5, 5]
+    assert splits.deal(names[::-1] + names, 5, "a") == dealt
+    assert splits.deal(names, 5, "b") != dealt
+    assert splits.deal(["x", "y"], 5, "a").keys() == {"x", "y"}

@@ -15,15 +15,16 @@ PACKAGE = "seremo_jax"
 _BY_RANK = (
     "artefacts lines moments progress significance vocab",
     "channels condition_ids config_limits config_sections confusions manifest noises rooms schema votes",
-    "attribute_means audio conditions config feature_norm gru losses member_map metrics optim preemption reliability "
-    "roofline saliency semantic_scores sharding splits store tables",
+    "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
+    "probe reliability roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
     "predictions_file protocol ranking speaker_states system_differences system_scores writer",
-    "condition_scores figures forward ingest label_figures score_tables scoring stability timeline training_data "
-    "training_state",
-    "condition_figures condition_frames extract failure_signs gradients listening speaker_section validation",
+    "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability timeline "
+    "training_data training_state",
+    "condition_figures condition_frames data_section extract failure_signs gradients listening "
+    "speaker_section validation",
     "condition_section head steps",
     "feeding sections",
     "evaluate report",
@@ -40,12 +41,12 @@ WITHOUT_JAX = {
     *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
-    *("significance", "speaker_section"),
-    *("look", "page", "score_tables", "failure_signs", "figures", "report"),
+    *("data_section", "significance", "speaker_section"),
+    *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
 }
 PLAIN_ARGUMENTS = {
     *("channels", "conditions", "noises", "rooms", "moments", "confusions", "semantic_scores"),
-    *("targets", "gru", "model", "losses", "metrics", "objectives", "saliency"),
+    *("targets", "gru", "model", "losses", "metrics", "objectives", "probe", "saliency"),
 }
 OWNERS = {
     "flax": {"gru", "model", "backbones"},
@@ -62,7 +63,7 @@ OWNERS = {
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
 }
-JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "predict"}
+JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "layer_curves", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
 NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60
