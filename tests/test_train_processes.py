@@ -165,7 +165,7 @@ def test_two_processes_stop_at_the_same_step_and_one_process_goes_on(extracted, 
     _same_as_far_as_both_go(workdir, long)
 
 
-@pytest.mark.skipif("SEREMO_OTHER_PYTHON" not in os.environ, reason="SEREMO_OTHER_PYTHON names no second interpreter")
+@pytest.mark.skipif(not os.environ.get("SEREMO_OTHER_PYTHON"), reason="SEREMO_OTHER_PYTHON names no second interpreter")
 def test_another_python_goes_on_where_this_one_stopped(extracted, long, tmp_path):
     """Checkpoints move between stacks; another jax may round otherwise."""
     other = os.environ["SEREMO_OTHER_PYTHON"]
