@@ -243,7 +243,7 @@ class _Asked(Notice):
     def __init__(self, after):
         self.after, self.number = after, None
 
-    def has_come(self, step):
+    def has_come(self):
         """True from that batch on."""
         self.after -= 1
         return self.after < 0
@@ -280,9 +280,9 @@ def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh)
 def test_signals_are_heard_and_handlers_put_back(number):
     before = signal.getsignal(number)
     with Notice() as notice:
-        assert not notice.has_come(0)
+        assert not notice.has_come()
         os.kill(os.getpid(), number)
-        assert notice.has_come(1)
+        assert notice.has_come()
     assert signal.getsignal(number) is before
 
 
