@@ -130,18 +130,19 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         # product then serves every mask, and the remainder is small enough to subtract in float32. Only where a
         # target's own utterances differ from the others by over 200 times their spread does the feature count as
         # constant there.
-        return some, jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
+        # What was subtracted is the rounded sum, and its distance from the shift is exact.
+        return centre - shift, jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
 
     def for_all(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
-        some, features = centred(*inputs)
+        beyond, features = centred(*inputs)
         sums = _product(jnp.concatenate([targets, in_any], axis=1), features)
         squares = jnp.square(features).sum(axis=0)
-        return some, sums[:-1], has_rows[:, None] * sums[-1:], has_rows[:, None] * squares[None, :]
+        return beyond, sums[:-1], has_rows[:, None] * sums[-1:], has_rows[:, None] * squares[None, :]
 
     def for_each(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
-        some, features = centred(*inputs)
+        beyond, features = centred(*inputs)
         products, totals = jnp.split(_product(jnp.concatenate([targets, weight], axis=1), features), 2)
-        return some, products, totals, _product(weight, jnp.square(features))
+        return beyond, products, totals, _product(weight, jnp.square(features))
 
     # Layer by layer: temporaries of one layer stay in cache, and those of all layers need not fit in memory.
     centre, *sums = jax.lax.cond(
