@@ -126,11 +126,10 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         some, is_some = features[::step].astype(jnp.float32), is_row[::step, None]
         some = jnp.where(is_some, some - shift[None, :], 0).sum(axis=0) / jnp.maximum(is_some.sum(), 1)
         centre = shift + some
-        # Near the mean of the rows with any target, and so near the mean under each target's own mask: one matrix
-        # product then serves every mask, and the remainder is small enough to subtract in float32. Only where a
-        # target's own utterances differ from the others by over 200 times their spread does the feature count as
-        # constant there.
-        # What was subtracted is the rounded sum, and its distance from the shift is exact.
+        # Near the mean of the rows with any target, and so near that under each target's own mask: one product serves
+        # every mask, and the remainder is small enough to subtract in float32. Only where a target's own utterances
+        # differ from the others by over 200 times their spread does the feature count as constant there. What was
+        # subtracted is the rounded centre, whose distance from the shift is exact.
         return centre - shift, jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
 
     def for_all(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
