@@ -12,6 +12,7 @@ is hundreds of standard deviations from 0, and a constant feature has a second m
 float32, so a thousand small batches lose no more than one large one.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -144,12 +145,8 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         return beyond, products, totals, _product(weight, jnp.square(features))
 
     # Layer by layer: temporaries of one layer stay in cache, and those of all layers need not fit in memory.
-    centre, *sums = jax.lax.cond(
-        is_same,
-        lambda layers: jax.lax.map(for_all, layers),
-        lambda layers: jax.lax.map(for_each, layers),
-        (means, feature_shift),
-    )
+    ways = (functools.partial(jax.lax.map, way) for way in (for_all, for_each))
+    centre, *sums = jax.lax.cond(is_same, *ways, (means, feature_shift))
     # Turned round here and not above: there XLA would turn the products round instead, and they would crawl.
     products, totals, squares = (jnp.swapaxes(value, 1, 2) for value in sums)
     moment = squares - jnp.square(totals) / num_rows[None, None, :]
