@@ -205,7 +205,8 @@ def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(member_map):
     np.testing.assert_array_equal(poisoned.is_active, ~is_hit)
     for ours, theirs in zip(toy.params_of(poisoned), toy.params_of(whole), strict=True):
         assert np.isfinite(ours).all()
-        np.testing.assert_array_equal(ours[~is_hit], theirs[~is_hit])
+        # Batched products of fewer members may round otherwise.
+        np.testing.assert_allclose(ours[~is_hit], theirs[~is_hit], rtol=0, atol=0 if member_map == "map" else 1e-6)
     assert np.isfinite(np.array(lines[0]["train_loss"])[~is_hit]).all()
 
 
