@@ -25,7 +25,8 @@ SCORES = {
     "classes": {"macro_f1": "macro-F1", "micro_f1": "micro-F1"},
     "multilabel": {"multilabel_f1": "multi-label macro-F1"},
     "paper": {"mean": "CCC (attribute not stated)", "macro_f1": "F1m", "pa_uar_75_1_best": "paUAR-75 (1-best)",
-              "pa_uar_75_2_3_best": "paUAR-75 (2-best / 3-best)"},
+              "pa_uar_75_2_3_best": "paUAR-75 (2-best / 3-best)",
+              "pa_uar_75_by_gender": "paUAR-75 (female / male)"},
 }  # fmt: skip
 """Kind of row -> column of the file -> name of the score."""
 
