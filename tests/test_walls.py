@@ -23,7 +23,7 @@ _BY_RANK = (
     "predictions_file protocol ranking speaker_states system_differences system_scores table_text writer",
     "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability table_rows "
     "timeline training_data training_state",
-    "benchmark_parts condition_figures condition_frames data_section extract failure_signs gradients "
+    "baseline benchmark_parts condition_figures condition_frames data_section extract failure_signs gradients "
     "listening speaker_section validation",
     "benchmark condition_section head steps",
     "feeding sections",
@@ -61,6 +61,7 @@ OWNERS = {
     "ml_collections": {"config"},
     "torch": set(),
     "crowdkit": {"reliability"},
+    "sklearn": {"baseline"},
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
 }
