@@ -10,13 +10,15 @@ from pathlib import Path
 from seremo_jax import benchmark_parts as parts
 from seremo_jax import score_tables, table_text
 from seremo_jax.artefacts import atomic_path
-from seremo_jax.comparison import ReportError
+from seremo_jax.comparison import ReportError, flat
 from seremo_jax.table_rows import Entry, Run, entries, load, marks
 from seremo_jax.table_text import BenchmarkTable, Part
 
-_OF_LAYERS = ("store", "settings.extract.*", "settings.saliency.*")
+_OF_CONDITIONS = ("settings.eval.conditions",)
+_CLEAN = (*_OF_CONDITIONS, "condition_sources", "settings.eval.condition_seed")
+"""Clean speech has nothing to do with what else was heard; rows in a condition heard the same noises and rooms."""
+_OF_LAYERS = (*_CLEAN, "store", "settings.extract.*", "settings.saliency.*")
 _OF_BACKBONES = (*_OF_LAYERS, "backbone", "backbone_revision", "final_norm", "settings.backbone.*")
-_OF_CONDITIONS = ("settings.eval.conditions", "condition_sources")
 
 
 def build(
@@ -57,7 +59,7 @@ def _finished(name: str, title: str, made: Sequence[Part], rows: Sequence[Entry]
 
 def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     rows = sorted(entries(runs, split), key=lambda row: (row.is_baseline, row.is_balanced, row.class_target != "votes"))
-    flags, notes = marks(rows, (), ("class_target", "class_kind"), is_mixed)
+    flags, notes = marks(rows, _CLEAN, ("class_target", "class_kind"), is_mixed)
     labels = ("system", "class target", "class loss", "classes balanced", "layer")
 
     def words(row: Entry) -> tuple[str, ...]:
@@ -92,11 +94,13 @@ def _layers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     flags, notes = marks(rows, _OF_LAYERS, (), is_mixed)
     made = [parts.layers_part(rows, flags), parts.regret_part(rows)]
     reading = (
-        "It shows whether the layer that a curve picks, from the training split alone, is one whose head scores well: "
+        "It shows whether the layer that a curve picks is one whose head scores well: "
         "regret is the best head's score minus that of the picked layer's head. Only layers with a head count, and the "
         "best one is picked on the split shown, so that regret leans upwards; from few layers a rank correlation says "
         "little. It doesn't show what layers without a head would score."
     )
+    if any(flat(row.record.protocol).get("settings.ensemble.folds") for row in rows):
+        reading += " Heads are of folds, so that the curves, of the tables' training split, saw speakers tested here."
     if left_out:
         reading += f" Left out, without curves: {', '.join(left_out)} ({len(left_out)})."
     return _finished("layers", "Curves over layers against head scores", made, rows, notes, reading)
@@ -138,7 +142,7 @@ def _conditions(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
 
 def _speakers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     rows = entries(runs, split)
-    flags, notes = marks(rows, (), (), is_mixed)
+    flags, notes = marks(rows, _CLEAN, (), is_mixed)
     reading = (
         "It shows for what share of speakers the N-best UAR is above the threshold, by both filters, and by gender. A "
         "speaker with few utterances passes or fails by luck: compare with the chance row, which has the same speaker "

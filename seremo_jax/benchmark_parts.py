@@ -113,8 +113,8 @@ def regret_part(rows: Sequence[Entry]) -> Part:
                     value = row.record.metrics.get(name, {}).get("value")
                     if row.record.layer in layers and value is not None:
                         heads[layers.index(row.record.layer)] = value
-                if not np.isfinite(heads).any():
-                    continue
+                if np.isfinite(heads).sum() < 2:
+                    continue  # one layer is no choice
                 found = layer_choice.regret(np.array(curve["score"], float), heads)
                 correlation = found.rank_correlation
                 told = (family[1], *([family[0]] if run else []), CURVES.get(kind, kind), name,

@@ -103,6 +103,10 @@ def test_layers_judges_the_curves_by_heads(tmp_path):
     assert line.cells[2].text == f"{uar[best] - uar[picked]:.3f}"
     ranks = [np.argsort(np.argsort([values[layer] for layer in uar])) for values in (score, uar)]
     assert line.cells[3].text == f"{np.corrcoef(ranks)[0, 1]:+.3f}"
+    assert "Heads are of folds" not in table.reading
+    of_folds = _workdir(tmp_path / "folds", _with_settings(records, **{"ensemble.folds": [0, 1]}))
+    assert "saw speakers tested here" in benchmark.build("layers", [of_folds]).reading
+    assert not benchmark.build("layers", [_workdir(tmp_path / "one", _records())]).parts[1].lines
     (folder / "saliency.json").unlink()
     with pytest.raises(comparison.ReportError, match=r"launch\.saliency"):
         benchmark.build("layers", [folder])
@@ -142,6 +146,11 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
     assert lines[2].cells[drop].text == "20.0"
     assert lines[2].cells[stable].text.startswith("0.710 ±")
     assert "Left out, heard in clean only: b (1)" in table.reading
+    other = [dataclasses.replace(r, protocol=r.protocol | {"condition_sources": "other"}) for r in clean + noisy]
+    there = _workdir(tmp_path / "c", other)
+    with pytest.raises(comparison.ReportError, match="condition_sources: 'other'"):
+        benchmark.build("conditions", [folder, there])
+    assert len(_own(benchmark.build("speakers", [folder, there]), "run"))
     with pytest.raises(comparison.ReportError, match=r"eval\.conditions"):
         benchmark.build("conditions", [plain])
 
