@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "artefacts lines moments progress significance vocab",
-    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema votes",
+    "artefacts lines moments progress resampling vocab",
+    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema "
+    "significance votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
-    "page partitions pieces policies predicted targets",
+    "page partitions pieces policies predicted score_settings targets",
     "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
     "predictions_file protocol ranking speaker_states system_differences system_scores table_text writer",
     "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability table_rows "
@@ -41,7 +42,7 @@ WITHOUT_JAX = {
     *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
-    *("data_section", "significance", "speaker_section"),
+    *("data_section", "resampling", "significance", "speaker_section"),
     *("benchmark", "benchmark_parts", "published", "result_records", "table_rows", "table_text"),
     *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
 }
