@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 
 _CHUNK_BYTES = 32 << 20
 """Bound on the weights, and on the weighted sums of a group, held at a time."""
@@ -36,7 +36,9 @@ def resample_weights(num_units: int, num_resamples: int, seed: int, chunk: int) 
 class Columns:
     """Statistics [U, ...] side by side in one matrix, so that all their weighted sums are one product."""
 
-    def __init__(self, statistics: Mapping[str, Num[np.ndarray, "U ..."]], rows: Bool[np.ndarray, " U"] | None = None):
+    def __init__(
+        self, statistics: Mapping[str, Shaped[np.ndarray, "U ..."]], rows: Bool[np.ndarray, " U"] | None = None
+    ):
         """Copies the statistics, those of some units only where `rows` says which."""
         kept = slice(None) if rows is None or rows.all() else rows
         values = {name: np.asarray(value)[kept] for name, value in statistics.items()}
@@ -71,7 +73,7 @@ def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[str, np
     return columns.named(columns.weighted(weights))
 
 
-def used_units(statistics: Mapping[str, Num[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
+def used_units(statistics: Mapping[str, Shaped[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
     """Units that have anything to add."""
     num_units = next(iter(statistics.values())).shape[0]
     is_used = np.zeros(num_units, bool)
@@ -92,7 +94,7 @@ class Group:
       parts: Groups that this one is made of: sums that it has no statistics of are those of its parts added up.
     """
 
-    statistics: Mapping[str, Num[np.ndarray, "V ..."]]
+    statistics: Mapping[str, Shaped[np.ndarray, "V ..."]]
     compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]]
     places: Int[np.ndarray, " V"]
     parts: tuple[str, ...] = ()
@@ -145,7 +147,7 @@ def bootstrap_groups(
 
 
 def bootstrap(
-    statistics: Mapping[str, Num[np.ndarray, "U ..."]],
+    statistics: Mapping[str, Shaped[np.ndarray, "U ..."]],
     compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]],
     num_resamples: int,
     seed: int,

@@ -6,14 +6,7 @@ import sklearn.metrics
 
 from seremo_jax import intervals, metrics, resampling
 from seremo_jax.moments import Moments
-
-
-def all_weights(num_units, num_resamples, seed, chunk=1000):
-    return np.concatenate(list(resampling.resample_weights(num_units, num_resamples, seed, chunk)))
-
-
-def mean_of_sums(sums):
-    return {"mean": sums["total"] / np.where(sums["num"] > 0, sums["num"], np.nan)}
+from tests.test_resampling import all_weights, mean_of_sums
 
 
 def unit_moments(prediction, target, unit, num_units) -> Moments:
@@ -25,20 +18,6 @@ def unit_moments(prediction, target, unit, num_units) -> Moments:
         centred = ((x - mx) ** 2).sum(), ((y - my) ** 2).sum(), ((x - mx) * (y - my)).sum()
         leaves.append((len(x), mx, my, *centred, np.abs(x - y).sum(), ((x - y) ** 2).sum()))
     return Moments(*np.asarray(leaves, np.float64).T)
-
-
-def test_weights_are_whole_draws_whatever_the_chunk():
-    weights = all_weights(7, 50, seed=3)
-    assert weights.shape == (50, 7)
-    np.testing.assert_array_equal(weights.sum(axis=1), 7)
-    np.testing.assert_array_equal(weights, weights.round())
-    np.testing.assert_array_equal(weights, all_weights(7, 50, seed=3, chunk=8))
-    np.testing.assert_array_equal(weights[:20], all_weights(7, 20, seed=3))
-    assert (weights != all_weights(7, 50, seed=4)).any()
-    # A unit is drawn Binomial(7, 1/7) times.
-    many = all_weights(7, 4000, seed=0)
-    np.testing.assert_allclose(many.mean(axis=0), 1, atol=0.06)
-    np.testing.assert_allclose(many.var(axis=0), 6 / 7, atol=0.08)
 
 
 def test_weighting_units_equals_drawing_their_utterances():
@@ -62,24 +41,6 @@ def test_weighting_units_equals_drawing_their_utterances():
         np.testing.assert_allclose(found["uar"][r], uar, rtol=1e-12)
         np.testing.assert_allclose(found["ccc"][r], audmetric.concordance_cc(target[rows], value[rows]), rtol=1e-9)
         np.testing.assert_allclose(found["rmse"][r], np.sqrt(np.mean((value - target)[rows] ** 2)), rtol=1e-12)
-
-
-def test_no_chunk_size_changes_a_value(monkeypatch):
-    rng = np.random.default_rng(0)
-    statistics = {"total": rng.integers(0, 9, 20), "num": np.full(20, 10)}
-    whole = resampling.bootstrap(statistics, mean_of_sums, 100, seed=0)["mean"]
-    monkeypatch.setattr(resampling, "_CHUNK_BYTES", 1000)
-    np.testing.assert_array_equal(resampling.bootstrap(statistics, mean_of_sums, 100, seed=0)["mean"], whole)
-
-
-def test_units_of_another_group_take_part_in_the_draw_only():
-    statistics = {"total": np.asarray([1.0, 0, 0, 3]), "num": np.asarray([1.0, 0, 0, 1])}
-    found = resampling.bootstrap(statistics, mean_of_sums, 40, seed=1)["mean"]
-    for weights, value in zip(all_weights(4, 40, seed=1), found, strict=True):
-        drawn = [1.0] * int(weights[0]) + [3.0] * int(weights[3])
-        np.testing.assert_array_equal(value, np.mean(drawn) if drawn else np.nan)
-    nobody = {name: 0 * values for name, values in statistics.items()}
-    assert np.isnan(resampling.bootstrap(nobody, mean_of_sums, 40, seed=1)["mean"]).all()
 
 
 def test_moments_survive_the_sums():
@@ -198,31 +159,6 @@ def test_a_share_of_none_or_all_speakers_is_not_certain(value, low, high):
     assert (found["low_members"], found["high_members"]) == pytest.approx((100 * expected.low, 100 * expected.high))
     half = intervals.Score(np.asarray([[50.0]]), np.asarray([True]), np.asarray([10]), is_share=True)
     assert intervals.entry(half, np.full((50, 2), 50.0))["low"] == 50
-
-
-def test_members_are_drawn_after_speakers():
-    statistics = {"total": np.arange(12.0).reshape(4, 3), "num": np.ones(4)}
-    members_of = []
-
-    def compute(sums, members):
-        members_of.append(members)
-        is_drawn = sums["num"] > 0
-        values = sums["total"] / np.where(is_drawn, sums["num"], 1)[:, None]
-        return {"mean": intervals.Score(values, is_drawn, sums["num"]).means(members)}
-
-    found = resampling.bootstrap(statistics, compute, 40, seed=2, num_members=3)["mean"]
-    np.testing.assert_array_equal(np.concatenate(members_of), all_weights(3, 40, seed=3))
-    for r, (speakers, members) in enumerate(zip(all_weights(4, 40, seed=2), np.concatenate(members_of), strict=True)):
-        drawn = np.repeat(statistics["total"], speakers.astype(int), axis=0)
-        np.testing.assert_allclose(found[r, 0], drawn.mean())
-        np.testing.assert_allclose(found[r, 1], np.repeat(drawn, members.astype(int), axis=1).mean())
-    places = np.asarray([1, 2, 5, 6])
-    alone = resampling.bootstrap(statistics, compute, 40, seed=2, num_members=3, among=(places, 9))
-    wide = {name: np.zeros((9, *values.shape[1:])) for name, values in statistics.items()}
-    for name, values in statistics.items():
-        wide[name][places] = values
-    again = resampling.bootstrap(wide, compute, 40, seed=2, num_members=3)
-    np.testing.assert_array_equal(alone["mean"], again["mean"])
 
 
 def test_a_gap_needs_both_sides():
