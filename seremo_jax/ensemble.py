@@ -13,6 +13,12 @@ from seremo_jax.config import Config
 SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
 
+MEAN = -1
+"""Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
+
+JOINER = " + "
+"""Between the class losses of the heads behind a mean."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -21,7 +27,7 @@ class Member:
     Attributes:
       layer: Backbone layer it reads, or `SUM`.
       class_target: `votes` or `consensus`.
-      seed: Seed of its initial parameters and dropout.
+      seed: Seed of its initial parameters and dropout, or `MEAN`.
       class_kind: Class loss.
       label_smoothing: Share of the class target spread evenly over the classes.
       attribute_task_weight: Weight of the attribute loss.
@@ -110,22 +116,28 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
 
 
 def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Members that differ only in seeds or fold, in order of first appearance.
+    """Members that differ only in seeds or fold, in order of first appearance; means of heads are their own systems.
 
     Returns:
-      Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, the class
-      target last), `layer`, `seeds`.
+      Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, whether
+      it's a mean of heads, the class target last), `layer`, `seeds` (of the heads behind it).
     """
     found: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
         same = tuple((k, v) for k, v in member.items() if k not in ("seed", "data_seed", "fold"))
-        found.setdefault(same, []).append(i)
-    fields = [dict(key) for key in found]
+        found.setdefault((same, member["seed"] == MEAN), []).append(i)
+    fields = [dict(same) for same, _ in found]
     told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
     named = []
-    for one, rows in zip(fields, found.values(), strict=True):
+    for one, ((_, is_mean), rows) in zip(fields, found.items(), strict=True):
         words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
-        seeds = tuple(members[i]["seed"] for i in rows)
+        heads = rows
+        if is_mean:
+            kinds = one["class_kind"].split(JOINER)
+            behind = [(tuple((one | {"class_kind": kind}).items()), False) for kind in kinds]
+            heads = [i for key in behind for i in found[key]]
+            words.append(f"mean of {len(heads)} heads")
+        seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
         named.append(
             (rows, {"system": ", ".join([*words, one["class_target"]]), "layer": one["layer"], "seeds": seeds})
         )
