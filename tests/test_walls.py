@@ -13,24 +13,25 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "artefacts lines moments progress significance vocab",
+    "artefacts lines moments progress significance sweep vocab",
     "channels condition_ids config_limits config_sections confusions manifest noises rooms schema votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
-    "predictions_file protocol ranking speaker_states system_differences system_scores writer",
-    "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability timeline "
-    "training_data training_state",
+    "predictions_file protocol ranking speaker_states sweep_plan "
+    "system_differences system_scores writer",
+    "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability sweep_figure "
+    "timeline training_data training_state",
     "condition_figures condition_frames data_section extract failure_signs gradients listening "
-    "speaker_section validation",
-    "condition_section head steps",
+    "speaker_section sweep_cost validation",
+    "condition_section head steps sweep_table",
     "feeding sections",
     "evaluate report",
     "model_folder training_loop",
     "predict train",
-    "predict_files",
+    "predict_files sweep_run",
 )
 RANKS = {name: rank for rank, names in enumerate(_BY_RANK) for name in names.split()}
 WITHOUT_JAX = {
@@ -42,6 +43,7 @@ WITHOUT_JAX = {
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("data_section", "significance", "speaker_section"),
+    *("sweep", "sweep_figure", "sweep_plan", "sweep_table"),
     *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
 }
 PLAIN_ARGUMENTS = {
