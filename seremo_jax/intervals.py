@@ -124,12 +124,14 @@ def interval(
 def interval_bounds(
     values: Float[np.ndarray, "R ..."], num_units: int | None = None, level: float = 0.95
 ) -> tuple[Float[np.ndarray, "..."] | np.float64, Float[np.ndarray, "..."] | np.float64]:
-    """The `interval` of many metrics [R, ...] at once, over the resamples in which any is defined."""
+    """The `interval` of many metrics [R, ...] at once, over the resamples in which any is defined; NaN without."""
     tail = (1 - level) / 2
     if num_units is not None and num_units > 1:
         further = scipy.stats.t.ppf(tail, num_units - 1) * math.sqrt(num_units / (num_units - 1))
         tail = float(scipy.stats.norm.cdf(further))
     is_defined = np.isfinite(values.reshape(len(values), -1)).any(axis=1)
+    if not is_defined.any():
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     low, high = np.quantile(values[is_defined], [tail, 1 - tail], axis=0)
     return low, high
 

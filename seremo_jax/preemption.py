@@ -19,7 +19,7 @@ class Notice:
     """Whether this run was asked to stop. A context: the signals mean what they meant before once it is left."""
 
     def __init__(self):
-        self._is_asked, self._before = False, {}
+        self._is_asked, self._before, self._num_asked = False, {}, 0
 
     def __enter__(self) -> "Notice":
         if threading.current_thread() is not threading.main_thread():
@@ -41,12 +41,10 @@ class Notice:
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def has_come(self, step: int) -> bool:
-        """Whether to stop after this step, the same answer on every process.
-
-        Args:
-          step: Number of the step, rising.
-        """
+    def has_come(self) -> bool:
+        """Whether to stop here, the same answer on every process. All of them must ask at the same steps."""
         if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+            # Numbered without a gap: the processes agree on the number after the last one that any of them has seen.
+            self._num_asked += 1
+            return multihost_utils.reached_preemption_sync_point(self._num_asked)
         return self._is_asked

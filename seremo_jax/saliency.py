@@ -12,6 +12,7 @@ is hundreds of standard deviations from 0, and a constant feature has a second m
 float32, so a thousand small batches lose no more than one large one.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -122,30 +123,30 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     is_same = (mask == (is_row[:, None] & (count > 0)[None, :])).all()
     in_any = is_row.astype(jnp.float32)[:, None]
 
-    def of_layer(inputs: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array, Array]]:
-        features, shift = inputs
+    def centred(features: Array, shift: Array) -> tuple[Array, Array]:
         some, is_some = features[::step].astype(jnp.float32), is_row[::step, None]
         some = jnp.where(is_some, some - shift[None, :], 0).sum(axis=0) / jnp.maximum(is_some.sum(), 1)
         centre = shift + some
-        # Near the mean of the rows with any target, and so near the mean under each target's own mask: one matrix
-        # product then serves every mask, and the remainder is small enough to subtract in float32. Only where a
-        # target's own utterances differ from the others by over 200 times their spread does the feature count as
-        # constant there.
-        features = jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
+        # Near the mean of the rows with any target, and so near that under each target's own mask: one product serves
+        # every mask, and the remainder is small enough to subtract in float32. Only where a target's own utterances
+        # differ from the others by over 200 times their spread does the feature count as constant there. What was
+        # subtracted is the rounded centre, whose distance from the shift is exact.
+        return centre - shift, jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
 
-        def for_all(features: Array) -> tuple[Array, Array, Array]:
-            sums = _product(jnp.concatenate([targets, in_any], axis=1), features)
-            squares = jnp.square(features).sum(axis=0)
-            return sums[:-1], has_rows[:, None] * sums[-1:], has_rows[:, None] * squares[None, :]
+    def for_all(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
+        beyond, features = centred(*inputs)
+        sums = _product(jnp.concatenate([targets, in_any], axis=1), features)
+        squares = jnp.square(features).sum(axis=0)
+        return beyond, sums[:-1], has_rows[:, None] * sums[-1:], has_rows[:, None] * squares[None, :]
 
-        def for_each(features: Array) -> tuple[Array, Array, Array]:
-            products, totals = jnp.split(_product(jnp.concatenate([targets, weight], axis=1), features), 2)
-            return products, totals, _product(weight, jnp.square(features))
-
-        return centre - shift, jax.lax.cond(is_same, for_all, for_each, features)
+    def for_each(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
+        beyond, features = centred(*inputs)
+        products, totals = jnp.split(_product(jnp.concatenate([targets, weight], axis=1), features), 2)
+        return beyond, products, totals, _product(weight, jnp.square(features))
 
     # Layer by layer: temporaries of one layer stay in cache, and those of all layers need not fit in memory.
-    centre, sums = jax.lax.map(of_layer, (means, feature_shift))
+    ways = (functools.partial(jax.lax.map, way) for way in (for_all, for_each))
+    centre, *sums = jax.lax.cond(is_same, *ways, (means, feature_shift))
     # Turned round here and not above: there XLA would turn the products round instead, and they would crawl.
     products, totals, squares = (jnp.swapaxes(value, 1, 2) for value in sums)
     moment = squares - jnp.square(totals) / num_rows[None, None, :]

@@ -118,7 +118,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> 
                     writer.write(position.epoch, line)
                 save(position)
                 progress.update(note=_summary(line, loop))
-                if notice.has_come(position.number):
+                if notice.has_come():
                     checkpoints.wait()
                     raise PreemptedError(f"asked to stop after epoch {position.epoch}")
     finally:

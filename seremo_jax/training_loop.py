@@ -157,7 +157,7 @@ class Loop:
             if len(waiting) > _STEPS_AHEAD:
                 jax.block_until_ready(waiting.popleft())
             here = Position(position.epoch, done)
-            if done < num_batches and notice.has_come(here.number):
+            if done < num_batches and notice.has_come():
                 save(here)
                 raise PreemptedError(f"asked to stop in epoch {number}, after batch {done}")
             if every and done % every == 0 and done < num_batches:

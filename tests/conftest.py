@@ -1,6 +1,8 @@
 """Test-wide settings: 8 virtual CPU devices, no silent rank promotion, no network, the shared real data."""
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,16 @@ def shared() -> Path:
             pytest.fail(message + " (CI=true, so this is no skip)")
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten_programs():
+    """Lets go of what a file compiled: thousands of programs at once use up a process's memory maps."""
+    yield
+    if steps := sys.modules.get("seremo_jax.steps"):
+        steps.compile_steps.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -243,3 +243,10 @@ def test_a_single_unit_gives_no_interval():
     values = intervals.bootstrap(statistics, lambda sums: {"mean": sums["x"][:, 0]}, 50, seed=0)
     assert values["mean"].shape == (50,)
     assert intervals.interval(values["mean"]) == (None, None)
+
+
+def test_bounds_of_what_no_resample_defines_are_not_defined():
+    low, high = intervals.interval_bounds(np.full((7, 2, 3), np.nan), 4)
+    assert low.shape == high.shape == (2, 3)
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()

@@ -302,7 +302,7 @@ def test_programs_of_a_sweep_are_an_array(stand_in, tmp_path):
     assert sorted(indices) == ["0>", "1>", "1>", "2>"]
 
 
-LONG = (*TINY, "--config.train.max_epochs=150", "--config.train.patience=150")
+LONG = (*TINY, "--config.train.max_epochs=20", "--config.train.patience=20")
 
 
 def _walk(slurm: dict[str, str], workdir: Path, *options: str, config: tuple[str, ...] = TINY) -> None:

@@ -42,8 +42,8 @@ def _fresh(extracted, tmp_path, name):
     return workdir
 
 
-def _start(workdir, *options, launcher="train", devices=2, **environment):
-    command = [sys.executable, "-m", f"launch.{launcher}", f"--config={RECIPE}", f"--workdir={workdir}", *FLAGS]
+def _start(workdir, *options, launcher="train", devices=2, python=sys.executable, **environment):
+    command = [python, "-m", f"launch.{launcher}", f"--config={RECIPE}", f"--workdir={workdir}", *FLAGS]
     return subprocess.Popen(
         [*command, *options],
         cwd=ROOT,
@@ -163,3 +163,18 @@ def test_two_processes_stop_at_the_same_step_and_one_process_goes_on(extracted, 
     before = len(_curve(workdir))
     _until_epoch(_start(workdir, *LONG), workdir, before + 5)
     _same_as_far_as_both_go(workdir, long)
+
+
+@pytest.mark.skipif(not os.environ.get("SEREMO_OTHER_PYTHON"), reason="SEREMO_OTHER_PYTHON names no second interpreter")
+def test_another_python_goes_on_where_this_one_stopped(extracted, long, tmp_path):
+    """Checkpoints move between stacks; another jax may round otherwise."""
+    other = os.environ["SEREMO_OTHER_PYTHON"]
+    workdir = _fresh(extracted, tmp_path, "moved")
+    _signalled([_start(workdir, *LONG, python=other)], workdir, signal.SIGTERM)
+    before = len(_curve(workdir))
+    _until_epoch(_start(workdir, *LONG), workdir, before + 5)
+    lines = read_log(workdir / "train" / "log.jsonl")
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) >= before + 5
+    num = min(10, before)
+    np.testing.assert_allclose(_curve(workdir)[:num], long[:num], atol=1e-3)

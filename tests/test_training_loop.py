@@ -205,7 +205,8 @@ def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(member_map):
     np.testing.assert_array_equal(poisoned.is_active, ~is_hit)
     for ours, theirs in zip(toy.params_of(poisoned), toy.params_of(whole), strict=True):
         assert np.isfinite(ours).all()
-        np.testing.assert_array_equal(ours[~is_hit], theirs[~is_hit])
+        # Batched products of fewer members may round otherwise.
+        np.testing.assert_allclose(ours[~is_hit], theirs[~is_hit], rtol=0, atol=0 if member_map == "map" else 1e-6)
     assert np.isfinite(np.array(lines[0]["train_loss"])[~is_hit]).all()
 
 
@@ -243,7 +244,7 @@ class _Asked(Notice):
     def __init__(self, after):
         self.after, self.number = after, None
 
-    def has_come(self, step):
+    def has_come(self):
         """True from that batch on."""
         self.after -= 1
         return self.after < 0
@@ -280,9 +281,9 @@ def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh)
 def test_signals_are_heard_and_handlers_put_back(number):
     before = signal.getsignal(number)
     with Notice() as notice:
-        assert not notice.has_come(0)
+        assert not notice.has_come()
         os.kill(os.getpid(), number)
-        assert notice.has_come(1)
+        assert notice.has_come()
     assert signal.getsignal(number) is before
 
 
