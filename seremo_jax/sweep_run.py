@@ -20,6 +20,7 @@ import jax
 from seremo_jax import ensemble, evaluate, extract, ingest, ranking, sharding, sweep_plan, sweep_table, tables, train
 from seremo_jax.artefacts import atomic_path, read_json, require_same, to_json, write_json
 from seremo_jax.config import Config, ConfigError, from_config_dict
+from seremo_jax.manifest import MANIFEST_FILE
 from seremo_jax.preemption import PreemptedError
 from seremo_jax.store import Reader
 from seremo_jax.sweep import SweepError
@@ -161,7 +162,7 @@ class _Run:
     def _attempt(self, parts: Sequence[Sequence[int]]) -> None:
         stage = self.workdir if self.stage == "." else self.workdir / FOLDER / self.stage
         with _locked(stage):
-            prepare(self.config, stage, self.is_quiet)
+            prepare(self.config, stage, self.is_quiet or (stage / "store" / MANIFEST_FILE).exists())
         for folder, members in self._parts(parts):
             if (folder / sweep_table.RESULTS_FILE).exists():
                 continue
