@@ -14,19 +14,18 @@ PACKAGE = "seremo_jax"
 
 _BY_RANK = (
     "artefacts lines moments progress significance sweep vocab",
-    "channels condition_ids config_limits config_sections confusions manifest noises rooms schema votes",
+    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
-    "probe reliability roofline saliency semantic_scores sharding splits store tables",
+    "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
-    "predictions_file protocol ranking speaker_states sweep_plan "
-    "system_differences system_scores writer",
+    "predictions_file protocol ranking speaker_states sweep_plan system_differences system_scores table_text writer",
     "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability sweep_figure "
-    "timeline training_data training_state",
-    "condition_figures condition_frames data_section extract failure_signs gradients listening "
-    "speaker_section sweep_cost validation",
-    "condition_section head steps sweep_table",
+    "table_rows timeline training_data training_state",
+    "baseline benchmark_parts condition_figures condition_frames data_section extract failure_signs gradients "
+    "listening speaker_section sweep_cost validation",
+    "benchmark condition_section head steps sweep_table",
     "feeding sections",
     "evaluate report",
     "model_folder training_loop",
@@ -44,6 +43,7 @@ WITHOUT_JAX = {
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("data_section", "significance", "speaker_section"),
     *("sweep", "sweep_figure", "sweep_plan", "sweep_table"),
+    *("benchmark", "benchmark_parts", "published", "result_records", "table_rows", "table_text"),
     *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
 }
 PLAIN_ARGUMENTS = {
@@ -62,6 +62,7 @@ OWNERS = {
     "ml_collections": {"config"},
     "torch": set(),
     "crowdkit": {"reliability"},
+    "sklearn": {"baseline"},
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
 }
