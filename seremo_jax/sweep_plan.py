@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from seremo_jax import ensemble, policies
+from seremo_jax import ensemble, policies, vocab
 from seremo_jax.artefacts import fingerprint_of, to_json
 from seremo_jax.config import Config, ConfigError, from_config_dict
 from seremo_jax.sweep import Point, SweepError
 
 _MOST_ERRORS = 10
 _OF_SEED = ("seed", "data_seed", "fold")
+_EVAL = {"splits": (vocab.DEVELOPMENT,), "conditions": (vocab.CLEAN,), "num_permutations": 0, "seed_means": False}
+"""How points are scored: who looks at the test split to choose has no test split any more."""
 Tree = dict[str, dict[str, Any]]
 Fields = tuple[Any, ...]
 """Values of a member's fields, in the order of `ensemble.MEMBER_AXES`."""
@@ -69,6 +71,7 @@ def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config],
     Raises:
       SweepError: Some points are no valid settings; the message names each with its reason.
     """
+    base = dataclasses.replace(base, eval=dataclasses.replace(base.eval, **_EVAL))
     configs = _resolve(base, points)
     groups: dict[str, dict[Fields, list[int]]] = {}
     trees: dict[str, Tree] = {}
@@ -114,6 +117,8 @@ def _override(base: Config, point: Point) -> Config:
     tree = dataclasses.asdict(base)
     for path, value in point.items():
         section, _, name = path.partition(".")
+        if section == "eval":
+            raise ConfigError(f"{path}: points are compared by their scores on the development split, all in one way")
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, float) and not math.isfinite(item):
                 raise ConfigError(f"{path} = {value!r} is not finite")

@@ -175,7 +175,11 @@ class _Run:
                 self._train(config, folder)
             except train.NothingToKeepError as error:
                 raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
-            evaluate.run(config, folder, is_quiet=True)
+            results = evaluate.run(config, folder, is_quiet=True)
+            if sharding.is_first_process():
+                # Another name than that of a later evaluation on the test split, which has no say here.
+                os.replace(results, folder / sweep_table.RESULTS_FILE)
+            sharding.wait_for_all(f"sweep: {folder} evaluated")
 
     def _train(self, config: Config, folder: Path) -> None:
         utterances, ratings, fingerprint = tables.read_tables(folder)
