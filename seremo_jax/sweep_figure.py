@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from seremo_jax.look import Look, canvas
 
 _MOST_CELLS = 20
+_FAN = 0.35
+"""Width of the lines through a level, of the distance between levels."""
 
 
 def draw(look: Look, title: str, metric: str, settings: Sequence[Mapping[str, Any]], values: Sequence[float]) -> Figure:
@@ -82,18 +84,25 @@ def _parallel(
     settings: Sequence[Mapping[str, Any]],
     values: Sequence[float],
 ) -> Figure:
-    """One upright axis a field, its levels evenly apart, the score on the last; a line a system, the best on top."""
+    """One upright axis a field, its levels evenly apart, the score on the last; a line a system, the best on top.
+
+    Lines through one level fan out by their scores, as crossed fields would else lay all of them onto each other.
+    """
     size = (2.6 + 1.9 * len(fields), 5.0)
     figure, axes = canvas(look, f"Sweep {title}", metric, (max(size[0], 6.0), size[1]), (1, 1))
     ax, (shades, norm) = axes[0, 0], _colors(look, values)
     order = np.argsort(values, kind="stable")
     for rank, i in enumerate(order):
-        heights = [_height(levels, settings[i][field]) for field, levels in fields.items()]
+        share = float(norm(values[i]))
+        heights = [
+            _height(levels, settings[i][field]) + _FAN * (share - 0.5) / max(len(levels) - 1, 1)
+            for field, levels in fields.items()
+        ]
         is_best = rank == len(order) - 1
         ax.plot(
             range(len(fields) + 1),
-            [*heights, float(norm(values[i]))],
-            color=look.theme.systems[1] if is_best else shades(norm(values[i])),
+            [*heights, share],
+            color=look.theme.systems[1] if is_best else shades(share),
             linewidth=2.6 if is_best else 1.3,
             alpha=1.0 if is_best else 0.75,
             label="best" if is_best else None,
@@ -101,12 +110,12 @@ def _parallel(
     for place, levels in enumerate(fields.values()):
         ax.axvline(place, color=look.theme.muted, linewidth=1)
         for level in levels:
-            text = ax.text(place - 0.03, _height(levels, level), _word(level), ha="right", va="center", size=9)
+            text = ax.text(place - 0.05, _height(levels, level), _word(level), ha="right", va="center", size=9)
             text.set_bbox({"facecolor": look.theme.paper, "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
     ax.axvline(len(fields), color=look.theme.muted, linewidth=1)
     ax.set_xticks(range(len(fields) + 1), [*(field.replace(".", ".\n") for field in fields), metric])
     ax.set_yticks([])
-    ax.set(xlim=(-0.45, len(fields) + 0.1), ylim=(-0.06, 1.06))
+    ax.set(xlim=(-0.45, len(fields) + 0.1), ylim=(-0.2, 1.2))
     ax.grid(False)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.legend(loc="upper left", bbox_to_anchor=(0.0, 1.1))

@@ -50,12 +50,14 @@ class Plan:
       points: The points as they were given.
       swept: Fields that some point sets, in order of appearance.
       programs: The programs.
+      evaluation: Section `eval` of the recipe, for the system that is chosen.
       fingerprint: Hash of what all points ask for; the packing into programs does not change it.
     """
 
     points: tuple[Point, ...]
     swept: tuple[str, ...]
     programs: tuple[Program, ...]
+    evaluation: dict[str, Any]
     fingerprint: str
 
 
@@ -71,6 +73,7 @@ def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config],
     Raises:
       SweepError: Some points are no valid settings; the message names each with its reason.
     """
+    evaluation = dataclasses.asdict(base.eval)
     base = dataclasses.replace(base, eval=dataclasses.replace(base.eval, **_EVAL))
     configs = _resolve(base, points)
     groups: dict[str, dict[Fields, list[int]]] = {}
@@ -95,7 +98,7 @@ def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config],
     programs = [Program(*parts[:2], names[key], parts[2]) for key, parts in zip(keys, merged, strict=True)]
     swept = tuple(dict.fromkeys(path for point in points for path in point))
     asked = fingerprint_of([config.results_fields() for config in configs])
-    return Plan(tuple(json.loads(to_json(point)) for point in points), swept, tuple(programs), asked)
+    return Plan(tuple(json.loads(to_json(point)) for point in points), swept, tuple(programs), evaluation, asked)
 
 
 def _resolve(base: Config, points: Sequence[Point]) -> list[Config]:
@@ -241,6 +244,46 @@ def _join(rest: Tree, members: Sequence[Fields]) -> Config:
     if len(numbers) < math.prod(sizes):
         tree["ensemble"]["only"] = sorted(numbers)
     return from_config_dict(tree)
+
+
+def halves(config: Config, numbers: Sequence[int]) -> list[list[int]]:
+    """Members in smaller parts, systems whole where that can be; one part where folds of a system must stay together.
+
+    Args:
+      config: The config of a program.
+      numbers: Places among its members.
+    """
+    place = {fields: number for number, fields in enumerate(_fields(config)) if number in set(numbers)}
+    parts = _pack(list(place), max(-(-len(numbers) // 2), 1))
+    return [[place[fields] for fields in part] for part in parts]
+
+
+def in_all_folds(config: Config, numbers: Sequence[int]) -> list[int]:
+    """These members and those that differ from one of them in nothing but the fold, ascending.
+
+    Args:
+      config: The config of a program.
+      numbers: Places among its members.
+    """
+    whole = _fields(config)
+    wanted = {_without(whole[number], ("fold",)) for number in numbers}
+    return [number for number, fields in enumerate(whole) if _without(fields, ("fold",)) in wanted]
+
+
+def alone(config: Config, numbers: Sequence[int], evaluation: dict[str, Any]) -> Config:
+    """The config of a training of these members, in any order, as a recipe would have it.
+
+    Args:
+      config: The config of a program.
+      numbers: Places among its members.
+      evaluation: Its section `eval`.
+    """
+    rest, members = _split(dataclasses.asdict(config))
+    return _join(rest | {"eval": evaluation}, [members[number] for number in numbers])
+
+
+def _fields(config: Config) -> list[Fields]:
+    return [tuple(vars(member)[field] for field in ensemble.MEMBER_AXES) for member in ensemble.members(config, 0)]
 
 
 def keep(config: Config, numbers: Sequence[int]) -> Config:

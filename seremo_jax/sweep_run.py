@@ -3,17 +3,19 @@
 WORKDIR/sweep/manifest.json   the plan: every program with its settings and its folder, written once
 WORKDIR/sweep/stages/NN/      tables, hidden states, saliency, where they are not those of the workdir itself
 WORKDIR/sweep/runs/NNN/       a program: a workdir like any other, whose first artefacts are links; status.json
+WORKDIR/sweep/best/           the same for the best system, with a recipe for it, to train and to evaluate
 """
 
 import contextlib
 import dataclasses
 import fcntl
+import gc
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 
@@ -29,7 +31,16 @@ FOLDER, STATUS_FILE = "sweep", "status.json"
 WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
 _NUM_TRIES = 2
 _LINKS = ("utterances.parquet", "ratings.parquet", "ingest.json", "store", "saliency.npz", "saliency.json", "audio")
+
+
 _REMEDY = "Use another --workdir, or delete the folder sweep of this one."
+
+
+class _Part(TypedDict):
+    """Members that train at once, by their numbers among those of the program, and where."""
+
+    folder: str
+    members: list[int]
 
 
 def record(workdir: str | os.PathLike, name: str, made: sweep_plan.Plan) -> dict[str, Any]:
@@ -41,6 +52,7 @@ def record(workdir: str | os.PathLike, name: str, made: sweep_plan.Plan) -> dict
     path = Path(workdir) / FOLDER / sweep_table.MANIFEST_FILE
     if not path.exists() and sharding.is_first_process():
         content = {"sweep": name, "fingerprint": made.fingerprint, "points": made.points, "swept": made.swept}
+        content |= {"eval": made.evaluation}
         content["programs"] = [dataclasses.asdict(program) for program in made.programs]
         with atomic_path(path.with_suffix(".new")) as temporary:
             temporary.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
@@ -90,9 +102,22 @@ def run(
     for i in range(len(programs)) if indices is None else indices:
         one = _Run(workdir, i, programs[i]["stage"], from_config_dict(programs[i]["config"]), is_quiet)
         failures += one.finish()
-    if sharding.is_first_process():
-        sweep_table.write(workdir / FOLDER, manifest)
+    if sharding.is_first_process() and (found := sweep_table.write(workdir / FOLDER, manifest)):
+        _link(_stage_folder(workdir, programs[found[0].program]["stage"]), workdir / FOLDER / sweep_table.BEST_FOLDER)
     return failures
+
+
+def _stage_folder(workdir: Path, stage: str) -> Path:
+    return workdir if stage == "." else workdir / FOLDER / stage
+
+
+class _TooManyError(Exception):
+    """Members of a part do not fit into memory together, but might in these parts."""
+
+    def __init__(self, place: int, halves: list[list[int]]):
+        super().__init__(place, halves)
+        self.place, self.halves = place, halves
+        self.num_members = sum(map(len, halves))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +137,13 @@ class _Run:
 
     def finish(self) -> list[str]:
         """Runs what is left of it; returns what failed."""
-        path = self.folder / STATUS_FILE
-        status = read_json(path, _REMEDY) if path.exists() else {"parts": [self._all()], "left_out": []}
+        path, everyone = self.folder / STATUS_FILE, list(range(len(self._members())))
+        whole = {"parts": [{"folder": ".", "members": everyone}], "left_out": []}
+        status = read_json(path, _REMEDY) if path.exists() else whole
         if status.get("status") == FINISHED:
             self._say("finished before")
             return self._failures(status)
-        num_tries, has_split = 0, len(status["parts"]) > 1
+        num_tries = 0
         while True:
             num_tries += 1
             self._write(status, WAITING)
@@ -128,58 +154,48 @@ class _Run:
             except PreemptedError:
                 raise
             except train.NothingToKeepError as error:
-                status = self._without(status, error)
+                status, num_tries = self._without(status, error.members), num_tries - 1
                 if not status["parts"]:
                     return self._give_up(status, str(error))
-                num_tries -= 1
+            except _TooManyError as error:
+                self._say(f"out of device memory: {error.num_members} members train in two halves")
+                status, num_tries = self._halved(status, error), 0
             except Exception as error:
                 if jax.process_count() > 1:
                     raise  # the other processes may know nothing of it: the job ends, and may be started again
-                if _is_out_of_memory(error) and not has_split and len(status["parts"][0]) > 1:
-                    self._say("out of device memory: its members train in two halves")
-                    self._clear(status["parts"])
-                    middle = -(-len(status["parts"][0]) // 2)
-                    status["parts"] = [status["parts"][0][:middle], status["parts"][0][middle:]]
-                    num_tries, has_split = 0, True
-                elif num_tries == _NUM_TRIES or isinstance(error, ConfigError):
+                if num_tries == _NUM_TRIES or isinstance(error, ConfigError):
                     return self._give_up(status, f"{type(error).__name__}: {error}")
-                else:
-                    self._say(f"{type(error).__name__}: {error}; tried once more")
+                self._say(f"{type(error).__name__}: {error}; tried once more")
+            gc.collect()  # what failed leaves arrays behind in its traceback
 
-    def _all(self) -> list[int]:
-        chosen = self._members(0)
-        return list(range(len(chosen)))
+    def _members(self) -> list[ensemble.Member]:
+        return ensemble.members(self.config, 0)
 
-    def _members(self, chosen_layer: int | None) -> list[ensemble.Member]:
-        return ensemble.members(self.config, chosen_layer)
-
-    def _parts(self, parts: Sequence[Sequence[int]]) -> list[tuple[Path, list[int]]]:
-        """Folder and members of each training of this program."""
-        if len(parts) == 1:
-            return [(self.folder, list(parts[0]))]
-        return [(self.folder / f"part{i}", list(part)) for i, part in enumerate(parts)]
-
-    def _attempt(self, parts: Sequence[Sequence[int]]) -> None:
-        stage = self.workdir if self.stage == "." else self.workdir / FOLDER / self.stage
+    def _attempt(self, parts: Sequence[_Part]) -> None:
+        stage = _stage_folder(self.workdir, self.stage)
         with _locked(stage):
             prepare(self.config, stage, self.is_quiet or (stage / "store" / MANIFEST_FILE).exists())
-        for folder, members in self._parts(parts):
+        for place, part in enumerate(parts):
+            folder, members = self.folder / part["folder"], part["members"]
             if (folder / sweep_table.RESULTS_FILE).exists():
                 continue
-            is_whole = len(members) == len(self._all())
+            is_whole = len(members) == len(self._members())
             config = self.config if is_whole else sweep_plan.keep(self.config, members)
             if sharding.is_first_process():
                 _link(stage, folder)
             sharding.wait_for_all(f"sweep: {folder} linked")
             try:
                 self._train(config, folder)
+                self._score(config, folder)
             except train.NothingToKeepError as error:
                 raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
-            results = evaluate.run(config, folder, is_quiet=True)
-            if sharding.is_first_process():
-                # Another name than that of a later evaluation on the test split, which has no say here.
-                os.replace(results, folder / sweep_table.RESULTS_FILE)
-            sharding.wait_for_all(f"sweep: {folder} evaluated")
+            except Exception as error:
+                if not _is_out_of_memory(error) or jax.process_count() > 1:
+                    raise
+                halves = sweep_plan.halves(self.config, members)
+                if len(halves) == 1:
+                    raise
+                raise _TooManyError(place, halves) from error
 
     def _train(self, config: Config, folder: Path) -> None:
         utterances, ratings, fingerprint = tables.read_tables(folder)
@@ -190,24 +206,38 @@ class _Run:
         options = {"members": members, "workdir": folder, "is_quiet": self.is_quiet}
         train.train(config, reader, (utterances, ratings), mesh, **options)
 
-    def _without(self, status: dict[str, Any], error: train.NothingToKeepError) -> dict[str, Any]:
-        """The status once these members are left out; their companions start anew, as they are no part of another."""
-        self._say(f"{len(error.members)} members never had a score: left out, and the others trained without them")
-        parts = self._parts(status["parts"])
-        for folder, members in parts:
-            if set(members) & set(error.members):
-                self._clear([members], folder)
-        kept = [[i for i in part if i not in error.members] for part in status["parts"]]
-        if len(parts) > 1 and not all(kept):
-            self._clear(status["parts"])
-        return {"parts": [part for part in kept if part], "left_out": [*status["left_out"], *error.members]}
-
-    def _clear(self, parts: Sequence[Sequence[int]], only: Path | None = None) -> None:
+    def _score(self, config: Config, folder: Path) -> None:
+        results = evaluate.run(config, folder, is_quiet=True)
+        sharding.wait_for_all(f"sweep: {folder} evaluated")
         if sharding.is_first_process():
-            for folder in [only] if only else [folder for folder, _ in self._parts(parts)]:
-                shutil.rmtree(folder / "train", ignore_errors=True)
-                (folder / sweep_table.RESULTS_FILE).unlink(missing_ok=True)
-        sharding.wait_for_all(f"sweep: {self.folder} cleared of {parts}")
+            # Another name than that of a later evaluation on the test split, which has no say here.
+            os.replace(results, folder / sweep_table.RESULTS_FILE)
+        sharding.wait_for_all(f"sweep: {folder} kept")
+
+    def _halved(self, status: dict[str, Any], error: _TooManyError) -> dict[str, Any]:
+        parts = list(status["parts"])
+        self._clear(parts[error.place])
+        halves: list[_Part] = [{"folder": f"part{half[0]:03d}", "members": half} for half in error.halves]
+        return status | {"parts": [*parts[: error.place], *halves, *parts[error.place + 1 :]]}
+
+    def _without(self, status: dict[str, Any], failed: Sequence[int]) -> dict[str, Any]:
+        """The status once these members are left out; their companions start anew, as they are no part of another."""
+        out = sweep_plan.in_all_folds(self.config, failed)
+        self._say(f"{len(out)} members never had a score: left out, and the others trained without them")
+        parts: list[_Part] = []
+        for part in status["parts"]:
+            if set(part["members"]) & set(out):
+                self._clear(part)
+            if kept := [i for i in part["members"] if i not in out]:
+                parts.append(part | {"members": kept})
+        return status | {"parts": parts, "left_out": [*status["left_out"], *out]}
+
+    def _clear(self, part: _Part) -> None:
+        folder = self.folder / part["folder"]
+        if sharding.is_first_process():
+            shutil.rmtree(folder / "train", ignore_errors=True)
+            (folder / sweep_table.RESULTS_FILE).unlink(missing_ok=True)
+        sharding.wait_for_all(f"sweep: {folder} cleared")
 
     def _give_up(self, status: dict[str, Any], reason: str) -> list[str]:
         self._write(status, FAILED, reason)
@@ -217,7 +247,7 @@ class _Run:
     def _failures(self, status: dict[str, Any]) -> list[str]:
         if status.get("status") == FAILED:
             return [f"program {self.index}: {status['error']}"]
-        names = ensemble.names(self._members(0))
+        names = ensemble.names(self._members())
         advice = "never had a development score: lower optim.learning_rate"
         return [f"program {self.index}, {names[i]}: {advice}" for i in status["left_out"]]
 
@@ -257,8 +287,11 @@ def _link(stage: Path, folder: Path) -> None:
     """Links what a program shares with others into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in _LINKS:
-        if (stage / name).exists() and not (folder / name).is_symlink():
-            (folder / name).symlink_to(os.path.relpath(stage / name, folder), (stage / name).is_dir())
+        target = os.path.relpath(stage / name, folder)
+        if not (stage / name).exists() or ((folder / name).is_symlink() and os.readlink(folder / name) == target):
+            continue
+        with atomic_path(folder / name) as temporary:
+            temporary.symlink_to(target, (stage / name).is_dir())
 
 
 def _is_out_of_memory(error: Exception) -> bool:

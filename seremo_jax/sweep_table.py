@@ -4,18 +4,22 @@ Members that differ only in seeds or fold are one system, a row; its columns are
 """
 
 import csv
+import dataclasses
 import io
 import json
+import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seremo_jax import ensemble, look, page, score_tables, sweep_figure, vocab
+from seremo_jax import ensemble, look, page, score_tables, sweep_figure, sweep_plan, vocab
 from seremo_jax.artefacts import read_json, write_text
+from seremo_jax.config import from_config_dict
 from seremo_jax.schema import ResultRecord
 
 MANIFEST_FILE, RESULTS_FILE, STATUS_FILE = "manifest.json", "development.jsonl", "status.json"
-_STEM = "leaderboard"
+BEST_FOLDER, RECIPE_FILE = "best", "recipe.py"
+_STEM, _REMEDY = "leaderboard", "delete the folder of this program: it is run anew"
 _METRICS = ("UAR", "2-best UAR", "3-best UAR", "macro-F1 (present)", "macro-F1 (all)", "class CCC mean", "CCC mean")
 _SEEDS = ("train.seed", "train.data_seed", "data.fold")
 _AXES_OF = {path: f"ensemble.{ensemble.MEMBER_AXES[field]}" for field, path in ensemble.MEMBER_FIELDS.items()}
@@ -27,11 +31,13 @@ class Entry(NamedTuple):
     Attributes:
       program: Number of its program.
       settings: Field that the sweep varies -> value.
+      members: Places of its members among those of the program.
       record: Its scores over all speakers.
     """
 
     program: int
     settings: dict[str, Any]
+    members: tuple[int, ...]
     record: ResultRecord
 
 
@@ -50,16 +56,21 @@ def entries(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     found = []
     for index, program in enumerate(manifest["programs"]):
         tree = program["config"]
-        for path in sorted((folder / run_folder(index)).glob(f"**/{RESULTS_FILE}")):
+        run = folder / run_folder(index)
+        parts = read_json(run / STATUS_FILE, _REMEDY)["parts"] if (run / STATUS_FILE).exists() else ()
+        for part in parts:
+            path = run / part["folder"] / RESULTS_FILE
+            if not path.exists():
+                continue
             members = json.loads((path.parent / "train" / "members.json").read_text(encoding="utf-8"))
             members = [vars(ensemble.Member(**member)) for member in members]
-            of_system = {about["system"]: members[rows[0]] for rows, about in ensemble.systems(members)}
+            of_system = {about["system"]: rows for rows, about in ensemble.systems(members)}
             for record in _records(path):
                 if (record.group, record.split) != ("all", vocab.DEVELOPMENT):
                     continue
-                member = of_system[record.system]
-                settings = {path: _value(tree, member, path) for path in _varied(manifest)}
-                found.append(Entry(index, settings, record))
+                rows = of_system[record.system]
+                settings = {path: _value(tree, members[rows[0]], path) for path in _varied(manifest)}
+                found.append(Entry(index, settings, tuple(part["members"][row] for row in rows), record))
     return sorted(found, key=lambda entry: -(score(entry.record, metric_of(entry.record)) or 0.0))
 
 
@@ -84,7 +95,7 @@ def _value(tree: Mapping[str, Any], member: Mapping[str, Any], path: str) -> Any
             return "sum" if field == "layer" and member[field] == ensemble.SUM else member[field]
     section, name = path.split(".")
     value = tree[section][name]
-    return ", ".join(map(str, value)) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else value
 
 
 def metric_of(record: ResultRecord) -> str:
@@ -99,13 +110,18 @@ def score(record: ResultRecord, name: str) -> float | None:
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
-    """Writes `leaderboard.md`, `leaderboard.csv` and, where scores can be drawn, `leaderboard.svg`; returns the rows.
+    """Writes `leaderboard.md` and `.csv`, `.svg` where scores can be drawn, and the recipe of the best system.
 
     Args:
       folder: Folder of the sweep.
       manifest: Content of its manifest.
+
+    Returns:
+      The rows.
     """
     found = entries(folder, manifest)
+    if found:
+        write_text(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, found))
     write_text(folder / f"{_STEM}.md", markdown(folder, manifest, found))
     write_text(folder / f"{_STEM}.csv", _csv(found))
     if found and found[0].settings:
@@ -140,14 +156,31 @@ def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) 
             "the test split was not looked at, and is for the one that is chosen here."
         )
         lines.append(page.table_markdown(page.Table("Leaderboard", header, tuple(rows), caption)))
+        best = folder / BEST_FOLDER
+        lines.append("\nThe first one anew, and on the test split (then launch.evaluate, launch.report):\n")
+        lines.append(f"    python -m launch.train --config={best / RECIPE_FILE} --workdir={best}\n")
     for index, _ in enumerate(manifest["programs"]):
         path = folder / run_folder(index) / STATUS_FILE
-        status = read_json(path, "delete it, it is written anew") if path.exists() else {"status": "waiting"}
+        status = read_json(path, _REMEDY) if path.exists() else {"status": "waiting"}
         if status["status"] != "finished":
             lines.append(f"- program {index}: {status['status']} {status.get('error', '')}".rstrip())
         if status.get("left_out"):
             lines.append(f"- program {index}: {len(status['left_out'])} members left out, as their loss was not finite")
     return "\n".join(lines) + "\n"
+
+
+def _recipe(manifest: Mapping[str, Any], found: Sequence[Entry]) -> str:
+    """A recipe that trains the members of the first row, and evaluates as the recipe of the sweep says."""
+    best, name = found[0], metric_of(found[0].record)
+    config = from_config_dict(manifest["programs"][best.program]["config"])
+    tree = dataclasses.asdict(sweep_plan.alone(config, best.members, manifest["eval"]))
+    return (
+        f'"""The best of {len(found)} systems of the sweep {manifest["sweep"]}: {name} '
+        f'{score(best.record, name):.3f} on the development split."""\n\n'
+        "from seremo_jax.config import from_config_dict, to_config_dict\n\n"
+        f"CONFIG = {pprint.pformat(tree, width=100, sort_dicts=False)}\n\n\n"
+        'def get_config(arg: str = ""):\n    """The recipe."""\n    return to_config_dict(from_config_dict(CONFIG))\n'
+    )
 
 
 def _csv(found: Sequence[Entry]) -> str:
