@@ -4,7 +4,6 @@ import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import matplotlib
 import numpy as np
@@ -62,8 +61,8 @@ class Look:
         return self.theme.systems[self.systems.index(system) % len(self.theme.systems)]
 
 
-def render(draw: Callable[[Theme], Figure], png_path: Path | BinaryIO) -> tuple[str, str]:
-    """Writes the light figure as PNG, to a path or an open file; returns the light and the dark one as SVG text."""
+def render(draw: Callable[[Theme], Figure], png_path: Path) -> tuple[str, str]:
+    """Writes the light figure as PNG; returns the light and the dark one as SVG text."""
     texts, places = [], []
     for theme in (LIGHT, DARK):
         with matplotlib.rc_context(_settings(theme)):

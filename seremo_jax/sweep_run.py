@@ -102,9 +102,17 @@ def run(
     for i in range(len(programs)) if indices is None else indices:
         one = _Run(workdir, i, programs[i]["stage"], from_config_dict(programs[i]["config"]), is_quiet)
         failures += one.finish()
-    if sharding.is_first_process() and (found := sweep_table.write(workdir / FOLDER, manifest)):
-        _link(_stage_folder(workdir, programs[found[0].program]["stage"]), workdir / FOLDER / sweep_table.BEST_FOLDER)
+        if sharding.is_first_process():
+            with _locked(workdir / FOLDER):
+                _show(workdir, manifest)
     return failures
+
+
+def _show(workdir: Path, manifest: dict[str, Any]) -> None:
+    """Writes what is known so far, and the folder of the best system."""
+    if found := sweep_table.write(workdir / FOLDER, manifest):
+        stage = _stage_folder(workdir, manifest["programs"][found[0].program]["stage"])
+        _link(stage, workdir / FOLDER / sweep_table.BEST_FOLDER)
 
 
 def _stage_folder(workdir: Path, stage: str) -> Path:
@@ -137,6 +145,15 @@ class _Run:
 
     def finish(self) -> list[str]:
         """Runs what is left of it; returns what failed."""
+        with _locked(self.folder, waits=False) as is_mine:
+            if not is_mine and jax.process_count() > 1:
+                raise SweepError(f"program {self.index}: another job is at it")
+            if not is_mine:
+                self._say("another process is at it: left to that one")
+                return []
+            return self._finish()
+
+    def _finish(self) -> list[str]:
         path, everyone = self.folder / STATUS_FILE, list(range(len(self._members())))
         whole = {"parts": [{"folder": ".", "members": everyone}], "left_out": []}
         status = read_json(path, _REMEDY) if path.exists() else whole
@@ -272,15 +289,22 @@ def prepare(config: Config, stage: Path, is_quiet: bool) -> None:
 
 
 @contextlib.contextmanager
-def _locked(stage: Path) -> Iterator[None]:
-    """Keeps tasks of an array from preparing a stage at once; the system lets go of it when its process ends."""
+def _locked(folder: Path, waits: bool = True) -> Iterator[bool]:
+    """Keeps tasks of an array from working in a folder at once; the system lets go of it when its process ends.
+
+    Yields whether the folder is this task's; without waiting for it, it may be another's.
+    """
     if not sharding.is_first_process():
-        yield
+        yield True
         return
-    stage.mkdir(parents=True, exist_ok=True)
-    with open(stage / ".sweep.lock", "w", encoding="utf-8") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".sweep.lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def _link(stage: Path, folder: Path) -> None:

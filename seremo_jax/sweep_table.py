@@ -110,7 +110,7 @@ def score(record: ResultRecord, name: str) -> float | None:
 
 
 def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
-    """Writes `leaderboard.md` and `.csv`, `.svg` where scores can be drawn, and the recipe of the best system.
+    """Writes `leaderboard.md`, `.csv`, where scores can be drawn `.svg` and `.png`, and the recipe of the best.
 
     Args:
       folder: Folder of the sweep.
@@ -134,7 +134,7 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
         def draw(theme: look.Theme) -> Any:
             return sweep_figure.draw(look.Look(theme, origin, ()), manifest["sweep"], name, settings, values)
 
-        write_text(folder / f"{_STEM}.svg", look.render(draw, io.BytesIO())[0])
+        write_text(folder / f"{_STEM}.svg", look.render(draw, folder / f"{_STEM}.png")[0])
     return found
 
 
