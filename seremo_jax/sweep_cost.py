@@ -86,7 +86,8 @@ def describe(made: Plan, workdir: str | os.PathLike) -> str:
     """The plan as text: programs, members, compilations, estimated bytes and time."""
     lines = [
         f"{len(made.points)} points, {sum(program.num_members for program in made.programs)} members, "
-        f"{len(made.programs)} program{'s' * (len(made.programs) > 1)} (3 large compilations each: a step, predictions in training and after)",
+        f"{len(made.programs)} program{'s' * (len(made.programs) > 1)} (3 large compilations each: a "
+        "step, predictions while training, predictions after it)",
         f"sweeps over {', '.join(made.swept)}",
     ]
     peak, total_s, train_s = None, 0.0, _train_s(workdir)

@@ -160,6 +160,7 @@ class _Run:
         if status.get("status") == FINISHED:
             self._say("finished before")
             return self._failures(status)
+        status = {key: status[key] for key in whole}
         num_tries = 0
         while True:
             num_tries += 1
