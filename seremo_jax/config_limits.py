@@ -36,6 +36,7 @@ CHOICES: dict[str, tuple] = {
     "ensemble.class_kinds": vocab.CLASS_KINDS,
     "eval.splits": vocab.SPLITS,
     "eval.f1_classes": ("present", "all"),
+    "eval.means": ("seeds", "class_kinds"),
 }
 """Field -> its allowed values; of each value, where the field is a tuple."""
 

@@ -16,7 +16,10 @@ SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
 
 MEAN = -1
-"""Seed of a member that is the mean prediction of a system's seeds (`seed_means`)."""
+"""Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
+
+JOINER = " + "
+"""Between the class losses of the heads behind a mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +126,11 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
 
 
 def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Members that differ only in seeds or fold, in order of first appearance; means of seeds are their own systems.
+    """Members that differ only in seeds or fold, in order of first appearance; means of heads are their own systems.
 
     Returns:
       Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, whether
-      it's a mean of seeds, the class target last), `layer`, `seeds` (those behind a mean are its seeds).
+      it's a mean of heads, the class target last), `layer`, `seeds` (of the heads behind it).
     """
     found: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
@@ -136,11 +139,15 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     fields = [dict(same) for same, _ in found]
     told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
     named = []
-    for one, ((same, is_mean), rows) in zip(fields, found.items(), strict=True):
+    for one, ((_, is_mean), rows) in zip(fields, found.items(), strict=True):
         words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
-        seeds = tuple(members[i]["seed"] for i in found[same, False])
+        heads = rows
         if is_mean:
-            words.append(f"mean of {len(seeds)} seeds")
+            kinds = one["class_kind"].split(JOINER)
+            behind = [(tuple((one | {"class_kind": kind}).items()), False) for kind in kinds]
+            heads = [i for key in behind for i in found[key]]
+            words.append(f"mean of {len(heads)} heads")
+        seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
         named.append(
             (rows, {"system": ", ".join([*words, one["class_target"]]), "layer": one["layer"], "seeds": seeds})
         )

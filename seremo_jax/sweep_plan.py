@@ -18,7 +18,7 @@ from seremo_jax.sweep import Point, SweepError
 
 _MOST_ERRORS = 10
 _OF_SEED = ("seed", "data_seed", "fold")
-_EVAL = {"splits": (vocab.DEVELOPMENT,), "conditions": (vocab.CLEAN,), "num_permutations": 0, "seed_means": False}
+_EVAL = {"splits": (vocab.DEVELOPMENT,), "conditions": (vocab.CLEAN,), "num_permutations": 0, "means": ()}
 """How points are scored: who looks at the test split to choose has no test split any more."""
 Tree = dict[str, dict[str, Any]]
 Fields = tuple[Any, ...]

@@ -19,8 +19,8 @@ _BY_RANK = (
     "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
-    "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
-    "predictions_file protocol ranking seed_means speaker_states sweep_plan system_differences system_scores "
+    "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look mean_heads "
+    "objectives predictions_file protocol ranking speaker_states sweep_plan system_differences system_scores "
     "table_text writer",
     "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability sweep_figure "
     "table_rows timeline training_data training_state",
