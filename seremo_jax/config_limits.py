@@ -82,6 +82,7 @@ LOWEST: dict[str, float] = {
     "train.data_shards": 1,
     "train.checkpoint_batches": 0,
     "ensemble.folds": 0,
+    "ensemble.only": 0,
     "ensemble.label_smoothings": 0,
     "ensemble.attribute_task_weights": 0,
     "ensemble.class_task_weights": 0,

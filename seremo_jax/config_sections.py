@@ -193,6 +193,7 @@ class EnsembleConfig:
     dropouts: tuple[float, ...] = _field((), "values for model.dropout")
     data_seeds: tuple[int, ...] = _field((), "values for train.data_seed: members with an order of their own")
     seeds: tuple[int, ...] = _field((), "values for train.seed")
+    only: tuple[int, ...] = _field((), "members kept of the product, by number, seeds innermost; empty keeps all")
 
 
 @dataclasses.dataclass(frozen=True)

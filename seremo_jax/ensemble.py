@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seremo_jax.artefacts import ArtefactError, read_json
 from seremo_jax.config import Config
 
@@ -70,10 +72,12 @@ AXES = (
 )
 MEMBER_FIELDS = {field: path for _, field, path in AXES}
 """Field of a member -> field of the config with its single value. (Without folds, a member has None.)"""
+MEMBER_AXES = {field: axis for axis, field, _ in AXES}
+"""Field of a member -> its axis of the section `ensemble`, in the order of the product, outermost first."""
 
 
 def members(config: Config, chosen_layer: int | None) -> list[Member]:
-    """The product of the ensemble axes, layers outermost, seeds innermost.
+    """The product of the ensemble axes, layers outermost, seeds innermost; of it those of `ensemble.only`.
 
     Args:
       config: The experiment.
@@ -91,7 +95,13 @@ def members(config: Config, chosen_layer: int | None) -> list[Member]:
         single = {"layer": layer, "fold": None}.get(field, getattr(getattr(config, section), name))
         fields.append(field)
         values.append(getattr(config.ensemble, axis) or (single,))
-    return [Member(**dict(zip(fields, point, strict=True))) for point in itertools.product(*values)]
+    if only := config.ensemble.only:
+        # Points of a sweep may lie so sparsely in their product that it cannot be listed.
+        places = np.stack(np.unravel_index(only, [len(axis) for axis in values]), axis=1).tolist()
+        points = [[axis[i] for axis, i in zip(values, place, strict=True)] for place in places]
+    else:
+        points = itertools.product(*values)
+    return [Member(**dict(zip(fields, point, strict=True))) for point in points]
 
 
 def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
