@@ -208,6 +208,8 @@ class EvalConfig:
     num_permutations: int = _field(1_000, "exchanges of two systems, speaker by speaker, behind each test; 0 for none")
     num_utterance_resamples: int = _field(0, "resamples of speakers and of their utterances, slow; 0 for none")
     seed: int = _field(0, "seed of the bootstrap")
+    calibrate: bool = _field(True, "fit temperature and conformal sets on the development split")
+    coverage: float = _field(0.9, "share of the votes that conformal sets should hold")
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_ids.py)"
     )

@@ -14,10 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax import (
+    calibrated,
+    calibrated_scores,
     checkpoint,
     condition_frames,
     ensemble,
     feeding,
+    loader,
     losses,
     model,
     predictions_file,
@@ -178,7 +181,11 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         layers = {layer for member in members for layer in data.layers_of(member)}
         listener = condition_frames.Listener.of(config, workdir, sorted(layers))
         card |= {"condition_sources": listener.sources.fingerprint}
-    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet)
+    statistics = data.normalisation(list(data.splits))
+    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet, statistics)
+    if config.eval.calibrate:
+        job = dataclasses.replace(job, fitted=job.calibrate())
+        calibrated.write(workdir / calibrated.FILE, job.fitted, card["checkpoint"])
     records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
     write_text(results, "".join(to_json(record) + "\n" for record in records))
     return results
@@ -198,6 +205,24 @@ class _Job:
     listener: condition_frames.Listener | None
     card: dict[str, Any]
     is_quiet: bool
+    statistics: dict[tuple[int | None, int], tuple[np.ndarray, np.ndarray]]
+    fitted: calibrated.Calibrations | None = None
+
+    def predicted(self, data: Data, rows: dict[int | None, np.ndarray], shape: loader.Shape) -> list[Predicted]:
+        """What every member says of the rows of its fold."""
+        feed = feeding.Feed(
+            data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=self.statistics
+        )
+        return predict(self.predict_step, self.params, feed, self.current)
+
+    def calibrate(self) -> calibrated.Calibrations:
+        """Fitted on the development split of each fold; nothing where one has no such split."""
+        rows, found = {fold: self.data.rows(fold, vocab.DEVELOPMENT) for fold in self.data.splits}, []
+        if all(part.size for part in rows.values()):
+            found = self.predicted(self.data, rows, feeding.shape_of(self.data, rows, rows))
+        genders, section = self.utterances["gender"].to_pylist(), self.data.config.eval
+        development = calibrated.development_of(found, self.members, self.data.targets, genders)
+        return calibrated.fit(development, self.members, section.coverage, section.nbest)
 
     def split(self, split: str, folder: Path) -> list[ResultRecord]:
         """Records of one split in every condition; writes the predictions."""
@@ -205,14 +230,9 @@ class _Job:
         if not all(part.size for part in rows.values()):
             raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {folder.parent} is in it")
         shape = feeding.shape_of(self.data, rows, rows)
-        statistics = self.data.normalisation(list(rows))
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
-            feed = feeding.Feed(
-                data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=statistics
-            )
-            found = predict(self.predict_step, self.params, feed, self.current)
-            return pool_folds(found, self.members, data.targets.ids)
+            return pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             places = np.full(len(self.data.targets.ids), -1, np.int64)
@@ -244,6 +264,10 @@ class _Job:
                 reference = reference or aligned
                 if aligned is not reference:
                     found = self._with_stability(found, reference, aligned, pooled)
+                if self.fitted is not None and split != vocab.DEVELOPMENT:
+                    found = calibrated_scores.with_calibration(
+                        found, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
+                    )
                 records += found
                 progress.update(note=condition.id)
         return records

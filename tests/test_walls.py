@@ -13,17 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "artefacts lines moments progress significance vocab",
+    "abstention artefacts calibration conformal lines moments progress significance vocab",
     "channels condition_ids config_limits config_sections confusions manifest noises rooms schema votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
-    "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
-    "predictions_file protocol ranking speaker_states system_differences system_scores writer",
-    "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability timeline "
-    "training_data training_state",
-    "condition_figures condition_frames data_section extract failure_signs gradients listening "
+    "agreement alignment audio_batches calibrated checkpoint comparison explain gathered group_gaps loader look "
+    "objectives predictions_file protocol ranking speaker_states system_differences system_scores writer",
+    "calibrated_scores condition_scores figures forward ingest label_figures layer_curves score_tables scoring "
+    "stability timeline training_data training_state",
+    "calibration_section condition_figures condition_frames data_section extract failure_signs gradients listening "
     "speaker_section validation",
     "condition_section head steps",
     "feeding sections",
@@ -39,6 +39,7 @@ WITHOUT_JAX = {
     *("partitions", "policies", "reliability", "validation", "votes", "arrangement"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
+    *("abstention", "calibrated", "calibration", "calibration_section", "conformal"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("data_section", "significance", "speaker_section"),
@@ -46,6 +47,7 @@ WITHOUT_JAX = {
 }
 PLAIN_ARGUMENTS = {
     *("channels", "conditions", "noises", "rooms", "moments", "confusions", "semantic_scores"),
+    *("abstention", "calibration", "conformal"),
     *("targets", "gru", "model", "losses", "metrics", "objectives", "probe", "saliency"),
 }
 OWNERS = {
