@@ -1,7 +1,22 @@
-"""Tables, figures and one self-contained page from the artefacts of a workdir (report/index.html)."""
+"""Tables, figures and one self-contained page from the artefacts of a workdir (report/index.html).
 
-from launch import cli
-from seremo_jax import report
+With --table, one benchmark table from the result records of one or several workdirs instead, without a --config:
+
+    python -m launch.report --table=targets --workdirs=runs/a,runs/b --out=tables
+"""
+
+import sys
+
+from absl import app, flags
+
+from launch import cli, plain
+from seremo_jax import benchmark, report
+
+_TABLE = flags.DEFINE_enum("table", None, benchmark.NAMES, "a benchmark table instead of the report")
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "with --table: workdirs whose records make its rows")
+_SPLIT = flags.DEFINE_string("split", "test", "with --table: split of its rows")
+_MIXED = flags.DEFINE_bool("mixed", False, "with --table: rows of different protocol, flagged by footnotes")
+_OUT = flags.DEFINE_string("out", None, "with --table: folder for NAME.md, NAME.csv and NAME.tex")
 
 
 def main(config, workdir):
@@ -10,5 +25,18 @@ def main(config, workdir):
     print(report.markdown_summary(workdir))
 
 
+def table(arguments: list[str]) -> None:
+    """Prints one benchmark table, and writes it where --out says."""
+    if arguments or not _WORKDIRS.value:
+        raise app.UsageError("--table needs --workdirs=A,B,... and no arguments")
+    made = benchmark.build(_TABLE.value, _WORKDIRS.value, _SPLIT.value, _MIXED.value)
+    if _OUT.value:
+        benchmark.write(made, _OUT.value)
+    print(benchmark.table_text.markdown(made), end="")
+
+
 if __name__ == "__main__":
-    cli.run(main)
+    if any(argument.lstrip("-").partition("=")[0] == "table" for argument in sys.argv[1:]):
+        plain.run(table)
+    else:
+        cli.run(main)

@@ -76,7 +76,7 @@ class Block:
 
     def metric_names(self) -> list[str]:
         """Names of all metrics over all speakers, in the order of tables."""
-        return sorted({name for system in self.systems for name in self.whole(system).metrics}, key=_place)
+        return sorted({name for system in self.systems for name in self.whole(system).metrics}, key=place)
 
     def confusion(self, system: str) -> np.ndarray | None:
         """[C, C] utterances by consensus (rows) and 1-best class, mean over members; None where not recorded."""
@@ -94,7 +94,7 @@ class Block:
         return int(found[1] or 1) / len(self.class_names) if found and self.class_names else None
 
 
-def _place(name: str) -> tuple[int, str]:
+def place(name: str) -> tuple[int, str]:
     """Sort key: UAR and N-best UAR, F1, class CCC, CCC by attribute and their mean, then the alphabet."""
     if found := UAR.match(name):
         return (int(found[1] or 1), name)

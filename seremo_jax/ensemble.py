@@ -48,7 +48,7 @@ class Member:
 
 
 # Axis of `ensemble`, the member's field, and the single value it stands for; outermost first.
-_AXES = (
+AXES = (
     ("layers", "layer", "model.layer"),
     ("folds", "fold", "data.fold"),
     ("class_targets", "class_target", "targets.class_target"),
@@ -62,7 +62,7 @@ _AXES = (
     ("data_seeds", "data_seed", "train.data_seed"),
     ("seeds", "seed", "train.seed"),
 )
-MEMBER_FIELDS = {field: path for _, field, path in _AXES}
+MEMBER_FIELDS = {field: path for _, field, path in AXES}
 """Field of a member -> field of the config with its single value. (Without folds, a member has None.)"""
 
 
@@ -80,7 +80,7 @@ def members(config: Config, chosen_layer: int | None) -> list[Member]:
     if layer is None and not config.ensemble.layers:
         raise ArtefactError("model.layer is 'saliency', but no saliency was computed: run python -m launch.saliency")
     fields, values = [], []
-    for axis, field, path in _AXES:
+    for axis, field, path in AXES:
         section, name = path.split(".")
         single = {"layer": layer, "fold": None}.get(field, getattr(getattr(config, section), name))
         fields.append(field)
@@ -93,7 +93,7 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
     wanted = [member if isinstance(member, dict) else vars(member) for member in wanted]
     told = [
         field
-        for _, field, _ in _AXES
+        for _, field, _ in AXES
         if field not in ("layer", "class_target", "seed") and len({member[field] for member in wanted}) > 1
     ]
     return [

@@ -7,16 +7,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from seremo_jax import comparison, condition_scores, condition_section, failure_signs, page, score_tables, sections
+from seremo_jax import (
+    comparison,
+    condition_scores,
+    condition_section,
+    failure_signs,
+    page,
+    result_records,
+    score_tables,
+    sections,
+)
 from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same
 from seremo_jax.comparison import Block, ReportError
-from seremo_jax.schema import ResultRecord
 from seremo_jax.sections import Artefacts
 
-__all__ = ["ArtefactError", "ReportError", "load", "markdown_summary", "read_records", "run"]
+__all__ = ["ArtefactError", "ReportError", "load", "markdown_summary", "run"]
 
 FOLDER = "report"
-_EVALUATE = "run python -m launch.evaluate with this --workdir"
 _INGEST = "run python -m launch.ingest with this --workdir"
 
 
@@ -28,13 +35,13 @@ def load(workdir: str | os.PathLike) -> Artefacts:
       ReportError: Records cannot stand in one table.
     """
     workdir = Path(workdir)
-    records = read_records(workdir / "results.jsonl")
+    records = result_records.read(workdir / result_records.FILE)
     ingest = read_json(workdir / "ingest.json", _INGEST)
     for record in records:
         if "split_hash" in record.protocol:
             require_same(
                 f"split_hash in {workdir / 'results.jsonl'} (there) and ingest.json (asked for)",
-                record.protocol["split_hash"], ingest.get("split_hash"), f"Remedy: {_EVALUATE}.",
+                record.protocol["split_hash"], ingest.get("split_hash"), f"Remedy: {result_records.EVALUATE}.",
             )  # fmt: skip
     saliency_path, members_path = workdir / "saliency.json", workdir / "train" / "members.json"
     saliency = read_json(saliency_path, "run python -m launch.saliency") if saliency_path.exists() else None
@@ -45,29 +52,6 @@ def load(workdir: str | os.PathLike) -> Artefacts:
         record.protocol.get("is_simulated") for record in records
     )
     return Artefacts(tuple(comparison.blocks(records, is_simulated)), ingest, saliency, log)
-
-
-def read_records(path: str | os.PathLike) -> list[ResultRecord]:
-    """Reads `results.jsonl`.
-
-    Raises:
-      ArtefactError: The file is missing or empty, or a line is no result record.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ArtefactError(f"{path} is missing; {_EVALUATE}")
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            fields = json.loads(line)
-            records.append(ResultRecord(**{**fields, "seeds": tuple(fields["seeds"])}))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ArtefactError(
-                f"{path}:{number} is no result record ({error}); delete the file and {_EVALUATE}"
-            ) from None
-    if not records:
-        raise ArtefactError(f"{path} holds no record; delete it and {_EVALUATE}")
-    return records
 
 
 def _read_log(path: Path) -> list[dict[str, Any]]:

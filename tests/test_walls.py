@@ -14,18 +14,18 @@ PACKAGE = "seremo_jax"
 
 _BY_RANK = (
     "abstention artefacts calibration conformal lines moments progress significance vocab",
-    "channels condition_ids config_limits config_sections confusions manifest noises rooms schema votes",
+    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
-    "probe reliability roofline saliency semantic_scores sharding splits store tables",
+    "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches calibrated checkpoint comparison explain gathered group_gaps loader look "
-    "objectives predictions_file protocol ranking speaker_states system_differences system_scores writer",
+    "objectives predictions_file protocol ranking speaker_states system_differences system_scores table_text writer",
     "calibrated_scores condition_scores figures forward ingest label_figures layer_curves score_tables scoring "
-    "stability timeline training_data training_state",
-    "calibration_section condition_figures condition_frames data_section extract failure_signs gradients listening "
-    "speaker_section validation",
-    "condition_section head steps",
+    "stability table_rows timeline training_data training_state",
+    "baseline benchmark_parts calibration_section condition_figures condition_frames data_section extract "
+    "failure_signs gradients listening speaker_section validation",
+    "benchmark condition_section head steps",
     "feeding sections",
     "evaluate report",
     "model_folder training_loop",
@@ -43,6 +43,7 @@ WITHOUT_JAX = {
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("data_section", "significance", "speaker_section"),
+    *("benchmark", "benchmark_parts", "published", "result_records", "table_rows", "table_text"),
     *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
 }
 PLAIN_ARGUMENTS = {
@@ -62,6 +63,7 @@ OWNERS = {
     "ml_collections": {"config"},
     "torch": set(),
     "crowdkit": {"reliability"},
+    "sklearn": {"baseline"},
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
 }
