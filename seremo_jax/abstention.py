@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float, Int
 
-NUM_STEPS = 100
+NUM_STEPS = 50
 """Steps of confidence; of at most so many utterances each is a step of its own, and the AURC is exact."""
 COVERAGES = tuple(round(0.05 * i, 2) for i in range(1, 21))
 """Where the curve is drawn."""

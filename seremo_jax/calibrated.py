@@ -221,26 +221,45 @@ def write(path: str | os.PathLike, found: Calibrations, checkpoint: str) -> None
     write_json(Path(path), {"checkpoint": checkpoint, "level": found.level, "entries": entries})
 
 
+NOTHING = {"temperature": None, "conformal_threshold": None, "level": None, "num_utterances": 0}
+"""Calibration of a model for which nothing was fitted."""
+
+
 def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str) -> dict[str, float | None]:
     """Calibration of the mean of these members, for an exported model.
 
     Returns:
-      `temperature`, and `conformal_threshold`: least share of a class in the set. None twice where the workdir has no
-      `calibration.json` (it was not evaluated), nothing was fitted for exactly these members, or there were too few
-      development utterances for the level.
+      `temperature`, `conformal_threshold` (least share of a class in the set), `level` (share of votes that the sets
+      should hold) and `num_utterances` (of the development split behind them). `NOTHING` where the workdir has no
+      `calibration.json` (it was not evaluated) or nothing was fitted for exactly these members; no threshold where
+      there were too few utterances for the level.
 
     Raises:
       ArtefactError: `calibration.json` is damaged, or of another training.
     """
-    path, nothing = Path(workdir) / FILE, {"temperature": None, "conformal_threshold": None}
+    path = Path(workdir) / FILE
     if not path.exists():
-        return nothing
+        return dict(NOTHING)
     record = read_json(path, _REMEDY)
     try:
         require_same(f"checkpoint of {path}", record["checkpoint"], checkpoint, f"Remedy: {_REMEDY}.")
         for one in record["entries"]:
-            if set(one["members"]) == set(names) and one["lac"] is not None:
-                return {"temperature": one["temperature"], "conformal_threshold": -one["lac"]}
+            if set(one["members"]) == set(names):
+                threshold = None if one["lac"] is None else -one["lac"]
+                return {"temperature": one["temperature"], "conformal_threshold": threshold, "level": record["level"],
+                        "num_utterances": one["num_utterances"]}  # fmt: skip
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"{path} is damaged (it lacks {error}); {_REMEDY}") from None
-    return nothing
+    return dict(NOTHING)
+
+
+def described(found: dict[str, float | None]) -> str:
+    """What `of_members` gave in words."""
+    if found["temperature"] is None:
+        return ("not calibrated: nothing was fitted for exactly these members (python -m launch.evaluate fits each member "
+                "alone, and all members of a system and fold)")  # fmt: skip
+    words = f"temperature {found['temperature']:.2f}"
+    if found["conformal_threshold"] is None:
+        return f"{words}; no conformal sets: too few development utterances for the level"
+    return (f"{words}; conformal sets of classes above {found['conformal_threshold']:.3f}, to hold "
+            f"{100 * found['level']:g} % of votes")  # fmt: skip

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from seremo_jax import calibration_figures, vocab
 from seremo_jax.comparison import Block
-from seremo_jax.look import Look, canvas
+from seremo_jax.look import Look
 from seremo_jax.page import NOTHING, Picture, Row, Section, Table
 from seremo_jax.score_tables import caption, cell, group_label
 
 STATES = "calibration"
 """Where a record's states hold what this section shows."""
+
+MOST_ROWS = 20
+"""Rows of a table that is not folded."""
 
 Draw = Callable[[Look], Figure]
 _KINDS = (("one threshold", ""), ("a threshold a gender", ", by gender"), ("adaptive (APS)", ", APS"))
@@ -22,7 +24,7 @@ _KINDS = (("one threshold", ""), ("a threshold a gender", ", by gender"), ("adap
 def section(
     block: Block, title: str, key: str, shown: Sequence[str], picture: Callable[[str, str, str, Draw], Picture]
 ) -> Section | None:
-    """The section of one split and condition; None where nothing was calibrated.
+    """The section of one split and condition; None for records that know nothing of calibration.
 
     Args:
       block: Records.
@@ -33,32 +35,65 @@ def section(
     """
     found = _found(block)
     if not found:
-        return None
+        why = _why_not(block)
+        return None if why is None else Section(key, title, (why,))
     drawn = {system: states for system, states in found.items() if system in shown}
     level = next(iter(found.values()))["level"]
-    items: list[Table | Picture] = [calibration_table(block)]
-    if drawn:
-        items.append(picture(
-            "reliability", "Predicted share of the 1-best class against the share of votes for it",
-            "Mean distribution of the seeds. Bars: 95 % interval over speakers; area: utterances in the bin. On the "
-            "diagonal a predicted share is the share of votes.",
-            lambda style: reliability(style, drawn),
-        ))  # fmt: skip
-    items.append(set_table(block))
-    items += [table for table in (size_table(block),) if table.rows]
-    items.append(abstention_table(block))
-    if drawn:
-        items.append(picture(
-            "risk_coverage", "What an answer costs if only the surest are given",
-            "Mean distribution of the seeds, at its temperature. Line and band: value and 95 % interval over speakers.",
-            lambda style: risk_coverage(style, drawn),
-        ))  # fmt: skip
+    pictures = list(_pictures(block, drawn, level, picture)) if drawn else []
+    sizes = size_table(block)
+    items = (calibration_table(block), *pictures[:1], set_table(block), *pictures[1:2],
+             *([sizes] if sizes.rows else []), abstention_table(block), *pictures[2:])  # fmt: skip
     text = (
         f"Temperature and thresholds were fitted on the development split, on the raters' votes: conformal sets should "
         f"hold {100 * level:g} % of the votes of new utterances. That promise is for utterances like those of the "
         "development split: its few speakers and other acoustic conditions break it, so the share is measured here."
     )
-    return Section(key, title, (text,), tuple(_signs(found, level)), tuple(items), GLOSSARY)
+    return Section(key, title, (text,), tuple(_signs(found, level)), items, GLOSSARY)
+
+
+def _why_not(block: Block) -> str | None:
+    asked = block.protocol.get("settings.eval.calibrate")
+    if asked is None:  # results of before there was such a field
+        return None
+    if not asked:
+        return "Not calibrated: eval.calibrate is off. Shares are as predicted, and there are no conformal sets."
+    if block.split == vocab.DEVELOPMENT:
+        return "Not scored here: temperature and conformal sets are fitted on this split."
+    return (
+        "Not calibrated: the development split, or that of some fold, holds no utterance with votes. Shares are as "
+        "predicted, and there are no conformal sets."
+    )
+
+
+def _pictures(
+    block: Block, drawn: Mapping[str, Mapping[str, Any]], level: float,
+    picture: Callable[[str, str, str, Draw], Picture],
+) -> Iterator[Picture]:  # fmt: skip
+    yield picture(
+        "reliability", "Predicted share of the 1-best class against the share of votes for it",
+        "Mean distribution of the seeds. Bars: 95 % interval over speakers; area: utterances in the bin. On the "
+        "diagonal a predicted share is the share of votes.",
+        lambda style: calibration_figures.reliability(style, drawn),
+    )  # fmt: skip
+    groups = ("all", *(group for group in block.groups if any(_of_group(block, system, group) for system in drawn)))
+    held = {system: {group: states["ensemble"][f"votes in set ({100 * level:g} %)"] for group in groups
+                     if (states := _of_group(block, system, group))} for system in drawn}  # fmt: skip
+    num_classes = len(block.class_names)
+    yield picture(
+        "set_sizes", "Share of votes in the conformal sets by group, and their size by the raters' entropy",
+        "Mean distribution of the seeds, one threshold for all. Broken line: what was asked for.",
+        lambda style: calibration_figures.set_sizes(style, drawn, held, groups, num_classes),
+    )  # fmt: skip
+    yield picture(
+        "risk_coverage", "What an answer costs if only the surest are given",
+        "Mean distribution of the seeds, at its temperature. Line and band: value and 95 % interval over speakers.",
+        lambda style: calibration_figures.risk_coverage(style, drawn),
+    )  # fmt: skip
+
+
+def _of_group(block: Block, system: str, group: str) -> Mapping[str, Any] | None:
+    record = block.by_key.get((system, group))
+    return record.states.get(STATES) if record else None
 
 
 def _found(block: Block) -> dict[str, Mapping[str, Any]]:
@@ -70,6 +105,10 @@ def _signs(found: Mapping[str, Mapping[str, Any]], level: float) -> Iterator[str
     """Sets that hold fewer votes than they should, and temperatures that make it worse."""
     for system, states in found.items():
         metrics = states["ensemble"]
+        few = sorted({one["num_utterances"] for one in states["fitted"] if one["lac"] is None})
+        if few:
+            yield (f"{system}: {' and '.join(map(str, few))} development utterances are too few for {100 * level:g} %: "
+                   "the sets hold every class.")  # fmt: skip
         held = metrics[f"votes in set ({100 * level:g} %)"]
         if held["high"] is not None and held["high"] < level:
             yield (f"{system}: the sets hold {100 * held['value']:.0f} % of the votes, and {100 * level:g} % is above "
@@ -108,7 +147,7 @@ def set_table(block: Block) -> Table:
     rows = []
     for group in ("all", *block.groups):
         for system, whole in _found(block).items():
-            states = block.by_key[system, group].states.get(STATES) if (system, group) in block.by_key else None
+            states = _of_group(block, system, group)
             for words, suffix in _KINDS if states else ():
                 percent = f"({100 * whole['level']:g} %{suffix})"
                 names = (f"votes in set {percent}", f"consensus in set {percent}", f"set size {percent}")
@@ -119,7 +158,10 @@ def set_table(block: Block) -> Table:
                 )
     header = ("group", "system", "sets", "utterances with votes", "votes in set", "consensus in set", "mean size")
     text = "Of the mean distribution of the seeds."
-    return Table("Conformal sets", header, tuple(rows), f"{caption(block)} {text}", num_labels=3)
+    return Table(
+        "Conformal sets", header, tuple(rows), f"{caption(block)} {text}", num_labels=3,
+        is_folded=len(rows) > MOST_ROWS,
+    )  # fmt: skip
 
 
 def size_table(block: Block) -> Table:
@@ -149,72 +191,6 @@ def abstention_table(block: Block) -> Table:
     ]
     text = "Lower is better, but for the correlation. An AURC below the risk: the model knows when it errs."
     return Table("Abstention", ("system", "model", *names), tuple(rows), f"{caption(block)} {text}", num_labels=2)
-
-
-def reliability(look: Look, found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Share of votes over predicted share, before and after the temperature; a panel a system.
-
-    Args:
-      look: Theme and words.
-      found: System -> `states["calibration"]` of its record.
-    """
-    theme, columns = look.theme, min(len(found), 3)
-    rows = -(-len(found) // columns)
-    figure, axes = canvas(
-        look, "Can a predicted share be believed?", "open: as predicted · filled: at the temperature",
-        (4.3 * columns + 0.8, 4.1 * rows + 1.2), (rows, columns), sharex=True, sharey=True,
-    )  # fmt: skip
-    for ax in axes.flat[len(found) :]:
-        ax.set_visible(False)
-    for ax, (system, states) in zip(axes.flat, found.items(), strict=False):
-        color = look.color(system)
-        ax.plot([0, 1], [0, 1], color=theme.muted, lw=1.2, ls=(0, (4, 3)), zorder=1)
-        for name, face, ink in (("plain", theme.paper, theme.muted), ("calibrated", color, color)):
-            curve = {key: np.array(values, np.float64) for key, values in states["curves"][f"{name} votes"].items()}
-            used = curve["num"] > 0
-            x, y, num = (curve[key][used] for key in ("confidence", "value", "num"))
-            ax.vlines(x, curve["low"][used], curve["high"][used], color=ink, lw=1.6, alpha=0.6)
-            ax.plot(x, y, color=ink, lw=1.2, alpha=0.6)
-            area = 18 + 160 * num / num.max()
-            ax.scatter(x, y, s=area, facecolor=face, edgecolor=ink, linewidth=1.4, zorder=3)
-        ax.set_title(system, color=color)
-        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    for ax in axes[-1]:
-        ax.set_xlabel("predicted share of the 1-best class")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("share of votes for it")
-    return figure
-
-
-def risk_coverage(look: Look, found: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Risk over the share of utterances answered, against votes and against the consensus.
-
-    Args:
-      look: Theme and words.
-      found: System -> `states["calibration"]` of its record.
-    """
-    theme = look.theme
-    figure, axes = canvas(
-        look, "What if it answers only where it is sure?", "line and band: value and 95 % interval over speakers",
-        (10.6, 4.8), (1, 2), sharey=True,
-    )  # fmt: skip
-    words = (
-        ("votes", "share of votes for other classes"),
-        ("consensus", "share of answers that are not the consensus"),
-    )
-    for ax, (outcome, title) in zip(axes[0], words, strict=True):
-        for system, states in found.items():
-            curve, color = states["curves"][f"risk {outcome}"], look.color(system)
-            value, low, high = (np.array(curve[name], np.float64) for name in ("value", "low", "high"))
-            ax.fill_between(states["coverages"], low, high, color=color, alpha=0.18, lw=0)
-            ax.plot(states["coverages"], value, color=color, lw=2.4)
-            ax.axhline(value[-1], color=color, lw=1.2, ls=(0, (2, 3)))
-        ax.set(title=title, xlim=(0, 1.02), ylim=(0, None), xlabel="share of utterances answered, the surest first")
-    axes[0, 0].set_ylabel("risk")
-    handles = [Line2D([], [], color=look.color(system), lw=2.4, label=system) for system in found]
-    handles.append(Line2D([], [], color=theme.muted, lw=1.2, ls=(0, (2, 3)), label="abstaining at random"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
-    return figure
 
 
 GLOSSARY = (

@@ -1,15 +1,17 @@
 """Prediction sets by split conformal prediction, calibrated on vote shares or on the consensus.
 
-A set holds every class whose score is at most a threshold. The threshold is a quantile of the scores of what was said
-of other utterances: of the votes, each utterance counting once in all (or of the consensus: shares of 0 and 1). If
-utterances are exchangeable, the sets hold the given share of votes of new ones on average. Those of one speaker are
+A set holds every class whose score is at most a threshold. The threshold is the least at which the sets of other
+utterances, and one more whose sets hold nothing, hold the given share of their votes, each utterance counting once in
+all (or of the consensus: shares of 0 and 1). If utterances are exchangeable, the sets then hold at least that share of
+the votes of new ones on average, and at most 2 / (n + 1) more where no scores are equal. Those of one speaker are
 alike, so that with few speakers the share moves further than the number of utterances suggests.
 
-The libraries (mapie, crepes) calibrate on one label an utterance and cannot weigh the votes.
+The libraries (mapie, crepes) calibrate on one label an utterance and cannot weigh the votes; with one vote an utterance
+the sets are theirs.
 
-Source: Angelopoulos and Bates, A Gentle Introduction to Conformal Prediction (2021), section 1 (KNOWN, one label an
-utterance); with votes the limit of many draws of Monte Carlo conformal prediction, Stutz et al. (TMLR 2023), section 3:
-the guarantee is then 1 - 2 (1 - level), in practice the level.
+Source: Angelopoulos et al., Conformal Risk Control (ICLR 2024), theorem 1, the loss being the share of votes outside
+the set (KNOWN); with one label an utterance it is split conformal prediction, Angelopoulos and Bates, A Gentle
+Introduction to Conformal Prediction (2021), section 1.
 """
 
 import math
@@ -28,7 +30,7 @@ def scores(distribution: Float[np.ndarray, "B C"], kind: str = "lac") -> Float[n
     Args:
       distribution: [B, C] predicted, rows sum to 1.
       kind: `lac`: minus the predicted share, so that minus the threshold is the least share of a class in the set.
-        `aps`: predicted share of all classes at least as probable, in order; not randomised.
+        `aps`: predicted share of all classes at least as probable, in order; not randomised, to 12 decimals.
 
     Raises:
       ValueError: Another kind.
@@ -41,7 +43,8 @@ def scores(distribution: Float[np.ndarray, "B C"], kind: str = "lac") -> Float[n
     if kind != "aps":
         raise ValueError(f"conformal score {kind!r}: choose one of {', '.join(KINDS)}")
     order = np.argsort(-distribution, axis=1, kind="stable")
-    summed = np.cumsum(np.take_along_axis(distribution, order, axis=1), axis=1)
+    # Rounded, for the last class must score the same in every utterance: 1.
+    summed = np.round(np.cumsum(np.take_along_axis(distribution, order, axis=1), axis=1), 12)
     found = np.empty_like(summed)
     np.put_along_axis(found, order, summed, axis=1)
     return found
@@ -63,7 +66,8 @@ def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"],
     needed = math.ceil((len(found) + 1) * level - 1e-9)
     if needed > len(found):
         return math.inf
-    values, weights = found.reshape(-1), np.asarray(shares, np.float64).reshape(-1)
+    weights = np.asarray(shares, np.float64)
+    values, weights = found.reshape(-1), (weights / weights.sum(axis=1, keepdims=True)).reshape(-1)
     is_voted = weights > 0
     values, weights = values[is_voted], weights[is_voted]
     order = np.argsort(values)

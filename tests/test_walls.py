@@ -21,10 +21,10 @@ _BY_RANK = (
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches calibrated checkpoint comparison explain gathered group_gaps loader look "
     "objectives predictions_file protocol ranking speaker_states system_differences system_scores table_text writer",
-    "calibrated_scores condition_scores figures forward ingest label_figures layer_curves score_tables scoring "
-    "stability table_rows timeline training_data training_state",
-    "baseline benchmark_parts calibration_section condition_figures condition_frames data_section extract "
-    "failure_signs gradients listening speaker_section validation",
+    "calibrated_sums calibration_figures condition_scores figures forward ingest label_figures layer_curves "
+    "score_tables scoring stability table_rows timeline training_data training_state",
+    "baseline benchmark_parts calibrated_scores calibration_section condition_figures condition_frames data_section "
+    "extract failure_signs gradients listening speaker_section validation",
     "benchmark condition_section head steps",
     "feeding sections",
     "evaluate report",
@@ -39,7 +39,7 @@ WITHOUT_JAX = {
     *("partitions", "policies", "reliability", "validation", "votes", "arrangement"),
     *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
     *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
-    *("abstention", "calibrated", "calibration", "calibration_section", "conformal"),
+    *("abstention", "calibrated", "calibration", "calibration_figures", "calibration_section", "conformal"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
     *("data_section", "significance", "speaker_section"),
