@@ -256,8 +256,8 @@ def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str
 def described(found: dict[str, float | None]) -> str:
     """What `of_members` gave in words."""
     if found["temperature"] is None:
-        return ("not calibrated: nothing was fitted for exactly these members (python -m launch.evaluate fits each member "
-                "alone, and all members of a system and fold)")  # fmt: skip
+        return ("not calibrated: nothing was fitted for exactly these members (python -m launch.evaluate fits each "
+                "member alone, and all members of a system and fold)")  # fmt: skip
     words = f"temperature {found['temperature']:.2f}"
     if found["conformal_threshold"] is None:
         return f"{words}; no conformal sets: too few development utterances for the level"
