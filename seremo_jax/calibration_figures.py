@@ -116,7 +116,7 @@ def set_sizes(
     edges = np.linspace(0, 1, len(curve["value"]) + 1)
     by_entropy.set_xticks(edges, [f"{edge:g}" for edge in edges])
     by_entropy.set(title="by disagreement", ylabel="mean number of classes in the set", ylim=(0, num_classes),
-                   xlim=(0, 1), xlabel="entropy of the votes, of that of equal votes for all classes")  # fmt: skip
+                   xlim=(0, 1), xlabel="entropy of the votes (1: all classes equally)")  # fmt: skip
     handles = [Line2D([], [], color=look.color(system), lw=2.4, marker="o", label=system) for system in found]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
     return figure

@@ -217,19 +217,29 @@ class _Job:
 
     def calibrate(self) -> calibrated.Calibrations:
         """Fitted on the development split of each fold; nothing where one has no such split."""
-        rows, found = {fold: self.data.rows(fold, vocab.DEVELOPMENT) for fold in self.data.splits}, []
+        rows, found, section = self.rows(vocab.DEVELOPMENT), [], self.data.config.eval
         if all(part.size for part in rows.values()):
-            found = self.predicted(self.data, rows, feeding.shape_of(self.data, rows, rows))
-        genders, section = self.utterances["gender"].to_pylist(), self.data.config.eval
+            found = self.predicted(self.data, rows, self._shape(section.splits[0]))
+        genders = self.utterances["gender"].to_pylist()
         development = calibrated.development_of(found, self.members, self.data.targets, genders)
         return calibrated.fit(development, self.members, section.coverage, section.nbest)
 
+    def rows(self, split: str) -> dict[int | None, np.ndarray]:
+        """Fold -> rows of the utterance table in this split."""
+        return {fold: self.data.rows(fold, split) for fold in self.data.splits}
+
+    def _shape(self, split: str) -> loader.Shape:
+        """Of the batches of a split, and of the development split, too, whose predictions then compile nothing more."""
+        rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
+        is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
+        return feeding.shape_of(self.data, rows, development if is_shared else rows)
+
     def split(self, split: str, folder: Path) -> list[ResultRecord]:
         """Records of one split in every condition; writes the predictions."""
-        rows = {fold: self.data.rows(fold, split) for fold in self.data.splits}
+        rows = self.rows(split)
         if not all(part.size for part in rows.values()):
             raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {folder.parent} is in it")
-        shape = feeding.shape_of(self.data, rows, rows)
+        shape = self._shape(split)
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
             return pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
@@ -277,23 +287,12 @@ class _Job:
     ) -> tuple[list[ResultRecord], Aligned]:
         section, members = self.data.config.eval, [vars(member) for member in pooled]
         records = scoring.score(
-            predictions,
-            self.data.targets,
-            table,
-            members=members,
-            split=split,
-            condition=condition,
-            nbest=section.nbest,
-            pa_uar_thresholds=section.pa_uar_thresholds,
-            f1_classes=section.f1_classes,
-            group_by=section.group_by,
-            num_resamples=section.num_resamples,
-            num_permutations=section.num_permutations,
-            num_utterance_resamples=section.num_utterance_resamples,
-            seed=section.seed,
-            protocol=self.card,
-            states=_member_states,
-        )
+            predictions, self.data.targets, table, members=members, split=split, condition=condition,
+            nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
+            group_by=section.group_by, num_resamples=section.num_resamples,
+            num_permutations=section.num_permutations, num_utterance_resamples=section.num_utterance_resamples,
+            seed=section.seed, protocol=self.card, states=_member_states,
+        )  # fmt: skip
         aligned = align(predictions, self.data.targets, table, members=members, split=split, group_by=section.group_by)
         return records, aligned
 
