@@ -89,10 +89,20 @@ class Calibrations:
     by_members: dict[frozenset[str], Fitted]
 
     def of_folds(self, pooled: Sequence[ensemble.Member], folds: Sequence[int | None]) -> list[Fitted] | None:
-        """What was fitted in each fold for the mean of these members, given without folds; None where nothing was."""
+        """What was fitted in each fold for the mean of these members, given without folds; None where nothing was.
+
+        A mean of seeds (`seed_means`) stands for all members of its system.
+        """
+        seeds = {"seed": ensemble.MEAN, "data_seed": 0}
         found = []
         for fold in folds:
-            names = [self.names[self.members.index(dataclasses.replace(one, fold=fold))] for one in pooled]
+            names = set()
+            for name, member in zip(self.names, self.members, strict=True):
+                alone = dataclasses.replace(member, fold=None)
+                mean = dataclasses.replace(alone, **seeds)
+                is_meant = any(one == alone or dataclasses.replace(one, data_seed=0) == mean for one in pooled)
+                if member.fold == fold and is_meant:
+                    names.add(name)
             found.append(self.by_members.get(frozenset(names)))
         return None if any(one is None for one in found) else found
 

@@ -121,10 +121,10 @@ def _signs(found: Mapping[str, Mapping[str, Any]], level: float) -> Iterator[str
 def _models(block: Block) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
     """System, which model of it, its metrics, its states."""
     for system, states in _found(block).items():
-        members = block.whole(system).metrics
-        if len(block.whole(system).seeds) > 1:
-            yield system, "each seed", members, states
-        yield system, "mean of seeds" if len(block.whole(system).seeds) > 1 else "the seed", states["ensemble"], states
+        record = block.whole(system)
+        if len(record.metrics["NLL"]["members"]) > 1:
+            yield system, "each seed", record.metrics, states
+        yield system, "mean of seeds" if len(record.seeds) > 1 else "the seed", states["ensemble"], states
 
 
 def calibration_table(block: Block) -> Table:

@@ -210,6 +210,7 @@ class EvalConfig:
     seed: int = _field(0, "seed of the bootstrap")
     calibrate: bool = _field(True, "fit temperature and conformal sets on the development split")
     coverage: float = _field(0.9, "share of the votes that conformal sets should hold")
+    seed_means: bool = _field(False, "score the mean prediction of each system's seeds, too, as a system of its own")
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_ids.py)"
     )

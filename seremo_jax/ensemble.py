@@ -13,6 +13,9 @@ from seremo_jax.config import Config
 SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
 
+MEAN = -1
+"""Seed of a member that is the mean prediction of a system's seeds (`seed_means`)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:
@@ -21,7 +24,7 @@ class Member:
     Attributes:
       layer: Backbone layer it reads, or `SUM`.
       class_target: `votes` or `consensus`.
-      seed: Seed of its initial parameters and dropout.
+      seed: Seed of its initial parameters and dropout, or `MEAN`.
       class_kind: Class loss.
       label_smoothing: Share of the class target spread evenly over the classes.
       attribute_task_weight: Weight of the attribute loss.
@@ -110,22 +113,24 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
 
 
 def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Members that differ only in seeds or fold, in order of first appearance.
+    """Members that differ only in seeds or fold, in order of first appearance; means of seeds are their own systems.
 
     Returns:
-      Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, the class
-      target last), `layer`, `seeds`.
+      Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, whether
+      it's a mean of seeds, the class target last), `layer`, `seeds` (those behind a mean are its seeds).
     """
     found: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
         same = tuple((k, v) for k, v in member.items() if k not in ("seed", "data_seed", "fold"))
-        found.setdefault(same, []).append(i)
-    fields = [dict(key) for key in found]
+        found.setdefault((same, member["seed"] == MEAN), []).append(i)
+    fields = [dict(same) for same, _ in found]
     told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
     named = []
-    for one, rows in zip(fields, found.values(), strict=True):
+    for one, ((same, is_mean), rows) in zip(fields, found.items(), strict=True):
         words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
-        seeds = tuple(members[i]["seed"] for i in rows)
+        seeds = tuple(members[i]["seed"] for i in found[same, False])
+        if is_mean:
+            words.append(f"mean of {len(seeds)} seeds")
         named.append(
             (rows, {"system": ", ".join([*words, one["class_target"]]), "layer": one["layer"], "seeds": seeds})
         )

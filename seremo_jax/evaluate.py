@@ -26,6 +26,7 @@ from seremo_jax import (
     predictions_file,
     protocol,
     scoring,
+    seed_means,
     sharding,
     stability,
     steps,
@@ -242,7 +243,8 @@ class _Job:
         shape = self._shape(split)
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
-            return pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
+            pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
+            return seed_means.with_means(*pooled) if data.config.eval.seed_means else pooled
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             places = np.full(len(self.data.targets.ids), -1, np.int64)
@@ -256,8 +258,7 @@ class _Job:
         whole = np.unique(np.concatenate(list(rows.values())))
         splits = np.full(len(self.utterances), "", dtype=object)
         splits[whole] = split
-        column = self.utterances.column_names.index("split")
-        table = self.utterances.set_column(column, "split", pa.array(splits.tolist()))
+        table = self.utterances.drop_columns("split").append_column("split", pa.array(splits.tolist()))
         conditions = (Condition(),) if self.listener is None else self.listener.conditions
         records, reference = [], None
         with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:

@@ -20,7 +20,8 @@ _BY_RANK = (
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
     "page partitions pieces policies predicted targets",
     "agreement alignment audio_batches calibrated checkpoint comparison explain gathered group_gaps loader look "
-    "objectives predictions_file protocol ranking speaker_states system_differences system_scores table_text writer",
+    "objectives predictions_file protocol ranking seed_means speaker_states system_differences system_scores "
+    "table_text writer",
     "calibrated_sums calibration_figures condition_scores figures forward ingest label_figures layer_curves "
     "score_tables scoring stability table_rows timeline training_data training_state",
     "baseline benchmark_parts calibrated_scores calibration_section condition_figures condition_frames data_section "
