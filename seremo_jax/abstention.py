@@ -36,7 +36,7 @@ def step_sums(
     place = (np.cumsum(counts) - counts)[inverse] * NUM_STEPS // max(len(confidence), NUM_STEPS)
     cell = unit * NUM_STEPS + place
     sums = [np.bincount(cell, weight, num_units * NUM_STEPS) for weight in (np.ones(len(cell)), loss)]
-    return np.stack(sums, axis=-1).reshape(num_units, NUM_STEPS, 2)
+    return np.stack(sums, axis=-1).reshape(num_units, NUM_STEPS, 2).astype(np.float64)  # integers of no utterance
 
 
 def area(steps: Float[np.ndarray, "*R steps 2"]) -> Float[np.ndarray, "*R"] | np.float64:

@@ -83,7 +83,7 @@ def bin_sums(
     cell = (unit.astype(np.int64) * NUM_BINS + place)[is_in]
     weights = (np.ones(len(cell)), confidence[is_in], outcome[is_in])
     sums = [np.bincount(cell, weight, num_units * NUM_BINS) for weight in weights]
-    return np.stack(sums, axis=-1).reshape(num_units, NUM_BINS, 3)
+    return np.stack(sums, axis=-1).reshape(num_units, NUM_BINS, 3).astype(np.float64)  # integers of no utterance
 
 
 def calibration_error(bins: Float[np.ndarray, "*R bins 3"]) -> Float[np.ndarray, "*R"] | np.float64:

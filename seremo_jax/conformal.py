@@ -63,7 +63,7 @@ def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"],
     """
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: the share of votes in the sets must lie between 0 and 1")
-    needed = math.ceil((len(found) + 1) * level - 1e-9)
+    needed = (len(found) + 1) * level - 1e-9 * (len(found) + 1)  # less rounding
     if needed > len(found):
         return math.inf
     weights = np.asarray(shares, np.float64)
@@ -71,7 +71,7 @@ def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"],
     is_voted = weights > 0
     values, weights = values[is_voted], weights[is_voted]
     order = np.argsort(values)
-    place = np.searchsorted(np.cumsum(weights[order]), needed - 1e-6)
+    place = np.searchsorted(np.cumsum(weights[order]), needed)
     return float(values[order[min(place, len(order) - 1)]])
 
 
