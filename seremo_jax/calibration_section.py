@@ -9,6 +9,7 @@ from seremo_jax import calibration_figures, vocab
 from seremo_jax.comparison import Block
 from seremo_jax.look import Look
 from seremo_jax.page import NOTHING, Picture, Row, Section, Table
+from seremo_jax.schema import ResultRecord
 from seremo_jax.score_tables import caption, cell, group_label
 
 STATES = "calibration"
@@ -94,6 +95,17 @@ def _pictures(
 def _of_group(block: Block, system: str, group: str) -> Mapping[str, Any] | None:
     record = block.by_key.get((system, group))
     return record.states.get(STATES) if record else None
+
+
+def numbers(record: ResultRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Entries beside the metrics of a record: those of the mean of its seeds, and those at equal mean size."""
+    states = record.states.get(STATES, {})
+    if len(record.metrics.get("NLL", {}).get("members", ())) > 1:
+        yield from ((f"{name}, mean of seeds", entry) for name, entry in states.get("ensemble", {}).items())
+    words = {"best": "in these", "sets": "in sets of this mean size", "gain": "gained by sets"}
+    for name, entry in states.get("equal sizes", {}).items():
+        n, *what = name.split()
+        yield f"{n}-best: {' '.join(words.get(word, word) for word in what)}", entry
 
 
 def _found(block: Block) -> dict[str, Mapping[str, Any]]:
