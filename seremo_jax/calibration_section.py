@@ -191,7 +191,10 @@ def size_table(block: Block) -> Table:
     )
     header = ("system", "N", "mean size of sets", *(name.replace("in difference", "difference") for name in columns))
     text = "Sets whose threshold gave mean size N on the development split, against the N-best of every utterance."
-    return Table("N-best and conformal sets of equal mean size", header, tuple(rows), f"{caption(block)} {text}", 2)
+    return Table(
+        "N-best and conformal sets of equal mean size", header, tuple(rows), f"{caption(block)} {text}", num_labels=2,
+        is_folded=len(rows) > MOST_ROWS,
+    )  # fmt: skip
 
 
 def abstention_table(block: Block) -> Table:
@@ -207,7 +210,7 @@ def abstention_table(block: Block) -> Table:
 
 GLOSSARY = (
     ("ECE (votes)", "mean distance, over 15 bins, of the predicted share of the 1-best class and the votes for it. Of "
-     "few utterances above 0 for a perfect model, too, and above its own value in resamples"),
+     "few utterances it is above 0 for a perfect model, too: its interval reaches further down for that"),
     ("ECE (consensus)", "the same against whether the 1-best class is the consensus"),
     ("NLL", "mean negative log likelihood of a vote, in nats: the KL plus the entropy of the votes"),
     ("temperature", "what logits are divided by: above 1 the model was too sure, below 1 not sure enough"),

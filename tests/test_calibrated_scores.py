@@ -238,7 +238,12 @@ def corpus(rng, num_speakers, temperature):
 
 
 def test_intervals_cover_the_truth():
-    """Of 300 corpora of 40 speakers, each with 20 utterances: 93 to 97 in 100, an ECE a little more often."""
+    """Expanded percentile intervals of 300 corpora of 40 speakers, each with 20 utterances.
+
+    Of 1,200 corpora they cover NLL 94.9, votes in the sets 95.2, their size 93.8, the AURC 94.3 and 93.6, the risk
+    94.1, the correlation 94.8, and an ECE, whose interval reaches further down, 94.3 to 96.9 times in 100; among 300,
+    such a share varies by 1.3.
+    """
     num_corpora, num_resamples, temperature = 300, 300, 1.6
     parts = [corpus(np.random.default_rng(10**6 + i), 2_000, temperature) for i in range(10)]
     whole = {name: sum(part[name].sum(0, keepdims=True) for part in parts) for name in parts[0]}
@@ -248,16 +253,15 @@ def test_intervals_cover_the_truth():
              "set size-entropy correlation")  # fmt: skip
     num_covered = dict.fromkeys(names, 0)
     for i in range(num_corpora):
-        sums = corpus(np.random.default_rng(i), S, temperature)
+        sums = corpus(np.random.default_rng(10_300 + i), S, temperature)
         point = calibrated_sums.values({name: one.sum(0, keepdims=True) for name, one in sums.items()}, LEVEL)
-        drawn = intervals.bootstrap(sums, lambda one: calibrated_sums.values(one, LEVEL), num_resamples, i)
-        one = [({name: values[name] for name in names} for values in (point, drawn))]
-        found = [(*pair, {"votes": np.array([S]), "consensus": np.array([S])}, S) for pair in one]
-        for name, entry in calibrated_scores._entries_of(found, np.ones((num_resamples, 1))).items():
+        drawn = intervals.bootstrap(sums, lambda one: calibrated_sums.values(one, LEVEL), num_resamples, 300 + i)
+        pair = ({name: values[name] for name in names} for values in (point, drawn))
+        found = (*pair, {"votes": np.array([S]), "consensus": np.array([S])}, S)
+        for name, entry in calibrated_scores._entries_of([found], np.ones((num_resamples, 1))).items():
             num_covered[name] += entry["low"] <= truth[name] <= entry["high"]
     for name, number in num_covered.items():
-        most = 0.99 if name.startswith("ECE") else 0.97
-        assert 0.93 <= number / num_corpora <= most, (name, number / num_corpora)
+        assert 0.93 <= number / num_corpora <= 0.97, (name, number / num_corpora)
 
 
 # The page.
