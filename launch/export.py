@@ -18,11 +18,12 @@ def main(arguments: list[str]) -> None:
     """Writes the folder and says what is in it."""
     if arguments:
         raise app.UsageError(f"unexpected argument {arguments[0]!r}: see --help")
-    from seremo_jax import model_folder
+    from seremo_jax import calibrated, model_folder
 
     path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value)
     about = model_folder.read(path).about
     print(f"{path}: {', '.join(member['name'] for member in about['members'])}")
+    print(calibrated.described(about["calibration"]))
     print(f"next: python -m launch.predict --model={path} FILE")
 
 

@@ -29,6 +29,8 @@ SYSTEM_LABELS = {"votes": "vote distribution", "consensus": "consensus"}
 UAR = re.compile(r"^(?:(\d+)-best )?UAR$")
 PA_UAR = re.compile(r"^paUAR-(\d+) \((\d+)-best, (\w+)\)$")
 """Names of metrics: N of the N-best UAR; T, N and speaker filter of paUAR."""
+CALIBRATION = re.compile(r"^(?:ECE|NLL|AURC|risk|set size|votes in set|consensus in set)\b")
+"""Names of metrics that a section of their own shows."""
 
 
 class ReportError(ValueError):

@@ -1,5 +1,6 @@
 """The report's section on unseen acoustic conditions: every one in a table, ranges, curves, unchanged decisions."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
@@ -12,6 +13,8 @@ from seremo_jax.look import Look
 
 STABLE_SHARE = "stable share"
 DRAWN_SCORE, SCORES = "UAR", ("UAR", "class CCC mean", "CCC mean", "paUAR-75 (1-best, all)")
+SURE = re.compile(r"^(?:ECE \(votes, calibrated\)|(?:votes in set|set size) \([\d.]+ %\))$")
+"""Metrics of calibration and conformal sets that this section shows."""
 MOST_SYSTEMS = 4
 """Systems a figure shows; all are in the tables."""
 
@@ -37,6 +40,8 @@ def _section(found: Conditions, draw: Draw, suffix: str) -> page.Section:
     items: list[page.Table | page.Picture] = [condition_table(found)]
     if noises := noise_table(found):
         items.append(noises)
+    if sets := set_table(found):
+        items.append(sets)
     shown = found.systems[:MOST_SYSTEMS]
     left = f" The first {len(shown)} of {len(found.systems)} systems." if len(shown) < len(found.systems) else ""
     clean = {system: _bounds(found, Condition(), system, DRAWN_SCORE) for system in shown}
@@ -87,6 +92,22 @@ def condition_table(found: Conditions) -> page.Table:
     header = ("condition", "system", *names, f"drop of {DRAWN_SCORE} (%)", STABLE_SHARE)
     text = f"{score_tables.caption(found.clean)} paUAR in %. Drop: 100 (clean - here) / clean."
     return page.Table("Scores in every condition", header, tuple(rows), text, num_labels=2)
+
+
+def set_table(found: Conditions) -> page.Table | None:
+    """What calibration and conformal sets, made for clean speech, are worth in every condition; None without them."""
+    names = [name for name in found.clean.metric_names() if SURE.match(name)]
+    rows = []
+    for condition in (Condition(), *found.heard) if names else ():
+        for system in found.systems:
+            cells = (score_tables.cell(name, found.metric(condition, system, name)) for name in names)
+            rows.append(page.Row((condition.id, system, *cells), is_reference=not condition.effects))
+    if not rows:
+        return None
+    text = (
+        f"{score_tables.caption(found.clean)} Fitted on the clean development split: nothing promises the share here."
+    )
+    return page.Table("Conformal sets in every condition", ("condition", "system", *names), tuple(rows), text, 2)
 
 
 def noise_table(found: Conditions) -> page.Table | None:

@@ -124,6 +124,7 @@ class Config:
             ("arousal" not in self.targets.attributes, "targets.attributes: this project says 'activation'"),
             (all(0 < threshold < 100 for threshold in self.eval.pa_uar_thresholds),
              "eval.pa_uar_thresholds are percentages between 0 and 100"),
+            (0 < self.eval.coverage < 1, "eval.coverage is a share of votes between 0 and 1"),
             (self.targets.smoothing == 0 or self.targets.distribution_of == "shares",
              "targets.smoothing adds to counts of votes: it means nothing for targets.distribution_of = 'dawid_skene'"),
             (all(0 < n <= len(vocab.CLASS_SETS[self.targets.class_set]) for n in self.eval.nbest)

@@ -209,6 +209,8 @@ class EvalConfig:
     num_permutations: int = _field(1_000, "exchanges of two systems, speaker by speaker, behind each test; 0 for none")
     num_utterance_resamples: int = _field(0, "resamples of speakers and of their utterances, slow; 0 for none")
     seed: int = _field(0, "seed of the bootstrap")
+    calibrate: bool = _field(True, "fit temperature and conformal sets on the development split")
+    coverage: float = _field(0.9, "share of the votes that conformal sets should hold")
     means: tuple[str, ...] = _field(
         (), "mean predictions to score, too, as systems of their own: over seeds, over class_kinds (and seeds)"
     )

@@ -154,6 +154,34 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     return named
 
 
+def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:
+    """Members that one mean is over.
+
+    Args:
+      members: With or without folds, which do not tell them apart.
+      over: `seeds`: the members of each system of several. `class_kinds`: those of all systems that differ in nothing
+        but their class loss.
+    """
+    own = [rows for rows, _ in systems([vars(member) for member in members])]
+    if over == "seeds":
+        return [rows for rows in own if len(rows) > 1]
+    found: dict[Member, list[int]] = {}
+    for rows in own:
+        found.setdefault(_alike(members[rows[0]]), []).extend(rows)
+    return [rows for rows in found.values() if len({members[row].class_kind for row in rows}) > 1]
+
+
+def stands_for(one: Member, member: Member) -> bool:
+    """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
+    if one.seed != MEAN:
+        return one == dataclasses.replace(member, fold=None)
+    return member.class_kind in one.class_kind.split(JOINER) and _alike(one) == _alike(member)
+
+
+def _alike(member: Member) -> Member:
+    return dataclasses.replace(member, seed=0, data_seed=0, fold=None, class_kind="")
+
+
 def layers(wanted: Sequence[Member]) -> tuple[int, ...]:
     """Layers the members read, ascending, without `SUM`."""
     return tuple(sorted({member.layer for member in wanted} - {SUM}))

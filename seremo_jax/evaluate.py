@@ -14,10 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax import (
+    calibrated,
+    calibrated_scores,
     checkpoint,
     condition_frames,
     ensemble,
     feeding,
+    loader,
     losses,
     mean_heads,
     model,
@@ -179,7 +182,11 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         layers = {layer for member in members for layer in data.layers_of(member)}
         listener = condition_frames.Listener.of(config, workdir, sorted(layers))
         card |= {"condition_sources": listener.sources.fingerprint}
-    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet)
+    statistics = data.normalisation(list(data.splits))
+    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet, statistics)
+    if config.eval.calibrate:
+        job = dataclasses.replace(job, fitted=job.calibrate())
+        calibrated.write(workdir / calibrated.FILE, job.fitted, card["checkpoint"])
     records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
     write_text(results, "".join(to_json(record) + "\n" for record in records))
     return results
@@ -199,21 +206,44 @@ class _Job:
     listener: condition_frames.Listener | None
     card: dict[str, Any]
     is_quiet: bool
+    statistics: dict[tuple[int | None, int], tuple[np.ndarray, np.ndarray]]
+    fitted: calibrated.Calibrations | None = None
+
+    def predicted(self, data: Data, rows: dict[int | None, np.ndarray], shape: loader.Shape) -> list[Predicted]:
+        """What every member says of the rows of its fold."""
+        feed = feeding.Feed(
+            data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=self.statistics
+        )
+        return predict(self.predict_step, self.params, feed, self.current)
+
+    def calibrate(self) -> calibrated.Calibrations:
+        """Fitted on the development split of each fold; nothing where one has no such split."""
+        rows, found, section = self.rows(vocab.DEVELOPMENT), [], self.data.config.eval
+        if all(part.size for part in rows.values()):
+            found = self.predicted(self.data, rows, self._shape(section.splits[0]))
+        genders = self.utterances["gender"].to_pylist()
+        development = calibrated.development_of(found, self.members, self.data.targets, genders)
+        return calibrated.fit(development, self.members, section.coverage, section.nbest)
+
+    def rows(self, split: str) -> dict[int | None, np.ndarray]:
+        """Fold -> rows of the utterance table in this split."""
+        return {fold: self.data.rows(fold, split) for fold in self.data.splits}
+
+    def _shape(self, split: str) -> loader.Shape:
+        """Of the batches of a split, and of the development split, too, whose predictions then compile nothing more."""
+        rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
+        is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
+        return feeding.shape_of(self.data, rows, development if is_shared else rows)
 
     def split(self, split: str, folder: Path) -> list[ResultRecord]:
         """Records of one split in every condition; writes the predictions."""
-        rows = {fold: self.data.rows(fold, split) for fold in self.data.splits}
+        rows = self.rows(split)
         if not all(part.size for part in rows.values()):
             raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {folder.parent} is in it")
-        shape = feeding.shape_of(self.data, rows, rows)
-        statistics = self.data.normalisation(list(rows))
+        shape = self._shape(split)
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
-            feed = feeding.Feed(
-                data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=statistics
-            )
-            found = predict(self.predict_step, self.params, feed, self.current)
-            pooled = pool_folds(found, self.members, data.targets.ids)
+            pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
             return mean_heads.with_means(*pooled, data.config.eval.means)
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
@@ -228,8 +258,7 @@ class _Job:
         whole = np.unique(np.concatenate(list(rows.values())))
         splits = np.full(len(self.utterances), "", dtype=object)
         splits[whole] = split
-        column = self.utterances.column_names.index("split")
-        table = self.utterances.set_column(column, "split", pa.array(splits.tolist()))
+        table = self.utterances.drop_columns("split").append_column("split", pa.array(splits.tolist()))
         conditions = (Condition(),) if self.listener is None else self.listener.conditions
         records, reference = [], None
         with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:
@@ -246,6 +275,10 @@ class _Job:
                 reference = reference or aligned
                 if aligned is not reference:
                     found = self._with_stability(found, reference, aligned, pooled)
+                if self.fitted is not None and split != vocab.DEVELOPMENT:
+                    found = calibrated_scores.with_calibration(
+                        found, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
+                    )
                 records += found
                 progress.update(note=condition.id)
         return records
@@ -255,23 +288,12 @@ class _Job:
     ) -> tuple[list[ResultRecord], Aligned]:
         section, members = self.data.config.eval, [vars(member) for member in pooled]
         records = scoring.score(
-            predictions,
-            self.data.targets,
-            table,
-            members=members,
-            split=split,
-            condition=condition,
-            nbest=section.nbest,
-            pa_uar_thresholds=section.pa_uar_thresholds,
-            f1_classes=section.f1_classes,
-            group_by=section.group_by,
-            num_resamples=section.num_resamples,
-            num_permutations=section.num_permutations,
-            num_utterance_resamples=section.num_utterance_resamples,
-            seed=section.seed,
-            protocol=self.card,
-            states=_member_states,
-        )
+            predictions, self.data.targets, table, members=members, split=split, condition=condition,
+            nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
+            group_by=section.group_by, num_resamples=section.num_resamples,
+            num_permutations=section.num_permutations, num_utterance_resamples=section.num_utterance_resamples,
+            seed=section.seed, protocol=self.card, states=_member_states,
+        )  # fmt: skip
         aligned = align(predictions, self.data.targets, table, members=members, split=split, group_by=section.group_by)
         return records, aligned
 

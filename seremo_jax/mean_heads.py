@@ -28,7 +28,7 @@ def with_means(
     """
     parts, averaged = [(predictions.attributes, predictions.distribution)], []
     for kind in over:
-        for rows in _groups(members, kind):
+        for rows in ensemble.behind_means(members, kind):
             kinds = tuple(dict.fromkeys(members[row].class_kind for row in rows))
             averaged.append(
                 dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=ensemble.JOINER.join(kinds))
@@ -37,15 +37,3 @@ def with_means(
             parts.append(tuple(values.astype(np.float32) for values in wide))
     attributes, distribution = (np.concatenate(values) for values in zip(*parts, strict=True))
     return Predictions(predictions.utterances, attributes, distribution), [*members, *averaged]
-
-
-def _groups(members: Sequence[ensemble.Member], kind: str) -> list[list[int]]:
-    """Members that one mean is over: of several seeds (`seeds`), of several class losses (`class_kinds`)."""
-    systems = [rows for rows, _ in ensemble.systems([vars(member) for member in members])]
-    if kind == "seeds":
-        return [rows for rows in systems if len(rows) > 1]
-    found: dict[ensemble.Member, list[int]] = {}
-    for rows in systems:
-        alike = dataclasses.replace(members[rows[0]], seed=0, data_seed=0, fold=None, class_kind="")
-        found.setdefault(alike, []).extend(rows)
-    return [rows for rows in found.values() if len({members[row].class_kind for row in rows}) > 1]

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from seremo_jax import __version__, config_file, ensemble, evaluate, protocol, sharding, vocab
+from seremo_jax import __version__, calibrated, config_file, ensemble, evaluate, protocol, sharding, vocab
 from seremo_jax import head as head_lib
 from seremo_jax.artefacts import ArtefactError, atomic_path, fingerprint_of, read_json, require_same, to_json
 from seremo_jax.config import Config
@@ -111,7 +111,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
         "backbone": _describe_backbone(config, store),
         "longest_s": _longest_s(utterances),
         "shortest_s": config.data.min_seconds,
-        "calibration": {"temperature": None, "conformal_threshold": None},
+        "calibration": calibrated.of_members(workdir, [names[i] for i in picked], trained["checkpoint_id"]),
         "checkpoint": trained["checkpoint_id"],
         "protocol": protocol.card(config, workdir, utterances, store, trained),
     }

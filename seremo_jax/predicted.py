@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seremo_jax import calibration
 from seremo_jax.artefacts import ArtefactError
 
 
@@ -75,7 +76,7 @@ def summarise(
     if not all(np.isfinite(part).all() for part in output):
         dtype = about["backbone"]["dtype"]
         raise ArtefactError(f"the model gives numbers that are not finite (its backbone runs in {dtype})")
-    classes, calibration = about["classes"], about["calibration"]
+    classes, fitted = about["classes"], about["calibration"]
     trained = [(a, item) for a, item in enumerate(about["attributes"]) if item["is_trained"]]
     names, kept = [item["name"] for _, item in trained], [a for a, _ in trained]
     offset, factor = (np.array([item[key] for _, item in trained]) for key in ("offset", "factor"))
@@ -84,13 +85,13 @@ def summarise(
     attributes = output.attributes[:, :, kept].astype(float) * factor[None, None, :] + offset[None, None, :]
     distribution = output.distribution.astype(float)
     windows = [
-        Segment(*span, _named(classes, _calibrated(p, calibration["temperature"])), _named(names, a))
+        Segment(*span, _named(classes, _calibrated(p, fitted["temperature"])), _named(names, a))
         for span, p, a in zip(spans_s, distribution.mean(axis=0), attributes.mean(axis=0), strict=True)
     ]
     of_members, values = np.einsum("ebc,b->ec", distribution, share), np.einsum("eba,b->ea", attributes, share)
-    named = _named(classes, _calibrated(of_members.mean(axis=0), calibration["temperature"]))
+    named = _named(classes, _calibrated(of_members.mean(axis=0), fitted["temperature"]))
     ranked = sorted(classes, key=lambda name: -named[name])
-    threshold, has_spread = calibration["conformal_threshold"], len(of_members) > 1
+    threshold, has_spread = fitted["conformal_threshold"], len(of_members) > 1
     return Result(
         duration_s=duration_s,
         distribution=named,
@@ -105,10 +106,7 @@ def summarise(
 
 
 def _calibrated(p: np.ndarray, temperature: float | None) -> np.ndarray:
-    """Probabilities [C] at a temperature: of a single member, the softmax of its logits divided by it."""
-    if temperature is not None:
-        p = np.maximum(p, np.finfo(float).tiny) ** (1 / temperature)
-    return p / p.sum()
+    return calibration.tempered(p[None], 1.0 if temperature is None else temperature)[0]
 
 
 def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float]:

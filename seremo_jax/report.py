@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seremo_jax import (
+    calibration_section,
     comparison,
     condition_scores,
     condition_section,
@@ -129,7 +130,7 @@ def _result_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
     """One row a metric x system x group, unrounded."""
     for block in artefacts.blocks:
         for (system, group), record in block.by_key.items():
-            for name, metric in sorted(record.metrics.items()):
+            for name, metric in sorted((record.metrics | dict(calibration_section.numbers(record))).items()):
                 yield {
                     **_origin(artefacts, block, system),
                     "group": group,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from seremo_jax import vocab
-from seremo_jax.comparison import PA_UAR, UAR, Block, system_label
+from seremo_jax.comparison import CALIBRATION, PA_UAR, UAR, Block, system_label
 from seremo_jax.page import NOTHING, Row, Table
 
 
@@ -173,7 +173,7 @@ def other_table(block: Block) -> Table:
         *itertools.product(("CCC", "Pearson", "RMSE", "MAE"), vocab.ATTRIBUTES),
     )
     shown = (*score_table(block).header, *group_table(block).header, *(f"{kind} {word}" for kind, word in grids))
-    names = _columns(block, lambda name: name not in shown and not PA_UAR.match(name))
+    names = _columns(block, lambda name: name not in shown and not (PA_UAR.match(name) or CALIBRATION.match(name)))
     rows = [Row((system, *_cells(block, system, "all", names))) for system in block.systems]
     return Table("Further scores", ("system", *names), tuple(rows), caption(block))
 

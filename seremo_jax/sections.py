@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seremo_jax import (
+    calibration_section,
     comparison,
     condition_section,
     data_section,
@@ -170,6 +171,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     makers = (score_tables.spread_table, score_tables.difference_table)
     further = [table for make in makers if (table := make(block)).rows]
     groups = (score_tables.group_table(block),) if block.groups else ()
+    sure = calibration_section.section(block, f"Knowing when not to answer{place}", f"calibration{key}", shown, picture)
     return [
         page.Section(f"scores{key}", f"Scores{place}", signs=tuple(failure_signs.of_scores(block)),
                      items=(score_tables.score_table(block), *further)),
@@ -177,6 +179,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
         page.Section(f"groups{key}", f"Groups{place}", items=groups,
                      text=() if groups else ("The records hold no groups of speakers.",)),
         page.Section(f"classes{key}", f"Classes{place}", items=tuple(classes)),
+        *([sure] if sure else []),
     ]  # fmt: skip
 
 

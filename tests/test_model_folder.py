@@ -1,13 +1,27 @@
 """Models as folders: what a trained workdir says, said again by its export; damage and mismatch refused."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seremo_jax import config_file, ensemble, evaluate, head, model_folder, predict, protocol, sharding, tables, train
+from seremo_jax import (
+    calibrated,
+    calibration,
+    config_file,
+    ensemble,
+    evaluate,
+    head,
+    model_folder,
+    predict,
+    protocol,
+    sharding,
+    tables,
+    train,
+)
 from seremo_jax.artefacts import ArtefactError
 from seremo_jax.predict_files import to_record
 from seremo_jax.store import Reader
@@ -15,7 +29,7 @@ from tests import toy_corpus
 
 HEAD = {
     "model__gru_units": 8, "model__gru_layers": 1, "model__embedding_size": 4, "train__max_epochs": 2,
-    "ensemble__layers": (1, 3), "ensemble__seeds": (0, 1), "saliency__targets": "votes",
+    "ensemble__layers": (1, 3), "ensemble__seeds": (0, 1), "saliency__targets": "votes", "eval__coverage": 0.5,
 }  # fmt: skip
 
 
@@ -60,6 +74,13 @@ def evaluated(workdir, **wanted):
     return found
 
 
+def tempered(workdir, model, distribution):
+    """A mean distribution at the temperature that evaluation fitted for exactly these members."""
+    entries = json.loads((workdir / "calibration.json").read_text())["entries"]
+    (entry,) = (one for one in entries if sorted(one["members"]) == sorted(model.members))
+    return calibration.tempered(np.asarray(distribution, np.float64)[None], entry["temperature"])[0]
+
+
 def test_an_exported_model_says_what_evaluation_said(corpus, workdir, exported):
     model = predict.load(exported)
     assert model.members == ("layer03-votes-seed0", "layer03-votes-seed1")
@@ -68,8 +89,8 @@ def test_an_exported_model_says_what_evaluation_said(corpus, workdir, exported):
     assert len(expected) == 4
     paths = [corpus / "audio" / f"{utterance}.wav" for utterance in expected]
     for rows, result in zip(expected.values(), model.files(paths), strict=True):
-        for name, value in result.distribution.items():
-            assert value == pytest.approx(np.mean([row[f"p_{name}"] for row in rows]), abs=1e-5)
+        mean = np.mean([[row[f"p_{name}"] for name in model.classes] for row in rows], axis=0)
+        np.testing.assert_allclose(list(result.distribution.values()), tempered(workdir, model, mean), atol=1e-5)
         for name, value in result.attributes.items():
             in_units = 4 + 3 * np.array([row[name] for row in rows])  # rated from 1 to 7, targets in [-1, 1]
             assert value == pytest.approx(in_units.mean(), abs=1e-4)
@@ -88,7 +109,8 @@ def test_one_member_makes_a_single_model(corpus, workdir):
     model = predict.load(folder)
     ((utterance, (row,)), *_) = evaluated(workdir, layer=1, seed=1).items()
     result = model.file(corpus / "audio" / f"{utterance}.wav")
-    assert result.distribution == pytest.approx({name: row[f"p_{name}"] for name in model.classes}, abs=1e-5)
+    expected = tempered(workdir, model, [row[f"p_{name}"] for name in model.classes])
+    np.testing.assert_allclose(list(result.distribution.values()), expected, atol=1e-5)
     assert result.distribution_sd is None
     assert result.attributes_sd is None
     best = json.loads((workdir / "train" / "finished.json").read_text())["best_score"]
@@ -107,6 +129,51 @@ def test_members_must_be_one_system_or_be_named(workdir):
         predict.load(workdir, members=["layer01-*", "layer02-*"])
 
 
+def test_a_calibrated_model_gives_the_conformal_set(corpus, workdir, exported, tmp_path):
+    """As evaluation would: every class above the threshold of the development split."""
+    found = json.loads((exported / "model.json").read_text())["calibration"]
+    assert found["temperature"] != 1.0
+    assert found["level"] == 0.5
+    assert 0 < found["conformal_threshold"] < 1
+    model, paths = predict.load(exported), sorted((corpus / "audio").glob("u0*.wav"))
+    for result in model.files(paths):
+        inside = {name for name, value in result.distribution.items() if value >= found["conformal_threshold"]}
+        assert set(result.conformal_set) == inside
+        assert result.conformal_set == result.ranked[: len(inside)]
+    words = calibrated.described(found)
+    assert re.fullmatch(
+        r"temperature \d+\.\d\d; conformal sets of classes above 0\.\d{3}, to hold 50 % of votes", words
+    )
+    one = predict.load(model_folder.export(workdir, tmp_path / "mix", ["layer01-votes-seed1", "layer03-votes-seed1"]))
+    assert one.about["calibration"] == calibrated.NOTHING
+    assert one.file(paths[0]).conformal_set is None
+    assert calibrated.described(calibrated.NOTHING).startswith("not calibrated: nothing was fitted for exactly these")
+
+
+def test_what_was_fitted_belongs_to_its_training(workdir, tmp_path):
+    path = workdir / calibrated.FILE
+    kept = path.read_text()
+    record = json.loads(kept)
+    try:
+        path.unlink()
+        assert model_folder.from_workdir(workdir, ["best"]).about["calibration"] == calibrated.NOTHING
+        path.write_text(json.dumps(record | {"checkpoint": "other"}))
+        with pytest.raises(ArtefactError, match=r"checkpoint of .*calibration\.json.*other.*launch\.evaluate"):
+            model_folder.from_workdir(workdir, ["best"])
+        path.write_text(json.dumps({"checkpoint": record["checkpoint"], "level": 0.5}))
+        with pytest.raises(ArtefactError, match=r"calibration\.json is damaged \(it lacks 'entries'\)"):
+            model_folder.from_workdir(workdir, ["best"])
+        for entry in record["entries"]:
+            entry["lac"] = None
+        path.write_text(json.dumps(record))
+        found = model_folder.from_workdir(workdir, ["best"]).about["calibration"]
+        assert found["temperature"] is not None
+        assert found["conformal_threshold"] is None
+        assert calibrated.described(found).endswith("no conformal sets: too few development utterances for the level")
+    finally:
+        path.write_text(kept)
+
+
 def test_the_folder_says_all_there_is_to_know(exported):
     record = json.loads((exported / "model.json").read_text())
     assert record["classes"] == list(toy_corpus.CLASSES)
@@ -114,7 +181,7 @@ def test_the_folder_says_all_there_is_to_know(exported):
     assert record["backbone"]["revision"] == "1"
     assert record["layers"] == [3]
     assert record["protocol"]["corpus"] == "toy"
-    assert record["calibration"] == {"temperature": None, "conformal_threshold": None}
+    assert record["calibration"]["num_utterances"] == 4
     assert [attribute["is_trained"] for attribute in record["attributes"]] == [True, True, False]
     assert sorted(path.name for path in exported.iterdir()) == ["head.stablehlo", "model.json", "weights.safetensors"]
 

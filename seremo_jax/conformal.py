@@ -1,0 +1,113 @@
+"""Prediction sets by split conformal prediction, calibrated on vote shares or on the consensus.
+
+A set holds every class whose score is at most a threshold. The threshold is the least at which the sets of other
+utterances, and one more whose sets hold nothing, hold the given share of their votes, each utterance counting once in
+all (or of the consensus: shares of 0 and 1). If utterances are exchangeable, the sets then hold at least that share of
+the votes of new ones on average, and at most 2 / (n + 1) more where no scores are equal. Those of one speaker are
+alike, so that with few speakers the share moves further than the number of utterances suggests.
+
+The libraries (mapie, crepes) calibrate on one label an utterance and cannot weigh the votes; with one vote an utterance
+the sets are theirs.
+
+Source: Angelopoulos et al., Conformal Risk Control (ICLR 2024), theorem 1, the loss being the share of votes outside
+the set (KNOWN); with one label an utterance it is split conformal prediction, Angelopoulos and Bates, A Gentle
+Introduction to Conformal Prediction (2021), section 1.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+KINDS = ("lac", "aps")
+"""Scores: least ambiguous sets (without the constant 1), and adaptive prediction sets."""
+
+
+def scores(distribution: Float[np.ndarray, "B C"], kind: str = "lac") -> Float[np.ndarray, "B C"]:
+    """How odd each class would be, float64: smaller is more expected.
+
+    Args:
+      distribution: [B, C] predicted, rows sum to 1.
+      kind: `lac`: minus the predicted share, so that minus the threshold is the least share of a class in the set.
+        `aps`: predicted share of all classes at least as probable, in order; not randomised, to 12 decimals.
+
+    Raises:
+      ValueError: Another kind.
+
+    Source: Sadinle et al. (JASA 2019) for lac; Romano et al. (NeurIPS 2020) for aps.
+    """
+    distribution = np.asarray(distribution, np.float64)
+    if kind == "lac":
+        return -distribution
+    if kind != "aps":
+        raise ValueError(f"conformal score {kind!r}: choose one of {', '.join(KINDS)}")
+    order = np.argsort(-distribution, axis=1, kind="stable")
+    # Rounded, for the last class must score the same in every utterance: 1.
+    summed = np.round(np.cumsum(np.take_along_axis(distribution, order, axis=1), axis=1), 12)
+    found = np.empty_like(summed)
+    np.put_along_axis(found, order, summed, axis=1)
+    return found
+
+
+def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], level: float) -> float:
+    """Score up to which classes are in the set; infinite where there are too few utterances for the level.
+
+    Args:
+      found: [B, C] `scores` of other utterances than those the sets are for.
+      shares: [B, C] vote shares, or the one-hot consensus; rows sum to 1.
+      level: Share of the votes that the sets should hold, in (0, 1).
+
+    Raises:
+      ValueError: The level is not in (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}: the share of votes in the sets must lie between 0 and 1")
+    needed = (len(found) + 1) * level - 1e-9 * (len(found) + 1)  # less rounding
+    if needed > len(found):
+        return math.inf
+    weights = np.asarray(shares, np.float64)
+    values, weights = found.reshape(-1), (weights / weights.sum(axis=1, keepdims=True)).reshape(-1)
+    is_voted = weights > 0
+    values, weights = values[is_voted], weights[is_voted]
+    order = np.argsort(values)
+    place = np.searchsorted(np.cumsum(weights[order]), needed)
+    return float(values[order[min(place, len(order) - 1)]])
+
+
+def thresholds_by_group(
+    found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], groups: Sequence[str], level: float
+) -> dict[str, float]:
+    """A `threshold` of each group (Mondrian), so that the level holds in each; without groups of too few utterances.
+
+    Source: Vovk et al., Algorithmic Learning in a Random World (2005), section 4.5; KNOWN.
+    """
+    labels = np.asarray(groups, object)
+    made = {}
+    for group in sorted(set(groups)):
+        is_in = labels == group
+        value = threshold(found[is_in], shares[is_in], level)
+        if math.isfinite(value):
+            made[group] = value
+    return made
+
+
+def threshold_of_size(found: Float[np.ndarray, "B C"], size: int) -> float:
+    """Score at which the sets of these utterances have this mean size, as nearly as their number allows."""
+    wanted = round(size * len(found))
+    if wanted >= found.size:
+        return math.inf
+    return float(np.partition(found.reshape(-1), wanted - 1)[wanted - 1]) if wanted else -math.inf
+
+
+def sets(found: Float[np.ndarray, "B C"], at: float | Float[np.ndarray, " B"]) -> Bool[np.ndarray, "B C"]:
+    """Which classes are in the set of each utterance; one threshold, or one an utterance. A set may be empty."""
+    return found <= np.asarray(at, np.float64)[..., None]
+
+
+def best_sets(distribution: Float[np.ndarray, "B C"], n: int) -> Bool[np.ndarray, "B C"]:
+    """The N-best classes of each utterance as sets; of equal shares the earlier class, as in N-best scores."""
+    order: Int[np.ndarray, "B C"] = np.argsort(-distribution, axis=1, kind="stable")
+    found = np.zeros(distribution.shape, bool)
+    np.put_along_axis(found, order[:, :n], True, axis=1)
+    return found
