@@ -19,6 +19,9 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "this is one of several processes: found out from the cluster (Slurm, TPU pod, GKE), or from the environment "
     "variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
 )
+_COMPILED = flags.DEFINE_string(
+    "compilation_cache", "auto", "folder for compiled programs, or off; auto: compiled/ in the workdir"
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder for every artefact of this experiment")
 
 
@@ -40,6 +43,7 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
             )
         try:
             config = from_config_dict(_CONFIG.value)
+            _keep_compiled(_COMPILED.value, _WORKDIR.value)
             if num_cpu_devices > 1:
                 import jax
 
@@ -75,6 +79,19 @@ def _stop(message: str) -> NoReturn:
         print(message, file=sys.stderr, flush=True)
         os._exit(1)
     sys.exit(message)
+
+
+def _keep_compiled(where: str, workdir: str) -> None:
+    """Has compiled programs kept in a folder, so that the next command reads them; JAX is not imported for it."""
+    name = "JAX_COMPILATION_CACHE_DIR"
+    if where == "auto":
+        where = os.environ.get(name) or os.path.join(workdir, "compiled")
+    if where == "off":
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = where
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update(name.lower(), os.environ.get(name))
 
 
 def _join_processes() -> None:

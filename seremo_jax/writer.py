@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines and TensorBoard scalars, from process 0."""
+"""Metrics of a run as JSON lines, TensorBoard scalars and, where asked for, in a tracker; from process 0."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from seremo_jax.artefacts import to_json, write_text
+from seremo_jax.trackers import Tracker
 
 
 class Writer:
@@ -18,10 +19,14 @@ class Writer:
       folder: Where both are written.
       epochs_done: Epochs a resumed run starts from; lines of later epochs, written by a run that was cut off before
         its checkpoint, are dropped.
-      member_names: Names of the members, for TensorBoard.
+      member_names: Names of the members, for TensorBoard and the tracker.
+      tracker: Where the numbers go besides; it is closed with the writer.
     """
 
-    def __init__(self, folder: str | os.PathLike, epochs_done: int, member_names: list[str]):
+    def __init__(
+        self, folder: str | os.PathLike, epochs_done: int, member_names: list[str], tracker: Tracker | None = None
+    ):
+        self._tracker = tracker
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._names = folder / "log.jsonl", member_names
@@ -33,19 +38,24 @@ class Writer:
         line = {name: _finite(value) for name, value in values.items()} | {"epoch": epoch}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(to_json(line) + "\n")
+        numbers = {}
         for name, value in line.items():
             if isinstance(value, list):
                 pairs = zip(self._names, value, strict=True)
-                numbers = {member: number for member, number in pairs if isinstance(number, float)}
-                for member, number in numbers.items():
-                    self._board.add_scalar(f"{name}/{member}", number, epoch)
+                numbers |= {f"{name}/{member}": number for member, number in pairs if isinstance(number, float)}
             elif isinstance(value, int | float) and name != "epoch":
-                self._board.add_scalar(name, value, epoch)
+                numbers[name] = value
+        for name, number in numbers.items():
+            self._board.add_scalar(name, number, epoch)
+        if self._tracker is not None:
+            self._tracker.log(numbers, epoch)
         self._board.flush()
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes the files and ends the run of the tracker."""
         self._board.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
 
 def read_log(path: str | os.PathLike, most_epochs: int | None = None) -> list[dict[str, Any]]:

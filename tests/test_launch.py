@@ -71,6 +71,37 @@ cli.run(main)
     assert "Traceback" not in process.stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "environment", "where"),
+    [
+        ([], {}, "w/compiled"),
+        (["--compilation_cache=off"], {}, None),
+        (["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, None),
+        (["--compilation_cache=elsewhere"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "elsewhere"),
+        ([], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
+    ],
+)
+@pytest.mark.parametrize("imports", ["", "import jax"])
+def test_compiled_programs_are_kept(tmp_path, flags, environment, where, imports):
+    code = f"""
+{imports}
+from launch import cli
+def main(config, workdir):
+    import jax
+    print(jax.jit(lambda x: x + 1)(jax.numpy.zeros(3)))
+cli.run(main)
+"""
+    environment = (
+        os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": str(ROOT)} | environment
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, f"--config={ROOT}/configs/simulated.py:tiny", "--workdir=w", *flags],
+        cwd=tmp_path, env=environment, check=True,
+    )  # fmt: skip
+    folders = ("w/compiled", "elsewhere", "mine")
+    assert [name for name in folders if any((tmp_path / name).glob("jit__lambda*"))] == ([where] if where else [])
+
+
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_missing_stage_before_is_named(tmp_path, stage):
     status, output = _run(stage, TINY, f"--workdir={tmp_path}")

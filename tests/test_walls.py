@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "artefacts lines moments progress significance vocab",
-    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema votes",
+    "artefacts goodput lines moments progress significance vocab",
+    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema "
+    "step_trace trackers votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
@@ -37,7 +38,7 @@ WITHOUT_JAX = {
     *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
     *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
     *("partitions", "policies", "reliability", "validation", "votes", "arrangement"),
-    *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
+    *("targets", "manifest", "store", "ingest", "writer", "trackers", "config_limits", "ensemble", "account"),
     *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
     *("condition_figures", "condition_scores", "condition_section", "listening"),
     *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
@@ -64,6 +65,9 @@ OWNERS = {
     "sklearn": {"baseline"},
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
+    "wandb": set(),
+    "mlflow": set(),
+    "trackio": set(),
 }
 JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "layer_curves", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
