@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import PurePath
 from typing import TypeVar
 
 import jax
@@ -23,7 +23,7 @@ class StepTrace:
       folder: What to write, once the last of them is through; None traces nothing.
     """
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: PurePath | None):
         self._folder, self._number, self._temporary = folder, 0, ""
 
     def step(self, run: Callable[[], T]) -> T:

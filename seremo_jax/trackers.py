@@ -7,12 +7,13 @@ import dataclasses
 import importlib
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, Protocol, runtime_checkable
 
-from seremo_jax.artefacts import ArtefactError, read_json, require_same, write_json
+from seremo_jax.artefacts import ArtefactError, in_bucket, read_json, require_same, write_json
 
 RUN_FILE = "tracker.json"
 _MOST_PARAMS = 100
@@ -45,7 +46,7 @@ class Run:
     project: str
     name: str
     id: str
-    folder: Path
+    folder: PurePath
     is_new: bool
     settings: Mapping[str, Any]
 
@@ -58,7 +59,7 @@ class _Wandb:
             id=run.id,
             resume="allow",
             config=dict(run.settings),
-            dir=os.fspath(run.folder),
+            dir=tempfile.gettempdir() if in_bucket(run.folder) else os.fspath(run.folder),
         )
 
     def log(self, numbers: Mapping[str, float], epoch: int) -> None:
@@ -107,7 +108,7 @@ class _Mlflow:
 _KINDS = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
 
 
-def start(kind: str, project: str, folder: Path, settings: Mapping[str, Any]) -> Tracker | None:
+def start(kind: str, project: str, folder: PurePath, settings: Mapping[str, Any]) -> Tracker | None:
     """Begins a run of a tracker, or goes on with the one that `folder` tells of.
 
     Args:
@@ -140,5 +141,5 @@ def start(kind: str, project: str, folder: Path, settings: Mapping[str, Any]) ->
         remedy,
     )
     flat = {f"{section}.{name}": value for section, fields in settings.items() for name, value in fields.items()}
-    run = Run(project, folder.absolute().parent.name, found["id"], folder, is_new, flat)
+    run = Run(project, os.path.basename(os.path.dirname(os.path.abspath(folder))), found["id"], folder, is_new, flat)
     return _KINDS[kind](module, run)

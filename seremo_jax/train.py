@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import os
-import shutil
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -15,7 +14,15 @@ import pyarrow as pa
 from jax.sharding import Mesh
 
 from seremo_jax import checkpoint, config_file, ensemble, evaluate, goodput, protocol, trackers
-from seremo_jax.artefacts import ArtefactError, fingerprint_of, read_json, require_same, write_json
+from seremo_jax.artefacts import (
+    ArtefactError,
+    fingerprint_of,
+    place_of,
+    read_json,
+    remove_tree,
+    require_same,
+    write_json,
+)
 from seremo_jax.checkpoint import Checkpoints, Position
 from seremo_jax.config import Config
 from seremo_jax.preemption import Notice, PreemptedError
@@ -39,7 +46,7 @@ def train(
     workdir: str | os.PathLike | None = None,
     is_quiet: bool = False,
     is_profiled: bool = False,
-) -> Path:
+) -> PurePath:
     """Trains all members and keeps the parameters of each one's best epoch on the development split.
 
     Resumes from the newest checkpoint, also on another mesh or number of processes; a finished training is left as it
@@ -62,7 +69,7 @@ def train(
       ArtefactError: The folder holds another run, or a split lacks labelled utterances.
       PreemptedError: A signal asked to stop; the state is saved.
     """
-    workdir = Path(store.path.parent if workdir is None else workdir)
+    workdir = place_of(store.path.parent if workdir is None else workdir)
     members = list(members or ensemble.members(config, ensemble.chosen_layer(workdir)))
     folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
     named = [vars(member) for member in members]
@@ -89,7 +96,7 @@ def train(
     return folder
 
 
-def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> None:
+def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool) -> None:
     """Epochs until every member has stopped, from the newest checkpoint on."""
     position = Position()
     if (restored := checkpoints.restore(loop.like)) is not None:
@@ -132,7 +139,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> 
             writer.close()
 
 
-def _require_some_whole(folder: Path, loop: Loop) -> None:
+def _require_some_whole(folder: PurePath, loop: Loop) -> None:
     """Warns of members whose loss was not finite; refuses to go on where one never finished an epoch."""
     advice, names = "lower optim.learning_rate or set optim.clip_norm", ensemble.names(loop.members)
     if failed := [name for name, has_failed in zip(names, loop.values("has_failed"), strict=True) if has_failed]:
@@ -156,11 +163,11 @@ def _summary(line: dict[str, Any], loop: Loop) -> str:
     )
 
 
-def _finish(folder: Path, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
+def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
     """Writes the best parameters and, last, the stamp that says the training is finished."""
     best = folder / evaluate.BEST_FOLDER
     if is_first_process():
-        shutil.rmtree(best, ignore_errors=True)
+        remove_tree(best)
     wait_for_all("train: best folder")
     params = loop.best_params()
     params.pop(TASK_SCALES, None)

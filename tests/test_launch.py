@@ -44,7 +44,7 @@ def test_help_lists_every_field():
         (["--config=configs/crema_d.py", "--workdir=W"], "config.corpus.root"),
         (["--config=configs/crema_d.py", "--workdir=W", "--config.corpus.root=nowhere"], "nowhere"),
         ([TINY, "--workdir=W", "stray"], "stray"),
-        ([TINY, "--workdir=gs://bucket/w"], "a bucket is mounted first"),
+        ([TINY, "--workdir=ftp://bucket/w"], "begins with gs://, s3://, az://"),
     ],
 )
 def test_wrong_input_is_told_plainly(tmp_path, arguments, message):
