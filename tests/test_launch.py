@@ -72,17 +72,16 @@ cli.run(main)
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "where"),
+    ("imports", "flags", "environment", "where"),
     [
-        ([], {}, "w/compiled"),
-        (["--compilation_cache=off"], {}, None),
-        (["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, None),
-        (["--compilation_cache=elsewhere"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "elsewhere"),
-        ([], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
+        ("", [], {}, "w/compiled"),
+        ("import jax", [], {}, "w/compiled"),
+        ("import jax", ["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, None),
+        ("", ["--compilation_cache=elsewhere"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "elsewhere"),
+        ("", [], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
     ],
 )
-@pytest.mark.parametrize("imports", ["", "import jax"])
-def test_compiled_programs_are_kept(tmp_path, flags, environment, where, imports):
+def test_compiled_programs_are_kept(tmp_path, imports, flags, environment, where):
     code = f"""
 {imports}
 from launch import cli

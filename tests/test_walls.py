@@ -65,6 +65,8 @@ OWNERS = {
     "sklearn": {"baseline"},
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
+    "etils": {"artefacts"},
+    "fsspec": {"artefacts"},
     "wandb": set(),
     "mlflow": set(),
     "trackio": set(),
