@@ -93,6 +93,16 @@ def require_place(path: str | os.PathLike) -> None:
         raise ArtefactError(f"{text}: there is no such bucket, or it is not yours to read")
 
 
+def require_disk(path: str | os.PathLike, what: str) -> None:
+    """Refuses the URL of a bucket where links or appending are needed.
+
+    Raises:
+      ArtefactError: It is one; the message says that `what` needs a disk.
+    """
+    if in_bucket(path):
+        raise ArtefactError(f"{what} needs a workdir on disk, or a mounted bucket, not {os.fspath(path)}")
+
+
 def _filesystem(text: str) -> Any:
     import fsspec
     from etils.epath import backend

@@ -80,7 +80,8 @@ class Block:
         """[C, C] utterances by consensus (rows) and 1-best class, mean over members; None where not recorded."""
         record = self.whole(system)
         counts = record.states.get("confusion")
-        return None if counts is None else np.asarray(counts, np.float64) / max(len(record.seeds), 1)
+        num_members = max((len(entry.get("members") or ()) for entry in record.metrics.values()), default=0)
+        return None if counts is None else np.asarray(counts, np.float64) / max(num_members, 1)
 
     def chance(self, name: str) -> float | None:
         """What a random guesser scores, from the records, or N / C for UAR."""

@@ -19,6 +19,7 @@ from seremo_jax import (
     ensemble,
     feeding,
     losses,
+    mean_heads,
     model,
     predictions_file,
     protocol,
@@ -212,7 +213,8 @@ class _Job:
                 data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=statistics
             )
             found = predict(self.predict_step, self.params, feed, self.current)
-            return pool_folds(found, self.members, data.targets.ids)
+            pooled = pool_folds(found, self.members, data.targets.ids)
+            return mean_heads.with_means(*pooled, data.config.eval.means)
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             places = np.full(len(self.data.targets.ids), -1, np.int64)

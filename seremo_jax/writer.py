@@ -1,6 +1,7 @@
 """Metrics of a run as JSON lines, TensorBoard scalars and, where asked for, in a tracker; from process 0."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -39,7 +40,7 @@ class Writer:
         self._board = SummaryWriter(self._here, purge_step=epochs_done + 1, write_to_disk=True)
 
     def write(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Writes the values of an epoch: scalars, or lists with one value a member (NaN becomes null)."""
+        """Writes the values of an epoch: scalars, or lists with one value a member (NaN and infinity become null)."""
         line = {name: _finite(value) for name, value in values.items()} | {"epoch": epoch}
         self._lines.append(to_json(line) + "\n")
         if self._in_bucket:
@@ -93,6 +94,6 @@ def read_log(path: str | os.PathLike, most_epochs: int | None = None) -> list[di
 def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -105,6 +105,12 @@ def test_what_cannot_be_reached_is_told_plainly(bucket, url, message):
         artefacts.require_place(url)
 
 
+def test_what_needs_a_disk_says_so(tmp_path):
+    artefacts.require_disk(tmp_path, "a sweep")
+    with pytest.raises(ArtefactError, match=r"a sweep needs a workdir on disk, or a mounted bucket, not s3://bucket/w"):
+        artefacts.require_disk("s3://bucket/w", "a sweep")
+
+
 def test_what_can_be_reached_passes(bucket, tmp_path):
     artefacts.require_place("s3://bucket/not/there/yet")
     artefacts.require_place(tmp_path / "not" / "there")

@@ -1,5 +1,7 @@
 """The member axis: product of the axes, order, names, the chosen layer."""
 
+import dataclasses
+
 import pytest
 
 from seremo_jax import ensemble
@@ -51,3 +53,15 @@ def test_saliency_layer_must_be_there(tmp_path):
     write_json(tmp_path / "saliency.json", {"chosen": 5})
     (member,) = ensemble.members(config, ensemble.chosen_layer(tmp_path))
     assert member.layer == 5
+
+
+def test_a_mean_of_heads_is_a_system_of_its_own():
+    config = from_config_dict({"model": {"layer": 4}, "ensemble": {"class_targets": ("votes", "consensus")}})
+    votes, consensus = ensemble.members(config, None)
+    members = [votes, consensus, dataclasses.replace(votes, seed=1), dataclasses.replace(votes, seed=ensemble.MEAN)]
+    found = ensemble.systems([vars(member) for member in members])
+    assert [(rows, one["system"], one["seeds"]) for rows, one in found] == [
+        ([0, 2], "votes", (0, 1)),
+        ([1], "consensus", (0,)),
+        ([3], "mean of 2 heads, votes", (0, 1)),
+    ]
