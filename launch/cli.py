@@ -10,6 +10,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from seremo_jax.artefacts import require_place
 from seremo_jax.config import Config, describe, from_config_dict
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
@@ -19,7 +20,12 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "this is one of several processes: found out from the cluster (Slurm, TPU pod, GKE), or from the environment "
     "variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder for every artefact of this experiment")
+_COMPILED = flags.DEFINE_string(
+    "compilation_cache", "auto", "folder for compiled programs, or off; auto: compiled/ in the workdir"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder for every artefact of this experiment; or gs://BUCKET/FOLDER, s3://, az://"
+)
 
 
 def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
@@ -34,12 +40,10 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
         logging.set_verbosity(logging.WARNING)
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.section.field=value")
-        if "://" in _WORKDIR.value:
-            raise app.UsageError(
-                f"--workdir={_WORKDIR.value}: give a folder; a bucket is mounted first (Cloud Storage FUSE)"
-            )
         try:
             config = from_config_dict(_CONFIG.value)
+            require_place(_WORKDIR.value)
+            _keep_compiled(_COMPILED.value, _WORKDIR.value)
             if num_cpu_devices > 1:
                 import jax
 
@@ -75,6 +79,19 @@ def _stop(message: str) -> NoReturn:
         print(message, file=sys.stderr, flush=True)
         os._exit(1)
     sys.exit(message)
+
+
+def _keep_compiled(where: str, workdir: str) -> None:
+    """Has compiled programs kept in a folder, so that the next command reads them; JAX is not imported for it."""
+    name = "JAX_COMPILATION_CACHE_DIR"
+    if where == "auto":
+        where = os.environ.get(name) or os.path.join(workdir, "compiled")
+    if where == "off":
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = where
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update(name.lower(), os.environ.get(name))
 
 
 def _join_processes() -> None:

@@ -22,8 +22,9 @@ flags.DEFINE_alias("max-members", "max_members")
 
 def main(config, workdir):
     """Plans the sweep, and runs it or prints the plan."""
-    from seremo_jax import preemption, sweep, sweep_cost, sweep_plan, sweep_run
+    from seremo_jax import artefacts, preemption, sweep, sweep_cost, sweep_plan, sweep_run
 
+    artefacts.require_disk(workdir, "a sweep")
     name = _SWEEP.value or sweep_run.name_in(workdir)
     points = sweep.read(cli.recipe(), name)
     most_members = (lambda _: _MOST.value) if _MOST.value else sweep_cost.most_members

@@ -1,6 +1,12 @@
 """Trains every member in one program, best epoch kept by the development split (train/)."""
 
+from absl import flags
+
 from launch import cli, pages
+
+_PROFILE = flags.DEFINE_bool(
+    "profile", False, "traces steps 10 to 20 of this command into train/profile/, for TensorBoard and Perfetto"
+)
 
 
 def main(config, workdir):
@@ -13,7 +19,9 @@ def main(config, workdir):
     members = ensemble.members(config, ensemble.chosen_layer(workdir))
     mesh = sharding.make_mesh(len(members), config.train.data_shards)
     try:
-        train.train(config, reader, (utterances, ratings), mesh, members=members, workdir=workdir)
+        train.train(
+            config, reader, (utterances, ratings), mesh, members=members, workdir=workdir, is_profiled=_PROFILE.value
+        )
     except preemption.PreemptedError as notice:
         print(f"{notice}: saved, the same command goes on from there")
 

@@ -1,15 +1,23 @@
-"""Files that are whole or absent: atomic writes, content hashes, JSON, and the stamp that says a stage is finished."""
+"""Files that are whole or absent: atomic writes, content hashes, JSON, and the stamp that says a stage is finished.
+
+They lie in a folder, or in a bucket: gs://, s3:// or az://, through etils.epath and fsspec. A file is put into a bucket
+at once and whole; a folder is put there file by file, so that what needs all of it waits for a stamp.
+"""
 
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+_BUCKETS = {"gs": "gs", "s3": "s3", "az": "az"}
+"""Scheme -> extra of this package that reaches it."""
 
 
 class ArtefactError(Exception):
@@ -18,11 +26,17 @@ class ArtefactError(Exception):
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed onto `path`.
+    """Yields a temporary path, beside `path` where that is on disk; on success it is put in place of `path`.
 
     On any exception the temporary file or folder is removed, and `path` is as it was.
     """
-    path = Path(path)
+    path = place_of(path)
+    if in_bucket(path):
+        with tempfile.TemporaryDirectory(prefix="seremo_jax-") as folder:
+            inner = Path(folder) / path.name
+            yield inner
+            upload(inner, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
@@ -38,8 +52,132 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def place_of(path: str | os.PathLike) -> PurePath:
+    """A path on disk, or in a bucket where it is a URL, with the methods of `pathlib.Path` either way.
+
+    Not all of them: `absolute` and `resolve` of the path of a bucket make it one on disk.
+    """
+    text = os.fspath(path)
+    if "://" not in text:
+        return Path(text)
+    from etils import epath
+
+    return epath.Path(text)
+
+
+def in_bucket(path: str | os.PathLike) -> bool:
+    """Whether this is the URL of something in a bucket."""
+    return "://" in os.fspath(path)
+
+
+def require_place(path: str | os.PathLike) -> None:
+    """Refuses the URL of a bucket that cannot be reached.
+
+    Raises:
+      ArtefactError: Another scheme than those known, its package is not installed, or there is no such bucket.
+    """
+    if not in_bucket(path):
+        return
+    text = os.fspath(path)
+    scheme = text.partition("://")[0]
+    if scheme not in _BUCKETS:
+        known = ", ".join(f"{one}://" for one in _BUCKETS)
+        raise ArtefactError(f"{text}: give a folder, or a URL that begins with {known}")
+    try:
+        found = _filesystem(text).exists("/".join(text.split("/")[:3]))
+    except ImportError as error:
+        raise ArtefactError(f"{text}: pip install 'seremo_jax[{_BUCKETS[scheme]}]' ({error})") from None
+    except Exception as error:  # each of the packages has kinds of its own for what goes wrong
+        raise ArtefactError(f"{text} cannot be reached ({type(error).__name__}: {error})") from None
+    if not found:
+        raise ArtefactError(f"{text}: there is no such bucket, or it is not yours to read")
+
+
+def require_disk(path: str | os.PathLike, what: str) -> None:
+    """Refuses the URL of a bucket where links or appending are needed.
+
+    Raises:
+      ArtefactError: It is one; the message says that `what` needs a disk.
+    """
+    if in_bucket(path):
+        raise ArtefactError(f"{what} needs a workdir on disk, or a mounted bucket, not {os.fspath(path)}")
+
+
+def _filesystem(text: str) -> Any:
+    import fsspec
+    from etils.epath import backend
+
+    # Other processes write there, too: what was listed once says nothing.
+    scheme = text.partition("://")[0]
+    fsspec.config.conf.setdefault("gcs" if scheme == "gs" else scheme, {}).setdefault("use_listings_cache", False)
+    return backend.fsspec_backend.fs(text)
+
+
+def upload(source: Path, path: PurePath) -> None:
+    """Puts a file, or a folder in place of the one before, into a bucket."""
+    files = _filesystem(os.fspath(path))
+    if source.is_file():
+        files.put_file(os.fspath(source), os.fspath(path))
+        return
+    remove_tree(path)
+    for file in sorted(source.rglob("*")):
+        if file.is_file():
+            files.put_file(os.fspath(file), os.fspath(path / file.relative_to(source).as_posix()))
+
+
+def download(path: PurePath, to: Path) -> None:
+    """Copies a file or a folder of a bucket to disk."""
+    files = _filesystem(os.fspath(path))
+    root = files._strip_protocol(os.fspath(path)).rstrip("/")
+    for name in files.find(root):
+        target = to / name[len(root) + 1 :] if name != root else to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, os.fspath(target))
+
+
+def on_disk(path: PurePath) -> Path:
+    """A file as one on this disk: itself, or a copy of what the bucket has now, made once.
+
+    Copies lie under `SEREMO_JAX_CACHE`, or the folder for temporary files; they can be deleted at any time.
+    """
+    if not in_bucket(path):
+        return Path(path)
+    text = os.fspath(path)
+    about = {name: str(value) for name, value in _filesystem(text).info(text).items()}
+    version = [about.get(name) for name in ("size", "ETag", "etag", "generation", "LastModified", "mtime", "created")]
+    folder = os.environ.get("SEREMO_JAX_CACHE") or os.path.join(tempfile.gettempdir(), f"seremo_jax-{os.getuid()}")
+    copy = Path(folder) / fingerprint_of([text, version]) / path.name
+    if not copy.exists():
+        with atomic_path(copy) as temporary:
+            download(path, temporary)
+    return copy
+
+
+def readable(path: PurePath) -> Path | io.BytesIO:
+    """What libraries that know no buckets read a small file from: its path, or its bytes."""
+    return io.BytesIO(path.read_bytes()) if in_bucket(path) else Path(path)
+
+
+def size_of(path: PurePath) -> int | None:
+    """Bytes of a file; None where there is no such file."""
+    if not path.is_file():
+        return None
+    return path.stat().length if in_bucket(path) else path.stat().st_size
+
+
+def remove_tree(path: str | os.PathLike) -> None:
+    """Deletes a folder and what is in it, where there is one."""
+    path = place_of(path)
+    if in_bucket(path):
+        path.rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_leftovers(folder: str | os.PathLike) -> int:
     """Deletes what a killed process left half-written in `folder`; returns how many things it removed."""
+    if in_bucket(folder):
+        return 0
     leftovers = [path for path in Path(folder).glob(".*.tmp") if path.is_dir()]
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
@@ -78,7 +216,7 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
     Raises:
       ArtefactError: The file is missing or no JSON; the message ends with `remedy`.
     """
-    path = Path(path)
+    path = place_of(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -89,7 +227,7 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
 
 def sha256_of_file(path: str | os.PathLike) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with place_of(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

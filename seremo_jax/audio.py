@@ -5,12 +5,14 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import soundfile
 import soxr
 from jaxtyping import Float
+
+from seremo_jax.artefacts import place_of, readable
 
 SAMPLE_RATE_HZ = 16_000
 """Rate at which every backbone hears an utterance."""
@@ -144,7 +146,7 @@ def length_s(path: str | os.PathLike) -> float:
     Raises:
       AudioError: Reason missing, lfs_pointer, empty or unreadable.
     """
-    with _opened(Path(path)) as file:
+    with _opened(place_of(path)) as file:
         return file.frames / file.samplerate
 
 
@@ -158,7 +160,7 @@ def blocks(path: str | os.PathLike, block_s: float = 10.0) -> Iterator[Float[np.
     Raises:
       AudioError: Reason missing, lfs_pointer, empty, unreadable, nan or unscaled, once the piece concerned is read.
     """
-    path = Path(path)
+    path = place_of(path)
     with _opened(path) as file:
         rate_hz, num_read = file.samplerate, 0
         resampler = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1)
@@ -230,7 +232,7 @@ def require_sound(
 
 def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarray, "num_samples num_channels"], int]:
     """Samples as decoded and their rate, after every check that needs no policy but the longest length."""
-    path = Path(path)
+    path = place_of(path)
     with _opened(path) as file:
         rate_hz, num_promised = file.samplerate, file.frames
         if max_s is not None and num_promised > max_s * rate_hz:
@@ -243,7 +245,7 @@ def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarra
     return samples, rate_hz
 
 
-def _require_samples(path: Path, samples: Float[np.ndarray, "num_samples num_channels"]) -> None:
+def _require_samples(path: PurePath, samples: Float[np.ndarray, "num_samples num_channels"]) -> None:
     peak = np.abs(samples).max()
     if not np.isfinite(peak):
         raise AudioError(path, "nan")
@@ -252,12 +254,13 @@ def _require_samples(path: Path, samples: Float[np.ndarray, "num_samples num_cha
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: PurePath) -> Iterator[soundfile.SoundFile]:
     """The file, opened after a look at its first bytes; it has samples."""
     try:
-        with path.open("rb") as file:
+        source = readable(path)
+        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
             head = file.read(_HEAD_BYTES)
-            num_bytes = os.fstat(file.fileno()).st_size
+            num_bytes = file.seek(0, os.SEEK_END)
     except FileNotFoundError:
         raise AudioError(path, "missing") from None
     except OSError as error:
@@ -270,7 +273,9 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     if head.startswith(b"RIFF") and num_bytes < (promised := int.from_bytes(head[4:8], "little") + 8) < 0x7FFF0000:
         raise AudioError(path, "unreadable", f"cut off: {num_bytes} of {promised} bytes")
     with _clear(path):
-        file = soundfile.SoundFile(path)
+        if not isinstance(source, Path):
+            source.seek(0)
+        file = soundfile.SoundFile(source)
     with file:
         if file.frames == 0:
             raise AudioError(path, "empty", "0 samples")
@@ -278,7 +283,7 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 @contextlib.contextmanager
-def _clear(path: Path) -> Iterator[None]:
+def _clear(path: PurePath) -> Iterator[None]:
     """Turns what libsndfile raises into an `AudioError`."""
     try:
         yield

@@ -8,7 +8,6 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from seremo_jax import audio
-from seremo_jax.artefacts import ArtefactError
+from seremo_jax.artefacts import ArtefactError, place_of
 
 _BATCHES_AHEAD = 2
 _BATCH_COST_S, _SHAPE_COST_S = 5.0, 120.0
@@ -45,7 +44,7 @@ class Recordings:
         """The audio of the utterance table whose paths are relative to `root`."""
         seconds = utterances["duration_s"].to_numpy()
         num_samples = np.round(seconds * audio.SAMPLE_RATE_HZ).astype(np.int64) + _SLACK_SAMPLES
-        paths = tuple(os.fspath(Path(root) / path) for path in utterances["audio"].to_pylist())
+        paths = tuple(os.fspath(place_of(root) / path) for path in utterances["audio"].to_pylist())
         return cls(tuple(utterances["id"].to_pylist()), paths, num_samples)
 
     def decode(self, row: int) -> Float[np.ndarray, " S"]:

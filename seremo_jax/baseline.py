@@ -9,14 +9,14 @@ in the test part, development ones, too. Source: OURS.
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from seremo_jax import ensemble, predictions_file, protocol, scoring, vocab
-from seremo_jax.artefacts import ArtefactError, fingerprint_of, to_json, write_text
+from seremo_jax.artefacts import ArtefactError, fingerprint_of, place_of, to_json, write_text
 from seremo_jax.config import Config
 from seremo_jax.progress import Progress
 from seremo_jax.result_records import FILE
@@ -96,7 +96,7 @@ def fit_attributes(
     return predicted
 
 
-def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> Path:
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
     """Fits and evaluates the regression on `eval.splits`; writes `WORKDIR/baseline/`, and `results.jsonl` in it last.
 
     With `ensemble.folds`, each utterance is predicted by the regression of the fold whose test part it's in.
@@ -111,7 +111,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         raise ArtefactError(
             "the baseline needs scikit-learn: pip install 'seremo_jax[baseline]', or pip install scikit-learn"
         ) from None
-    workdir = Path(workdir)
+    workdir = place_of(workdir)
     utterances, ratings, fingerprint = read_tables(workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)

@@ -1,17 +1,32 @@
 """Checkpoints of the whole ensemble through Orbax: state, position in the plan, fingerprint of the run."""
 
+import contextlib
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
-from seremo_jax.artefacts import ArtefactError, require_same
+from seremo_jax.artefacts import (
+    ArtefactError,
+    atomic_path,
+    download,
+    in_bucket,
+    place_of,
+    read_json,
+    remove_tree,
+    require_same,
+    upload,
+    write_json,
+)
 
 _MOST_BATCHES = 10**7
+_WHOLE_FILE = "whole.json"
 
 
 class Position(NamedTuple):
@@ -36,8 +51,32 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, run: dict[str, Any], keep: int = 2):
-        self._folder, self._run = Path(folder).absolute(), run
-        self._manager = ocp.CheckpointManager(self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+        self._folder, self._run, self._copied = _whole_path(folder), run, set()
+        # Orbax knows some buckets by itself, which several processes need; one process keeps copies on disk up to date.
+        self._is_copied = in_bucket(folder) and jax.process_count() == 1
+        self._here = Path(tempfile.mkdtemp(prefix="seremo_jax-")) if self._is_copied else self._folder
+        if self._is_copied:
+            for number in self._whole():
+                download(self._folder / str(number), self._here / str(number))
+                self._copied.add(number)
+        self._manager = ocp.CheckpointManager(self._here, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+
+    def _whole(self) -> list[int]:
+        """Checkpoints of the bucket that were copied to their end."""
+        path = self._folder / _WHOLE_FILE
+        return read_json(path, "delete the folder to train anew") if path.exists() else []
+
+    def _copy(self) -> None:
+        """Brings the bucket up to date: new checkpoints, then the list of those that are whole, then deletions."""
+        if not self._is_copied:
+            return
+        numbers = set(self._manager.all_steps())
+        for number in sorted(numbers - self._copied):
+            upload(self._here / str(number), self._folder / str(number))
+        write_json(self._folder / _WHOLE_FILE, sorted(numbers))
+        for number in self._copied - numbers:
+            remove_tree(self._folder / str(number))
+        self._copied = numbers
 
     def save(self, position: "Position", state: Any) -> None:
         """Starts writing the state reached at `position`; it counts as a checkpoint only once it is whole."""
@@ -45,6 +84,8 @@ class Checkpoints:
         meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num, "run": self._run}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(position.number, args=items)
+        if self._is_copied:
+            self.wait()
 
     def restore(self, like: Callable[[int], Any]) -> tuple["Position", Any] | None:
         """The newest whole checkpoint as (position, state); None if there is none.
@@ -85,17 +126,27 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits for writes under way."""
         self._manager.wait_until_finished()
+        self._copy()
 
     def close(self) -> None:
         """Waits for writes under way."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
+        if self._is_copied:
+            shutil.rmtree(self._here)
+
+
+def _whole_path(path: str | os.PathLike) -> PurePath:
+    return place_of(path) if in_bucket(path) else Path(path).absolute()
 
 
 def save_params(folder: str | os.PathLike, params: Any) -> None:
     """Writes parameters [E, ...] to a folder that must not exist; Orbax renames it into place when whole."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(folder).absolute(), params)
+    is_copied = in_bucket(folder) and jax.process_count() == 1
+    place = atomic_path(folder) if is_copied else contextlib.nullcontext(_whole_path(folder))
+    # Left in reverse order: what is copied has been waited for.
+    with place as path, ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, params)
 
 
 def load_params(folder: str | os.PathLike, like: Any) -> Any:
@@ -104,11 +155,14 @@ def load_params(folder: str | os.PathLike, like: Any) -> Any:
     Raises:
       ArtefactError: Missing or damaged.
     """
-    folder = Path(folder).absolute()
+    folder = _whole_path(folder)
     if not folder.is_dir():
         raise ArtefactError(f"{folder} is missing; run python -m launch.train first")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder, like)
+        with tempfile.TemporaryDirectory(prefix="seremo_jax-") as temporary, ocp.StandardCheckpointer() as checkpointer:
+            if not in_bucket(folder):
+                return checkpointer.restore(folder, like)
+            download(folder, Path(temporary) / folder.name)
+            return checkpointer.restore(Path(temporary) / folder.name, like)
     except Exception as error:
         raise ArtefactError(f"{folder} is damaged ({error}); delete it and run python -m launch.train again") from error

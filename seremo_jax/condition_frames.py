@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from seremo_jax import audio, audio_batches, backbones, condition_sources, conditions, forward
+from seremo_jax.artefacts import place_of
 from seremo_jax.condition_ids import Condition
 from seremo_jax.config import Config
 from seremo_jax.ingest import audio_root
@@ -100,7 +100,7 @@ class Listener:
           ConditionError: See `condition_sources.load`.
         """
         utterances, _, _ = read_tables(workdir)
-        recordings = audio_batches.Recordings.of(utterances, audio_root(config, Path(workdir)))
+        recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
         layers = tuple(sorted(set(layers)))
         backbone = forward.load_backbone(config, layers)
         return cls(config, utterances, recordings, condition_sources.of(config), backbone, layers, mesh)

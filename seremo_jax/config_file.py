@@ -2,9 +2,8 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
-from seremo_jax.artefacts import ArtefactError, read_json, write_json
+from seremo_jax.artefacts import ArtefactError, place_of, read_json, write_json
 from seremo_jax.config import Config, ConfigError, from_config_dict
 
 CONFIG_FILE = "config.json"
@@ -13,7 +12,7 @@ _REMEDY = "delete the folder train of this workdir and run python -m launch.trai
 
 def write(folder: str | os.PathLike, config: Config) -> None:
     """Writes `FOLDER/config.json`, every field."""
-    write_json(Path(folder) / CONFIG_FILE, dataclasses.asdict(config))
+    write_json(place_of(folder) / CONFIG_FILE, dataclasses.asdict(config))
 
 
 def read(folder: str | os.PathLike) -> Config:
@@ -22,7 +21,7 @@ def read(folder: str | os.PathLike) -> Config:
     Raises:
       ArtefactError: The file is missing, damaged, or has fields that this version does not know.
     """
-    path = Path(folder) / CONFIG_FILE
+    path = place_of(folder) / CONFIG_FILE
     try:
         return from_config_dict(read_json(path, f"it says which settings the members were trained with: {_REMEDY}"))
     except ConfigError as error:

@@ -32,6 +32,7 @@ CHOICES: dict[str, tuple] = {
     "loss.task_weighting": ("fixed", "uncertainty"),
     "train.member_map": ("auto", "vmap", "map"),
     "train.device_cache": ("auto", "on", "off"),
+    "train.tracker": ("none", "wandb", "mlflow", "trackio"),
     "ensemble.class_targets": vocab.CLASS_TARGETS,
     "ensemble.class_kinds": vocab.CLASS_KINDS,
     "eval.splits": vocab.SPLITS,

@@ -175,6 +175,10 @@ class TrainConfig:
         500, "batches between checkpoints inside an epoch; 0 for none", changes_results=False
     )
     keep_checkpoints: int = _field(2, "newest checkpoints kept", changes_results=False)
+    tracker: str = _field(
+        "none", "where the log goes besides: wandb, mlflow, trackio (extras of these names)", changes_results=False
+    )
+    tracker_project: str = _field("seremo_jax", "project, or experiment, of the tracker", changes_results=False)
 
 
 @dataclasses.dataclass(frozen=True)

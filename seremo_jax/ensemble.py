@@ -4,12 +4,11 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seremo_jax.artefacts import ArtefactError, read_json
+from seremo_jax.artefacts import ArtefactError, place_of, read_json
 from seremo_jax.config import Config
 
 SUM = -1
@@ -189,5 +188,5 @@ def layers(wanted: Sequence[Member]) -> tuple[int, ...]:
 
 def chosen_layer(workdir: str | os.PathLike) -> int | None:
     """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked."""
-    path = Path(workdir) / "saliency.json"
+    path = place_of(workdir) / "saliency.json"
     return read_json(path, "run python -m launch.saliency again")["chosen"] if path.exists() else None

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +34,7 @@ from seremo_jax import (
 )
 from seremo_jax.alignment import Aligned, align
 from seremo_jax.arrangement import Arrangement, arrange
-from seremo_jax.artefacts import ArtefactError, read_json, require_same, to_json, write_text
+from seremo_jax.artefacts import ArtefactError, place_of, read_json, require_same, to_json, write_text
 from seremo_jax.condition_ids import Condition
 from seremo_jax.config import Config
 from seremo_jax.moments import AnyArray
@@ -146,13 +146,13 @@ def _mean_ccc(pred: Float[AnyArray, "m N Y"], target: Float[AnyArray, "N Y"], ma
     return jnp.where(is_defined[None, :], ccc, 0).sum(1) / jnp.maximum(is_defined.sum(), 1)
 
 
-def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> Path:
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
     """Evaluates the trained members on `eval.splits`; writes `predictions/` and, last, `results.jsonl`.
 
     Raises:
       ArtefactError: An artefact of an earlier stage is missing or belongs to other settings.
     """
-    workdir = Path(workdir)
+    workdir = place_of(workdir)
     utterances, ratings, fingerprint = read_tables(workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
@@ -235,7 +235,7 @@ class _Job:
         is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
         return feeding.shape_of(self.data, rows, development if is_shared else rows)
 
-    def split(self, split: str, folder: Path) -> list[ResultRecord]:
+    def split(self, split: str, folder: PurePath) -> list[ResultRecord]:
         """Records of one split in every condition; writes the predictions."""
         rows = self.rows(split)
         if not all(part.size for part in rows.values()):
@@ -340,11 +340,11 @@ def pool_folds(
     return Predictions(ids[rows], attributes, distribution), pooled
 
 
-def load_members(folder: Path, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:
+def load_members(folder: PurePath, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:
     """Best parameters [E, ...] of a finished training, spread over the mesh's member axis."""
     one = jax.eval_shape(lambda: model.init(dict(settings.sizes), jax.random.key(0)))
     where = sharding.replicated(mesh)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype, sharding=where), one)
-    params = checkpoint.load_params(Path(folder) / BEST_FOLDER, like)
+    params = checkpoint.load_params(place_of(folder) / BEST_FOLDER, like)
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     return steps.take(params, current.member, sharding.by_member(mesh))

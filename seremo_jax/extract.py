@@ -8,11 +8,10 @@ one stores the layer of largest saliency, computing no layer above it.
 import dataclasses
 import functools
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seremo_jax import audio, audio_batches, backbones, feature_norm, forward, layer_curves, ranking, store, vocab
+from seremo_jax.artefacts import place_of, remove_tree
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.forward import Outputs, load_backbone
 from seremo_jax.ingest import audio_root
@@ -31,7 +31,7 @@ from seremo_jax.tables import read_tables
 STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
 
 
-def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> Path:
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> PurePath:
     """Writes `WORKDIR/store/`, `saliency.npz` and `saliency.json`; continues or skips what is there already.
 
     Args:
@@ -49,7 +49,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
         is not finite, or the disk is full.
       ConfigError: The backbone or a layer of it does not exist, or the corpus lacks the targets asked for.
     """
-    workdir, is_quiet = Path(workdir), is_quiet or not is_first_process()
+    workdir, is_quiet = place_of(workdir), is_quiet or not is_first_process()
     utterances, ratings, fingerprint = read_tables(workdir)
     question = ranking.ask(config, utterances, ratings, fingerprint)
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
@@ -62,7 +62,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
     elif layers is None or has_store:
         job.rank()
     if is_first_process():
-        shutil.rmtree(workdir / RANKING_FOLDER, ignore_errors=True)
+        remove_tree(workdir / RANKING_FOLDER)
     if layers is None:
         layers = (ranking.summarise(workdir, config)["chosen"],)
         job = dataclasses.replace(job, backbone=load_backbone(config, layers), has_ranked=True)
@@ -103,7 +103,7 @@ class _Job:
     """An extraction: what is heard, by which backbone, and where the results go."""
 
     config: Config
-    workdir: Path
+    workdir: PurePath
     recordings: audio_batches.Recordings
     is_train: np.ndarray
     question: ranking.Question
@@ -145,7 +145,7 @@ class _Job:
         wait_for_all("extract: written")
 
     def _writer(
-        self, folder: Path, ids: list[str], layers: tuple[int, ...], sums_of: Mapping[str, Any], label: str
+        self, folder: PurePath, ids: list[str], layers: tuple[int, ...], sums_of: Mapping[str, Any], label: str
     ) -> store.Writer:
         """A store begun by the first process; the others join it, or each would clear away what another begins."""
         if not is_first_process():

@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Gathered:
       exclusions: (reason, detail) of each utterance, the reason empty where it is kept.
     """
 
-    root: Path
+    root: PurePath
     utterances: pa.Table
     ratings: pa.Table
     facts: list[audio.AudioFacts | None]
@@ -70,7 +70,9 @@ class Gathered:
         return kept.combine_chunks(), self.ratings.filter(is_rated)
 
 
-def look_at(utterances: pa.Table, ratings: pa.Table, root: Path, config: Config, is_quiet: bool = False) -> Gathered:
+def look_at(
+    utterances: pa.Table, ratings: pa.Table, root: PurePath, config: Config, is_quiet: bool = False
+) -> Gathered:
     """Reads the audio, and decides which utterances are left out; nothing it finds is fatal.
 
     Args:
@@ -136,7 +138,7 @@ def _exclude_by_table(utterances: pa.Table, ratings: pa.Table, data: DataConfig)
 
 
 def _check_audio(
-    utterances: pa.Table, root: Path, exclusions: _Exclusions, config: Config, is_quiet: bool
+    utterances: pa.Table, root: PurePath, exclusions: _Exclusions, config: Config, is_quiet: bool
 ) -> list[audio.AudioFacts | None]:
     """Facts of every utterance not excluded so far, None for the others."""
     paths = utterances["audio"].to_pylist()

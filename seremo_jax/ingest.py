@@ -7,15 +7,23 @@ are those of an ingest that did not finish, and are made anew.
 import dataclasses
 import json
 import os
-import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from seremo_jax import account, agreement, audio, checks, corpora, gathered, policies, splits, tables, targets
-from seremo_jax.artefacts import fingerprint_of, read_json, remove_leftovers, require_same, to_json, write_json
+from seremo_jax.artefacts import (
+    fingerprint_of,
+    place_of,
+    read_json,
+    remove_leftovers,
+    remove_tree,
+    require_same,
+    to_json,
+    write_json,
+)
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.gathered import REASONS, IngestError
 from seremo_jax.votes import Policies
@@ -25,14 +33,14 @@ VALIDATION_FILE = Path("validation", "validation.json")
 """What the checks found, in the workdir."""
 
 
-def audio_root(config: Config, workdir: str | os.PathLike) -> Path:
+def audio_root(config: Config, workdir: str | os.PathLike) -> PurePath:
     """Folder that the column `audio` is relative to.
 
     Raises:
       IngestError: `corpus.root` is not set or is no folder.
     """
     if config.corpus.name == SIMULATED:
-        return Path(workdir) / "audio"
+        return place_of(workdir) / "audio"
     corpora.parser_of(config.corpus.name)
     if not config.corpus.root:
         raise IngestError(
@@ -61,7 +69,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
       CorpusError: The corpus's files are not what its parser understands.
       SplitError: A speaker in two splits, or too few speakers.
     """
-    workdir, settings = Path(workdir), config.results_fields("corpus", "data")
+    workdir, settings = place_of(workdir), config.results_fields("corpus", "data")
     record = finished(workdir, settings)
     if record is not None:
         _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
@@ -92,7 +100,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
     return json.loads(to_json(record))
 
 
-def finished(workdir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def finished(workdir: PurePath, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The record of a finished ingest with the same settings, or None where there is none.
 
     Raises:
@@ -110,7 +118,7 @@ def finished(workdir: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
-def _parse(config: Config, root: Path, is_quiet: bool) -> tuple[pa.Table, pa.Table]:
+def _parse(config: Config, root: PurePath, is_quiet: bool) -> tuple[pa.Table, pa.Table]:
     """Runs the parser with those policies of the config that it has."""
     name = config.corpus.name
     try:
@@ -198,7 +206,7 @@ def _describe_splits(utterances: pa.Table, ratings: pa.Table, modality: str) -> 
 
 
 def _write(
-    workdir: Path, utterances: pa.Table, ratings: pa.Table, record: dict[str, Any], validation: dict[str, Any]
+    workdir: PurePath, utterances: pa.Table, ratings: pa.Table, record: dict[str, Any], validation: dict[str, Any]
 ) -> None:
     """Writes both tables and the validation, then the stamp; after a failure none of them is there."""
     paths = [workdir / name for name in (tables.UTTERANCES_FILE, tables.RATINGS_FILE, tables.STAMP_FILE)]
@@ -211,7 +219,7 @@ def _write(
     except OSError as error:
         for path in paths:
             path.unlink(missing_ok=True)
-        shutil.rmtree((workdir / VALIDATION_FILE).parent, ignore_errors=True)
+        remove_tree((workdir / VALIDATION_FILE).parent)
         raise IngestError(
             f"the tables cannot be written to {workdir}: {error}; nothing half-written was left. "
             "Free some space or choose another --workdir, and run the same command again"

@@ -4,13 +4,13 @@ import csv
 import dataclasses
 import os
 import re
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import soundfile
 
 from seremo_jax import audio, audio_batches, condition_sources, conditions
-from seremo_jax.artefacts import ArtefactError, atomic_path
+from seremo_jax.artefacts import ArtefactError, atomic_path, place_of
 from seremo_jax.condition_ids import ConditionError
 from seremo_jax.config import Config
 from seremo_jax.ingest import audio_root
@@ -28,7 +28,7 @@ def run(
     split: str,
     num_utterances: int,
     is_quiet: bool = False,
-) -> Path:
+) -> PurePath:
     """Writes `TO/CONDITION/NUMBER_UTTERANCE.wav` and `TO/manifest.csv`, whole or not at all; returns the manifest.
 
     Args:
@@ -44,10 +44,10 @@ def run(
       ConditionError: The split is empty, or a condition cannot be rendered.
     """
     utterances, _, _ = read_tables(workdir)
-    to, seed = Path(to), config.eval.condition_seed
+    to, seed = place_of(to), config.eval.condition_seed
     if to.exists() and not (to.is_dir() and (not any(to.iterdir()) or (to / MANIFEST_FILE).is_file())):
         raise ArtefactError(f"{to} holds other things: name a new folder")
-    recordings = audio_batches.Recordings.of(utterances, audio_root(config, Path(workdir)))
+    recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
     sources = condition_sources.of(config)
     asked = condition_sources.asked(config, sources)
     sources = dataclasses.replace(sources, voices=condition_sources.voices_of(utterances, split, recordings.decode))

@@ -5,12 +5,21 @@ import dataclasses
 import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same, sha256_of_file
+from seremo_jax.artefacts import (
+    ArtefactError,
+    atomic_path,
+    on_disk,
+    place_of,
+    read_json,
+    require_same,
+    sha256_of_file,
+    size_of,
+)
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -87,7 +96,7 @@ def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = (
       ArtefactError: The file is missing or damaged; the message ends with `remedy`.
     """
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with on_disk(place_of(path)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names or arrays}
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; {remedy}") from None
@@ -95,12 +104,12 @@ def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = (
         raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: PurePath) -> dict[str, Any]:
     """Size and hash of a file, as the manifest holds them."""
-    return {"num_bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+    return {"num_bytes": size_of(path), "sha256": sha256_of_file(path)}
 
 
-def require_files(folder: Path, files: Mapping[str, Mapping[str, Any]], is_hashed: bool = False) -> None:
+def require_files(folder: PurePath, files: Mapping[str, Mapping[str, Any]], is_hashed: bool = False) -> None:
     """Checks that the files are there and of their size, and with `is_hashed` their content too.
 
     Raises:
@@ -108,15 +117,15 @@ def require_files(folder: Path, files: Mapping[str, Mapping[str, Any]], is_hashe
     """
     for name, file in files.items():
         path = folder / name
-        if not path.is_file():
+        size = size_of(path)
+        if size is None:
             raise ArtefactError(f"{path} is missing, though the store lists it; {REMEDY}")
-        size = path.stat().st_size
         require_same(f"size of {path} in bytes", size, file["num_bytes"], f"It is truncated or foreign: {REMEDY}")
         if is_hashed:
             require_same(f"SHA-256 of {path}", sha256_of_file(path), file["sha256"], f"It is damaged: {REMEDY}")
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: PurePath) -> dict[str, Any]:
     """The manifest of the store in folder `path`.
 
     Raises:

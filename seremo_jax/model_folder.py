@@ -10,7 +10,7 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from safetensors.numpy import save as save_safetensors
 
 from seremo_jax import __version__, calibrated, config_file, ensemble, evaluate, protocol, sharding, vocab
 from seremo_jax import head as head_lib
-from seremo_jax.artefacts import ArtefactError, atomic_path, fingerprint_of, read_json, require_same, to_json
+from seremo_jax.artefacts import ArtefactError, atomic_path, fingerprint_of, place_of, read_json, require_same, to_json
 from seremo_jax.config import Config
 from seremo_jax.store import Reader
 from seremo_jax.tables import read_tables
@@ -57,7 +57,7 @@ def read(path: str | os.PathLike, members: Sequence[str] = ()) -> Model:
     Raises:
       ArtefactError: It is neither, a file is missing or damaged, or belongs to other settings.
     """
-    path = Path(path)
+    path = place_of(path)
     if (path / RECORD_FILE).exists():
         if members:
             raise ArtefactError(f"{path} is an exported model: export the members wanted from its workdir instead")
@@ -77,7 +77,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     Raises:
       ArtefactError: An artefact is missing or belongs to other settings, or `members` names none.
     """
-    workdir = Path(workdir)
+    workdir = place_of(workdir)
     folder = workdir / "train"
     trained = read_json(folder / evaluate.STAMP_FILE, "run python -m launch.train with this --workdir")
     config = config_file.read(folder)
@@ -156,7 +156,7 @@ def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -
     return sorted(picked)
 
 
-def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = ()) -> Path:
+def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = ()) -> PurePath:
     """Writes a model folder from a finished workdir; it appears whole or not at all.
 
     Args:
@@ -167,7 +167,7 @@ def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[
     Raises:
       ArtefactError: See `from_workdir`; or `to` is there already.
     """
-    model, to = from_workdir(workdir, members), Path(to)
+    model, to = from_workdir(workdir, members), place_of(to)
     if to.exists():
         raise ArtefactError(f"{to} is there already: give another folder, or delete it")
     write(model, to)
@@ -199,7 +199,7 @@ def write(model: Model, to: str | os.PathLike) -> None:
         (folder / RECORD_FILE).write_text(to_json(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_folder(path: Path) -> Model:
+def _read_folder(path: PurePath) -> Model:
     record = read_json(path / RECORD_FILE, _REMEDY)
     if not isinstance(record, dict):
         raise ArtefactError(f"{path / RECORD_FILE} is no object; {_REMEDY}")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,9 @@ def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -
     }
 
 
-def card(config: Config, workdir: Path, utterances: pa.Table, store: Reader, trained: dict[str, Any]) -> dict[str, Any]:
+def card(
+    config: Config, workdir: PurePath, utterances: pa.Table, store: Reader, trained: dict[str, Any]
+) -> dict[str, Any]:
     """What a number's reader must know to compare it with another: corpus, split, policies, backbone, model, code.
 
     Args:
@@ -97,7 +99,7 @@ def code_version() -> str:
     return f"{__version__} ({commit})"
 
 
-def is_card_of(expected: dict[str, Any], results: Path) -> bool:
+def is_card_of(expected: dict[str, Any], results: PurePath) -> bool:
     """Whether `results.jsonl` is there and was made under this card; another commit of the code does not count."""
     try:
         with results.open(encoding="utf-8") as file:

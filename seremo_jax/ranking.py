@@ -8,7 +8,6 @@ regression on all features reaches on held-out speakers. `saliency.npz` holds th
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from seremo_jax import intervals, layer_choice, policies, saliency, splits, targets, vocab
-from seremo_jax.artefacts import ArtefactError, require_same, to_json, write_json
+from seremo_jax.artefacts import ArtefactError, place_of, require_same, to_json, write_json
 from seremo_jax.config import Config, ConfigError
 from seremo_jax.manifest import clear_when_full, read_arrays, write_arrays
 from seremo_jax.metrics import Moments
@@ -165,8 +164,10 @@ def write(
     }
     arrays = {f"curves.{name}": getattr(curves, name) for name in _PLAIN}
     arrays |= {f"held_out.{name}": leaf for name, leaf in curves.held_out._asdict().items()}
-    with clear_when_full(Path(workdir) / SUMS_FILE):
-        write_arrays(Path(workdir) / SUMS_FILE, about=np.array(to_json(about)), **saliency.to_arrays(state), **arrays)
+    with clear_when_full(place_of(workdir) / SUMS_FILE):
+        write_arrays(
+            place_of(workdir) / SUMS_FILE, about=np.array(to_json(about)), **saliency.to_arrays(state), **arrays
+        )
 
 
 _PLAIN = ("without", "ridge", "probe")
@@ -178,7 +179,7 @@ def read(workdir: str | os.PathLike) -> tuple[saliency.State, Curves, dict[str, 
     Raises:
       ArtefactError: The file is missing or damaged.
     """
-    path = Path(workdir) / SUMS_FILE
+    path = place_of(workdir) / SUMS_FILE
     arrays = read_arrays(path, "run python -m launch.extract with this --workdir")
     try:
         held_out = Moments(*(arrays[f"held_out.{name}"] for name in Moments._fields))
@@ -195,7 +196,7 @@ def require(workdir: str | os.PathLike, question: Question, backbone: dict[str, 
       ArtefactError: Names both sides.
     """
     about = read(workdir)[2]
-    path = Path(workdir) / SUMS_FILE
+    path = place_of(workdir) / SUMS_FILE
     require_same(f"{path} (question)", about["question"], json.loads(to_json(question.about)), _REMEDY)
     require_same(f"{path} (backbone)", about["backbone"], json.loads(to_json(backbone)), _REMEDY)
 
@@ -223,7 +224,7 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
     """
     state, sums, about = read(workdir)
     expected = {"tables_fingerprint": read_tables(workdir)[2], "split": vocab.TRAIN, **_fields(config)}
-    require_same(f"{Path(workdir) / SUMS_FILE}", about["question"], json.loads(to_json(expected)), _REMEDY)
+    require_same(f"{place_of(workdir) / SUMS_FILE}", about["question"], json.loads(to_json(expected)), _REMEDY)
     answer, layers, use = saliency.compute(state), about["backbone"]["layers"], config.saliency.targets
     names = [*about["attributes"], *about["classes"]]
     try:
@@ -260,8 +261,8 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
         "backbone": about["backbone"],
         "warnings": _warnings(layers, chosen, num_constant, curves["probe"] is None),
     }
-    with clear_when_full(Path(workdir) / SUMMARY_FILE):
-        write_json(Path(workdir) / SUMMARY_FILE, summary)
+    with clear_when_full(place_of(workdir) / SUMMARY_FILE):
+        write_json(place_of(workdir) / SUMMARY_FILE, summary)
     return json.loads(to_json(summary))
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from seremo_jax import (
@@ -18,7 +18,7 @@ from seremo_jax import (
     score_tables,
     sections,
 )
-from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same
+from seremo_jax.artefacts import ArtefactError, atomic_path, place_of, read_json, require_same
 from seremo_jax.comparison import Block, ReportError
 from seremo_jax.sections import Artefacts
 
@@ -35,7 +35,7 @@ def load(workdir: str | os.PathLike) -> Artefacts:
       ArtefactError: `results.jsonl` or `ingest.json` is missing or damaged, or they tell of different splits.
       ReportError: Records cannot stand in one table.
     """
-    workdir = Path(workdir)
+    workdir = place_of(workdir)
     records = result_records.read(workdir / result_records.FILE)
     ingest = read_json(workdir / "ingest.json", _INGEST)
     for record in records:
@@ -55,7 +55,7 @@ def load(workdir: str | os.PathLike) -> Artefacts:
     return Artefacts(tuple(comparison.blocks(records, is_simulated)), ingest, saliency, log)
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def _read_log(path: PurePath) -> list[dict[str, Any]]:
     """Lines of the training log, none where there is no file; `writer` would import TensorBoard, which is slow."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     try:
@@ -64,7 +64,7 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
         raise ArtefactError(f"{path} is damaged ({error}); run python -m launch.train with this --workdir") from None
 
 
-def run(workdir: str | os.PathLike) -> Path:
+def run(workdir: str | os.PathLike) -> PurePath:
     """Writes `WORKDIR/report/` anew, whole or not at all; returns the path of the page.
 
     Raises:
@@ -72,7 +72,7 @@ def run(workdir: str | os.PathLike) -> Path:
       ReportError: See `load`.
     """
     artefacts = load(workdir)
-    folder = Path(workdir) / FOLDER
+    folder = place_of(workdir) / FOLDER
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         content = sections.page_of(artefacts, temporary)

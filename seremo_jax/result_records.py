@@ -2,9 +2,8 @@
 
 import json
 import os
-from pathlib import Path
 
-from seremo_jax.artefacts import ArtefactError
+from seremo_jax.artefacts import ArtefactError, place_of
 from seremo_jax.schema import ResultRecord
 
 FILE = "results.jsonl"
@@ -17,7 +16,7 @@ def read(path: str | os.PathLike) -> list[ResultRecord]:
     Raises:
       ArtefactError: The file is missing or empty, or a line is no result record.
     """
-    path = Path(path)
+    path = place_of(path)
     if not path.exists():
         raise ArtefactError(f"{path} is missing; {EVALUATE}")
     records = []

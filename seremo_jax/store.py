@@ -10,11 +10,10 @@ store/manifest.json         written last: a store without it is not finished
 import contextlib
 import json
 import os
-import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,14 @@ from seremo_jax import __version__
 from seremo_jax.artefacts import (
     ArtefactError,
     atomic_path,
+    on_disk,
+    place_of,
     read_json,
+    readable,
     remove_leftovers,
+    remove_tree,
     require_same,
+    size_of,
     to_json,
     write_json,
 )
@@ -109,7 +113,7 @@ class Writer:
         settings: Settings,
         sums_of: Mapping[str, Any] | None = None,
     ):
-        self.path, self.settings, self._utterances = Path(path), settings, list(utterances)
+        self.path, self.settings, self._utterances = place_of(path), settings, list(utterances)
         if not self._utterances:
             raise ValueError("a store needs at least one utterance")
         step = settings.shard_utterances
@@ -133,8 +137,7 @@ class Writer:
         """Whether the shard is on disk, every layer at its size."""
         part = self._part(shard)
         return part.exists() and all(
-            (self.path / name).is_file() and (self.path / name).stat().st_size == file["num_bytes"]
-            for name, file in read_json(part, REMEDY)["files"].items()
+            size_of(self.path / name) == file["num_bytes"] for name, file in read_json(part, REMEDY)["files"].items()
         )
 
     @contextlib.contextmanager
@@ -210,10 +213,10 @@ class Writer:
     def _file(self, shard: int) -> str:
         return f"shard-{shard:05d}-of-{len(self.shards):05d}.array_record"
 
-    def _part(self, shard: int) -> Path:
+    def _part(self, shard: int) -> PurePath:
         return self.path / PARTS_FOLDER / f"shard-{shard:05d}.json"
 
-    def _sums(self, shard: int) -> Path:
+    def _sums(self, shard: int) -> PurePath:
         return self.path / PARTS_FOLDER / f"shard-{shard:05d}.npz"
 
 
@@ -234,11 +237,11 @@ class Reader:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path = place_of(path)
         self.manifest = read_manifest(self.path)
         require_files(self.path, self.manifest["files"])
         try:
-            index = pq.ParquetFile(self.path / INDEX_FILE).read()
+            index = pq.ParquetFile(readable(self.path / INDEX_FILE)).read()
             self.utterances: list[str] = index["utterance"].to_pylist()
             columns = [index[name].to_numpy().astype(np.int32) for name in ("shard", "position", "num_frames")]
         except (pa.ArrowException, KeyError) as error:
@@ -251,7 +254,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return Reader, (self.path,)
+        return Reader, (os.fspath(self.path),)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -311,14 +314,15 @@ class Reader:
         """
         require_files(self.path, self.manifest["files"], is_hashed=True)
 
-    def _shard_path(self, layer: int, shard: int) -> Path:
+    def _shard_path(self, layer: int, shard: int) -> PurePath:
         return self.path / _layer(layer) / f"shard-{shard:05d}-of-{len(self.manifest['shards']):05d}.array_record"
 
     def _shard_reader(self, layer: int, shard: int) -> ArrayRecordReader:
         with self._lock:
             reader = self._open.pop((layer, shard), None)
             if reader is None:
-                reader = ArrayRecordReader(os.fspath(self._shard_path(layer, shard)), _READ_OPTIONS)
+                path = on_disk(self._shard_path(layer, shard))
+                reader = ArrayRecordReader(os.fspath(path), _READ_OPTIONS)
             self._open[layer, shard] = reader
             # The one dropped closes when the last thread that is reading from it lets go.
             if len(self._open) > _MAX_OPEN_SHARDS:
@@ -332,5 +336,5 @@ def _layer(layer: int) -> str:
 
 def sweep(path: str | os.PathLike) -> None:
     """Removes from a finished store what only an unfinished one needs."""
-    shutil.rmtree(Path(path) / PARTS_FOLDER, ignore_errors=True)
-    (Path(path) / PLAN_FILE).unlink(missing_ok=True)
+    remove_tree(place_of(path) / PARTS_FOLDER)
+    (place_of(path) / PLAN_FILE).unlink(missing_ok=True)

@@ -6,11 +6,11 @@ import os
 import re
 import string
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from seremo_jax import comparison, ensemble, result_records, vocab
-from seremo_jax.artefacts import ArtefactError, read_json
+from seremo_jax.artefacts import ArtefactError, in_bucket, place_of, read_json
 from seremo_jax.comparison import Block, ReportError
 from seremo_jax.schema import ResultRecord
 
@@ -107,10 +107,11 @@ def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
       ArtefactError: A workdir is named twice, or a file is missing or damaged.
       ReportError: Records of one evaluation cannot stand in one table.
     """
-    paths = [Path(workdir) for workdir in workdirs]
-    if len({path.resolve() for path in paths}) < len(paths):
+    paths = [place_of(workdir) for workdir in workdirs]
+    whole = [path if in_bucket(path) else path.resolve() for path in paths]
+    if len(set(whole)) < len(paths):
         raise ArtefactError(f"--workdirs={','.join(map(str, paths))} names a workdir twice")
-    names = [path.resolve().name for path in paths]
+    names = [path.name for path in whole]
     heads, baselines = [], []
     for path, name in zip(paths, names, strict=True):
         name = name if names.count(name) == 1 else str(path)
@@ -124,7 +125,7 @@ def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
     return heads + baselines
 
 
-def _run(name: str, path: Path, curves: Mapping[str, Any] | None) -> Run:
+def _run(name: str, path: PurePath, curves: Mapping[str, Any] | None) -> Run:
     records = result_records.read(path)
     is_simulated = any(record.protocol.get("is_simulated") for record in records)
     return Run(name, tuple(comparison.blocks(records, is_simulated)), curves)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, require_same, to_json
+from seremo_jax.artefacts import ArtefactError, atomic_path, place_of, read_json, readable, require_same, to_json
 from seremo_jax.lines import Report
 from seremo_jax.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 
@@ -105,7 +105,7 @@ def read_utterances(workdir: str | os.PathLike) -> pa.Table:
     Raises:
       ArtefactError: The file is missing or damaged, a column is missing or of another type, or an id occurs twice.
     """
-    path = Path(workdir) / UTTERANCES_FILE
+    path = place_of(workdir) / UTTERANCES_FILE
     table = _read(path, UTTERANCE_SCHEMA)
     num_ids = pc.count_distinct(table["id"]).as_py()
     if num_ids != table.num_rows:
@@ -119,7 +119,7 @@ def read_ratings(workdir: str | os.PathLike) -> pa.Table:
     Raises:
       ArtefactError: The file is missing or damaged, or a column is missing or of another type.
     """
-    return _read(Path(workdir) / RATINGS_FILE, RATING_SCHEMA)
+    return _read(place_of(workdir) / RATINGS_FILE, RATING_SCHEMA)
 
 
 def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
@@ -128,7 +128,7 @@ def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
     Raises:
       ArtefactError: As above, or `ingest.json` is missing or tells of other tables.
     """
-    path = Path(workdir) / STAMP_FILE
+    path = place_of(workdir) / STAMP_FILE
     stamp = read_json(path, "ingest did not finish: run python -m launch.ingest with this --workdir")
     utterances, ratings = read_utterances(workdir), read_ratings(workdir)
     fingerprint = tables_fingerprint(utterances, ratings)
@@ -136,9 +136,9 @@ def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
     return utterances, ratings, fingerprint
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _read(path: PurePath, schema: pa.Schema) -> pa.Table:
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(readable(path)).read()
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; run python -m launch.ingest with this --workdir") from None
     except (pa.ArrowException, OSError) as error:

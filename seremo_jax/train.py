@@ -1,10 +1,11 @@
 """The loop: evaluate, save, step. One compiled program trains every member; each stops early by itself."""
 
+import contextlib
+import dataclasses
 import os
-import shutil
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax
@@ -12,13 +13,22 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax import checkpoint, config_file, ensemble, evaluate, protocol
-from seremo_jax.artefacts import ArtefactError, fingerprint_of, read_json, require_same, write_json
+from seremo_jax import checkpoint, config_file, ensemble, evaluate, goodput, protocol, trackers
+from seremo_jax.artefacts import (
+    ArtefactError,
+    fingerprint_of,
+    place_of,
+    read_json,
+    remove_tree,
+    require_same,
+    write_json,
+)
 from seremo_jax.checkpoint import Checkpoints, Position
 from seremo_jax.config import Config
 from seremo_jax.preemption import Notice, PreemptedError
 from seremo_jax.progress import Progress
 from seremo_jax.sharding import is_first_process, wait_for_all
+from seremo_jax.step_trace import StepTrace
 from seremo_jax.store import Reader
 from seremo_jax.training_data import Data
 from seremo_jax.training_loop import Loop
@@ -47,7 +57,8 @@ def train(
     members: Sequence[ensemble.Member] | None = None,
     workdir: str | os.PathLike | None = None,
     is_quiet: bool = False,
-) -> Path:
+    is_profiled: bool = False,
+) -> PurePath:
     """Trains all members and keeps the parameters of each one's best epoch on the development split.
 
     Resumes from the newest checkpoint, also on another mesh or number of processes; a finished training is left as it
@@ -61,6 +72,7 @@ def train(
       members: The members; None means those of the config.
       workdir: Folder under which `train/` is written; None means the store's.
       is_quiet: Shows no progress.
+      is_profiled: Traces a few steps of this process into `train/profile/` (`step_trace`).
 
     Returns:
       The folder `train/`, with `best/` (parameters), `log.jsonl`, `members.json` and, last, `finished.json`.
@@ -70,7 +82,7 @@ def train(
       NothingToKeepError: A member's loss was not finite before its first epoch ended.
       PreemptedError: A signal asked to stop; the state is saved.
     """
-    workdir = Path(store.path.parent if workdir is None else workdir)
+    workdir = place_of(store.path.parent if workdir is None else workdir)
     members = list(members or ensemble.members(config, ensemble.chosen_layer(workdir)))
     folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
     named = [vars(member) for member in members]
@@ -79,17 +91,25 @@ def train(
         found = read_json(folder / evaluate.STAMP_FILE, "delete this folder to train anew")
         require_same(f"the training in {folder}", found["run"], run, "Use another --workdir, or delete this folder.")
         if not is_quiet:
-            print(f"{folder} is up to date")
+            print(f"{folder} is up to date" + ", so no step was traced" * is_profiled)
         return folder
-    data = Data.of(config, store, tables[0], protocol.build_targets(config, *tables), members)
-    loop = Loop(config, data, members, mesh)
-    with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
-        _run(loop, checkpoints, folder, is_quiet)
-    _require_some_whole(folder, loop)
-    return _finish(folder, run, named, loop)
+    with contextlib.ExitStack() as stack:
+        clock = stack.enter_context(contextlib.closing(goodput.Clock()))
+        is_traced = is_profiled and is_first_process()
+        trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
+        data = Data.of(config, store, tables[0], protocol.build_targets(config, *tables), members)
+        loop = Loop(config, data, members, mesh, clock=clock, trace=trace)
+        with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
+            _run(loop, checkpoints, folder, is_quiet)
+        _require_some_whole(folder, loop)
+        with clock.phase("checkpoint"):
+            _finish(folder, run, named, loop)
+        if not is_quiet:
+            print(goodput.sentence(clock.seconds()))
+    return folder
 
 
-def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> None:
+def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool) -> None:
     """Epochs until every member has stopped, from the newest checkpoint on."""
     position = Position()
     if (restored := checkpoints.restore(loop.like)) is not None:
@@ -99,12 +119,15 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> 
     if is_first_process():
         write_json(folder / "members.json", [vars(member) for member in loop.members])
         config_file.write(folder, loop.config)
-        writer = Writer(folder, position.epoch, names)
+        train = loop.config.train
+        tracker = trackers.start(train.tracker, train.tracker_project, folder, dataclasses.asdict(loop.config))
+        writer = Writer(folder, position.epoch, names, tracker)
 
     def save(position: Position) -> None:
-        checkpoints.save(position, loop.canonical_state())
+        with loop.clock.phase("checkpoint"):
+            checkpoints.save(position, loop.canonical_state())
 
-    label = f"train {len(names)} members"
+    label, told = f"train {len(names)} members", dict.fromkeys(goodput.PHASES, 0.0)
     try:
         with Notice() as notice, Progress(most, label, "epochs", done=position.epoch, is_quiet=is_quiet) as progress:
             while position.epoch < most and loop.is_active.any():
@@ -114,8 +137,11 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> 
                     checkpoints.wait()
                     raise
                 position = Position(position.epoch + 1)
+                seconds = loop.clock.seconds()
+                of_line = {name: seconds[name] - told[name] for name in seconds}
+                told = seconds
                 if writer is not None:
-                    writer.write(position.epoch, line)
+                    writer.write(position.epoch, line | goodput.entries(of_line))
                 save(position)
                 progress.update(note=_summary(line, loop))
                 if notice.has_come():
@@ -126,7 +152,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: Path, is_quiet: bool) -> 
             writer.close()
 
 
-def _require_some_whole(folder: Path, loop: Loop) -> None:
+def _require_some_whole(folder: PurePath, loop: Loop) -> None:
     """Warns of members whose loss was not finite; refuses to go on where one never finished an epoch."""
     advice, names = "lower optim.learning_rate or set optim.clip_norm", ensemble.names(loop.members)
     if failed := [name for name, has_failed in zip(names, loop.values("has_failed"), strict=True) if has_failed]:
@@ -151,11 +177,11 @@ def _summary(line: dict[str, Any], loop: Loop) -> str:
     )
 
 
-def _finish(folder: Path, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> Path:
+def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
     """Writes the best parameters and, last, the stamp that says the training is finished."""
     best = folder / evaluate.BEST_FOLDER
     if is_first_process():
-        shutil.rmtree(best, ignore_errors=True)
+        remove_tree(best)
     wait_for_all("train: best folder")
     params = loop.best_params()
     params.pop(TASK_SCALES, None)
@@ -172,4 +198,3 @@ def _finish(folder: Path, run: dict[str, Any], members: list[dict[str, Any]], lo
         )
     wait_for_all("train: finished")
     jax.block_until_ready(params)
-    return folder

@@ -13,8 +13,11 @@ from seremo_jax import ensemble, evaluate, feeding, roofline, sharding, steps, v
 from seremo_jax.arrangement import arrange, is_worth_compacting
 from seremo_jax.checkpoint import Position
 from seremo_jax.config import Config
+from seremo_jax.goodput import Clock
 from seremo_jax.preemption import Notice, PreemptedError
 from seremo_jax.progress import Progress
+from seremo_jax.schema import Batch
+from seremo_jax.step_trace import StepTrace
 from seremo_jax.training_data import Data
 from seremo_jax.training_state import TrainState
 
@@ -29,10 +32,22 @@ class Loop:
       data: What the members read.
       members: The members.
       mesh: Mesh with the axes `("member", "data")`.
+      clock: Shares the wall time out.
+      trace: Traces some steps; None traces none.
     """
 
-    def __init__(self, config: Config, data: Data, members: Sequence[ensemble.Member], mesh: Mesh):
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        members: Sequence[ensemble.Member],
+        mesh: Mesh,
+        *,
+        clock: Clock | None = None,
+        trace: StepTrace | None = None,
+    ):
         self.config, self.members, self._data, self._mesh = config, list(members), data, mesh
+        self.clock, self._trace = clock or Clock(), trace or StepTrace(None)
         self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
         self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
         self._shape = feeding.shape_of(data, self._rows, self._development_rows)
@@ -50,6 +65,19 @@ class Loop:
 
     def _arrange(self, is_active: np.ndarray | None) -> None:
         """Feeds and steps for the members that are left."""
+        with self.clock.phase("input"):
+            self._feed(is_active)
+        t = self.config.train
+        self._steps = steps.compile_steps(
+            self._settings,
+            self._mesh,
+            t.patience,
+            t.min_delta,
+            num_running=self._current.num_running,
+            is_cached=self._is_cached,
+        )
+
+    def _feed(self, is_active: np.ndarray | None) -> None:
         data, members, mesh = self._data, self.members, self._mesh
         self._current = current = arrange(len(members), mesh.shape[sharding.MEMBER], is_active)
         cache = self._cache()
@@ -70,15 +98,7 @@ class Loop:
 
         self._train = feed(self._rows, has_own_order=True)
         self._development = feed(self._development_rows, has_own_order=False, frames=self._train.inputs.frames)
-        t = self.config.train
-        self._steps = steps.compile_steps(
-            self._settings,
-            mesh,
-            t.patience,
-            t.min_delta,
-            num_running=current.num_running,
-            is_cached=cache is not None,
-        )
+        self._is_cached = cache is not None
 
     def _cache(self) -> feeding.Cache | None:
         """Frames in device memory, if they are to live there."""
@@ -141,16 +161,39 @@ class Loop:
           PreemptedError: The notice has come; the state is being saved.
         """
         began_s, number = time.monotonic(), position.epoch + 1
-        waited_s, num_frames, waiting = 0.0, 0, collections.deque()
+        with self.clock.phase("steps"):
+            waited_s = self._train_epoch(position, notice, save, progress)
+        trained_s = time.monotonic() - began_s
+        num_batches = self._train.num_batches(number)
+        tally = {name: self._by_member(sums) for name, sums in sharding.fetch(self._state.tally).items()}
+        num_frames = self._train.num_frames_of(self._current) * (num_batches - position.batch) / num_batches
+        num_examples = self._train.num_examples * (num_batches - position.batch) / num_batches
+        with self.clock.phase("evaluation"):
+            line = self._finish_epoch(number, tally)
+        flops = roofline.head_flops(dict(self._settings.sizes)) * num_frames
+        return line | {
+            "examples_per_s": num_examples / trained_s,
+            "share_of_peak": flops / trained_s / self._peak_flops_per_s,
+            "train_s": trained_s,
+            "input_wait_s": waited_s,
+            "epoch_s": time.monotonic() - began_s,
+        }
+
+    def _train_epoch(
+        self, position: Position, notice: Notice, save: Callable[[Position], None], progress: Progress
+    ) -> float:
+        """Steps over the rest of an epoch; returns the seconds waited for input."""
+        waited_s, waiting, number = 0.0, collections.deque(), position.epoch + 1
         batches = self._train.batches(number, position.batch)
         done = position.batch
         num_batches = self._train.num_batches(number)
         every = self.config.train.checkpoint_batches
         while done < num_batches:
             asked_s = time.monotonic()
-            batch = next(batches)
+            with self.clock.phase("input"):
+                batch = next(batches)
             waited_s += time.monotonic() - asked_s
-            self._state, ticket = self._steps.train(self._state, self._train.members, batch, self._train.inputs)
+            self._state, ticket = self._trace.step(lambda batch=batch: self._step(batch))
             done += 1
             # The device works on this step while the host prepares the next: neither waits, neither runs far ahead.
             waiting.append(ticket)
@@ -164,19 +207,10 @@ class Loop:
                 save(here)
             progress.update(0, f"epoch {number}, batch {done}/{num_batches}")
         jax.block_until_ready(self._state.step)
-        trained_s = time.monotonic() - began_s
-        tally = {name: self._by_member(sums) for name, sums in sharding.fetch(self._state.tally).items()}
-        num_frames = self._train.num_frames_of(self._current) * (num_batches - position.batch) / num_batches
-        num_examples = self._train.num_examples * (num_batches - position.batch) / num_batches
-        line = self._finish_epoch(number, tally)
-        flops = roofline.head_flops(dict(self._settings.sizes)) * num_frames
-        return line | {
-            "examples_per_s": num_examples / trained_s,
-            "share_of_peak": flops / trained_s / self._peak_flops_per_s,
-            "train_s": trained_s,
-            "input_wait_s": waited_s,
-            "epoch_s": time.monotonic() - began_s,
-        }
+        return waited_s
+
+    def _step(self, batch: Batch) -> tuple[TrainState, jax.Array]:
+        return self._steps.train(self._state, self._train.members, batch, self._train.inputs)
 
     def _by_member(self, values: np.ndarray) -> np.ndarray:
         return values[self._current.places][: len(self.members)]

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from seremo_jax import checks, ingest, label_figures, look, page
-from seremo_jax.artefacts import ArtefactError, atomic_path, read_json, write_json
+from seremo_jax.artefacts import ArtefactError, atomic_path, place_of, read_json, write_json
 from seremo_jax.config import Config
 
 FOLDER = ingest.VALIDATION_FILE.parent
@@ -29,7 +29,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
       ArtefactError: The workdir holds the tables of other settings, or damaged ones.
       CorpusError, IngestError, SplitError: The corpus cannot even be read; see `gathered.look_at`.
     """
-    workdir = Path(workdir)
+    workdir = place_of(workdir)
     path = workdir / ingest.VALIDATION_FILE
     if _is_of_ingest(workdir, config):
         if not is_quiet:
@@ -43,7 +43,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
     return findings
 
 
-def _is_of_ingest(workdir: Path, config: Config) -> bool:
+def _is_of_ingest(workdir: PurePath, config: Config) -> bool:
     """Whether `validation.json` tells of the tables that lie beside it."""
     ingested = ingest.finished(workdir, config.results_fields("corpus", "data"))
     return ingested is not None and _record(workdir).get("fingerprint") == ingested["fingerprint"]
@@ -59,7 +59,7 @@ def read(workdir: str | os.PathLike) -> list[checks.Finding]:
 
 
 def _record(workdir: str | os.PathLike) -> dict[str, Any]:
-    return read_json(Path(workdir) / ingest.VALIDATION_FILE, _REMEDY)
+    return read_json(place_of(workdir) / ingest.VALIDATION_FILE, _REMEDY)
 
 
 def _findings(record: Mapping[str, Any]) -> list[checks.Finding]:
@@ -89,13 +89,13 @@ def _by_weight(findings: Sequence[checks.Finding]) -> list[checks.Finding]:
     return sorted((finding for finding in findings if finding.count), key=lambda finding: not finding.is_error)
 
 
-def write_page(workdir: str | os.PathLike) -> Path:
+def write_page(workdir: str | os.PathLike) -> PurePath:
     """Writes the page, its Markdown and its figures beside `validation.json`, all or none; returns the page's path.
 
     Raises:
       ArtefactError: `validation.json` is missing or damaged.
     """
-    folder, record = Path(workdir) / FOLDER, _record(workdir)
+    folder, record = place_of(workdir) / FOLDER, _record(workdir)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         content = _page_of(record, temporary)

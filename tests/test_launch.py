@@ -44,7 +44,7 @@ def test_help_lists_every_field():
         (["--config=configs/crema_d.py", "--workdir=W"], "config.corpus.root"),
         (["--config=configs/crema_d.py", "--workdir=W", "--config.corpus.root=nowhere"], "nowhere"),
         ([TINY, "--workdir=W", "stray"], "stray"),
-        ([TINY, "--workdir=gs://bucket/w"], "a bucket is mounted first"),
+        ([TINY, "--workdir=ftp://bucket/w"], "begins with gs://, s3://, az://"),
     ],
 )
 def test_wrong_input_is_told_plainly(tmp_path, arguments, message):
@@ -69,6 +69,36 @@ cli.run(main)
     assert "error: no space left on the disk" in process.stderr
     assert "the same command goes on from there" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("imports", "flags", "environment", "where"),
+    [
+        ("", [], {}, "w/compiled"),
+        ("import jax", [], {}, "w/compiled"),
+        ("import jax", ["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, None),
+        ("", ["--compilation_cache=elsewhere"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "elsewhere"),
+        ("", [], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
+    ],
+)
+def test_compiled_programs_are_kept(tmp_path, imports, flags, environment, where):
+    code = f"""
+{imports}
+from launch import cli
+def main(config, workdir):
+    import jax
+    print(jax.jit(lambda x: x + 1)(jax.numpy.zeros(3)))
+cli.run(main)
+"""
+    environment = (
+        os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": str(ROOT)} | environment
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, f"--config={ROOT}/configs/simulated.py:tiny", "--workdir=w", *flags],
+        cwd=tmp_path, env=environment, check=True,
+    )  # fmt: skip
+    folders = ("w/compiled", "elsewhere", "mine")
+    assert [name for name in folders if any((tmp_path / name).glob("jit__lambda*"))] == ([where] if where else [])
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])

@@ -9,7 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import simulated
-from seremo_jax import ensemble, evaluate, extract, ingest, protocol, ranking, report, sharding, store, tables, train
+from seremo_jax import (
+    ensemble,
+    evaluate,
+    extract,
+    goodput,
+    ingest,
+    protocol,
+    ranking,
+    report,
+    sharding,
+    step_trace,
+    store,
+    tables,
+    train,
+)
 from seremo_jax import writer as writer_module
 from seremo_jax.artefacts import ArtefactError
 from seremo_jax.config import from_config_dict
@@ -36,12 +50,14 @@ def _split_rows(utterances, split):
     return np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
 
 
-def _train(config, workdir):
+def _train(config, workdir, is_quiet=True, **options):
     utterances, ratings, _ = tables.read_tables(workdir)
     members = ensemble.members(config, ensemble.chosen_layer(workdir))
     mesh = sharding.make_mesh(len(members))
     reader = store.Reader(workdir / "store")
-    return train.train(config, reader, (utterances, ratings), mesh, members=members, workdir=workdir, is_quiet=True)
+    return train.train(
+        config, reader, (utterances, ratings), mesh, members=members, workdir=workdir, is_quiet=is_quiet, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +79,29 @@ def test_log_has_a_line_an_epoch_and_a_value_a_member(trained):
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert all(len(line["train_loss"]) == len(line["development_score"]) == 4 for line in lines)
     assert np.mean(lines[-1]["train_loss"]) < np.mean(lines[0]["train_loss"])
+
+
+def test_log_shares_the_wall_time_out(trained):
+    for line in writer_module.read_log(trained / "train" / "log.jsonl"):
+        assert sum(line[f"goodput_{name}"] for name in goodput.PHASES) == pytest.approx(1)
+        assert line["wall_s"] >= line["epoch_s"] > 0
+        assert all(line[f"goodput_{name}"] > 0 for name in ("steps", "input", "evaluation", "rest"))
+
+
+def test_profile_leaves_a_trace_and_changes_nothing(tmp_path, extracted, trained, config, capsys, monkeypatch):
+    monkeypatch.setattr(step_trace, "FIRST", 2)
+    monkeypatch.setattr(step_trace, "LAST", 3)
+    workdir = tmp_path / "w"
+    shutil.copytree(extracted, workdir)
+    for _ in range(2):
+        _train(config, workdir, is_quiet=False, is_profiled=True)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("goodput: steps ")
+    assert said[1].endswith("is up to date, so no step was traced")
+    (space,) = workdir.glob("train/profile/plugins/profile/*/*.xplane.pb")
+    assert space.stat().st_size > 0
+    evaluate.run(config, workdir, is_quiet=True)
+    assert _results(workdir) == _results(trained)
 
 
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after the checkpoint"])

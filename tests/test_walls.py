@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "abstention artefacts calibration conformal lines moments progress resampling sweep vocab",
+    "abstention artefacts calibration conformal goodput lines moments progress resampling sweep vocab",
     "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema "
-    "significance votes",
+    "significance step_trace trackers votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
     "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states "
@@ -45,7 +45,7 @@ WITHOUT_JAX = {
     *("pieces", "policies", "predicted", "predictions_file", "progress", "published", "reliability", "report"),
     *("resampling", "result_records", "rooms", "schema", "score_tables", "significance", "speaker_section"),
     *("splits", "store", "sweep", "sweep_figure", "sweep_plan", "sweep_table", "table_rows", "table_text"),
-    *("tables", "targets", "timeline", "validation", "vocab", "votes", "writer"),
+    *("tables", "targets", "timeline", "trackers", "validation", "vocab", "votes", "writer"),
 }
 PLAIN_ARGUMENTS = {
     *("channels", "conditions", "noises", "rooms", "moments", "confusions", "semantic_scores"),
@@ -67,6 +67,11 @@ OWNERS = {
     "sklearn": {"baseline"},
     "krippendorff": {"agreement"},
     "pyroomacoustics": {"rooms"},
+    "etils": {"artefacts"},
+    "fsspec": {"artefacts"},
+    "wandb": set(),
+    "mlflow": set(),
+    "trackio": set(),
 }
 JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "layer_curves", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}

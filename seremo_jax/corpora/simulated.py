@@ -7,7 +7,7 @@ and slips of their own; nothing else links audio and ratings. Each utterance dep
 import dataclasses
 import io
 import os
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import soundfile
 from jaxtyping import Float
 
 from seremo_jax import vocab
-from seremo_jax.artefacts import atomic_path, remove_leftovers
+from seremo_jax.artefacts import atomic_path, place_of, readable, remove_leftovers
 from seremo_jax.corpora.voice import SAMPLE_RATE_HZ, Delivery, Voice, synthesize
 from seremo_jax.lines import CorpusError
 from seremo_jax.progress import Progress
@@ -164,7 +164,7 @@ def parse(
     unknown = range(_FIRST_UNKNOWN, _FIRST_UNKNOWN + NUM_UNKNOWN_GENDER)
     for number in (*range(num_speakers), *unknown):
         speaker = draw_speaker(seed, number)
-        folder = Path(root) / release / speaker.id
+        folder = place_of(root) / release / speaker.id
         remove_leftovers(folder)
         for index in range(utterances_per_speaker):
             latent = draw_latent(seed, number, index, speaker.expressiveness)
@@ -174,13 +174,13 @@ def parse(
             _append(utterances, (*row, CLASSES[latent.intended]))
             for answer in rate(latent, raters, _rng(seed, _RATINGS, number, index)):
                 _append(ratings, (utterance, *answer))
-            if not _is_rendered(Path(root) / audio, f"{release} {utterance}"):
+            if not _is_rendered(place_of(root) / audio, f"{release} {utterance}"):
                 missing.append((speaker, number, index, latent, utterance, audio))
     total = len(utterances["id"])
     with Progress(total, "simulated voices", "utterances", done=total - len(missing), is_quiet=is_quiet) as progress:
         for speaker, number, index, latent, utterance, audio in missing:
             waveform = speak(speaker, latent, _rng(seed, _SOUND, number, index))
-            _write_flac(Path(root) / audio, waveform, f"{release} {utterance}")
+            _write_flac(place_of(root) / audio, waveform, f"{release} {utterance}")
             progress.update()
     ranges = dict.fromkeys(vocab.ATTRIBUTES, (1.0, 7.0))
     info = CorpusInfo(NAME, release, CLASS_SET, ranges, is_simulated=True, notes=(NOTE,))
@@ -305,17 +305,17 @@ def _append(columns: dict[str, list], row: tuple) -> None:
         column.append(value)
 
 
-def _is_rendered(path: Path, mark: str) -> bool:
+def _is_rendered(path: PurePath, mark: str) -> bool:
     """Whether the file is the whole one this release would write: each carries its release and utterance inside."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(readable(path)) as file:
             file.seek(max(file.frames - 1, 0))
             return file.comment == mark and len(file.read(1)) == 1
     except (soundfile.LibsndfileError, OSError):
         return False
 
 
-def _write_flac(path: Path, waveform: np.ndarray, mark: str) -> None:
+def _write_flac(path: PurePath, waveform: np.ndarray, mark: str) -> None:
     # Encoded in memory first, so that a full disk is an OSError of ours and not a short file of the library's.
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", SAMPLE_RATE_HZ, 1, "PCM_16", format="FLAC") as file:
