@@ -91,20 +91,24 @@ class Calibrations:
     def of_folds(self, pooled: Sequence[ensemble.Member], folds: Sequence[int | None]) -> list[Fitted] | None:
         """What was fitted in each fold for the mean of these members, given without folds; None where nothing was.
 
-        A mean of seeds (`seed_means`) stands for all members of its system.
+        A mean of heads (`mean_heads`) stands for all members behind it.
         """
-        seeds = {"seed": ensemble.MEAN, "data_seed": 0}
         found = []
         for fold in folds:
-            names = set()
-            for name, member in zip(self.names, self.members, strict=True):
-                alone = dataclasses.replace(member, fold=None)
-                mean = dataclasses.replace(alone, **seeds)
-                is_meant = any(one == alone or dataclasses.replace(one, data_seed=0) == mean for one in pooled)
-                if member.fold == fold and is_meant:
-                    names.add(name)
+            pairs = [(name, one) for name, one in zip(self.names, self.members, strict=True) if one.fold == fold]
+            names = [name for name, member in pairs if any(_stands_for(one, member) for one in pooled)]
             found.append(self.by_members.get(frozenset(names)))
         return None if any(one is None for one in found) else found
+
+
+def _stands_for(pooled: ensemble.Member, member: ensemble.Member) -> bool:
+    """Whether a member without its fold, or a mean of heads, is this one or has it behind it."""
+    alone = dataclasses.replace(member, fold=None)
+    if pooled.seed != ensemble.MEAN:
+        return pooled == alone
+    same = {"seed": pooled.seed, "data_seed": pooled.data_seed, "class_kind": pooled.class_kind}
+    is_kind = member.class_kind in pooled.class_kind.split(ensemble.JOINER)
+    return is_kind and dataclasses.replace(alone, **same) == pooled
 
 
 def development_of(

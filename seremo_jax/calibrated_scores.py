@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from seremo_jax import abstention, calibrated_sums, calibration, ensemble, intervals
+from seremo_jax import abstention, calibrated_sums, calibration, ensemble, intervals, resampling
 from seremo_jax.alignment import Aligned
 from seremo_jax.calibrated import Applied, Calibrations
 from seremo_jax.config_sections import EvalConfig
@@ -46,7 +46,7 @@ class _Cells:
                   for number, name in enumerate(aligned.groups)}  # fmt: skip
         return cls(unit, len(aligned.speakers), groups)
 
-    def sums(self, sums: intervals.Sums, group: str) -> intervals.Sums:
+    def sums(self, sums: resampling.Sums, group: str) -> resampling.Sums:
         """Sums of each unit in a group."""
         return calibrated_sums.of_units(sums, self.groups[group], self.unit, self.num_units)
 
@@ -114,14 +114,14 @@ def _entries(
         for group in cells.groups:
             mine = cells.sums(sums, group)
             whole = {name: one.sum(axis=0, keepdims=True) for name, one in mine.items()}
-            drawn = intervals.bootstrap(
+            drawn = resampling.bootstrap(
                 mine, lambda drawn: calibrated_sums.values(drawn, draw.level), draw.num_resamples, draw.seed
             )
             counts = {outcome: whole[f"num {outcome}"] for outcome in calibrated_sums.OUTCOMES}
             found[group].append(
-                (calibrated_sums.values(whole, draw.level), drawn, counts, int(intervals.used_units(mine).sum()))
+                (calibrated_sums.values(whole, draw.level), drawn, counts, int(resampling.used_units(mine).sum()))
             )
-    weights = intervals.resample_weights(len(models), draw.num_resamples, draw.seed + 1, draw.num_resamples)
+    weights = resampling.resample_weights(len(models), draw.num_resamples, draw.seed + 1, draw.num_resamples)
     weights = np.concatenate(list(weights))
     return {group: _entries_of(some, weights) for group, some in found.items()}
 
@@ -160,7 +160,7 @@ def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[st
     """Curves and the comparison at equal size, over all speakers, each with intervals."""
     sums, sizes = cells.sums(calibrated_sums.cell_sums(heard), "all"), tuple(heard.applied.lac_of_size)
     whole = {name: one.sum(axis=0, keepdims=True) for name, one in sums.items()}
-    num_units = int(intervals.used_units(sums).sum())
+    num_units = int(resampling.used_units(sums).sum())
     made: dict[str, Any] = {}
 
     def bounded(name: str, point: np.ndarray, drawn: np.ndarray) -> dict[str, list]:
@@ -168,7 +168,7 @@ def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[st
         return {"value": point[0].tolist(), "low": [low for low, _ in bounds], "high": [high for _, high in bounds]}
 
     points = calibrated_sums.curves(whole)
-    drawn = intervals.bootstrap(sums, calibrated_sums.curves, draw.num_resamples, draw.seed)
+    drawn = resampling.bootstrap(sums, calibrated_sums.curves, draw.num_resamples, draw.seed)
     made["curves"] = {name: bounded(name, points[name], drawn[name]) for name in points}
     made["coverages"] = list(abstention.COVERAGES)
     for outcome in calibrated_sums.OUTCOMES:
@@ -179,7 +179,7 @@ def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[st
             }  # fmt: skip
     made["curves"]["size by entropy"]["num"] = whole["entropy sizes"][0, :, 0].tolist()
     points = calibrated_sums.equal_sizes(whole, sizes)
-    drawn = intervals.bootstrap(
+    drawn = resampling.bootstrap(
         sums, lambda one: calibrated_sums.equal_sizes(one, sizes), draw.num_resamples, draw.seed
     )
     made["equal sizes"] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seremo_jax import abstention, calibration, conformal, intervals
+from seremo_jax import abstention, calibration, conformal, resampling
 from seremo_jax.calibrated import Applied
 
 NUM_ENTROPIES = 5
@@ -58,7 +58,7 @@ class Heard:
         return found
 
 
-def cell_sums(heard: Heard) -> intervals.Sums:
+def cell_sums(heard: Heard) -> resampling.Sums:
     """Sums of each cell, [cells, ...]; those of a unit or a group are the sums over its cells."""
 
     def summed(values: np.ndarray, is_in: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def cell_sums(heard: Heard) -> intervals.Sums:
     return sums | _entropy_sums(heard, sizes["set"], summed)
 
 
-def _entropy_sums(heard: Heard, size: np.ndarray, summed: Callable[..., np.ndarray]) -> intervals.Sums:
+def _entropy_sums(heard: Heard, size: np.ndarray, summed: Callable[..., np.ndarray]) -> resampling.Sums:
     """Moments of the raters' entropy and the size of sets, and sizes in bins of entropy."""
     share, has = np.asarray(heard.shares, np.float64), heard.has_votes
     entropy = -(share * np.log(np.maximum(share, np.finfo(float).tiny))).sum(axis=1)
@@ -99,8 +99,8 @@ def _entropy_sums(heard: Heard, size: np.ndarray, summed: Callable[..., np.ndarr
 
 
 def of_units(
-    sums: intervals.Sums, is_in: Bool[np.ndarray, " cells"], unit_of_cell: Int[np.ndarray, " cells"], num_units: int
-) -> intervals.Sums:
+    sums: resampling.Sums, is_in: Bool[np.ndarray, " cells"], unit_of_cell: Int[np.ndarray, " cells"], num_units: int
+) -> resampling.Sums:
     """Sums of each unit, [U, ...], over those of its cells that are in."""
     made = {}
     for name, values in sums.items():

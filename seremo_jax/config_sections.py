@@ -193,6 +193,7 @@ class EnsembleConfig:
     dropouts: tuple[float, ...] = _field((), "values for model.dropout")
     data_seeds: tuple[int, ...] = _field((), "values for train.data_seed: members with an order of their own")
     seeds: tuple[int, ...] = _field((), "values for train.seed")
+    only: tuple[int, ...] = _field((), "members kept of the product, by number, seeds innermost; empty keeps all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +211,9 @@ class EvalConfig:
     seed: int = _field(0, "seed of the bootstrap")
     calibrate: bool = _field(True, "fit temperature and conformal sets on the development split")
     coverage: float = _field(0.9, "share of the votes that conformal sets should hold")
-    seed_means: bool = _field(False, "score the mean prediction of each system's seeds, too, as a system of its own")
+    means: tuple[str, ...] = _field(
+        (), "mean predictions to score, too, as systems of their own: over seeds, over class_kinds (and seeds)"
+    )
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_ids.py)"
     )

@@ -22,11 +22,11 @@ from seremo_jax import (
     feeding,
     loader,
     losses,
+    mean_heads,
     model,
     predictions_file,
     protocol,
     scoring,
-    seed_means,
     sharding,
     stability,
     steps,
@@ -244,7 +244,7 @@ class _Job:
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
             pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
-            return seed_means.with_means(*pooled) if data.config.eval.seed_means else pooled
+            return mean_heads.with_means(*pooled, data.config.eval.means)
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             places = np.full(len(self.data.targets.ids), -1, np.int64)

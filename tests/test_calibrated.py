@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from seremo_jax import calibrated, calibration, conformal, ensemble, seed_means
+from seremo_jax import calibrated, calibration, conformal, ensemble, mean_heads
 from seremo_jax.calibrated import Applied, Development
 from seremo_jax.config import from_config_dict
 from seremo_jax.schema import Predictions
@@ -78,7 +78,7 @@ def test_folds_are_looked_up_by_members_without_them(fitted):
     assert fitted.of_folds([pooled[0], pooled[2]], (0, 1)) is None  # never fitted together
     assert fitted.of_folds(votes, (0, 5)) is None
     empty = Predictions(np.array(["u"]), np.zeros((4, 1, 3), np.float32), np.full((4, 1, C), 0.25, np.float32))
-    _, named = seed_means.with_means(empty, pooled)
+    _, named = mean_heads.with_means(empty, pooled, ("seeds",))
     assert [member.seed for member in named[4:]] == [ensemble.MEAN] * 2
     for mean, behind in zip(named[4:], (votes, pooled[2:]), strict=True):
         assert fitted.of_folds([mean], (0, 1)) == fitted.of_folds(behind, (0, 1))

@@ -19,8 +19,9 @@ from seremo_jax import (
     ensemble,
     intervals,
     look,
+    mean_heads,
     page,
-    seed_means,
+    resampling,
 )
 from seremo_jax.alignment import align
 from seremo_jax.artefacts import to_json
@@ -145,7 +146,7 @@ def test_intervals_are_those_of_the_same_resamples_as_all_metrics(aligned, fitte
     q = calibration.tempered(aligned.predictions_distribution[:2].astype(float).mean(0), applied.temperature)
     held = ((q >= -applied.lac[:, None]) * aligned.distribution).sum(1)
     num_units = len(aligned.speakers)
-    ((_, weights),) = enumerate(intervals.resample_weights(num_units, 60, SECTION.seed, 60))
+    ((_, weights),) = enumerate(resampling.resample_weights(num_units, 60, SECTION.seed, 60))
     of = weights[:, aligned.unit] * aligned.has_votes
     drawn = (of * held).sum(1) / of.sum(1)
     has_votes = np.unique(aligned.unit[aligned.has_votes | (aligned.consensus >= 0)])
@@ -193,10 +194,10 @@ def test_other_records_stay_as_they_are_and_all_is_json(parts, aligned, fitted, 
 
 def test_a_mean_of_seeds_is_scored_as_the_mean_of_its_members(parts, fitted, records):
     predictions, targets, table = parts
-    wide, pooled = seed_means.with_means(predictions, POOLED)
+    wide, pooled = mean_heads.with_means(predictions, POOLED, ("seeds",))
     aligned = align(wide, targets, table, members=[vars(one) for one in pooled], split="test", group_by="gender")
     found = {(r.system, r.group): r for r in added((wide, targets, table), aligned, fitted, pooled)}
-    alone = found["mean of 2 seeds, votes", "all"]
+    alone = found["mean of 2 heads, votes", "all"]
     expected = records["votes", "all"].states["calibration"]["ensemble"]
     for name, entry in expected.items():
         assert alone.metrics[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
@@ -255,7 +256,7 @@ def test_intervals_cover_the_truth():
     for i in range(num_corpora):
         sums = corpus(np.random.default_rng(10_300 + i), S, temperature)
         point = calibrated_sums.values({name: one.sum(0, keepdims=True) for name, one in sums.items()}, LEVEL)
-        drawn = intervals.bootstrap(sums, lambda one: calibrated_sums.values(one, LEVEL), num_resamples, 300 + i)
+        drawn = resampling.bootstrap(sums, lambda one: calibrated_sums.values(one, LEVEL), num_resamples, 300 + i)
         pair = ({name: values[name] for name in names} for values in (point, drawn))
         found = (*pair, {"votes": np.array([S]), "consensus": np.array([S])}, S)
         for name, entry in calibrated_scores._entries_of([found], np.ones((num_resamples, 1))).items():
