@@ -7,7 +7,7 @@ curves.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,9 @@ def _entries(
         for group in cells.groups:
             mine = cells.sums(sums, group)
             whole = {name: one.sum(axis=0, keepdims=True) for name, one in mine.items()}
-            drawn = _bootstrap(mine, lambda drawn: calibrated_sums.values(drawn, draw.level), draw)
+            drawn = resampling.bootstrap(
+                mine, lambda drawn: calibrated_sums.values(drawn, draw.level), draw.num_resamples, draw.seed
+            )
             counts = {outcome: whole[f"num {outcome}"] for outcome in calibrated_sums.OUTCOMES}
             found[group].append(
                 (calibrated_sums.values(whole, draw.level), drawn, counts, int(resampling.used_units(mine).sum()))
@@ -154,15 +156,6 @@ def _reaching_down(
     return entry | {name: min(entry[name], mirrored[name]) for name in ("low", "low_members")}
 
 
-def _bootstrap(
-    sums: resampling.Sums, compute: Callable[[resampling.Sums], dict[str, np.ndarray]], draw: _Draw
-) -> dict[str, np.ndarray]:
-    """Name -> values [R, ...] in every resample of the units."""
-    num_units = len(next(iter(sums.values())))
-    group = resampling.Group(sums, compute, np.arange(num_units))
-    return resampling.bootstrap_groups({"all": group}, num_units, draw.num_resamples, draw.seed)["all"]
-
-
 def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[str, Any]:
     """Curves and the comparison at equal size, over all speakers, each with intervals."""
     sums, sizes = cells.sums(calibrated_sums.cell_sums(heard), "all"), tuple(heard.applied.lac_of_size)
@@ -175,7 +168,7 @@ def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[st
         return {"value": point[0].tolist(), "low": [low for low, _ in bounds], "high": [high for _, high in bounds]}
 
     points = calibrated_sums.curves(whole)
-    drawn = _bootstrap(sums, calibrated_sums.curves, draw)
+    drawn = resampling.bootstrap(sums, calibrated_sums.curves, draw.num_resamples, draw.seed)
     made["curves"] = {name: bounded(name, points[name], drawn[name]) for name in points}
     made["coverages"] = list(abstention.COVERAGES)
     for outcome in calibrated_sums.OUTCOMES:
@@ -186,7 +179,9 @@ def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[st
             }  # fmt: skip
     made["curves"]["size by entropy"]["num"] = whole["entropy sizes"][0, :, 0].tolist()
     points = calibrated_sums.equal_sizes(whole, sizes)
-    drawn = _bootstrap(sums, lambda one: calibrated_sums.equal_sizes(one, sizes), draw)
+    drawn = resampling.bootstrap(
+        sums, lambda one: calibrated_sums.equal_sizes(one, sizes), draw.num_resamples, draw.seed
+    )
     made["equal sizes"] = {
         name: {"value": float(points[name][0]), **dict(zip(("low", "high"), intervals.interval(drawn[name], num_units),
                                                            strict=True))} for name in points

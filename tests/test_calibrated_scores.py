@@ -256,8 +256,7 @@ def test_intervals_cover_the_truth():
     for i in range(num_corpora):
         sums = corpus(np.random.default_rng(10_300 + i), S, temperature)
         point = calibrated_sums.values({name: one.sum(0, keepdims=True) for name, one in sums.items()}, LEVEL)
-        group = resampling.Group(sums, lambda one: calibrated_sums.values(one, LEVEL), np.arange(S))
-        drawn = resampling.bootstrap_groups({"all": group}, S, num_resamples, 300 + i)["all"]
+        drawn = resampling.bootstrap(sums, lambda one: calibrated_sums.values(one, LEVEL), num_resamples, 300 + i)
         pair = ({name: values[name] for name in names} for values in (point, drawn))
         found = (*pair, {"votes": np.array([S]), "consensus": np.array([S])}, S)
         for name, entry in calibrated_scores._entries_of([found], np.ones((num_resamples, 1))).items():
