@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "artefacts lines moments progress significance vocab",
+    "artefacts lines moments progress scale_terms significance vocab",
     "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
@@ -28,8 +28,8 @@ _BY_RANK = (
     "listening speaker_section validation",
     "benchmark condition_section head steps",
     "feeding sections",
-    "evaluate report",
-    "model_folder training_loop",
+    "evaluate report scale",
+    "model_folder scale_table training_loop",
     "predict train",
     "predict_files",
 )
