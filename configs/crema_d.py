@@ -5,9 +5,12 @@ Time:   12.5 minutes on 2 busy cores, 12 of them training (15 epochs, 1,932 utte
 Result: test UAR 0.435 +- 0.020 trained on votes, 0.371 +- 0.023 on the consensus (5 seeds; chance 0.167), at 2dfcb22
 """
 
+from collections.abc import Iterator
+
 import ml_collections
 
 from seremo_jax.config import Config, to_config_dict
+from seremo_jax.sweep import Point, axis, product
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -31,3 +34,23 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     elif arg:
         raise ValueError(f"configs/crema_d.py knows no variant {arg!r}: leave it out or say subset24")
     return config
+
+
+def sweep_small_corpus() -> Iterator[Point]:
+    """What helps where there are few utterances: 5 seeds each, one program for every pooling and width."""
+    yield from product(
+        axis("model.pooling", ("last_valid", "mean_sd")),
+        axis("model.gru_units", (64, 128)),
+        axis("model.dropout", (0.0, 0.3)),
+        axis("loss.class_kind", ("ccc", "kl")),
+        axis("targets.class_target", ("votes",)),
+    )
+
+
+def sweep_layers() -> Iterator[Point]:
+    """Every hidden state of a base-size backbone (`--config.backbone.name=`), 5 seeds each: one program."""
+    yield from product(
+        axis("extract.layers", ("all",)),
+        axis("model.layer", range(13)),
+        axis("targets.class_target", ("votes",)),
+    )

@@ -63,7 +63,7 @@ def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     labels = ("system", "class target", "class loss", "classes balanced", "layer")
 
     def words(row: Entry) -> tuple[str, ...]:
-        is_balanced = "yes" if row.is_balanced else "no"
+        is_balanced = "yes" if row.is_balanced else "in part" if "balanced" in row.class_loss else "no"
         return row.kind, parts.target_words(row), row.class_loss, is_balanced, str(row.record.layer)
 
     own = parts.scores_part(rows, flags, labels, words)

@@ -5,6 +5,7 @@ Every field has its default here and nowhere else. Names of fields follow `metho
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -135,7 +136,11 @@ class Config:
                   <= set(self.extract.layers)),
              "the layers to train on are not among extract.layers, so they would not be in the store"),
         ]  # fmt: skip
-        for axis, values in dataclasses.asdict(self.ensemble).items():
+        axes = dataclasses.asdict(self.ensemble)
+        num_members = math.prod(max(len(values), 1) for axis, values in axes.items() if axis != "only")
+        message = f"ensemble.only names a member beyond the {num_members} of the product (0 is the first)"
+        rules.append((max(self.ensemble.only, default=0) < num_members, message))
+        for axis, values in axes.items():
             rules.append((len(set(values)) == len(values), f"ensemble.{axis} names a value twice"))
         return rules
 

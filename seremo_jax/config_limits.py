@@ -36,6 +36,7 @@ CHOICES: dict[str, tuple] = {
     "ensemble.class_kinds": vocab.CLASS_KINDS,
     "eval.splits": vocab.SPLITS,
     "eval.f1_classes": ("present", "all"),
+    "eval.means": ("seeds", "class_kinds"),
 }
 """Field -> its allowed values; of each value, where the field is a tuple."""
 
@@ -81,6 +82,7 @@ LOWEST: dict[str, float] = {
     "train.data_shards": 1,
     "train.checkpoint_batches": 0,
     "ensemble.folds": 0,
+    "ensemble.only": 0,
     "ensemble.label_smoothings": 0,
     "ensemble.attribute_task_weights": 0,
     "ensemble.class_task_weights": 0,

@@ -193,6 +193,7 @@ class EnsembleConfig:
     dropouts: tuple[float, ...] = _field((), "values for model.dropout")
     data_seeds: tuple[int, ...] = _field((), "values for train.data_seed: members with an order of their own")
     seeds: tuple[int, ...] = _field((), "values for train.seed")
+    only: tuple[int, ...] = _field((), "members kept of the product, by number, seeds innermost; empty keeps all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +209,9 @@ class EvalConfig:
     num_permutations: int = _field(1_000, "exchanges of two systems, speaker by speaker, behind each test; 0 for none")
     num_utterance_resamples: int = _field(0, "resamples of speakers and of their utterances, slow; 0 for none")
     seed: int = _field(0, "seed of the bootstrap")
-    seed_means: bool = _field(False, "score the mean prediction of each system's seeds, too, as a system of its own")
+    means: tuple[str, ...] = _field(
+        (), "mean predictions to score, too, as systems of their own: over seeds, over class_kinds (and seeds)"
+    )
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_ids.py)"
     )

@@ -39,12 +39,12 @@ class ClassScores(NamedTuple):
 
 
 def class_scores(
-    right: Num[AnyArray, "*batch C"],
-    support: Num[AnyArray, "*batch C"],
-    predicted: Num[AnyArray, "*batch C"],
+    right: Num[AnyArray, "*#batch C"],
+    support: Num[AnyArray, "*#batch C"],
+    predicted: Num[AnyArray, "*#batch C"],
     f1_classes: str = "present",
 ) -> ClassScores:
-    """UAR, accuracy, macro-, micro- and weighted F1 from totals of each class.
+    """UAR, accuracy, macro-, micro- and weighted F1 from totals of each class; leading axes broadcast.
 
     Args:
       right: [..., C] rows of the class that were predicted as it.

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seremo_jax.artefacts import ArtefactError, read_json
 from seremo_jax.config import Config
 
@@ -14,7 +16,10 @@ SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
 
 MEAN = -1
-"""Seed of a member that is the mean prediction of a system's seeds (`seed_means`)."""
+"""Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
+
+JOINER = " + "
+"""Between the class losses of the heads behind a mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +72,12 @@ AXES = (
 )
 MEMBER_FIELDS = {field: path for _, field, path in AXES}
 """Field of a member -> field of the config with its single value. (Without folds, a member has None.)"""
+MEMBER_AXES = {field: axis for axis, field, _ in AXES}
+"""Field of a member -> its axis of the section `ensemble`, in the order of the product, outermost first."""
 
 
 def members(config: Config, chosen_layer: int | None) -> list[Member]:
-    """The product of the ensemble axes, layers outermost, seeds innermost.
+    """The product of the ensemble axes, layers outermost, seeds innermost; of it those of `ensemble.only`.
 
     Args:
       config: The experiment.
@@ -88,7 +95,13 @@ def members(config: Config, chosen_layer: int | None) -> list[Member]:
         single = {"layer": layer, "fold": None}.get(field, getattr(getattr(config, section), name))
         fields.append(field)
         values.append(getattr(config.ensemble, axis) or (single,))
-    return [Member(**dict(zip(fields, point, strict=True))) for point in itertools.product(*values)]
+    if only := config.ensemble.only:
+        # Points of a sweep may lie so sparsely in their product that it cannot be listed.
+        places = np.stack(np.unravel_index(only, [len(axis) for axis in values]), axis=1).tolist()
+        points = [[axis[i] for axis, i in zip(values, place, strict=True)] for place in places]
+    else:
+        points = itertools.product(*values)
+    return [Member(**dict(zip(fields, point, strict=True))) for point in points]
 
 
 def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
@@ -113,11 +126,11 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
 
 
 def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Members that differ only in seeds or fold, in order of first appearance; means of seeds are their own systems.
+    """Members that differ only in seeds or fold, in order of first appearance; means of heads are their own systems.
 
     Returns:
       Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, whether
-      it's a mean of seeds, the class target last), `layer`, `seeds` (those behind a mean are its seeds).
+      it's a mean of heads, the class target last), `layer`, `seeds` (of the heads behind it).
     """
     found: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
@@ -126,11 +139,15 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     fields = [dict(same) for same, _ in found]
     told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
     named = []
-    for one, ((same, is_mean), rows) in zip(fields, found.items(), strict=True):
+    for one, ((_, is_mean), rows) in zip(fields, found.items(), strict=True):
         words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
-        seeds = tuple(members[i]["seed"] for i in found[same, False])
+        heads = rows
         if is_mean:
-            words.append(f"mean of {len(seeds)} seeds")
+            kinds = one["class_kind"].split(JOINER)
+            behind = [(tuple((one | {"class_kind": kind}).items()), False) for kind in kinds]
+            heads = [i for key in behind for i in found[key]]
+            words.append(f"mean of {len(heads)} heads")
+        seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
         named.append(
             (rows, {"system": ", ".join([*words, one["class_target"]]), "layer": one["layer"], "seeds": seeds})
         )

@@ -19,11 +19,11 @@ from seremo_jax import (
     ensemble,
     feeding,
     losses,
+    mean_heads,
     model,
     predictions_file,
     protocol,
     scoring,
-    seed_means,
     sharding,
     stability,
     steps,
@@ -214,7 +214,7 @@ class _Job:
             )
             found = predict(self.predict_step, self.params, feed, self.current)
             pooled = pool_folds(found, self.members, data.targets.ids)
-            return seed_means.with_means(*pooled) if data.config.eval.seed_means else pooled
+            return mean_heads.with_means(*pooled, data.config.eval.means)
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             places = np.full(len(self.data.targets.ids), -1, np.int64)

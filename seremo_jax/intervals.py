@@ -1,102 +1,25 @@
-"""Intervals by resampling speakers, and what a random guesser scores per speaker.
+"""Intervals of metrics from their values in resamples of speakers, and what a random guesser scores per speaker.
 
-Metrics are functions of sums over units, so a resample is a row of multiplicities W, one a unit, and its sums are
-`W @ statistics`: the utterances are never read again. Source: method.md 8.9 (OURS: speakers are the unit, an utterance
-of an unknown speaker is a unit of its own). The 95 % interval is the expanded percentile interval: of few speakers the
-plain one is too narrow, and covers the truth 92 times in 100 with 16 of them (`interval`).
+Resamples are those of `resampling`. Source: method.md 8.9 (OURS). The 95 % interval is the expanded percentile
+interval: of few speakers the plain one is too narrow, and covers the truth 92 times in 100 with 16 of them
+(`interval`).
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Float, Int
 
 from seremo_jax import metrics
+from seremo_jax.resampling import Sums
 
 _CHUNK_BYTES = 32 << 20
-"""Bound on the weights, and on the weighted sums, held at a time."""
-
-Sums = dict[str, np.ndarray]
-
-
-def resample_weights(num_units: int, num_resamples: int, seed: int, chunk: int) -> Iterator[Float[np.ndarray, "R U"]]:
-    """Yields how often each unit is drawn in each resample, `chunk` resamples at a time.
-
-    Every row sums to `num_units`. The draw depends on the seed and the number of units only, never on `chunk`; a larger
-    `num_resamples` begins with the same resamples.
-    """
-    generator = np.random.default_rng(seed)
-    for first in range(0, num_resamples, chunk):
-        num_rows = min(chunk, num_resamples - first)
-        drawn = generator.integers(0, num_units, (num_rows, num_units))
-        cell = drawn + num_units * np.arange(num_rows)[:, None]
-        counts = np.bincount(cell.reshape(-1), minlength=num_rows * num_units)
-        yield counts.reshape(num_rows, num_units).astype(np.float64)
-
-
-def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[str, np.ndarray]) -> Sums:
-    """Sums over units, [U, ...] -> [R, ...] float64, each unit counted `weights` times."""
-    sums = {}
-    for name, values in statistics.items():
-        flat = np.asarray(values, np.float64).reshape(weights.shape[1], math.prod(values.shape[1:]))
-        sums[name] = (weights @ flat).reshape(weights.shape[0], *values.shape[1:])
-    return sums
-
-
-def bootstrap(
-    statistics: Mapping[str, Num[np.ndarray, "U ..."]],
-    compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]],
-    num_resamples: int,
-    seed: int,
-    num_members: int = 0,
-    among: tuple[Int[np.ndarray, " U"], int] | None = None,
-) -> dict[str, Float[np.ndarray, "num_resamples ..."]]:
-    """Values of every metric under resampling of units with replacement.
-
-    Memory is bounded whatever the number of resamples. Calls with the same seed and the same units see the same
-    resamples, so differences between systems or groups are paired. One unit says nothing about others: where a single
-    one has anything to add, every value is NaN.
-
-    Args:
-      statistics: Name -> [U, ...] sums of each unit; all of them add up over units.
-      compute: Sums [R, ...] of R resamples -> name -> value [R, ...] of each, NaN where a metric is not defined.
-      num_resamples: How many.
-      seed: Of the draw.
-      num_members: With some, members are drawn, too, and `compute` is given a second argument: [R, num_members], how
-        often each is.
-      among: Places of these units among all, and how many are drawn from, where the others have nothing to add.
-    """
-    is_used = used_units(statistics)
-    places, num_units = among or (np.arange(len(is_used)), len(is_used))
-    if is_used.sum() == 1:
-        once = [np.ones((1, num_members))] if num_members else []
-        found = compute(weighted_sums(np.ones((1, len(is_used))), statistics), *once)
-        return {name: np.full((num_resamples, *value.shape[1:]), np.nan) for name, value in found.items()}
-    rows = slice(None) if is_used.all() else is_used  # no copy where all are used
-    used = {name: np.asarray(values[rows], np.float64) for name, values in statistics.items()}
-    row_bytes = 8 * max(num_units, sum(math.prod(values.shape[1:]) for values in used.values()))
-    chunk = int(np.clip(_CHUNK_BYTES // row_bytes, 1, num_resamples))
-    draws = [resample_weights(num_units, num_resamples, seed, chunk)]
-    if num_members:
-        draws.append(resample_weights(num_members, num_resamples, seed + 1, chunk))
-    parts = [
-        compute(weighted_sums(weights[:, places[rows]], used), *of_members)
-        for weights, *of_members in zip(*draws, strict=True)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def used_units(statistics: Mapping[str, Num[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
-    """Units that have anything to add."""
-    num_units = next(iter(statistics.values())).shape[0]
-    is_used = np.zeros(num_units, bool)
-    for values in statistics.values():
-        is_used |= values.reshape(num_units, -1).any(axis=1)
-    return is_used
+"""Bound on the guesses held at a time."""
 
 
 def interval(
@@ -114,10 +37,11 @@ def interval(
     little. In simulated corpora with 16 to 80 speakers it covers UAR, paUAR and gaps 94.5 to 96.5 times in 100, the
     plain one 92 to 94.7.
     """
-    values = values[np.isfinite(values)] if np.isfinite(values).sum() * 2 >= len(values) else values[:0]
-    if not len(values):
+    is_defined = np.isfinite(values)
+    num_defined = np.count_nonzero(is_defined)
+    if not num_defined or num_defined * 2 < len(values):
         return None, None
-    low, high = interval_bounds(values, num_units, level)
+    low, high = np.quantile(values if is_defined.all() else values[is_defined], _tails(num_units, level))
     return float(low), float(high)
 
 
@@ -125,18 +49,26 @@ def interval_bounds(
     values: Float[np.ndarray, "R ..."], num_units: int | None = None, level: float = 0.95
 ) -> tuple[Float[np.ndarray, "..."] | np.float64, Float[np.ndarray, "..."] | np.float64]:
     """The `interval` of many metrics [R, ...] at once, over the resamples in which any is defined; NaN without."""
+    is_defined = np.isfinite(values.reshape(len(values), -1)).any(axis=1)
+    if not is_defined.any():
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    low, high = np.quantile(values[is_defined], _tails(num_units, level), axis=0)
+    return low, high
+
+
+@functools.cache
+def _tails(num_units: int | None, level: float) -> tuple[float, float]:
+    """Shares of resamples below the lower and the upper bound."""
     tail = (1 - level) / 2
     if num_units is not None and num_units > 1:
         further = scipy.stats.t.ppf(tail, num_units - 1) * math.sqrt(num_units / (num_units - 1))
         tail = float(scipy.stats.norm.cdf(further))
-    is_defined = np.isfinite(values.reshape(len(values), -1)).any(axis=1)
-    if not is_defined.any():
-        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
-    low, high = np.quantile(values[is_defined], [tail, 1 - tail], axis=0)
-    return low, high
+    return tail, 1 - tail
 
 
-def moment_sums(moments: metrics.Moments, prefix: str, shift: np.ndarray | None = None) -> tuple[Sums, np.ndarray]:
+def moment_sums(
+    moments: metrics.Moments, prefix: str, shift: np.ndarray | None = None, has_errors: bool = True
+) -> tuple[Sums, np.ndarray]:
     """Moments of units [U, ...] as sums that add up over units, and the shift around which they are taken.
 
     Args:
@@ -144,6 +76,7 @@ def moment_sums(moments: metrics.Moments, prefix: str, shift: np.ndarray | None 
       prefix: Put before the names of the sums.
       shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that little cancels
         and the sums of different systems on the same targets share it.
+      has_errors: Whether the sums behind RMSE and MAE are among them.
 
     Returns:
       Name -> [U, ...] float64 sums, and the shift for `moments_of_sums`.
@@ -160,15 +93,18 @@ def moment_sums(moments: metrics.Moments, prefix: str, shift: np.ndarray | None 
         "xx": m.squares_prediction + m.num_rows * x * x,
         "yy": m.squares_target + m.num_rows * y * y,
         "xy": m.products + m.num_rows * x * y,
-        "absolute_error": m.absolute_error,
-        "squared_error": m.squared_error,
     }
+    if has_errors:
+        sums |= {"absolute_error": m.absolute_error, "squared_error": m.squared_error}
     return {f"{prefix}{name}": values for name, values in sums.items()}, shift
 
 
 def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarray) -> metrics.Moments:
-    """The state whose `moment_sums` are `sums` [R, ...], with NumPy float64 leaves. Inverse of `moment_sums`."""
-    num_rows = sums[f"{prefix}num_rows"]
+    """The state whose `moment_sums` are `sums` [R, ...], with NumPy float64 leaves. Inverse of `moment_sums`.
+
+    Sums of the target may be of shape [R, 1, ...], once for all members. Errors that were left out are NaN.
+    """
+    num_rows, left_out = sums[f"{prefix}num_rows"], np.asarray(np.nan)
     safe = np.maximum(num_rows, 1)
     x, y = sums[f"{prefix}x"] / safe, sums[f"{prefix}y"] / safe
 
@@ -184,8 +120,8 @@ def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarr
         squares_prediction=squares(sums[f"{prefix}xx"], x),
         squares_target=squares(sums[f"{prefix}yy"], y),
         products=sums[f"{prefix}xy"] - num_rows * x * y,
-        absolute_error=sums[f"{prefix}absolute_error"],
-        squared_error=sums[f"{prefix}squared_error"],
+        absolute_error=sums.get(f"{prefix}absolute_error", left_out),
+        squared_error=sums.get(f"{prefix}squared_error", left_out),
     )
 
 

@@ -39,6 +39,27 @@ def _is_main(name: str) -> bool:
     return name.startswith(("macro-F1", "weighted-F1", "CCC ")) or name == "class CCC mean"
 
 
+def spread_table(block: Block) -> Table:
+    """Spread over seeds beside the spread over speakers; a row a score and system of several seeds."""
+    rows = []
+    for name in _columns(block, lambda name: UAR.match(name) or _is_main(name) or PA_UAR.match(name)):
+        for system in block.systems:
+            metric = block.whole(system).metrics.get(name, {})
+            if all(_is_number(metric.get(key)) for key in ("value", "sd", "sd_speakers")):
+                digits = 1 if name.startswith("paUAR") else 3
+                numbers = (f"{metric[key]:.{digits}f}" for key in ("value", "sd", "sd_speakers"))
+                rows.append(Row((name, system, *numbers, *(
+                    f"{metric[low]:.{digits}f} to {metric[high]:.{digits}f}" if _is_number(metric.get(low)) else NOTHING
+                    for low, high in (("low", "high"), ("low_members", "high_members"))
+                ))))  # fmt: skip
+    header = ("score", "system", "mean", "± seeds", "± speakers", "95 %, speakers", "95 %, speakers and seeds")
+    text = (
+        "± seeds: how far one training is from another on these speakers. ± speakers: how far other speakers would "
+        "move the mean over these seeds. The last column draws speakers and seeds."
+    )
+    return Table("Spread over seeds and over speakers", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
+
+
 def speaker_table(block: Block) -> Table:
     """paUAR-T for every threshold, speaker filter and N; rows of the same threshold and filter stand together."""
     found = {name: match for name in block.metric_names() if (match := PA_UAR.match(name))}

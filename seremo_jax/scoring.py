@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax import ensemble, group_gaps, intervals, metrics, semantic_scores, speaker_states, vocab
+from seremo_jax import ensemble, group_gaps, intervals, metrics, resampling, semantic_scores, speaker_states, vocab
 from seremo_jax import system_scores as of_system
 from seremo_jax.alignment import Aligned, align
 from seremo_jax.member_states import States, member_states
 from seremo_jax.schema import Predictions, ResultRecord
+from seremo_jax.score_settings import Settings
 from seremo_jax.system_differences import Compared, differences
-from seremo_jax.system_scores import Settings, Statistics
+from seremo_jax.system_scores import Statistics
 from seremo_jax.targets import Targets
 
 GAP_GROUP = "gap:female-male"
@@ -200,19 +201,24 @@ def _score_system(
     chances: _Chances,
     states: Callable[..., States],
 ) -> _Scored:
-    made = None
+    made, drawn = None, {}
+    names = tuple(group for group in aligned.groups if group != "all")
     for group, statistics in _statistics(aligned, rows, settings, chances.of_group, states):
         made = made or _Scored(statistics, {}, {}, {}, {})
         made.states[group] = of_system.states_of(statistics, settings)
 
-        def means(sums: intervals.Sums, weights: np.ndarray, statistics: Statistics = statistics) -> dict:
+        def means(sums: resampling.Sums, weights: np.ndarray, statistics: Statistics = statistics) -> dict:
             return {name: one.means(weights) for name, one in of_system.scores(sums, statistics, settings).items()}
 
         made.points[group] = of_system.point(statistics, settings)
-        made.resampled[group] = intervals.bootstrap(
-            statistics.sums, means, draw.num_resamples, draw.seed, len(rows), (statistics.units, len(aligned.speakers))
-        )
-        made.num_units[group] = int(intervals.used_units(statistics.sums).sum())
+        made.num_units[group] = int(resampling.used_units(statistics.sums).sum())
+        # What the other groups add up to need not be drawn again.
+        parts = names if group == "all" else ()
+        own = {name: statistics.sums[name] for name in (of_system.OF_GROUP if parts else statistics.sums)}
+        drawn[group] = resampling.Group(own, means, statistics.units, parts)
+    made.resampled.update(
+        resampling.bootstrap_groups(drawn, len(aligned.speakers), draw.num_resamples, draw.seed, len(rows))
+    )
     return made
 
 
@@ -306,13 +312,13 @@ def _add_differences(
     for system, scored in systems.items():
         statistics = scored.whole
 
-        def means(sums: intervals.Sums, statistics: Statistics = statistics) -> dict[str, np.ndarray]:
+        def means(sums: resampling.Sums, statistics: Statistics = statistics) -> dict[str, np.ndarray]:
             scores = of_system.main_scores(sums, statistics, settings)
             return {name: np.where(one.is_defined, one.values.mean(axis=1), np.nan) for name, one in scores.items()}
 
         names = of_system.main_names(settings, scored.points["all"])
         compared[system] = Compared(
-            statistics.sums,
+            of_system.main_sums(statistics),
             means,
             {name: scored.points["all"][name] for name in names},
             scored.resampled["all"],

@@ -167,11 +167,12 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
         score_tables.other_table,
     )
     classes += [table for make in tables if (table := make(block)).rows]
-    differences = [table] if (table := score_tables.difference_table(block)).rows else []
+    makers = (score_tables.spread_table, score_tables.difference_table)
+    further = [table for make in makers if (table := make(block)).rows]
     groups = (score_tables.group_table(block),) if block.groups else ()
     return [
         page.Section(f"scores{key}", f"Scores{place}", signs=tuple(failure_signs.of_scores(block)),
-                     items=(score_tables.score_table(block), *differences)),
+                     items=(score_tables.score_table(block), *further)),
         page.Section(f"speakers{key}", f"Speakers{place}", items=tuple(speakers)),
         page.Section(f"groups{key}", f"Groups{place}", items=groups,
                      text=() if groups else ("The records hold no groups of speakers.",)),

@@ -5,18 +5,18 @@ both, and the permutation test exchanges the two systems' predictions of a speak
 if the systems were alike. Both need the sums of each unit only. Plain NumPy, no JAX. Source: method.md 8.9; OURS.
 """
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float, Num
 
+from seremo_jax.resampling import Columns, Sums, used_units
+
 _CHUNK_BYTES = 32 << 20
 """Bound on the exchanged sums held at a time."""
 
 Key = TypeVar("Key", bound=Hashable)
-Sums = dict[str, np.ndarray]
 Compute = Callable[[Sums], Mapping[str, Float[np.ndarray, " R"]]]
 
 
@@ -55,25 +55,23 @@ def permutation_p(
     num_units = next(iter(first.values())).shape[0]
     half = {name: (np.asarray(first[name], np.float64) + second[name]).sum(axis=0) / 2 for name in first}
     step = {name: (np.asarray(first[name], np.float64) - second[name]) / 2 for name in first}
-    is_apart = np.zeros(num_units, bool)
-    for values in step.values():
-        is_apart |= values.reshape(num_units, -1).any(axis=1)
-    step = {name: values[is_apart] for name, values in step.items()}
+    # What is the same for both, of every unit, stays as it is under any exchange.
+    moving = {name: values for name, values in step.items() if values.any()}
+    is_apart = used_units(moving) if moving else np.zeros(num_units, bool)
+    columns = Columns(moving, is_apart) if moving else None
 
     def differences(signs: Float[np.ndarray, "R V"]) -> dict[str, np.ndarray]:
-        sides = []
-        for sign in (signs, -signs):
-            moved = {
-                name: (sign @ values.reshape(len(values), math.prod(values.shape[1:]))).reshape(-1, *values.shape[1:])
-                for name, values in step.items()
-            }
-            sides.append(compute({name: half[name][None] + values for name, values in moved.items()}))
-        return {name: sides[0][name] - sides[1][name] for name in sides[0]}
+        moved = columns.named(columns.weighted(signs)) if columns else {}
+        still = {name: np.broadcast_to(value, (len(signs), *value.shape)) for name, value in half.items()}
+        one, other = (
+            compute(still | {name: half[name] + side * values for name, values in moved.items()}) for side in (1, -1)
+        )
+        return {name: one[name] - other[name] for name in one}
 
     num_apart = int(is_apart.sum())
     observed = {name: float(value[0]) for name, value in differences(np.ones((1, num_apart))).items()}
     as_large, count = dict.fromkeys(observed, 0), 0
-    width = 8 * max(num_apart, 2 * sum(math.prod(values.shape[1:]) for values in step.values()))
+    width = 8 * max(1, num_apart, 2 * columns.width if columns else 0)
     is_exact = num_apart < 30 and 2**num_apart <= num_permutations
     for signs in _signs(num_apart, num_permutations, seed, max(1, _CHUNK_BYTES // width), is_exact):
         count += len(signs)

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 
-from seremo_jax import intervals, metrics
+from seremo_jax import intervals, metrics, resampling
 from seremo_jax.confusions import class_scores
 
 CURVE = tuple(range(100))
@@ -74,14 +74,18 @@ def curve(
     """
     passing = metrics.passes(uar, CURVE).mean(axis=1)  # [U, N, T], mean over members
     made: dict[str, Any] = {"thresholds": list(CURVE), "filters": {}}
+    groups = {}
     for f, name in enumerate(metrics.SPEAKER_FILTERS):
+        if eligible[:, f].any():
+            statistics = {"passing": passing * eligible[:, f, None, None], "num": eligible[:, f].astype(np.float64)}
+            groups[name] = resampling.Group(statistics, _share, np.arange(len(eligible)))
+    drawn = resampling.bootstrap_groups(groups, len(eligible), num_resamples, seed) if groups else {}
+    for f, name in enumerate(metrics.SPEAKER_FILTERS):
+        if name not in drawn:
+            continue
         is_in = eligible[:, f]
         number = int(is_in.sum())
-        if not number:
-            continue
-        statistics = {"passing": passing * is_in[:, None, None], "num": is_in.astype(np.float64)}
-        drawn = intervals.bootstrap(statistics, _share, num_resamples, seed)["share"]
-        low, high = intervals.interval_bounds(drawn, number)
+        low, high = intervals.interval_bounds(drawn[name]["share"], number)
         made["filters"][name] = {
             "num_speakers": number,
             **{
@@ -97,7 +101,7 @@ def curve(
     return made
 
 
-def _share(sums: intervals.Sums) -> dict[str, np.ndarray]:
+def _share(sums: resampling.Sums) -> dict[str, np.ndarray]:
     number = sums["num"][:, None, None]
     return {"share": np.where(number > 0, 100 * sums["passing"] / np.maximum(number, 1), np.nan)}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seremo_jax import intervals
+from seremo_jax import intervals, resampling
 from seremo_jax.alignment import Aligned, AlignmentError
 from seremo_jax.schema import ResultRecord
 
@@ -63,7 +63,7 @@ def compare(
         "heard": np.stack([per_class(is_scored & (found == consensus)) for found in best[1]], axis=1),
     }
     point = _values({name: values.sum(axis=0, keepdims=True) for name, values in statistics.items()})
-    resampled = intervals.bootstrap(
+    resampled = resampling.bootstrap(
         statistics,
         lambda sums: {name: values.mean(axis=1) for name, values in _values(sums).items()},
         num_resamples,
@@ -73,7 +73,7 @@ def compare(
     return {name: _entry(values[0], resampled[name], counts[name], num_units) for name, values in point.items()}
 
 
-def _values(sums: intervals.Sums) -> dict[str, Float[np.ndarray, "R E"]]:
+def _values(sums: resampling.Sums) -> dict[str, Float[np.ndarray, "R E"]]:
     """Values of R resamples, NaN where not defined."""
     support = sums["support"][:, None]
     num_classes = (support > 0).sum(axis=-1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from seremo_jax import intervals, significance
+from seremo_jax import intervals, resampling, significance
 
 MOST_PAIRED = 3
 """Systems up to which each is compared with every other; more of them are compared with the first."""
@@ -25,8 +25,8 @@ class Compared:
       num_units: Units behind them.
     """
 
-    sums: intervals.Sums
-    means: Callable[[intervals.Sums], Mapping[str, Float[np.ndarray, " R"]]]
+    sums: resampling.Sums
+    means: Callable[[resampling.Sums], Mapping[str, Float[np.ndarray, " R"]]]
     points: Mapping[str, intervals.Score]
     resampled: Mapping[str, Float[np.ndarray, "R 2"]]
     num_units: int

@@ -12,43 +12,22 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seremo_jax import intervals, metrics, semantic_scores
+from seremo_jax import intervals, metrics, resampling, semantic_scores
 from seremo_jax.confusions import class_scores
 from seremo_jax.member_states import States
-from seremo_jax.semantic_scores import Ground
+from seremo_jax.score_settings import Settings
 
 _ROW_SCORES = ("num_rows", "jsd", "kl", "total_variation", "num_true", "num_predicted", "num_present")
+_MOMENTS = ("attribute ", "class ", "entropy ")
 
+OF_TARGETS = {
+    *(f"{prefix}{name}" for prefix in _MOMENTS for name in ("num_rows", "y", "yy")),
+    *("distribution num_rows", "distribution num_present", "transport num_rows"),
+}
+"""Sums of targets only, the same for all members: they are kept once."""
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the scores of a split depend on besides predictions and targets.
-
-    Attributes:
-      class_names: Class set in order.
-      attribute_names: Attributes in order.
-      nbest: The N of N-best, 1 among them.
-      thresholds: The T of paUAR-T, in percent.
-      f1_classes: Macro-F1 over the classes `present`, or `all`.
-      ground: How far classes are apart; None where the corpus does not say.
-    """
-
-    class_names: tuple[str, ...]
-    attribute_names: tuple[str, ...]
-    nbest: tuple[int, ...]
-    thresholds: tuple[int, ...]
-    f1_classes: str
-    ground: Ground | None
-
-    @property
-    def potentials(self) -> Float[np.ndarray, "V C"]:
-        """Of the ground metric; V = 0 where there is none."""
-        return self.ground.potentials if self.ground else np.zeros((0, len(self.class_names)), np.float32)
-
-    @property
-    def groups_of_classes(self) -> tuple[int, ...]:
-        """Group of each class for the merged UAR; empty where co-votes do not tell."""
-        return self.ground.groups if self.ground else ()
+OF_GROUP = ("support", "passing", "eligible")
+"""Statistics of a unit's utterances as a whole, which those of its cells do not add up to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +36,8 @@ class Statistics:
 
     Attributes:
       units: [V] units of the group, ascending.
-      sums: Name -> [V, ...] sums of each of them.
+      sums: Name -> [V, E, ...] sums of each of them, of targets only [V, 1, ...]; `OF_GROUP` without a member axis
+        before their own.
       shifts: Origins of the moments among them.
       uar: [V, E, N] UAR of each.
       confusion: [E, N, C, C] confusion counts.
@@ -65,7 +45,7 @@ class Statistics:
     """
 
     units: np.ndarray
-    sums: intervals.Sums
+    sums: resampling.Sums
     shifts: dict[str, np.ndarray]
     uar: np.ndarray
     confusion: np.ndarray
@@ -77,12 +57,12 @@ class CellSums:
     """Sums of one system over cells.
 
     Attributes:
-      sums: Name -> [cells, E, ...].
+      sums: Name -> [cells, E, ...], of targets only [cells, 1, ...].
       shifts: Origins of the moments among them.
       confusion: [groups, E, N, C, C] confusion counts of the cells of each group.
     """
 
-    sums: intervals.Sums
+    sums: resampling.Sums
     shifts: dict[str, np.ndarray]
     confusion: np.ndarray
 
@@ -96,7 +76,7 @@ def cell_sums(
 ) -> CellSums:
     """Sums over cells, from the states of the members, one at a time: [cells or more, ...], the rest is padding."""
     num_cells, one_best = len(group_of_cell), settings.nbest.index(1)
-    sums: intervals.Sums = {}
+    sums: resampling.Sums = {}
     shifts: dict[str, np.ndarray] = {}
     confusions = []
     for e, state in enumerate(states):
@@ -114,15 +94,16 @@ def cell_sums(
         for name in _ROW_SCORES:
             part[f"distribution {name}"] = getattr(distribution, name)
         part |= {f"transport {name}": leaf for name, leaf in transport._asdict().items()}
-        moments = {"attribute ": attributes, "class ": distribution.classes, "entropy ": distribution.entropies}
-        for name, one in moments.items():
+        moments = attributes, distribution.classes, distribution.entropies
+        for name, one in zip(_MOMENTS, moments, strict=True):
             # Targets, and so the shift, are those of the first member.
-            found, shifts[name] = intervals.moment_sums(one, name, shifts.get(name))
+            found, shifts[name] = intervals.moment_sums(one, name, shifts.get(name), has_errors=name == "attribute ")
             part |= found
         for name, values in part.items():
             if name not in sums:
-                sums[name] = np.zeros((num_cells, num_members, *values.shape[1:]))
-            sums[name][:, e] = values
+                sums[name] = np.zeros((num_cells, 1 if name in OF_TARGETS else num_members, *values.shape[1:]))
+            if e == 0 or name not in OF_TARGETS:
+                sums[name][:, e] = values
     shifts = {name: shift[:, None] for name, shift in shifts.items()}
     return CellSums(sums, shifts, np.stack(confusions, axis=1))
 
@@ -157,7 +138,7 @@ def unit_statistics(
     for name, values in cells.sums.items():
         kept = values if is_in.all() else values[is_in]
         sums[name] = kept if len(starts) == len(kept) else np.add.reduceat(kept, starts, axis=0)
-    totals = np.broadcast_to(support[:, None, None], sums["right"].shape)
+    totals = support[:, None, None]
     uar = class_scores(sums["right"], totals, totals).uar
     passing = metrics.passes(uar, settings.thresholds)[:, :, None] & eligible[:, None, :, None, None]
     sums |= {"support": support, "passing": passing, "eligible": eligible}
@@ -167,7 +148,7 @@ def unit_statistics(
 Scores = dict[str, intervals.Score]
 
 
-def scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     """Every metric, from sums [R, ...]."""
     found: Scores = {}
     for part in (_class_scores, _speaker_scores, _attribute_scores, _distribution_scores, _semantic_scores):
@@ -175,7 +156,17 @@ def scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> 
     return found
 
 
-def main_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def main_sums(statistics: Statistics) -> resampling.Sums:
+    """The statistics that `main_scores` reads."""
+    wanted = ("right", "predicted", *OF_GROUP)
+    return {
+        name: values
+        for name, values in statistics.sums.items()
+        if name in wanted or name.startswith(("attribute ", "class "))
+    }
+
+
+def main_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     """The metrics by which systems are compared: UAR and F1, the highest paUAR-T of all speakers, mean CCCs."""
     found: Scores = {}
     for part in (_class_scores, _speaker_scores, _attribute_scores):
@@ -201,9 +192,9 @@ def point(statistics: Statistics, settings: Settings, part: Callable[..., Scores
     )
 
 
-def _class_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def _class_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     right = sums["right"]
-    support = np.broadcast_to(sums["support"][:, None, None], right.shape)
+    support = sums["support"][:, None, None]
     found = class_scores(right, support, sums["predicted"], settings.f1_classes)
     is_defined, num_rows = found.is_defined[:, 0, 0], found.num_rows[:, 0, 0]
     num_classes = found.num_classes[:, 0, 0]
@@ -229,7 +220,7 @@ def _class_scores(sums: intervals.Sums, statistics: Statistics, settings: Settin
     return made
 
 
-def _speaker_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def _speaker_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     made: Scores = {}
     for f, name in enumerate(metrics.SPEAKER_FILTERS):
         num_speakers = sums["eligible"][:, f]
@@ -242,7 +233,7 @@ def _speaker_scores(sums: intervals.Sums, statistics: Statistics, settings: Sett
     return made
 
 
-def _attribute_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def _attribute_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     found = intervals.moments_of_sums(sums, "attribute ", statistics.shifts["attribute "]).compute()
     has_rating = statistics.sums["attribute num_rows"].any(axis=(0, 1))
     # Targets, and so what is defined, are the same for all members.
@@ -262,7 +253,7 @@ def _attribute_scores(sums: intervals.Sums, statistics: Statistics, settings: Se
     return made
 
 
-def _class_ccc_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def _class_ccc_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     found = intervals.moments_of_sums(sums, "class ", statistics.shifts["class "]).compute()
     is_defined = found.is_defined[:, 0]
     num_defined = is_defined.sum(axis=1)
@@ -273,7 +264,7 @@ def _class_ccc_scores(sums: intervals.Sums, statistics: Statistics, settings: Se
     return made
 
 
-def _distribution_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def _distribution_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     made = _class_ccc_scores(sums, statistics, settings)
     rows = {name: sums[f"distribution {name}"] for name in _ROW_SCORES}
     num_rows = rows["num_rows"][:, 0]
@@ -290,7 +281,7 @@ def _distribution_scores(sums: intervals.Sums, statistics: Statistics, settings:
     return made
 
 
-def _semantic_scores(sums: intervals.Sums, statistics: Statistics, settings: Settings) -> Scores:
+def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     """Named by what the distance was read from; absent where the corpus does not say how far classes are apart."""
     ground, made = settings.ground, {}
     if ground is None:
@@ -309,8 +300,7 @@ def _semantic_scores(sums: intervals.Sums, statistics: Statistics, settings: Set
         number = max(ground.groups) + 1
         support = sums["support"] @ (np.asarray(ground.groups)[:, None] == np.arange(number))
         right = sums["merged right"]
-        totals = np.broadcast_to(support[:, None], right.shape)
-        found = class_scores(right, totals, totals)
+        found = class_scores(right, support[:, None], support[:, None])
         made[f"merged UAR ({number} groups)"] = intervals.Score(
             found.uar, found.is_defined[:, 0], found.num_classes[:, 0], 1 / number
         )
@@ -321,6 +311,7 @@ def states_of(statistics: Statistics, settings: Settings) -> dict[str, Any]:
     """The sums behind the metrics, for a record: JSON only."""
     whole = {name: values.sum(axis=0) for name, values in statistics.sums.items()}
     moments = intervals.moments_of_sums(whole, "attribute ", statistics.shifts["attribute "])
+    leaves = zip(moments._fields, np.broadcast_arrays(*moments), strict=True)
     one_best = settings.nbest.index(1)
     states = {
         "class_names": list(settings.class_names),
@@ -329,7 +320,7 @@ def states_of(statistics: Statistics, settings: Settings) -> dict[str, Any]:
         "confusion_nbest": {str(n): statistics.confusion[:, i].sum(axis=0).tolist()
                             for i, n in enumerate(settings.nbest)},
         "attribute_names": list(settings.attribute_names),
-        "moments": {name: leaf.tolist() for name, leaf in moments._asdict().items()},
+        "moments": {name: leaf.tolist() for name, leaf in leaves},
     }  # fmt: skip
     if settings.ground:
         states["class_distance"] = {"source": settings.ground.source, "matrix": settings.ground.distance.tolist()}

@@ -26,6 +26,18 @@ from seremo_jax.training_state import TASK_SCALES
 from seremo_jax.writer import Writer
 
 
+class NothingToKeepError(ArtefactError):
+    """Some members never had a finite development score.
+
+    Attributes:
+      members: Their numbers.
+    """
+
+    def __init__(self, message: str, members: Sequence[int]):
+        super().__init__(message)
+        self.members = tuple(members)
+
+
 def train(
     config: Config,
     store: Reader,
@@ -55,6 +67,7 @@ def train(
 
     Raises:
       ArtefactError: The folder holds another run, or a split lacks labelled utterances.
+      NothingToKeepError: A member's loss was not finite before its first epoch ended.
       PreemptedError: A signal asked to stop; the state is saved.
     """
     workdir = Path(store.path.parent if workdir is None else workdir)
@@ -121,10 +134,11 @@ def _require_some_whole(folder: Path, loop: Loop) -> None:
             f"the loss of {', '.join(failed)} was not finite: stopped there, the best epoch before is kept; {advice}",
             stacklevel=3,
         )
-    if never := [name for name, epoch in zip(names, loop.values("best_epoch"), strict=True) if epoch == 0]:
-        raise ArtefactError(
-            f"{folder}: {', '.join(never)} never had a development score, so there is nothing to keep: {advice}, or "
-            "leave these members out, and train into another --workdir"
+    if never := [i for i, epoch in enumerate(loop.values("best_epoch")) if epoch == 0]:
+        raise NothingToKeepError(
+            f"{folder}: {', '.join(names[i] for i in never)} never had a development score, so there is nothing to "
+            f"keep: {advice}, or leave these members out, and train into another --workdir",
+            never,
         )
 
 

@@ -1,6 +1,7 @@
 """Metrics of a run as JSON lines and TensorBoard scalars, from process 0."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ class Writer:
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs_done + 1, write_to_disk=True)
 
     def write(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Writes the values of an epoch: scalars, or lists with one value a member (NaN becomes null)."""
+        """Writes the values of an epoch: scalars, or lists with one value a member (NaN and infinity become null)."""
         line = {name: _finite(value) for name, value in values.items()} | {"epoch": epoch}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(to_json(line) + "\n")
@@ -65,6 +66,6 @@ def read_log(path: str | os.PathLike, most_epochs: int | None = None) -> list[di
 def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

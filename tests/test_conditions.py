@@ -3,8 +3,11 @@
 import csv
 import dataclasses
 import hashlib
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from seremo_jax.condition_ids import Condition, ConditionError, parse
 from seremo_jax.conditions import Sources, Voices, render, rendering
 
 RATE = 16_000
+ROOT = Path(__file__).resolve().parent.parent
 NOISES = [f"{kind}:{snr}db" for kind in ("noise:white", "noise:pink", "noise:brown", "babble", "noise:steady",
           "noise:events", "noise:rain") for snr in (20, 15, 10, 5, 0)]  # fmt: skip
 ROOMS = [f"reverb:{room}:{rt60}s" for room in ("synthetic", "measured") for rt60 in (0.3, 0.6, 0.9)]
@@ -25,13 +29,22 @@ CHANNELS = ["telephone", "codec:mulaw", "codec:gsm", "clipping:10db", "gain:-20d
 
 @pytest.fixture(scope="module")
 def speech(shared) -> dict[str, np.ndarray]:
+    return speech_of(shared)
+
+
+@pytest.fixture(scope="module")
+def sources(shared, speech) -> Sources:
+    return sources_of(shared, speech)
+
+
+def speech_of(shared) -> dict[str, np.ndarray]:
     """20 utterances of as many speakers, some of them loud."""
     files = sorted((shared / "data" / "crema_d" / "audio").rglob("*.flac"))[:: 3193 // 20][:20]
     return {path.stem: audio.decode(path).waveform for path in files}
 
 
-@pytest.fixture(scope="module")
-def sources(shared, speech) -> Sources:
+def sources_of(shared, speech) -> Sources:
+    """The shared recordings and rooms, and the utterances as voices of a babble."""
     waveforms = list(speech.values())
     voices = Voices(tuple(speech), tuple(name.split("_")[0] for name in speech), lambda place: waveforms[place])
     return condition_sources.load(shared / "data" / "noise", shared / "data" / "rir", voices)
@@ -94,6 +107,22 @@ def test_the_same_bytes_again_in_another_order_and_by_more_threads(speech, sourc
     with ThreadPoolExecutor(4) as pool:
         assert first == list(pool.map(lambda pair: made(pair, anew), pairs))
     assert anew.fingerprint == sources.fingerprint != ""
+
+
+def test_the_same_bytes_in_another_process(speech, sources, shared):
+    """A second run, which hashes text differently and reads the recordings anew; every third of the hundred."""
+    code = (
+        "import sys, pathlib; from tests import test_conditions as t; "
+        "made = t.speech_of(pathlib.Path(sys.argv[1])); sources = t.sources_of(pathlib.Path(sys.argv[1]), made); "
+        "print(*(t.digest(t.render(made[u], t.RATE, c, u, 0, sources)) for u, c in t.hundred(made)[::3]))"
+    )
+    other = "0" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(shared)], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": other},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    here = [digest(render(speech[name], RATE, condition, name, 0, sources)) for name, condition in hundred(speech)[::3]]
+    assert done.stdout.split() == here
 
 
 def test_draws_depend_on_utterance_seed_and_effect(speech, sources):

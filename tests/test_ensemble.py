@@ -55,7 +55,7 @@ def test_saliency_layer_must_be_there(tmp_path):
     assert member.layer == 5
 
 
-def test_a_mean_of_seeds_is_a_system_of_its_own():
+def test_a_mean_of_heads_is_a_system_of_its_own():
     config = from_config_dict({"model": {"layer": 4}, "ensemble": {"class_targets": ("votes", "consensus")}})
     votes, consensus = ensemble.members(config, None)
     members = [votes, consensus, dataclasses.replace(votes, seed=1), dataclasses.replace(votes, seed=ensemble.MEAN)]
@@ -63,5 +63,5 @@ def test_a_mean_of_seeds_is_a_system_of_its_own():
     assert [(rows, one["system"], one["seeds"]) for rows, one in found] == [
         ([0, 2], "votes", (0, 1)),
         ([1], "consensus", (0,)),
-        ([3], "mean of 2 seeds, votes", (0, 1)),
+        ([3], "mean of 2 heads, votes", (0, 1)),
     ]

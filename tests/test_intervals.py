@@ -4,16 +4,9 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from seremo_jax import intervals, metrics
+from seremo_jax import intervals, metrics, resampling
 from seremo_jax.moments import Moments
-
-
-def all_weights(num_units, num_resamples, seed, chunk=1000):
-    return np.concatenate(list(intervals.resample_weights(num_units, num_resamples, seed, chunk)))
-
-
-def mean_of_sums(sums):
-    return {"mean": sums["total"] / np.where(sums["num"] > 0, sums["num"], np.nan)}
+from tests.test_resampling import all_weights, mean_of_sums
 
 
 def unit_moments(prediction, target, unit, num_units) -> Moments:
@@ -25,20 +18,6 @@ def unit_moments(prediction, target, unit, num_units) -> Moments:
         centred = ((x - mx) ** 2).sum(), ((y - my) ** 2).sum(), ((x - mx) * (y - my)).sum()
         leaves.append((len(x), mx, my, *centred, np.abs(x - y).sum(), ((x - y) ** 2).sum()))
     return Moments(*np.asarray(leaves, np.float64).T)
-
-
-def test_weights_are_whole_draws_whatever_the_chunk():
-    weights = all_weights(7, 50, seed=3)
-    assert weights.shape == (50, 7)
-    np.testing.assert_array_equal(weights.sum(axis=1), 7)
-    np.testing.assert_array_equal(weights, weights.round())
-    np.testing.assert_array_equal(weights, all_weights(7, 50, seed=3, chunk=8))
-    np.testing.assert_array_equal(weights[:20], all_weights(7, 20, seed=3))
-    assert (weights != all_weights(7, 50, seed=4)).any()
-    # A unit is drawn Binomial(7, 1/7) times.
-    many = all_weights(7, 4000, seed=0)
-    np.testing.assert_allclose(many.mean(axis=0), 1, atol=0.06)
-    np.testing.assert_allclose(many.var(axis=0), 6 / 7, atol=0.08)
 
 
 def test_weighting_units_equals_drawing_their_utterances():
@@ -55,31 +34,13 @@ def test_weighting_units_equals_drawing_their_utterances():
         moments = intervals.moments_of_sums(found, "a ", shift).compute()
         return {"uar": metrics.confusion_scores(found["confusion"]).uar, "ccc": moments.ccc, "rmse": moments.rmse}
 
-    found = intervals.bootstrap({"confusion": confusion, **sums}, compute, num_resamples=30, seed=5)
+    found = resampling.bootstrap({"confusion": confusion, **sums}, compute, num_resamples=30, seed=5)
     for r, times in enumerate(all_weights(6, 30, seed=5).astype(int)):
         rows = np.concatenate([np.tile(np.flatnonzero(unit == u), times[u]) for u in range(6)])
         uar = sklearn.metrics.recall_score(y[rows], prediction[rows], average="macro")
         np.testing.assert_allclose(found["uar"][r], uar, rtol=1e-12)
         np.testing.assert_allclose(found["ccc"][r], audmetric.concordance_cc(target[rows], value[rows]), rtol=1e-9)
         np.testing.assert_allclose(found["rmse"][r], np.sqrt(np.mean((value - target)[rows] ** 2)), rtol=1e-12)
-
-
-def test_no_chunk_size_changes_a_value(monkeypatch):
-    rng = np.random.default_rng(0)
-    statistics = {"total": rng.integers(0, 9, 20), "num": np.full(20, 10)}
-    whole = intervals.bootstrap(statistics, mean_of_sums, 100, seed=0)["mean"]
-    monkeypatch.setattr(intervals, "_CHUNK_BYTES", 1000)
-    np.testing.assert_array_equal(intervals.bootstrap(statistics, mean_of_sums, 100, seed=0)["mean"], whole)
-
-
-def test_units_of_another_group_take_part_in_the_draw_only():
-    statistics = {"total": np.asarray([1.0, 0, 0, 3]), "num": np.asarray([1.0, 0, 0, 1])}
-    found = intervals.bootstrap(statistics, mean_of_sums, 40, seed=1)["mean"]
-    for weights, value in zip(all_weights(4, 40, seed=1), found, strict=True):
-        drawn = [1.0] * int(weights[0]) + [3.0] * int(weights[3])
-        np.testing.assert_array_equal(value, np.mean(drawn) if drawn else np.nan)
-    nobody = {name: 0 * values for name, values in statistics.items()}
-    assert np.isnan(intervals.bootstrap(nobody, mean_of_sums, 40, seed=1)["mean"]).all()
 
 
 def test_moments_survive_the_sums():
@@ -106,7 +67,7 @@ def test_a_target_constant_in_a_resample_is_not_defined_there(seed):
     target, unit = np.asarray([constant] * 3 + [another] * 2), np.asarray([0, 0, 1, 2, 2])
     sums, shift = intervals.moment_sums(unit_moments(np.arange(5.0), target, unit, 3), "")
     weights = np.asarray([[3.0, 0, 0], [1, 2, 0], [0, 0, 3], [2, 0, 1]])
-    found = intervals.moments_of_sums(intervals.weighted_sums(weights, sums), "", shift).compute()
+    found = intervals.moments_of_sums(resampling.weighted_sums(weights, sums), "", shift).compute()
     assert found.is_defined.tolist() == [False, False, False, True]
     assert found.ccc[:3].tolist() == [0, 0, 0]
 
@@ -143,7 +104,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
     for i in range(300):
         right = rng.binomial(20, rng.beta(4, 4, 50))
         low, high = intervals.interval(
-            intervals.bootstrap({"total": right, "num": np.full(50, 20)}, mean_of_sums, 300, seed=i)["mean"], 50
+            resampling.bootstrap({"total": right, "num": np.full(50, 20)}, mean_of_sums, 300, seed=i)["mean"], 50
         )
         num_covered["speakers"] += low <= 0.5 <= high
         half = 1.96 * 0.5 / np.sqrt(50 * 20)
@@ -200,31 +161,6 @@ def test_a_share_of_none_or_all_speakers_is_not_certain(value, low, high):
     assert intervals.entry(half, np.full((50, 2), 50.0))["low"] == 50
 
 
-def test_members_are_drawn_after_speakers():
-    statistics = {"total": np.arange(12.0).reshape(4, 3), "num": np.ones(4)}
-    members_of = []
-
-    def compute(sums, members):
-        members_of.append(members)
-        is_drawn = sums["num"] > 0
-        values = sums["total"] / np.where(is_drawn, sums["num"], 1)[:, None]
-        return {"mean": intervals.Score(values, is_drawn, sums["num"]).means(members)}
-
-    found = intervals.bootstrap(statistics, compute, 40, seed=2, num_members=3)["mean"]
-    np.testing.assert_array_equal(np.concatenate(members_of), all_weights(3, 40, seed=3))
-    for r, (speakers, members) in enumerate(zip(all_weights(4, 40, seed=2), np.concatenate(members_of), strict=True)):
-        drawn = np.repeat(statistics["total"], speakers.astype(int), axis=0)
-        np.testing.assert_allclose(found[r, 0], drawn.mean())
-        np.testing.assert_allclose(found[r, 1], np.repeat(drawn, members.astype(int), axis=1).mean())
-    places = np.asarray([1, 2, 5, 6])
-    alone = intervals.bootstrap(statistics, compute, 40, seed=2, num_members=3, among=(places, 9))
-    wide = {name: np.zeros((9, *values.shape[1:])) for name, values in statistics.items()}
-    for name, values in statistics.items():
-        wide[name][places] = values
-    again = intervals.bootstrap(wide, compute, 40, seed=2, num_members=3)
-    np.testing.assert_array_equal(alone["mean"], again["mean"])
-
-
 def test_a_gap_needs_both_sides():
     resampled = np.stack([np.linspace(-0.2, 0.2, 41)] * 2, axis=1)
     found = intervals.gap_entry(score([0.6, 0.8]), score([0.5, 0.4], count=4, chance=0.1), resampled, ("f", "m"))
@@ -240,7 +176,7 @@ def test_a_gap_needs_both_sides():
 
 def test_a_single_unit_gives_no_interval():
     statistics = {"x": np.array([[0.0], [3.0], [0.0]])}
-    values = intervals.bootstrap(statistics, lambda sums: {"mean": sums["x"][:, 0]}, 50, seed=0)
+    values = resampling.bootstrap(statistics, lambda sums: {"mean": sums["x"][:, 0]}, 50, seed=0)
     assert values["mean"].shape == (50,)
     assert intervals.interval(values["mean"]) == (None, None)
 

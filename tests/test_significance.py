@@ -41,6 +41,36 @@ def test_many_speakers_agree_with_scipy():
     assert found == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_score_that_is_no_mean_equals_swapping_the_speakers(seed):
+    """UAR and CCC-like ratios: the systems' own rows of a speaker change sides; what both share is left alone."""
+    rng = np.random.default_rng(seed)
+    support = rng.integers(1, 9, (6, 3))
+    sides = [rng.binomial(support, rate) for rate in (0.55, 0.4)]
+    sides[1][2] = sides[0][2]  # one speaker without a difference
+
+    def compute(sums):
+        recall = sums["right"] / sums["support"]
+        return {"uar": recall.mean(axis=1), "odd": recall[:, 0] / (1 + recall[:, 1] * recall[:, 2])}
+
+    def one(right):
+        return {name: value[0] for name, value in compute(
+            {"right": right.sum(axis=0, keepdims=True), "support": support.sum(axis=0, keepdims=True)}
+        ).items()}  # fmt: skip
+
+    differences = []
+    for swaps in itertools.product((False, True), repeat=6):
+        swapped = np.asarray(swaps)[:, None]
+        first, second = (one(np.where(swapped, sides[1 - i], sides[i])) for i in (0, 1))
+        differences.append({name: first[name] - second[name] for name in first})
+    found = significance.permutation_p(
+        *({"right": right, "support": support} for right in sides), compute, num_permutations=64, seed=0
+    )
+    for name, p in found.items():
+        values = np.abs([difference[name] for difference in differences])
+        assert p == pytest.approx(np.mean(values >= values[0] - 1e-12)), name
+
+
 def test_no_chunk_changes_p(monkeypatch):
     rng = np.random.default_rng(0)
     first, second = sums_of(rng.normal(size=40)), sums_of(rng.normal(size=40))

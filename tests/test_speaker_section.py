@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from seremo_jax import comparison, look, page, report, score_tables, speaker_section
+from seremo_jax.schema import Predictions
 from tests.test_report import write_artefacts
 from tests.test_scoring import parts, score
 
@@ -68,6 +69,35 @@ def test_differences_and_groups(block):
                       "ratio, smaller / larger: gender"}  # fmt: skip
 
 
+def test_seeds_and_speakers_spread_apart(block):
+    rows = {(row["system"], row["score"]): row for row in cells_of(score_tables.spread_table(block))}
+    for system in ("vote distribution", "consensus"):
+        for name, digits in (("UAR", 3), ("CCC mean", 3), ("paUAR-50 (2-best, all)", 1)):
+            metric, row = block.whole(system).metrics[name], rows[system, name]
+            assert row["± seeds"] == f"{np.std(metric['members'], ddof=1):.{digits}f}"
+            assert row["± speakers"] == f"{metric['sd_speakers']:.{digits}f}"
+            assert row["95 %, speakers"] == f"{metric['low']:.{digits}f} to {metric['high']:.{digits}f}"
+            both = f"{metric['low_members']:.{digits}f} to {metric['high_members']:.{digits}f}"
+            assert row["95 %, speakers and seeds"] == both
+    assert len({row["± seeds"] for row in rows.values()}) > len(rows) / 3
+
+
+def test_one_seed_has_no_spread_and_equal_seeds_have_none_either(parts):
+    predictions, targets, table = parts
+
+    def shown(rows, seeds):
+        part = Predictions(predictions.utterances, predictions.attributes[rows], predictions.distribution[rows])
+        members = [{"layer": 2, "seed": seed, "class_target": "votes"} for seed in seeds]
+        (found,) = comparison.blocks(score(part, targets, table, members=members, protocol=CARD), is_simulated=True)
+        return cells_of(score_tables.spread_table(found))
+
+    assert not shown([0], [0])
+    for row in shown([0, 0], [0, 1]):
+        assert float(row["± seeds"]) == 0
+        assert row["95 %, speakers"] == row["95 %, speakers and seeds"]
+    assert any(float(row["± speakers"]) > 0 for row in shown([0, 0], [0, 1]))
+
+
 def test_every_metric_stands_in_some_table(block):
     whole = block.whole("consensus")
     shown = set()
@@ -98,7 +128,8 @@ def test_the_page_shows_them(records, tmp_path):
     folder = report.run(write_artefacts(tmp_path / "work", records)).parent
     text = (folder / "report.md").read_text()
     for title in ("Speakers served worst and best", "Small speakers pass by luck", "What a speaker's UAR goes with",
-                  "Differences between systems", "Recall, precision and F1 of each class", "Attributes",
+                  "Spread over seeds and over speakers", "Differences between systems",
+                  "Recall, precision and F1 of each class", "Attributes",
                   "pa_uar_curve.png", "entropy correlation", "Wasserstein (attributes)"):  # fmt: skip
         assert title in text, title
     assert (folder / "pa_uar_curve.png").stat().st_size > 10_000

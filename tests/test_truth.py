@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seremo_jax import intervals, metrics
+from seremo_jax import intervals, metrics, resampling
 from seremo_jax.confusions import class_scores
 from seremo_jax.moments import Moments
 
@@ -104,7 +104,7 @@ def test_intervals_cover_the_truth(truth):
         for group, is_in in (("all", np.full(NUM_SPEAKERS, True)), ("female", IS_FEMALE), ("male", ~IS_FEMALE)):
             own = {name: values[is_in] for name, values in sums.items()}
             points[group] = scores_of({name: values.sum(axis=0)[None] for name, values in own.items()}, shift)
-            resampled[group] = intervals.bootstrap(
+            resampled[group] = resampling.bootstrap(
                 own,
                 lambda sums, weights, shift=shift: {n: s.means(weights) for n, s in scores_of(sums, shift).items()},
                 NUM_RESAMPLES, seed=i, num_members=1, among=(np.flatnonzero(is_in), NUM_SPEAKERS),

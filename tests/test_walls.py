@@ -13,38 +13,38 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "seremo_jax"
 
 _BY_RANK = (
-    "artefacts lines moments progress scale_terms significance vocab",
-    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema votes",
+    "artefacts lines moments progress resampling scale_terms sweep vocab",
+    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema "
+    "significance votes",
     "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
     "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
-    "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states model "
-    "page partitions pieces policies predicted targets",
-    "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look objectives "
-    "predictions_file protocol ranking seed_means speaker_states system_differences system_scores table_text "
-    "writer",
-    "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability table_rows "
-    "timeline training_data training_state",
+    "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states "
+    "model page partitions pieces policies predicted score_settings targets",
+    "agreement alignment audio_batches checkpoint comparison explain gathered group_gaps loader look mean_heads "
+    "objectives predictions_file protocol ranking speaker_states sweep_plan system_differences system_scores "
+    "table_text writer",
+    "condition_scores figures forward ingest label_figures layer_curves score_tables scoring stability sweep_figure "
+    "table_rows timeline training_data training_state",
     "baseline benchmark_parts condition_figures condition_frames data_section extract failure_signs gradients "
-    "listening speaker_section validation",
-    "benchmark condition_section head steps",
+    "listening speaker_section sweep_cost validation",
+    "benchmark condition_section head steps sweep_table",
     "feeding sections",
     "evaluate report scale",
     "model_folder scale_table training_loop",
     "predict train",
-    "predict_files",
+    "predict_files sweep_run",
 )
 RANKS = {name: rank for rank, names in enumerate(_BY_RANK) for name in names.split()}
 WITHOUT_JAX = {
-    *("vocab", "schema", "config", "artefacts", "progress", "tables", "lines", "audio", "corpora", "splits"),
-    *("agreement", "attribute_means", "checks", "config_sections", "explain", "gathered", "label_figures"),
-    *("partitions", "policies", "reliability", "validation", "votes", "arrangement"),
-    *("targets", "manifest", "store", "ingest", "writer", "config_limits", "ensemble", "account"),
-    *("config_file", "pieces", "predicted", "predictions_file", "timeline"),
-    *("condition_figures", "condition_scores", "condition_section", "listening"),
-    *("channels", "condition_ids", "condition_sources", "conditions", "noises", "rooms"),
-    *("data_section", "significance", "speaker_section"),
-    *("benchmark", "benchmark_parts", "published", "result_records", "table_rows", "table_text"),
-    *("look", "page", "score_tables", "failure_signs", "figures", "layer_choice", "report"),
+    *("account", "agreement", "arrangement", "artefacts", "attribute_means", "audio", "benchmark"),
+    *("benchmark_parts", "channels", "checks", "condition_figures", "condition_ids", "condition_scores"),
+    *("condition_section", "condition_sources", "conditions", "config", "config_file", "config_limits"),
+    *("config_sections", "corpora", "data_section", "ensemble", "explain", "failure_signs", "figures", "gathered"),
+    *("ingest", "label_figures", "layer_choice", "lines", "listening", "look", "manifest", "noises", "page"),
+    *("partitions", "pieces", "policies", "predicted", "predictions_file", "progress", "published", "reliability"),
+    *("report", "resampling", "result_records", "rooms", "schema", "score_tables", "significance"),
+    *("speaker_section", "splits", "store", "sweep", "sweep_figure", "sweep_plan", "sweep_table", "table_rows"),
+    *("table_text", "tables", "targets", "timeline", "validation", "vocab", "votes", "writer"),
 }
 PLAIN_ARGUMENTS = {
     *("channels", "conditions", "noises", "rooms", "moments", "confusions", "semantic_scores"),

@@ -5,12 +5,13 @@ set -euo pipefail
 usage() {
   cat <<'END'
 usage: bash launch/slurm/submit.sh --config=configs/NAME.py[:VARIANT] --workdir=DIR [--config.SECTION.FIELD=VALUE ...]
-                                   [--stages=STAGE,...] [--array=0-N[%MOST]] [--dry-run] [-- OPTIONS OF SBATCH]
+                                   [--stages=STAGE,...] [--sweep=NAME --array=0-N[%MOST]] [--dry-run] [-- OPTIONS OF SBATCH]
 
   --config, --workdir, --config.*   as for every launcher; the workdir is on a disk that all nodes share
   --stages    which stages, in this order (default extract,train,evaluate; with --array: extract,sweep)
-  --array     runs the programs 0 to N of a sweep, as many as MOST at a time, instead of train and evaluate
+  --array     runs a sweep by N + 1 tasks that share its programs, MOST at a time, instead of train and evaluate
               (python -m launch.sweep --dry-run says how many there are)
+  --sweep     which sweep of the recipe; left out, the one that was begun in the workdir
   --dry-run   prints the commands and submits nothing
   --          what follows goes to sbatch for each stage, e.g.
               -- --partition=gpu --time=12:00:00 --nodes=2 --ntasks-per-node=4 --gpus-per-task=1
@@ -23,7 +24,7 @@ END
 
 wrong() { printf '%s\n\n' "$1" >&2; usage >&2; exit 2; }
 
-config='' workdir='' stages='' array='' is_dry=''
+config='' workdir='' stages='' array='' sweep='' is_dry=''
 overrides=() sbatch_options=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -31,7 +32,7 @@ while [ $# -gt 0 ]; do
     --dry-run) is_dry=yes; shift ;;
     --) shift; sbatch_options=("$@"); break ;;
     --config.*=*) overrides+=("$1"); shift ;;
-    --config=* | --workdir=* | --stages=* | --array=*)
+    --config=* | --workdir=* | --stages=* | --array=* | --sweep=*)
       [ -n "${1#*=}" ] || wrong "${1%%=*} needs a value"
       name=${1%%=*}
       printf -v "${name#--}" '%s' "${1#*=}"
@@ -39,6 +40,7 @@ while [ $# -gt 0 ]; do
     *) wrong "unknown option: $1 (values are given as --name=VALUE; options of sbatch follow --)" ;;
   esac
 done
+if [ -n "$sweep" ] && [ -z "$array" ]; then wrong "--sweep=$sweep: how many tasks share it? Give --array=0-N"; fi
 [ -n "$config" ] || wrong "--config=configs/NAME.py is missing"
 [ -n "$workdir" ] || wrong "--workdir=DIR is missing"
 case $workdir in
@@ -54,7 +56,7 @@ IFS=, read -r -a stages <<<"$stages"
 for stage in "${stages[@]}"; do
   case $stage in
     extract | train | evaluate) ;;
-    sweep) [ -n "$array" ] || wrong "--stages=...sweep: how many programs has the sweep? Give --array=0-N" ;;
+    sweep) [ -n "$array" ] || wrong "--stages=...sweep: how many tasks share the sweep? Give --array=0-N" ;;
     *) wrong "--stages: there is no stage $stage; choose from extract, train, sweep, evaluate" ;;
   esac
 done
@@ -82,6 +84,7 @@ for stage in "${stages[@]}"; do
   esac
   if [ -n "$previous" ]; then command+=(--dependency="afterok:$previous" --kill-on-invalid-dep=yes); fi
   command+=("launch/slurm/$stage.sbatch" "--config=$config" "--workdir=$workdir" ${overrides[@]+"${overrides[@]}"})
+  if [ "$stage" = sweep ] && [ -n "$sweep" ]; then command+=("--sweep=$sweep"); fi
   if [ -n "$is_dry" ]; then
     printf '%q' "${command[0]}"
     printf ' %q' "${command[@]:1}"

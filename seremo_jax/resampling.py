@@ -1,0 +1,161 @@
+"""Resampling of units (speakers) as one product of weights with what each unit adds to the sums behind the metrics.
+
+Metrics are functions of sums over units, so a resample is a row of multiplicities W, one a unit, and its sums are
+`W @ statistics`: the utterances are never read again. Source: method.md 8.9 (OURS: speakers are the unit, an utterance
+of an unknown speaker is a unit of its own). Plain NumPy, no JAX.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+_CHUNK_BYTES = 32 << 20
+"""Bound on the weights, and on the weighted sums of a group, held at a time."""
+
+Sums = dict[str, np.ndarray]
+
+
+def resample_weights(num_units: int, num_resamples: int, seed: int, chunk: int) -> Iterator[Float[np.ndarray, "R U"]]:
+    """Yields how often each unit is drawn in each resample, `chunk` resamples at a time.
+
+    Every row sums to `num_units`. The draw depends on the seed and the number of units only, never on `chunk`; a larger
+    `num_resamples` begins with the same resamples.
+    """
+    generator = np.random.default_rng(seed)
+    for first in range(0, num_resamples, chunk):
+        num_rows = min(chunk, num_resamples - first)
+        drawn = generator.integers(0, num_units, (num_rows, num_units))
+        drawn += num_units * np.arange(num_rows)[:, None]
+        counts = np.bincount(drawn.reshape(-1), minlength=num_rows * num_units)
+        yield counts.reshape(num_rows, num_units).astype(np.float64)
+
+
+class Columns:
+    """Statistics [U, ...] side by side in one matrix, so that all their weighted sums are one product."""
+
+    def __init__(
+        self, statistics: Mapping[str, Shaped[np.ndarray, "U ..."]], rows: Bool[np.ndarray, " U"] | None = None
+    ):
+        """Copies the statistics, those of some units only where `rows` says which."""
+        kept = slice(None) if rows is None or rows.all() else rows
+        values = {name: np.asarray(value)[kept] for name, value in statistics.items()}
+        self._shapes = {name: value.shape[1:] for name, value in values.items()}
+        self.num_units = len(next(iter(values.values())))
+        self._matrix = np.concatenate(
+            [value.reshape(self.num_units, math.prod(value.shape[1:])) for value in values.values()], axis=1
+        ).astype(np.float64, copy=False)
+
+    @property
+    def width(self) -> int:
+        """Numbers of each unit."""
+        return self._matrix.shape[1]
+
+    def weighted(self, weights: Float[np.ndarray, "R U"]) -> Float[np.ndarray, "R V"]:
+        """Sums over units, each counted `weights` times, side by side."""
+        return weights @ self._matrix
+
+    def named(self, sums: Float[np.ndarray, "R V"]) -> Sums:
+        """Name -> [R, ...]: views of what is side by side."""
+        made, first = {}, 0
+        for name, shape in self._shapes.items():
+            last = first + math.prod(shape)
+            made[name] = sums[:, first:last].reshape(len(sums), *shape)
+            first = last
+        return made
+
+
+def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[str, np.ndarray]) -> Sums:
+    """Sums over units, [U, ...] -> [R, ...] float64, each unit counted `weights` times."""
+    columns = Columns(statistics)
+    return columns.named(columns.weighted(weights))
+
+
+def used_units(statistics: Mapping[str, Shaped[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
+    """Units that have anything to add."""
+    num_units = next(iter(statistics.values())).shape[0]
+    is_used = np.zeros(num_units, bool)
+    for values in statistics.values():
+        is_used |= values.reshape(num_units, -1).any(axis=1)
+    return is_used
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Units whose metrics are resampled together.
+
+    Attributes:
+      statistics: Name -> [V, ...] sums of each of its units; all of them add up over units.
+      compute: Sums [R, ...] of R resamples -> name -> value [R, ...] of each, NaN where a metric is not defined. Where
+        members are drawn, too, it is given a second argument: [R, num_members], how often each is.
+      places: [V] place of its units among all, ascending.
+      parts: Groups that this one is made of: sums that it has no statistics of are those of its parts added up.
+    """
+
+    statistics: Mapping[str, Shaped[np.ndarray, "V ..."]]
+    compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]]
+    places: Int[np.ndarray, " V"]
+    parts: tuple[str, ...] = ()
+
+
+def bootstrap_groups(
+    groups: Mapping[str, Group], num_units: int, num_resamples: int, seed: int, num_members: int = 0
+) -> dict[str, dict[str, Float[np.ndarray, "num_resamples ..."]]]:
+    """Values of every metric of every group under resampling of all units with replacement.
+
+    Memory is bounded whatever the number of resamples. Calls with the same seed and number of units see the same
+    resamples, so differences between systems or groups are paired. One unit says nothing about others: where a single
+    one of a group has anything to add, every value is NaN.
+
+    Args:
+      groups: Name -> group.
+      num_units: Units that are drawn from.
+      num_resamples: How many.
+      seed: Of the draw.
+      num_members: With some, members are drawn, too.
+
+    Returns:
+      Group -> metric -> values.
+    """
+    used = {name: used_units(group.statistics) for name, group in groups.items()}
+    columns = {name: Columns(group.statistics, used[name]) for name, group in groups.items()}
+    places = {name: group.places[used[name]] for name, group in groups.items()}
+    row_bytes = 8 * max(num_units, *(one.width for one in columns.values()))
+    chunk = int(np.clip(_CHUNK_BYTES // row_bytes, 1, num_resamples))
+    draws = [resample_weights(num_units, num_resamples, seed, chunk)]
+    if num_members:
+        draws.append(resample_weights(num_members, num_resamples, seed + 1, chunk))
+    found: dict[str, list[Mapping[str, np.ndarray]]] = {name: [] for name in groups}
+    for weights, *of_members in zip(*draws, strict=True):
+        added: dict[str, Sums] = {name: {} for name in groups}
+        for name in sorted(groups, key=lambda name: bool(groups[name].parts)):
+            is_whole = len(places[name]) == num_units
+            drawn = columns[name].weighted(weights if is_whole else weights[:, places[name]])
+            sums = added.pop(name) | columns[name].named(drawn)
+            for whole in (whole for whole in added if name in groups[whole].parts):
+                for key in sums.keys() - groups[whole].statistics.keys():
+                    added[whole][key] = added[whole].get(key, 0) + sums[key]
+            found[name].append(groups[name].compute(sums, *of_members))
+    made = {}
+    for name, group in groups.items():
+        num_used = len(set().union(places[name].tolist(), *(places[part].tolist() for part in group.parts)))
+        values = {key: np.concatenate([part[key] for part in found[name]]) for key in found[name][0]}
+        made[name] = {key: np.full(one.shape, np.nan) for key, one in values.items()} if num_used == 1 else values
+    return made
+
+
+def bootstrap(
+    statistics: Mapping[str, Shaped[np.ndarray, "U ..."]],
+    compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]],
+    num_resamples: int,
+    seed: int,
+    num_members: int = 0,
+    among: tuple[Int[np.ndarray, " U"], int] | None = None,
+) -> dict[str, Float[np.ndarray, "num_resamples ..."]]:
+    """The `bootstrap_groups` of a single group; `among`: places of its units among all, and how many these are."""
+    num_units = next(iter(statistics.values())).shape[0]
+    places, num_units = among or (np.arange(num_units), num_units)
+    group = Group(statistics, compute, places)
+    return bootstrap_groups({"all": group}, num_units, num_resamples, seed, num_members)["all"]
