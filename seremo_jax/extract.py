@@ -210,7 +210,7 @@ class _Job:
             shards, num_samples, bucketings, batch_samples, self.backbone.least_samples, self.num_devices
         )
         wait_for_all(f"{label}: begin")
-        mine = range(jax.process_index(), len(shards), jax.process_count())
+        mine = store.shards_of_process(len(shards), jax.process_index(), jax.process_count())
         todo = [shard for shard in mine if not writer.is_finished(shard)]
         num_mine, num_left = (sum(len(shards[shard]) for shard in those) for those in (mine, todo))
         batches = [batch for shard in todo for batch in planned[shard]]

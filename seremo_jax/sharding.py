@@ -33,12 +33,17 @@ def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
     most = len(devices) // num_data
     if not most or (jax.process_count() > 1 and len(devices) % num_data):
         raise ShardingError(f"train.data_shards = {num_data}: there are {len(devices)} devices")
-    num_shards = most if jax.process_count() > 1 else -(-num_members // -(-num_members // most))
+    num_shards = num_member_shards(num_members, most, jax.process_count())
     return Mesh(
         np.array(devices[: num_shards * num_data]).reshape(num_shards, num_data),
         (MEMBER, DATA),
         axis_types=(AxisType.Auto, AxisType.Auto),
     )
+
+
+def num_member_shards(num_members: int, most: int, num_processes: int) -> int:
+    """Shards of the member axis, `most` at most: with one process no more than leave a device the same members."""
+    return most if num_processes > 1 else -(-num_members // -(-num_members // most))
 
 
 def place(mesh: Mesh, spec: PartitionSpec, local: np.ndarray, global_shape: tuple[int, ...] | None = None) -> jax.Array:

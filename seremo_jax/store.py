@@ -60,6 +60,17 @@ _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _MAX_OPEN_SHARDS = 256
 
 
+def shards_of(num_utterances: int, shard_utterances: int) -> list[range]:
+    """Rows of each shard."""
+    starts = range(0, num_utterances, shard_utterances)
+    return [range(start, min(start + shard_utterances, num_utterances)) for start in starts]
+
+
+def shards_of_process(num_shards: int, process: int, num_processes: int) -> range:
+    """Shards that one of several processes writes."""
+    return range(process, num_shards, num_processes)
+
+
 class _Shard:
     """One shard being written: a file a layer, all renamed into place together."""
 
@@ -116,8 +127,7 @@ class Writer:
         self.path, self.settings, self._utterances = place_of(path), settings, list(utterances)
         if not self._utterances:
             raise ValueError("a store needs at least one utterance")
-        step = settings.shard_utterances
-        self.shards = [range(at, min(at + step, len(self._utterances))) for at in range(0, len(self._utterances), step)]
+        self.shards = shards_of(len(self._utterances), settings.shard_utterances)
         self._hashed: set[int] = set()
         if (self.path / MANIFEST_FILE).exists():
             raise ValueError(f"the store {self.path} is finished")

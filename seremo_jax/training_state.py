@@ -1,5 +1,6 @@
 """What a training holds: the members' values, the state with a leading member axis, and the settings all share."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from seremo_jax import ensemble, model, objectives, optim, vocab
+from seremo_jax import ensemble, model, objectives, optim, roofline, vocab
 from seremo_jax.config import Config
 from seremo_jax.objectives import Values
 from seremo_jax.schema import Labels
@@ -201,3 +202,21 @@ def init(settings: Settings, values: Values) -> TrainState:
         )
 
     return jax.lax.map(one, values.seed)
+
+
+def member_bytes(settings: Settings, num_frames: int) -> tuple[int, int]:
+    """Bytes of device memory of one member: its state, and what a step of it takes besides.
+
+    Members that take turns (`Settings.member_map` `map`) need the second only once.
+
+    Args:
+      settings: Static settings.
+      num_frames: Frames of a batch, `T * R` of its rows, padding and all.
+    """
+
+    def one(seed: Array) -> TrainState:
+        return init(settings, Values(seed=seed, **dict.fromkeys(Values._fields[1:])))
+
+    state = jax.eval_shape(one, jax.ShapeDtypeStruct((1,), jnp.uint32))
+    num_bytes = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return num_bytes, roofline.head_bytes(dict(settings.sizes), -(-num_frames // settings.micro_batches))

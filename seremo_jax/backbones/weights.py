@@ -61,7 +61,7 @@ def open_checkpoint(path_or_id: str) -> Checkpoint:
       CheckpointError: It is not there, or one of its files is missing, damaged or of an unknown kind.
     """
     place = locate(path_or_id)
-    config = _read_config(place.folder)
+    config = read_config(place.folder)
     preprocessor = _read_preprocessor(place.folder, config.model_type)
     files = _weight_files(place.folder)
     settings = [place.folder / name for name in (CONFIG, PREPROCESSOR) if (place.folder / name).exists()]
@@ -209,7 +209,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
+    """The published config in a folder, as transformers reads it.
+
+    Raises:
+      CheckpointError: It is missing, damaged or of an unknown kind.
+    """
     with _without_advice():
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
