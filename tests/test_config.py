@@ -23,6 +23,8 @@ WITHOUT_EFFECT_ON_RESULTS = {
     "train.data_shards",
     "train.device_cache",
     "train.checkpoint_batches",
+    "train.tracker",
+    "train.tracker_project",
     "eval.noise_dir",
     "eval.rir_dir",
 }
