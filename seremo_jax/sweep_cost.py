@@ -11,14 +11,10 @@ import jax
 from seremo_jax import backbones, model, roofline, sharding, tables, vocab
 from seremo_jax.config import Config
 from seremo_jax.sweep_plan import Plan
-from seremo_jax.training_state import Settings
+from seremo_jax.training_state import Settings, member_bytes
 
-_COPIES = 4
-"""Of the parameters in memory: they, two moments of Adam, the best epoch's."""
-_GRADIENTS = 1
-_BYTES = 4
 _MARGIN = 0.3
-"""Of the memory, left to batches, frames and what the compiler asks for besides."""
+"""Of the memory, left to frames and what the compiler asks for besides."""
 _WIDEST = 1_920
 _FRAME_RATE_HZ, _UTTERANCE_S = 50.0, 6.0
 """Taken until the tables are there: the frame rate of transformers, the mean length in MSP-Podcast."""
@@ -32,7 +28,7 @@ class Cost:
     Attributes:
       num_parameters: Of its head.
       num_bytes: Of device memory while it trains, in company.
-      num_bytes_alone: The same where members take turns (`train.member_map` `map`): without what a batch leaves.
+      num_bytes_alone: The same where members take turns (`train.member_map` `map`): without what a step takes.
       flops_per_frame: Operations of a step a frame.
     """
 
@@ -46,14 +42,12 @@ def of_member(config: Config) -> Cost:
     """The cost of a member of a program; a backbone whose width is not at hand counts as the widest there is."""
     num_classes = len(vocab.CLASS_SETS[config.targets.class_set]) + (config.targets.other_votes == "class")
     width = config.model.top_features or _num_features(config.backbone.name)
-    sizes = dict(Settings.of(config, width, num_classes).sizes)
+    settings = Settings.of(config, width, num_classes)
+    sizes = dict(settings.sizes)
     shapes = jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    frames = config.train.batch_size / config.train.micro_batches * _FRAME_RATE_HZ * _UTTERANCE_S
-    # What the backward pass reads: features and their convolution, gates and states of each GRU, and its inputs.
-    kept = frames * (2 * width + config.model.gru_layers * 8 * config.model.gru_units)
-    alone = (_COPIES + _GRADIENTS) * num_parameters * _BYTES
-    return Cost(num_parameters, alone + int(kept * _BYTES), alone, roofline.head_flops(sizes))
+    num_bytes, of_step = member_bytes(settings, int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S))
+    return Cost(num_parameters, num_bytes + of_step, num_bytes, roofline.head_flops(sizes))
 
 
 def most_members(config: Config) -> int:
