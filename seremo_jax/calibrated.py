@@ -9,14 +9,13 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from seremo_jax import calibration, conformal, ensemble
-from seremo_jax.artefacts import ArtefactError, read_json, require_same, write_json
+from seremo_jax.artefacts import ArtefactError, place_of, read_json, require_same, write_json
 from seremo_jax.targets import Targets
 
 FILE = "calibration.json"
@@ -224,7 +223,7 @@ def write(path: str | os.PathLike, found: Calibrations, checkpoint: str) -> None
         {field.name: finite(getattr(one, field.name)) for field in dataclasses.fields(one)}
         for one in found.by_members.values()
     ]
-    write_json(Path(path), {"checkpoint": checkpoint, "level": found.level, "entries": entries})
+    write_json(path, {"checkpoint": checkpoint, "level": found.level, "entries": entries})
 
 
 NOTHING = {"temperature": None, "conformal_threshold": None, "level": None, "num_utterances": 0}
@@ -243,7 +242,7 @@ def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str
     Raises:
       ArtefactError: `calibration.json` is damaged, or of another training.
     """
-    path = Path(workdir) / FILE
+    path = place_of(workdir) / FILE
     if not path.exists():
         return dict(NOTHING)
     record = read_json(path, _REMEDY)

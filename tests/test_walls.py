@@ -143,7 +143,7 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
 
 def test_every_module_has_a_rank_and_imports_only_from_lower_ones():
     unknown = {_house_name(path) for path in _modules()} - RANKS.keys()
-    assert not unknown, f"new in the house: {sorted(unknown)}; give each a rank here and a line in the README"
+    assert not unknown, f"new in the house: {sorted(unknown)}; give each a rank here and a line in seremo_jax/README.md"
     wrong = []
     for path in _modules():
         own = _house_name(path)
