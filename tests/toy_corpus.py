@@ -149,7 +149,9 @@ def extracted(corpus: Path, workdir: Path, **changes: Any) -> Reader:
 
 
 def contents(workdir: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(workdir)): file.read_bytes() for file in sorted(workdir.rglob("*")) if file.is_file()}
+    """Every artefact; compiled programs are none."""
+    files = [file.relative_to(workdir) for file in sorted(workdir.rglob("*")) if file.is_file()]
+    return {str(file): (workdir / file).read_bytes() for file in files if file.parts[0] != "compiled"}
 
 
 def read_waveform(corpus: Path, utterance: str) -> np.ndarray:
