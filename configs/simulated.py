@@ -1,6 +1,9 @@
 """Embedded corpus, logmel backbone: 5 seeds x {votes, consensus} in one program.
 
 Run:    bash launch/quickstart.sh
+Time:   103 s on 2 quiet cores, installed before
+Result: test UAR 0.446 +- 0.015 trained on votes, 0.433 +- 0.036 on the consensus (5 seeds; chance 0.167), mean CCC of
+        attributes 0.496 for both, at 906418b
 """
 
 import ml_collections
