@@ -11,17 +11,10 @@ _PROFILE = flags.DEFINE_bool(
 
 def main(config, workdir):
     """Trains on the store of this workdir."""
-    from seremo_jax import ensemble, preemption, sharding, store, tables, train
+    from seremo_jax import preemption, train
 
-    utterances, ratings, fingerprint = tables.read_tables(workdir)
-    reader = store.Reader(f"{workdir}/store")
-    reader.require(tables_fingerprint=fingerprint)
-    members = ensemble.members(config, ensemble.chosen_layer(workdir))
-    mesh = sharding.make_mesh(len(members), config.train.data_shards)
     try:
-        train.train(
-            config, reader, (utterances, ratings), mesh, members=members, workdir=workdir, is_profiled=_PROFILE.value
-        )
+        train.run(config, workdir, is_profiled=_PROFILE.value)
     except preemption.PreemptedError as notice:
         print(f"{notice}: saved, the same command goes on from there")
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -203,6 +204,15 @@ def to_json(value: Any, indent: int | None = None) -> str:
         raise TypeError(f"no JSON form for {type(item).__name__}")
 
     return json.dumps(value, sort_keys=True, indent=indent, default=default, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """A value, or what dicts, lists and tuples hold, with None for each float that JSON has no word for."""
+    if isinstance(value, dict):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -6,7 +6,6 @@ optimistic.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from seremo_jax import calibration, conformal, ensemble
-from seremo_jax.artefacts import ArtefactError, place_of, read_json, require_same, write_json
+from seremo_jax.artefacts import ArtefactError, finite, place_of, read_json, require_same, write_json
 from seremo_jax.targets import Targets
 
 FILE = "calibration.json"
@@ -213,16 +212,7 @@ class Applied:
 
 def write(path: str | os.PathLike, found: Calibrations, checkpoint: str) -> None:
     """Writes `calibration.json`; an infinite threshold is None there."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): finite(one) for key, one in value.items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    entries = [
-        {field.name: finite(getattr(one, field.name)) for field in dataclasses.fields(one)}
-        for one in found.by_members.values()
-    ]
+    entries = [finite(dataclasses.asdict(one)) for one in found.by_members.values()]
     write_json(path, {"checkpoint": checkpoint, "level": found.level, "entries": entries})
 
 

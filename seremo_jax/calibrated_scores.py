@@ -7,7 +7,7 @@ curves.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from seremo_jax import abstention, calibrated_sums, calibration, ensemble, intervals, resampling
 from seremo_jax.alignment import Aligned
+from seremo_jax.artefacts import finite
 from seremo_jax.calibrated import Applied, Calibrations
 from seremo_jax.config_sections import EvalConfig
 from seremo_jax.ensemble import Member
@@ -87,15 +88,17 @@ def with_calibration(
         distributions = [np.asarray(aligned.predictions_distribution[row], np.float64) for row in mine]
         models = [calibrated_sums.Heard(one, Applied.of(fit, fold, genders), *rest)
                   for one, fit in zip(distributions, alone, strict=True)]  # fmt: skip
-        mean = calibrated_sums.Heard(np.mean(distributions, axis=0), Applied.of(together, fold, genders), *rest)
-        members = _entries(models, cells, draw)
-        of_mean = members if len(mine) == 1 else _entries([mean], cells, draw)
+        applied = Applied.of(together, fold, genders)
+        mean = calibrated_sums.cell_sums(calibrated_sums.Heard(np.mean(distributions, axis=0), applied, *rest))
+        of_mean = _entries([mean], cells, draw)
+        # One after the other: the sums are large.
+        members = of_mean if len(mine) == 1 else _entries(map(calibrated_sums.cell_sums, models), cells, draw)
         states = {group: {"ensemble": entries} for group, entries in of_mean.items()}
-        states["all"] |= _states(mean, cells, draw) | {
+        states["all"] |= _states(mean, tuple(applied.lac_of_size), cells, draw) | {
             "level": fitted.level,
             "fitted": [dataclasses.asdict(one) | {"fold": place} for one, place in zip(together, folds, strict=True)],
         }
-        made |= {(about["system"], group): (members[group], _plain(states[group])) for group in states}
+        made |= {(about["system"], group): (members[group], finite(states[group])) for group in states}
     added = []
     for record in records:
         metrics, states = made.get((record.system, record.group), ({}, None))
@@ -104,24 +107,24 @@ def with_calibration(
     return added
 
 
-def _entries(
-    models: Sequence[calibrated_sums.Heard], cells: _Cells, draw: _Draw
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Group -> entries of the mean of every metric over some models."""
+def _entries(models: Iterable[resampling.Sums], cells: _Cells, draw: _Draw) -> dict[str, dict[str, dict[str, Any]]]:
+    """Group -> entries of the mean of every metric over some models, given by their sums of cells."""
+
+    def values(sums: resampling.Sums) -> dict[str, np.ndarray]:
+        return calibrated_sums.values(sums, draw.level)
+
     found: dict[str, list[tuple]] = {group: [] for group in cells.groups}
-    for heard in models:  # one after the other: the sums are large
-        sums = calibrated_sums.cell_sums(heard)
-        for group in cells.groups:
-            mine = cells.sums(sums, group)
-            whole = {name: one.sum(axis=0, keepdims=True) for name, one in mine.items()}
-            drawn = resampling.bootstrap(
-                mine, lambda drawn: calibrated_sums.values(drawn, draw.level), draw.num_resamples, draw.seed
-            )
+    for model in models:
+        of_groups = {group: cells.sums(model, group) for group in cells.groups}
+        groups = {group: resampling.Group(sums, values, np.arange(cells.num_units))
+                  for group, sums in of_groups.items()}  # fmt: skip
+        drawn = resampling.bootstrap_groups(groups, cells.num_units, draw.num_resamples, draw.seed)
+        for group, sums in of_groups.items():
+            whole = {name: one.sum(axis=0, keepdims=True) for name, one in sums.items()}
             counts = {outcome: whole[f"num {outcome}"] for outcome in calibrated_sums.OUTCOMES}
-            found[group].append(
-                (calibrated_sums.values(whole, draw.level), drawn, counts, int(resampling.used_units(mine).sum()))
-            )
-    weights = resampling.resample_weights(len(models), draw.num_resamples, draw.seed + 1, draw.num_resamples)
+            found[group].append((values(whole), drawn[group], counts, int(resampling.used_units(sums).sum())))
+    num_models = len(found["all"])
+    weights = resampling.resample_weights(num_models, draw.num_resamples, draw.seed + 1, draw.num_resamples)
     weights = np.concatenate(list(weights))
     return {group: _entries_of(some, weights) for group, some in found.items()}
 
@@ -156,9 +159,9 @@ def _reaching_down(
     return entry | {name: min(entry[name], mirrored[name]) for name in ("low", "low_members")}
 
 
-def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[str, Any]:
-    """Curves and the comparison at equal size, over all speakers, each with intervals."""
-    sums, sizes = cells.sums(calibrated_sums.cell_sums(heard), "all"), tuple(heard.applied.lac_of_size)
+def _states(model: resampling.Sums, sizes: Sequence[int], cells: _Cells, draw: _Draw) -> dict[str, Any]:
+    """Curves and the comparison at equal size, over all speakers, each with intervals; of a model's sums of cells."""
+    sums = cells.sums(model, "all")
     whole = {name: one.sum(axis=0, keepdims=True) for name, one in sums.items()}
     num_units = int(resampling.used_units(sums).sum())
     made: dict[str, Any] = {}
@@ -187,12 +190,3 @@ def _states(heard: calibrated_sums.Heard, cells: _Cells, draw: _Draw) -> dict[st
                                                            strict=True))} for name in points
     }  # fmt: skip
     return made
-
-
-def _plain(value: Any) -> Any:
-    """The same for JSON: no number that is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

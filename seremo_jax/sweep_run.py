@@ -19,12 +19,11 @@ from typing import Any, TypedDict
 
 import jax
 
-from seremo_jax import ensemble, evaluate, extract, ingest, ranking, sharding, sweep_plan, sweep_table, tables, train
+from seremo_jax import ensemble, evaluate, extract, ingest, ranking, sharding, sweep_plan, sweep_table, train
 from seremo_jax.artefacts import atomic_path, read_json, require_same, to_json, write_json
 from seremo_jax.config import Config, ConfigError, from_config_dict
 from seremo_jax.manifest import MANIFEST_FILE
 from seremo_jax.preemption import PreemptedError
-from seremo_jax.store import Reader
 from seremo_jax.sweep import SweepError
 
 FOLDER, STATUS_FILE = "sweep", "status.json"
@@ -203,7 +202,7 @@ class _Run:
                 _link(stage, folder)
             sharding.wait_for_all(f"sweep: {folder} linked")
             try:
-                self._train(config, folder)
+                train.run(config, folder, is_quiet=self.is_quiet)
                 self._score(config, folder)
             except train.NothingToKeepError as error:
                 raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
@@ -214,15 +213,6 @@ class _Run:
                 if len(halves) == 1:
                     raise
                 raise _TooManyError(place, halves) from error
-
-    def _train(self, config: Config, folder: Path) -> None:
-        utterances, ratings, fingerprint = tables.read_tables(folder)
-        reader = Reader(folder / "store")
-        reader.require(tables_fingerprint=fingerprint)
-        members = ensemble.members(config, ensemble.chosen_layer(folder))
-        mesh = sharding.make_mesh(len(members), config.train.data_shards)
-        options = {"members": members, "workdir": folder, "is_quiet": self.is_quiet}
-        train.train(config, reader, (utterances, ratings), mesh, **options)
 
     def _score(self, config: Config, folder: Path) -> None:
         results = evaluate.run(config, folder, is_quiet=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seremo_jax import ensemble, look, page, score_tables, sweep_figure, sweep_plan, vocab
+from seremo_jax import ensemble, look, page, result_records, score_tables, sweep_figure, sweep_plan, vocab
 from seremo_jax.artefacts import read_json, write_text
 from seremo_jax.config import from_config_dict
 from seremo_jax.schema import ResultRecord
@@ -65,18 +65,13 @@ def entries(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
             members = json.loads((path.parent / "train" / "members.json").read_text(encoding="utf-8"))
             members = [vars(ensemble.Member(**member)) for member in members]
             of_system = {about["system"]: rows for rows, about in ensemble.systems(members)}
-            for record in _records(path):
+            for record in result_records.read(path):
                 if (record.group, record.split) != ("all", vocab.DEVELOPMENT):
                     continue
                 rows = of_system[record.system]
                 settings = {path: _value(tree, members[rows[0]], path) for path in _varied(manifest)}
                 found.append(Entry(index, settings, tuple(part["members"][row] for row in rows), record))
     return sorted(found, key=lambda entry: -(score(entry.record, metric_of(entry.record)) or 0.0))
-
-
-def _records(path: Path) -> list[ResultRecord]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [ResultRecord(**fields | {"seeds": tuple(fields["seeds"])}) for fields in map(json.loads, lines)]
 
 
 def _varied(manifest: Mapping[str, Any]) -> list[str]:

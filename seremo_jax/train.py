@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax import checkpoint, config_file, ensemble, evaluate, goodput, protocol, trackers
+from seremo_jax import checkpoint, config_file, ensemble, evaluate, goodput, protocol, sharding, tables, trackers
 from seremo_jax.artefacts import (
     ArtefactError,
     fingerprint_of,
@@ -46,6 +46,23 @@ class NothingToKeepError(ArtefactError):
     def __init__(self, message: str, members: Sequence[int]):
         super().__init__(message)
         self.members = tuple(members)
+
+
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, is_profiled: bool = False) -> PurePath:
+    """Trains the config's members on the tables and the store of a workdir, over all devices; see `train`.
+
+    Raises:
+      ArtefactError: Besides what `train` refuses: the tables or the store are missing, or not of each other.
+    """
+    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    store = Reader(place_of(workdir) / "store")
+    store.require(tables_fingerprint=fingerprint)
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    mesh = sharding.make_mesh(len(members), config.train.data_shards)
+    return train(
+        config, store, (utterances, ratings), mesh,
+        members=members, workdir=workdir, is_quiet=is_quiet, is_profiled=is_profiled,
+    )  # fmt: skip
 
 
 def train(

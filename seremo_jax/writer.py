@@ -1,7 +1,6 @@
 """Metrics of a run as JSON lines, TensorBoard scalars and, where asked for, in a tracker; from process 0."""
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -11,7 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from seremo_jax.artefacts import in_bucket, place_of, to_json, upload, write_text
+from seremo_jax.artefacts import finite, in_bucket, place_of, to_json, upload, write_text
 from seremo_jax.trackers import Tracker
 
 
@@ -41,7 +40,7 @@ class Writer:
 
     def write(self, epoch: int, values: Mapping[str, Any]) -> None:
         """Writes the values of an epoch: scalars, or lists with one value a member (NaN and infinity become null)."""
-        line = {name: _finite(value) for name, value in values.items()} | {"epoch": epoch}
+        line = {name: finite(value) for name, value in values.items()} | {"epoch": epoch}
         self._lines.append(to_json(line) + "\n")
         if self._in_bucket:
             write_text(self._path, "".join(self._lines))
@@ -89,11 +88,3 @@ def read_log(path: str | os.PathLike, most_epochs: int | None = None) -> list[di
             if most_epochs is None or line["epoch"] <= most_epochs:
                 lines.append(line)
     return lines
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

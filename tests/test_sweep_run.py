@@ -131,7 +131,7 @@ def test_the_best_system_trained_alone_scores_what_it_scored_in_company(swept):
         best["loss.class_kind"],
     )
     assert (config.ensemble.seeds, config.eval.splits) == ((3, 4), ("test",))
-    sweep_run._Run(workdir, 0, ".", config, True)._train(config, folder)
+    train.run(config, folder, is_quiet=True)
     alone, together = (read_json(path / "train/finished.json", "") for path in (folder, workdir / "sweep/runs/000"))
     scores = {tuple(m.values()): score for m, score in zip(together["members"], together["best_score"], strict=True)}
     for member, score in zip(alone["members"], alone["best_score"], strict=True):

@@ -20,20 +20,8 @@ from seremo_jax.backbones import costs
 
 RATE_HZ, NUM_BUCKETS = 16_000, 8
 SHAPES = {
-    "wav2vec2 base": ("Wav2Vec2", {}, (8, 5.0)),
-    "WavLM large": (
-        "WavLM",
-        {
-            "hidden_size": 1_024,
-            "num_attention_heads": 16,
-            "intermediate_size": 4_096,
-            "num_hidden_layers": 24,
-            "feat_extract_norm": "layer",
-            "do_stable_layer_norm": True,
-            "conv_bias": True,
-        },
-        (4, 6.0),
-    ),
+    "wav2vec2 base": ("Wav2Vec2", costs.PUBLISHED["facebook/wav2vec2-base"][1], (8, 5.0)),
+    "WavLM large": ("WavLM", costs.PUBLISHED["microsoft/wavlm-large"][1], (4, 6.0)),
 }
 """Name -> transformers' class, what its config says, and (utterances, seconds) of a batch."""
 QUICK = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
