@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from seremo_jax.look import Look, canvas
+from seremo_jax.look import Look, canvas, legend_below, panel_title
 
 
 def reliability(look: Look, found: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -36,7 +36,7 @@ def reliability(look: Look, found: Mapping[str, Mapping[str, Any]]) -> Figure:
             ax.plot(x, y, color=ink, lw=1.2, alpha=0.6)
             area = 18 + 160 * num / num.max()
             ax.scatter(x, y, s=area, facecolor=face, edgecolor=ink, linewidth=1.4, zorder=3)
-        ax.set_title(system, color=color)
+        panel_title(ax, system, color)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     for ax in axes[-1]:
         ax.set_xlabel("predicted share of the 1-best class")
@@ -72,7 +72,7 @@ def risk_coverage(look: Look, found: Mapping[str, Mapping[str, Any]]) -> Figure:
     axes[0, 0].set_ylabel("risk")
     handles = [Line2D([], [], color=look.color(system), lw=2.4, label=system) for system in found]
     handles.append(Line2D([], [], color=theme.muted, lw=1.2, ls=(0, (2, 3)), label="abstaining at random"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    legend_below(figure, handles, 4)
     return figure
 
 
@@ -118,7 +118,7 @@ def set_sizes(
     by_entropy.set(title="by disagreement", ylabel="mean number of classes in the set", ylim=(0, num_classes),
                    xlim=(0, 1), xlabel="entropy of the votes (1: all classes equally)")  # fmt: skip
     handles = [Line2D([], [], color=look.color(system), lw=2.4, marker="o", label=system) for system in found]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+    legend_below(figure, handles, 3)
     return figure
 
 

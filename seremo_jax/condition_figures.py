@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from seremo_jax.condition_scores import Point
 from seremo_jax.figures import MARKERS
-from seremo_jax.look import Look, canvas
+from seremo_jax.look import Look, canvas, legend_below, panel_title
 
 
 def curves(
@@ -55,7 +55,7 @@ def curves(
             ax.vlines(x, [point.low for point in points], [point.high for point in points], color=color, lw=1.4,
                       alpha=0.55)  # fmt: skip
             ax.plot(x, y, color=color, lw=2, marker=MARKERS[lane % len(MARKERS)], ms=6, mec=theme.paper, mew=0.6)
-        ax.set_title(system, color=look.color(system))
+        panel_title(ax, system, look.color(system))
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.grid(axis="x", visible=False)
     if axis[0].endswith("(dB)"):
@@ -71,7 +71,7 @@ def curves(
     handles.append(Line2D([], [], color=theme.muted, lw=1.6, label="clean"))
     if chance is not None:
         handles.append(Line2D([], [], color=theme.muted, lw=1.2, ls=(0, (2, 3)), label="chance"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
+    legend_below(figure, handles, 5)
     return figure
 
 
@@ -101,5 +101,5 @@ def stable_shares(look: Look, names: Sequence[str], found: Mapping[str, Sequence
     ax.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.6), xlabel="stable share")
     ax.grid(axis="y", visible=False)
     handles = [Line2D([], [], color=look.color(system), marker="o", ms=6, lw=2, label=system) for system in found]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+    legend_below(figure, handles, 3)
     return figure

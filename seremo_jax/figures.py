@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from seremo_jax.look import Look, canvas
+from seremo_jax.look import Look, canvas, legend_below, panel_title
 
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "*")
 _PASSING_SCORED, _PASSING_CLASSES = 10, 2  # the filter min10c2
@@ -151,7 +151,7 @@ def training(
         ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylim(bottom=min(0.0, axes[0, 0].get_ylim()[0]))
-    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(figure, axes[0, 1].get_legend_handles_labels()[0], 3)
     return figure
 
 
@@ -191,7 +191,7 @@ def confusion(
                 j, i - 0.14, f"{100 * share[i, j]:.0f}", color=ink, ha="center", va="center", size=11, weight=weight
             )
             ax.text(j, i + 0.24, f"{matrix[i, j]:,.0f}", color=ink, ha="center", va="center", size=7.5, alpha=0.85)
-        ax.set_title(system, color=look.color(system))
+        panel_title(ax, system, look.color(system))
         ax.set_xticks(range(C), class_names, rotation=40, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(C), class_names)
         ax.set_xlabel("1-best class")
@@ -262,7 +262,7 @@ def speakers(
             )  # fmt: skip
         counts = [sum(s["gender"] == gender for s in speakers_) for gender in genders]
         ax.set_yticks(range(len(genders)), [f"{g}\n(n = {n})" for g, n in zip(genders, counts, strict=True)])
-        ax.set_title(system, color=color)
+        panel_title(ax, system, color)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.55, len(genders) + 0.02), xlabel="UAR of the speaker (1-best)")
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
@@ -323,5 +323,5 @@ def speaker_shares(
         Line2D([], [], color=look.theme.muted, marker="o", ms=8, lw=0, mew=1.8, label=f"speakers: {name}",
                mfc=look.theme.muted if name == filters[0] else look.theme.paper) for name in filters
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    legend_below(figure, handles, 4)
     return figure

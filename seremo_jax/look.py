@@ -2,16 +2,22 @@
 
 import dataclasses
 import io
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 DPI = 200
+
+_TITLE_INCHES, _LEGEND_INCHES, _HANDLE_INCHES = 0.088, 0.072, 0.65
+"""Mean width of a letter of a panel's title and of the legend, and of what stands before a legend's text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,3 +124,16 @@ def canvas(
     figure.text(0.016, 1 - 0.12 / height, title, size=14, weight="bold", va="top")
     figure.text(0.016, 1 - 0.46 / height, f"{look.origin} · {subtitle}", size=10, color=look.theme.muted, va="top")
     return figure, figure.subplots(*shape, squeeze=False, **options)
+
+
+def panel_title(ax: Axes, text: str, color: str) -> None:
+    """Names a panel, over several lines where one would reach into the next panel."""
+    inches = ax.figure.get_size_inches()[0] / ax.get_gridspec().ncols - 0.5
+    ax.set_title(textwrap.fill(text, max(int(inches / _TITLE_INCHES), 12)), color=color)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], most_columns: int) -> None:
+    """A legend below the panels, of as many columns as the figure has room for, at least one."""
+    widest = max(len(str(handle.get_label())) for handle in handles) * _LEGEND_INCHES + _HANDLE_INCHES
+    columns = min(len(handles), most_columns, max(int(figure.get_size_inches()[0] / widest), 1))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)

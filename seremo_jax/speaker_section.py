@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seremo_jax.comparison import Block
-from seremo_jax.look import Look, canvas
+from seremo_jax.look import Look, canvas, legend_below
 from seremo_jax.page import NOTHING, Picture, Row, Table
 from seremo_jax.score_tables import caption
 
@@ -69,7 +69,7 @@ def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
             ax.axvline(threshold, color=look.theme.ink, lw=1, ls=(0, (4, 3)), alpha=0.6, zorder=1)
         ax.set(title=f"{n}-best", xlim=(0, 1), ylim=(-2, 102), xlabel="threshold T of the speaker's UAR")
     axes[0, 0].set_ylabel("speakers above T (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], 3)
     return figure
 
 
