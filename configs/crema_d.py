@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from seremo_jax.config import Config, to_config_dict
-from seremo_jax.sweep import Point, axis, product
+from seremo_jax.core.config import Config, to_config_dict
+from seremo_jax.sweeps.algebra import Point, axis, product
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ Result: none here: the corpus needs a signed licence
 
 import ml_collections
 
-from seremo_jax.config import Config, to_config_dict
+from seremo_jax.core.config import Config, to_config_dict
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

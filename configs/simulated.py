@@ -8,7 +8,7 @@ Result: test UAR 0.446 +- 0.015 trained on votes, 0.433 +- 0.036 on the consensu
 
 import ml_collections
 
-from seremo_jax.config import Config, to_config_dict
+from seremo_jax.core.config import Config, to_config_dict
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

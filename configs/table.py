@@ -7,7 +7,7 @@ Result: yours; set targets.class_set to the one that fits, and saliency.targets 
 
 import ml_collections
 
-from seremo_jax.config import Config, to_config_dict
+from seremo_jax.core.config import Config, to_config_dict
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

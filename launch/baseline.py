@@ -5,7 +5,7 @@ from launch import cli
 
 def main(config, workdir):
     """Fits and evaluates the regression on the stored layers of this workdir."""
-    from seremo_jax import baseline
+    from seremo_jax.evaluation import baseline
 
     baseline.run(config, workdir)
 

@@ -10,8 +10,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from seremo_jax.artefacts import require_place
-from seremo_jax.config import Config, describe, from_config_dict
+from seremo_jax.core.artefacts import require_place
+from seremo_jax.core.config import Config, describe, from_config_dict
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
 _DISTRIBUTED = flags.DEFINE_bool(

@@ -3,7 +3,7 @@
 from absl import flags
 
 from launch import cli
-from seremo_jax import listening
+from seremo_jax.conditions import listening
 
 _TO = flags.DEFINE_string("to", None, "folder to write", required=True)
 _SPLIT = flags.DEFINE_string("split", "test", "split to take utterances of")

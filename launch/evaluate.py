@@ -5,7 +5,7 @@ from launch import cli
 
 def main(config, workdir):
     """Evaluates the training of this workdir."""
-    from seremo_jax import evaluate
+    from seremo_jax.evaluation import evaluate
 
     evaluate.run(config, workdir)
 

@@ -3,7 +3,8 @@
 from absl import flags
 
 from launch import cli
-from seremo_jax import explain, ingest, validation
+from seremo_jax.data import explain, ingest
+from seremo_jax.reports import validation
 
 _EXPLAIN = flags.DEFINE_bool("explain", False, "prints what each label policy does to the counts, and its alternatives")
 

@@ -31,15 +31,15 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError("give one file, folder or list")
     if _FORMAT.value == "parquet" and _OUT.value is None:
         raise app.UsageError("--format=parquet needs --out")
-    from seremo_jax import predict, predict_files
+    from seremo_jax.predict import files, predictor
 
-    found = predict_files.find(arguments[0])
+    found = files.find(arguments[0])
     places = {"members": _MEMBERS.value, "backbone": _BACKBONE.value}
-    model = predict.load(_MODEL.value, **places, window_s=_WINDOW_S.value, hop_s=_HOP_S.value)
+    model = predictor.load(_MODEL.value, **places, window_s=_WINDOW_S.value, hop_s=_HOP_S.value)
     options = {"with_embedding": _EMBEDDING.value, "with_timeline": _TIMELINE.value}
-    outcome = predict_files.run(model, found, _OUT.value, _FORMAT.value, **options)
+    outcome = files.run(model, found, _OUT.value, _FORMAT.value, **options)
     if _OUT.value is None:
-        print(predict_files.to_text(outcome, _FORMAT.value), end="")
+        print(files.to_text(outcome, _FORMAT.value), end="")
     for suffix, number in sorted(found.num_ignored.items()):
         print(f"left alone: {number} files {suffix or 'without suffix'}", file=sys.stderr)
     for file, reason, detail in outcome.bad[:_MOST_LISTED]:

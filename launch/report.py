@@ -10,7 +10,7 @@ import sys
 from absl import app, flags
 
 from launch import cli, plain
-from seremo_jax import benchmark, report
+from seremo_jax.reports import benchmark, report
 
 _TABLE = flags.DEFINE_enum("table", None, benchmark.NAMES, "a benchmark table instead of the report")
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "with --table: workdirs whose records make its rows")

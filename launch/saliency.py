@@ -1,7 +1,7 @@
 """Ranks the layers by the sums that extraction gathered; model.layer=saliency reads the chosen one (saliency.json)."""
 
 from launch import cli
-from seremo_jax import ranking
+from seremo_jax.saliency import ranking
 
 WORDS = {"ccs": "ccs: mean |correlation|", "probe": "probe: CCC on held-out speakers"}
 

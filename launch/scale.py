@@ -10,8 +10,8 @@ import dataclasses
 from absl import app, flags
 
 from launch import plain
-from seremo_jax import scale, scale_table, scale_terms
 from seremo_jax.backbones import costs
+from seremo_jax.sweeps import scale, scale_table, scale_terms
 
 _BACKBONE = flags.DEFINE_string(
     "backbone", "microsoft/wavlm-large", f"one of {', '.join(costs.PUBLISHED)}, or a folder"

@@ -22,23 +22,24 @@ flags.DEFINE_alias("max-members", "max_members")
 
 def main(config, workdir):
     """Plans the sweep, and runs it or prints the plan."""
-    from seremo_jax import artefacts, preemption, sweep, sweep_cost, sweep_plan, sweep_run
+    from seremo_jax.core import artefacts, preemption
+    from seremo_jax.sweeps import algebra, cost, plan, run
 
     artefacts.require_disk(workdir, "a sweep")
-    name = _SWEEP.value or sweep_run.name_in(workdir)
-    points = sweep.read(cli.recipe(), name)
-    most_members = (lambda _: _MOST.value) if _MOST.value else sweep_cost.most_members
-    made = sweep_plan.plan(config, points, most_members)
+    name = _SWEEP.value or run.name_in(workdir)
+    points = algebra.read(cli.recipe(), name)
+    most_members = (lambda _: _MOST.value) if _MOST.value else cost.most_members
+    made = plan.plan(config, points, most_members)
     if _DRY_RUN.value:
-        print(sweep_cost.describe(made, workdir))
+        print(cost.describe(made, workdir))
         return
-    manifest = sweep_run.record(workdir, name.removeprefix(sweep.PREFIX), made)
+    manifest = run.record(workdir, name.removeprefix(algebra.PREFIX), made)
     try:
-        failures = sweep_run.run(workdir, manifest, _numbers(len(manifest["programs"])))
+        failures = run.run(workdir, manifest, _numbers(len(manifest["programs"])))
     except preemption.PreemptedError as notice:
         print(f"{notice}: saved, the same command goes on from there")
         sys.exit(75)
-    print(f"{workdir}/{sweep_run.FOLDER}/leaderboard.md")
+    print(f"{workdir}/{run.FOLDER}/leaderboard.md")
     if failures:
         sys.exit("failed:\n" + "\n".join(failures))
 

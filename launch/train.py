@@ -11,7 +11,8 @@ _PROFILE = flags.DEFINE_bool(
 
 def main(config, workdir):
     """Trains on the store of this workdir."""
-    from seremo_jax import preemption, train
+    from seremo_jax.core import preemption
+    from seremo_jax.training import train
 
     try:
         train.run(config, workdir, is_profiled=_PROFILE.value)

@@ -3,7 +3,7 @@
 import sys
 
 from launch import cli
-from seremo_jax import validation
+from seremo_jax.reports import validation
 
 
 def main(config, workdir):

@@ -18,24 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seremo_jax import (
-    audio,
-    backbones,
-    ensemble,
-    evaluate,
-    extract,
-    ingest,
-    policies,
-    predict,
-    ranking,
-    result_records,
-    sharding,
-    store,
-    tables,
-    targets,
-    train,
-)
-from seremo_jax.config import from_config_dict
+from seremo_jax import backbones
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core.config import from_config_dict
+from seremo_jax.data import audio, ingest, policies, tables, targets
+from seremo_jax.evaluation import evaluate
+from seremo_jax.evaluation import records as result_records
+from seremo_jax.features import extract, store
+from seremo_jax.predict import predictor
+from seremo_jax.saliency import ranking
+from seremo_jax.training import train
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--root", default="", help="folder of CREMA-D; without it, a corpus is simulated")
@@ -154,7 +147,7 @@ for speaker in sorted(records[0].speakers, key=lambda speaker: speaker["uar"][0]
 # A trained workdir, or a folder of `launch.export`, scores any recording, of any length and rate.
 
 # %%
-model = predict.load(workdir, members=("*votes*",))
+model = predictor.load(workdir, members=("*votes*",))
 result = model(waveform, 16_000)
 print(os.path.basename(path), {name: round(share, 2) for name, share in result.distribution.items()})
 print("2-best:", result.ranked[:2])

@@ -50,7 +50,7 @@ def shared() -> Path:
 def _forgotten_programs():
     """Lets go of what a file compiled: thousands of programs at once use up a process's memory maps."""
     yield
-    if steps := sys.modules.get("seremo_jax.steps"):
+    if steps := sys.modules.get("seremo_jax.training.steps"):
         steps.compile_steps.cache_clear()
     jax.clear_caches()
     gc.collect()

@@ -1,206 +1,135 @@
-"""The house as DESIGN.md draws it: ranks, library owners, words, sizes; read from the syntax trees."""
+"""The walls of the house: twelve rooms in a straight line, one owner a library, no JAX where it is not needed, sizes.
+
+A file belongs to the room (folder) it lies in: nothing here lists files, so a new module needs no entry.
+`python -m tests.support.house` prints what these tests hold.
+"""
 
 import ast
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "seremo_jax"
-
-_BY_RANK = (
-    "abstention artefacts calibration conformal goodput lines moments progress resampling scale_terms sweep vocab",
-    "channels condition_ids config_limits config_sections confusions manifest noises published rooms schema "
-    "significance step_trace trackers votes",
-    "attribute_means audio conditions config feature_norm gru layer_choice losses member_map metrics optim preemption "
-    "probe reliability result_records roofline saliency semantic_scores sharding splits store tables",
-    "account arrangement backbones checks condition_sources config_file corpora ensemble intervals member_states "
-    "model page partitions pieces policies predicted score_settings targets",
-    "agreement alignment audio_batches calibrated checkpoint comparison explain gathered group_gaps loader look "
-    "mean_heads objectives predictions_file protocol ranking speaker_states sweep_plan system_differences "
-    "system_scores table_text writer",
-    "calibrated_sums calibration_figures condition_scores figures forward ingest label_figures layer_curves "
-    "score_tables scoring stability sweep_figure table_rows timeline training_data training_state",
-    "baseline benchmark_parts calibrated_scores calibration_section condition_figures condition_frames data_section "
-    "extract failure_signs gradients listening speaker_section sweep_cost validation",
-    "benchmark condition_section head steps sweep_table",
-    "feeding sections",
-    "evaluate report scale",
-    "model_folder scale_table training_loop",
-    "predict train",
-    "predict_files sweep_run",
+from tests.support.house import (
+    PACKAGE,
+    ROOMS,
+    ROOT,
+    dotted,
+    functions_of,
+    imports_of,
+    inner_imports,
+    modules,
+    num_arguments,
+    python_files,
+    reachable,
+    room_of,
+    tree_of,
 )
-RANKS = {name: rank for rank, names in enumerate(_BY_RANK) for name in names.split()}
-WITHOUT_JAX = {
-    *("abstention", "account", "agreement", "arrangement", "artefacts", "attribute_means", "audio", "benchmark"),
-    *("benchmark_parts", "calibrated", "calibration", "calibration_figures", "calibration_section", "channels"),
-    *("checks", "condition_figures", "condition_ids", "condition_scores", "condition_section"),
-    *("condition_sources", "conditions", "config", "config_file", "config_limits", "config_sections", "conformal"),
-    *("corpora", "data_section", "ensemble", "explain", "failure_signs", "figures", "gathered", "ingest"),
-    *("label_figures", "layer_choice", "lines", "listening", "look", "manifest", "noises", "page", "partitions"),
-    *("pieces", "policies", "predicted", "predictions_file", "progress", "published", "reliability", "report"),
-    *("resampling", "result_records", "rooms", "schema", "score_tables", "significance", "speaker_section"),
-    *("splits", "store", "sweep", "sweep_figure", "sweep_plan", "sweep_table", "table_rows", "table_text"),
-    *("tables", "targets", "timeline", "trackers", "validation", "vocab", "votes", "writer"),
+
+ALONE = {"core", "metrics"}  # rooms that import nothing of ours
+ROOMS_WITHOUT_JAX = ("data", "conditions", "reports")
+# Imports against the order, each to go by a carve.
+YET_TO_CARVE = {
+    ("evaluation.baseline", "reports"),
+    ("saliency.ranking", "features"),
+    ("training.loop", "evaluation"),
+    ("training.train", "evaluation"),
 }
-PLAIN_ARGUMENTS = {
-    *("channels", "conditions", "noises", "rooms", "moments", "confusions", "semantic_scores"),
-    *("abstention", "calibration", "conformal"),
-    *("targets", "gru", "model", "losses", "metrics", "objectives", "probe", "saliency"),
-}
+# Library -> modules, or whole rooms, that may import it. Nobody imports torch; launch and tests/ may.
 OWNERS = {
-    "flax": {"gru", "model", "backbones"},
-    "grain": {"loader"},
-    "array_record": {"store"},
-    "orbax": {"checkpoint"},
-    "optax": {"optim", "steps"},
-    "transformers": {"backbones"},
-    "huggingface_hub": {"backbones"},
-    "safetensors": {"backbones", "model_folder"},
-    "ml_collections": {"config"},
-    "torch": set(),
-    "crowdkit": {"reliability"},
-    "sklearn": {"baseline"},
-    "krippendorff": {"agreement"},
-    "pyroomacoustics": {"rooms"},
-    "etils": {"artefacts"},
-    "fsspec": {"artefacts"},
-    "wandb": set(),
-    "mlflow": set(),
-    "trackio": set(),
+    "flax": ("training.model", "training.gru", "backbones"),
+    "grain": ("training.loader",),
+    "array_record": ("features.store",),
+    "orbax": ("training.checkpoint",),
+    "optax": ("training.optim", "training.steps"),
+    "transformers": ("backbones",),
+    "huggingface_hub": ("backbones",),
+    "safetensors": ("backbones", "predict.model_folder"),
+    "ml_collections": ("core.config",),
+    "torch": (),
+    "crowdkit": ("data.reliability",),
+    "krippendorff": ("data.agreement",),
+    "sklearn": ("evaluation.baseline",),
+    "pyroomacoustics": ("conditions.rooms",),
+    "etils": ("core.artefacts",),
+    "fsspec": ("core.artefacts",),
 }
-JITTED_IN = {"steps", "forward", "extract", "evaluate", "training_data", "roofline", "head", "layer_curves", "predict"}
+# A compiled pass lives in a room that runs one; statistics, labels and pages never compile.
+ROOMS_THAT_COMPILE = {"saliency", "features", "training", "evaluation", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
-NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES = 350, 70, 60
+NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES, NUM_ARGUMENTS, NUM_INIT_LINES = 350, 70, 60, 16, 10
+HAND_NAMES_ON = {"seremo_jax", "seremo_jax.backbones", "seremo_jax.data.corpora", "seremo_jax.predict"}
 NOT_A_LAUNCHER = {"cli.py", "walkthrough.py"}  # the second reads as a notebook, top to bottom
 
-# Word -> (pattern, files that may write it, and why).
-WORDS = {
-    # The synonym is accepted on input, so what reads names from outside must know it.
-    "arousal": (r"arousal", {"vocab.py", "config.py", "targets.py", "corpora/", "test_tabular", "corpus_writers"}),
-    "annotator": (r"annotators?\b", set()),
-    "soft label": (r"soft[-_ ]labels?", set()),
-    "ground truth": (r"ground[-_ ]truth", set()),
-    "upstream": (r"\bupstream\b", set()),
-    "replica": (r"\breplicas?\b", set()),
-    "top-k": (r"(?<!lax\.)\btop[-_ ]?k\b", set()),  # lax.top_k is its name
-    "clip (of speech)": (r"\b(?:audio|speech|voice|training|test|each|every|per)[ -]clips?\b", set()),
-    "classifier": (r"\bclassifiers?\b", set()),
-    "augmentation": (r"\baugmentation", set()),
-}
 
-
-def _python(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-
-
-def _house_name(path: Path) -> str:
-    """`seremo_jax/corpora/crema_d.py` -> `corpora`; `seremo_jax/gru.py` -> `gru`."""
-    return path.relative_to(ROOT / PACKAGE).parts[0].removesuffix(".py")
-
-
-def _dotted(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def _imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Dotted names of everything imported anywhere in a file, `from a import b` as `a.b`, with the line."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
-            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
-
-
-def _modules() -> list[Path]:
-    return [path for path in _python(PACKAGE) if path != ROOT / PACKAGE / "__init__.py"]
-
-
-def _inner_edges() -> dict[str, set[str]]:
-    """Dotted module -> dotted modules of the package it imports."""
-    names = {_dotted(path) for path in _python(PACKAGE)}
-    edges = {}
-    for path in _python(PACKAGE):
-        found = {name if name in names else name.rpartition(".")[0] for name, _ in _imports(path)}
-        edges[_dotted(path)] = {name for name in found if name in names and name != PACKAGE}
-    return edges
-
-
-def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
-    seen, todo = set(), [start]
-    while todo:
-        for name in edges[todo.pop()] - seen:
-            seen.add(name)
-            todo.append(name)
-    return seen
-
-
-def test_every_module_has_a_rank_and_imports_only_from_lower_ones():
-    unknown = {_house_name(path) for path in _modules()} - RANKS.keys()
-    assert not unknown, f"new in the house: {sorted(unknown)}; give each a rank here and a line in seremo_jax/README.md"
+def test_rooms_import_only_from_rooms_before_them():
     wrong = []
-    for path in _modules():
-        own = _house_name(path)
-        for name, line in _imports(path):
-            top, _, rest = name.partition(".")
-            other = rest.split(".")[0]
-            if top in ("configs", "launch", "tests"):
-                wrong.append(f"{_dotted(path)}:{line} imports {name}: the package stands on its own")
-            if top == PACKAGE and other in RANKS and other != own and RANKS[other] >= RANKS[own]:
-                wrong.append(f"{_dotted(path)}:{line} (rank {RANKS[own]}) imports {name} (rank {RANKS[other]})")
+    for path in modules().values():
+        room = room_of(dotted(path))
+        for name, line in imports_of(path):
+            if name.split(".")[0] in ("configs", "launch", "tests"):
+                wrong.append(f"{dotted(path)}:{line} imports {name}: the package stands on its own")
+            other = room_of(name)
+            if not name.startswith(f"{PACKAGE}.") or other not in ROOMS or other == room:
+                continue
+            if (dotted(path).removeprefix(f"{PACKAGE}."), other) in YET_TO_CARVE:
+                continue
+            if room in ALONE or ROOMS.index(other) > ROOMS.index(room):
+                wrong.append(f"{dotted(path)}:{line} ({room}) imports {name} ({other}), a later room")
     assert not wrong, "\n".join(wrong)
+    assert {room_of(name) for name in modules()} - {""} == set(ROOMS)
 
 
 def test_no_module_reaches_itself():
-    edges = _inner_edges()
-    assert not [name for name in edges if name in _reachable(name, edges)]
+    edges = inner_imports()
+    assert not [name for name in edges if name in reachable(name, edges)]
+
+
+def test_a_room_begins_with_what_it_is_for():
+    for path in python_files(PACKAGE):
+        if path.name == "__init__.py" and dotted(path) not in HAND_NAMES_ON:
+            tree = tree_of(path)
+            assert ast.get_docstring(tree), path
+            assert len(tree.body) == 1, f"{path} holds more than its docstring"
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= NUM_INIT_LINES, path
 
 
 def test_each_library_has_its_owners():
     wrong = []
-    for path in _modules():
-        for name, line in _imports(path):
-            if _house_name(path) not in OWNERS.get(name.split(".")[0], {_house_name(path)}):
-                wrong.append(f"{_dotted(path)}:{line} imports {name}")
-            if name.startswith("seremo_jax.config") and _house_name(path) in PLAIN_ARGUMENTS:
-                wrong.append(f"{_dotted(path)}:{line} takes the config; numeric modules take plain arguments")
-    for path in _python("configs"):
-        for name, line in _imports(path):
-            if name.split(".")[0] not in {PACKAGE, "ml_collections", "configs"} | sys.stdlib_module_names:
-                wrong.append(f"{_dotted(path)}:{line} imports {name}; recipes import no more than the config")
+    for name, path in modules().items():
+        place = name.removeprefix(f"{PACKAGE}.")
+        for imported, line in imports_of(path):
+            owners = OWNERS.get(imported.split(".")[0])
+            if owners is not None and not {place, place.split(".")[0]} & set(owners):
+                wrong.append(f"{name}:{line} imports {imported}; only {owners} do")
+    for path in python_files("configs"):
+        for imported, line in imports_of(path):
+            if imported.split(".")[0] not in {PACKAGE, "ml_collections", "configs"} | sys.stdlib_module_names:
+                wrong.append(f"{dotted(path)}:{line} imports {imported}; recipes import no more than the config")
     assert not wrong, "\n".join(wrong)
 
 
 def test_compilation_has_its_places():
     wrong = []
-    for path in _modules():
-        text = path.read_text(encoding="utf-8")
-        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
-        used = {ast.unparse(node) for node in nodes} | {name for name, _ in _imports(path)}
-        if "jax.jit" in used and _house_name(path) not in JITTED_IN:
-            wrong.append(f"{_dotted(path)} uses jax.jit; only {sorted(JITTED_IN)} compile")
-        forbidden = sorted(name for name in used if name.removeprefix("flax.") in FORBIDDEN)
-        wrong += [f"{_dotted(path)} uses {name} (DESIGN.md, section 5)" for name in forbidden]
+    for name, path in modules().items():
+        nodes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)]
+        used = {ast.unparse(node) for node in nodes} | {imported for imported, _ in imports_of(path)}
+        if "jax.jit" in used and room_of(name) not in ROOMS_THAT_COMPILE:
+            wrong.append(f"{name} uses jax.jit; only {sorted(ROOMS_THAT_COMPILE)} compile")
+        wrong += [f"{name} uses {other}" for other in used if other.removeprefix("flax.") in FORBIDDEN]
     assert not wrong, "\n".join(wrong)
 
 
-def test_labels_and_tables_work_without_jax():
-    edges = _inner_edges()
-    direct = {_dotted(path) for path in _modules() if any(name.split(".")[0] == "jax" for name, _ in _imports(path))}
-    light = [_dotted(path) for path in _modules() if _house_name(path) in WITHOUT_JAX]
-    wrong = {name: sorted(({name} | _reachable(name, edges)) & direct) for name in light}
-    assert not any(wrong.values()), {name: through for name, through in wrong.items() if through}
+def test_labels_conditions_reports_and_recipes_work_without_jax():
+    edges = inner_imports()
+    with_jax = {name for name, path in modules().items() if any(n.split(".")[0] == "jax" for n, _ in imports_of(path))}
+    light = [name for name in modules() if room_of(name) in ROOMS_WITHOUT_JAX]
+    through = {name: sorted(({name} | reachable(name, edges)) & with_jax) for name in light}
+    assert not any(through.values()), {name: found for name, found in through.items() if found}
 
-    names = light + [_dotted(path) for path in _python("configs")]
+    # Libraries of others might bring it in, too.
     code = (
         "import importlib, sys\n"
-        f"for name in {names!r}:\n"
+        f"for name in {light + [dotted(path) for path in python_files('configs')]!r}:\n"
         "    importlib.import_module(name)\n"
         "    assert 'jax' not in sys.modules, name + ' brings jax in'\n"
     )
@@ -208,48 +137,27 @@ def test_labels_and_tables_work_without_jax():
     assert done.returncode == 0, done.stderr
 
 
-def _written_by_us() -> Iterator[Path]:
-    yield from ROOT.glob("*.md")
-    yield ROOT / "pyproject.toml"
-    for folder in (PACKAGE, "configs", "launch", "tests", "docs", ".ci"):
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".md", ".sh", ".html", ".css", ".yaml", ".yml", ".jinja") or path.name == "run":
-                yield path
-
-
-@pytest.mark.parametrize("word", WORDS)
-def test_words(word: str):
-    pattern, allowed = WORDS[word]
+def test_sizes():
     wrong = []
-    for path in _written_by_us():
+    for path in python_files(PACKAGE, "configs", "launch", "tests"):
         name = path.relative_to(ROOT).as_posix()
-        if path == Path(__file__).resolve() or path.is_dir() or any(part in name for part in allowed):
-            continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if re.search(pattern, line, re.IGNORECASE):
-                wrong.append(f"{name}:{number}: {line.strip()}")
-    assert not wrong, f"this project has another word for {word!r} (DESIGN.md, section 4):\n" + "\n".join(wrong)
-
-
-def test_sizes_and_names_of_files():
-    wrong = []
-    for path in _python(PACKAGE, "configs", "launch", "tests"):
-        name, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
-        num_lines = len(text.splitlines())
-        if num_lines > NUM_LINES and path.parent != ROOT / "tests":
+        num_lines = len(path.read_text(encoding="utf-8").splitlines())
+        if num_lines > NUM_LINES and not path.name.startswith("test_"):
             wrong.append(f"{name} has {num_lines} lines, over {NUM_LINES}: split it")
-        is_launcher = path.parent == ROOT / "launch" and path.name not in NOT_A_LAUNCHER
-        if is_launcher and num_lines >= NUM_LAUNCHER_LINES:
+        if path.parent == ROOT / "launch" and path.name not in NOT_A_LAUNCHER and num_lines >= NUM_LAUNCHER_LINES:
             wrong.append(f"{name} has {num_lines} lines: a launcher stays under {NUM_LAUNCHER_LINES}")
         if path.name in ("utils.py", "helpers.py", "common.py"):
-            wrong.append(f"{name}: a helper lives beside its first user")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= NUM_FUNCTION_LINES:
-                wrong.append(f"{name}:{node.lineno} {node.name} is {node.end_lineno - node.lineno + 1} lines long")
+            wrong.append(f"{name}: a helper lives beside its first user, and in core once there is a second")
+        for function in functions_of(path):
+            num_function_lines = function.end_lineno - function.lineno + 1
+            if num_function_lines > NUM_FUNCTION_LINES:
+                wrong.append(f"{name}:{function.lineno} {function.name} is {num_function_lines} lines long")
+            if name.startswith(PACKAGE) and num_arguments(function) > NUM_ARGUMENTS:
+                wrong.append(f"{name}:{function.lineno} {function.name} has {num_arguments(function)} arguments")
     assert not wrong, "\n".join(wrong)
 
 
-def _undocumented(node: ast.AST, prefix: str) -> Iterator[str]:
+def _undocumented(node: ast.AST, prefix: str):
     for child in getattr(node, "body", []):
         if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
             if ast.get_docstring(child) is None:
@@ -259,8 +167,7 @@ def _undocumented(node: ast.AST, prefix: str) -> Iterator[str]:
 
 
 def test_public_names_say_what_they_are():
-    paths = _python(PACKAGE, "configs", "launch")
-    trees = {_dotted(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    trees = {dotted(path): tree_of(path) for path in python_files(PACKAGE, "configs", "launch")}
     wrong = [name for name, tree in trees.items() if ast.get_docstring(tree) is None]
     wrong += [public for name, tree in trees.items() for public in _undocumented(tree, name)]
     assert not wrong, "no docstring: " + ", ".join(wrong)

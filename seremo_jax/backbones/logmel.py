@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from seremo_jax.artefacts import fingerprint_of
 from seremo_jax.backbones.base import pick_layers
+from seremo_jax.core.artefacts import fingerprint_of
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 400

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from seremo_jax.artefacts import fingerprint_of
 from seremo_jax.backbones.base import pick_layers
 from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states
 from seremo_jax.backbones.layers import ACTIVATIONS, LayerNorm, Stack, fill, published_shapes, row_by_row
 from seremo_jax.backbones.transformer import Transformer, register
 from seremo_jax.backbones.wav2vec2_front import ConvLayer, FeatureProjection, PositionalConv, RelativeBias, normalised
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, read_tensors
+from seremo_jax.core.artefacts import fingerprint_of
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
 """Published `model_type`s of the family."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from seremo_jax.artefacts import fingerprint_of, sha256_of_file
 from seremo_jax.backbones.hub import CheckpointError, locate
 from seremo_jax.backbones.torch_files import TorchFile
+from seremo_jax.core.artefacts import fingerprint_of, sha256_of_file
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

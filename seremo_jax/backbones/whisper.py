@@ -14,13 +14,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from seremo_jax.artefacts import fingerprint_of
 from seremo_jax.backbones.base import pick_layers
 from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states
 from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Source, Stack, empty, fill, published_shapes
 from seremo_jax.backbones.logmel import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, mel_filters
 from seremo_jax.backbones.transformer import Transformer, register
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, read_tensors
+from seremo_jax.core.artefacts import fingerprint_of
 
 FRAME_SAMPLES = 2 * HOP_SAMPLES
 POWER_FLOOR, RANGE_LOG10 = 1e-10, 8.0

@@ -1,0 +1,191 @@
+"""Folders of recorded noise and of measured room responses, read for `conditions`."""
+
+import collections
+import csv
+import functools
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from seremo_jax.conditions import rooms
+from seremo_jax.conditions.render import Recording, Response, Sources, Voices
+from seremo_jax.core.artefacts import fingerprint_of, sha256_of_file
+from seremo_jax.core.condition_names import RECORDED_NOISES, Condition, ConditionError, expand
+from seremo_jax.core.config import Config
+from seremo_jax.data import audio
+
+MANIFEST_FILE = "manifest.csv"
+EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+STEADY_KINDS = frozenset(
+    ("rain", "sea-waves", "helicopter", "chainsaw", "fire-crackling", "exercise-bike", "kitchen-washing-dishes", "wind",
+     "engine", "vacuum-cleaner", "washing-machine", "airplane", "train", "steady", "background", "music", "crickets",
+     "water-drops", "pouring-water", "hand-saw", "thunderstorm", "traffic", "fan", "street", "cafe", "car", "babble")
+)  # fmt: skip
+"""Kinds that count as steady backgrounds; every other kind of a folder counts as events."""
+
+_LONGEST_S = 1_800.0
+_MOST_HELD = 64
+
+
+def load(
+    noise_dir: str | os.PathLike = "",
+    rir_dir: str | os.PathLike = "",
+    voices: Voices | None = None,
+    direct_to_tail_db: float = 0.0,
+) -> Sources:
+    """What the conditions of an experiment draw from, at 16 kHz.
+
+    The kind of a noise is what `manifest.csv` says (columns `file` and `kind`, and `group`, steady or events, where the
+    user wants to say that, too), else the name of its sub-folder. Without a group `STEADY_KINDS` decides.
+
+    Args:
+      noise_dir: Folder of noises, with sub-folders; empty for none.
+      rir_dir: Folder of room responses; empty for none.
+      voices: The split, for babble.
+      direct_to_tail_db: Of synthetic rooms.
+
+    Raises:
+      ConditionError: A folder is missing or holds no audio, its manifest names a file that is not there, or a file
+        cannot be read or does not decay.
+    """
+    found = {field: _audio_files(field, folder) if folder else [] for field, folder in
+             (("eval.noise_dir", noise_dir), ("eval.rir_dir", rir_dir))}  # fmt: skip
+    kinds = _kinds(Path(noise_dir)) if noise_dir else {}
+    held = _Held()
+    recordings = tuple(
+        Recording(name, _groups(*kinds.get(name, (_folder_name(name), ""))), functools.partial(held.read, path))
+        for name, path in found["eval.noise_dir"]
+    )
+    responses = tuple(_response(name, path) for name, path in found["eval.rir_dir"])
+    hashes = {field: [(name, sha256_of_file(path)) for name, path in files] for field, files in found.items()}
+    fingerprint = fingerprint_of([hashes, kinds]) if recordings or responses else ""
+    return Sources(audio.SAMPLE_RATE_HZ, recordings, responses, voices, direct_to_tail_db, fingerprint)
+
+
+def of(config: Config) -> Sources:
+    """Recorded noises and rooms of an experiment; `voices_of` adds a split's own voices.
+
+    Raises:
+      ConditionError: See `load`.
+    """
+    return load(config.eval.noise_dir, config.eval.rir_dir, direct_to_tail_db=config.eval.direct_to_tail_db)
+
+
+def asked(config: Config, sources: Sources) -> tuple[Condition, ...]:
+    """The conditions that `eval.conditions` asks for, the clean one first.
+
+    Raises:
+      ConditionError: One needs recordings that are not there.
+    """
+    section = config.eval
+    return expand(
+        section.conditions,
+        noise_kinds=section.noise_kinds,
+        snr_db=(*section.snr_db, *section.curve_snr_db),
+        rt60_s=section.rt60_s,
+        combined_snr_db=section.combined_snr_db,
+        recorded_kinds=sources.recorded_kinds,
+        has_responses=bool(sources.responses),
+    )
+
+
+def voices_of(utterances: pa.Table, split: str, decode: Callable[[int], np.ndarray]) -> Voices:
+    """The utterances of a split, for babble.
+
+    Args:
+      utterances: Utterance table.
+      split: Which of them.
+      decode: Row of the table -> waveform.
+    """
+    rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split).tolist()
+    ids, speakers = (utterances[name].to_pylist() for name in ("id", "speaker"))
+    return Voices(
+        tuple(ids[row] for row in rows), tuple(speakers[row] for row in rows), lambda place: decode(rows[place])
+    )
+
+
+class _Held:
+    """Decoded noises, the last used ones held; safe to use from many threads."""
+
+    def __init__(self):
+        self._waveforms: collections.OrderedDict[Path, np.ndarray] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: Path) -> Float[np.ndarray, " L"]:
+        """The waveform of a file."""
+        with self._lock:
+            waveform = self._waveforms.pop(path, None)
+        if waveform is None:
+            waveform = _decoded(path)
+        with self._lock:
+            self._waveforms[path] = waveform
+            while len(self._waveforms) > _MOST_HELD:
+                self._waveforms.popitem(last=False)
+        return waveform
+
+
+def _decoded(path: Path) -> Float[np.ndarray, " L"]:
+    try:
+        waveform = audio.decode(path, _LONGEST_S).waveform
+    except audio.AudioError as error:
+        raise ConditionError(f"{error}: take it out of the folder") from None
+    if not np.abs(waveform).max() > audio.SILENCE_PEAK:
+        raise ConditionError(f"{path}: nothing above -80 dBFS: take it out of the folder")
+    return waveform
+
+
+def _response(name: str, path: Path) -> Response:
+    response = rooms.from_direct_path(_decoded(path))
+    rt60_s = rooms.rt60_s(response, audio.SAMPLE_RATE_HZ)
+    if not rt60_s > 0:
+        raise ConditionError(f"{path}: does not decay by 35 dB, so it is no room response: take it out of eval.rir_dir")
+    return Response(name, rt60_s, response)
+
+
+def _audio_files(field: str, folder: str | os.PathLike) -> list[tuple[str, Path]]:
+    """Name relative to the folder and path of every audio file in it, in the order of names."""
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ConditionError(f"{field} = {os.fspath(folder)!r} is no folder")
+    paths = [path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()]
+    if not paths:
+        raise ConditionError(f"{field} = {os.fspath(folder)!r} holds no audio ({', '.join(EXTENSIONS)})")
+    return sorted((path.relative_to(root).as_posix(), path) for path in paths)
+
+
+def _kinds(folder: Path) -> dict[str, tuple[str, str]]:
+    """File -> kind and group, where a manifest says so."""
+    path = folder.expanduser() / MANIFEST_FILE
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"file", "kind"} - set(reader.fieldnames or ())
+        if missing:
+            raise ConditionError(f"{path} has no column {', '.join(sorted(missing))}: it needs file and kind")
+        kinds = {row["file"]: (row["kind"], row.get("group") or "") for row in reader}
+    wrong = sorted({group for _, group in kinds.values()} - {"", *RECORDED_NOISES[:2]})
+    if wrong:
+        raise ConditionError(f"{path}: group {wrong[0]!r} is neither {' nor '.join(RECORDED_NOISES[:2])}")
+    absent = [name for name in kinds if not (path.parent / name).is_file()]
+    if absent:
+        raise ConditionError(f"{path} names {len(absent)} files that are not there, {absent[0]!r} first")
+    return kinds
+
+
+def _folder_name(name: str) -> str:
+    return name.rpartition("/")[0].rpartition("/")[2]
+
+
+def _groups(kind: str, group: str) -> frozenset[str]:
+    """Kinds of noise that a recording may be drawn for."""
+    word = re.sub(r"[^a-z0-9_]+", "-", kind.lower()).strip("-")
+    if word and not group:
+        group = "steady" if word in STEADY_KINDS else "events"
+    return frozenset(filter(None, ("recorded", group, word)))

@@ -1,0 +1,292 @@
+"""Audio files: what is wrong with them, and their samples as float32 mono at 16 kHz in [-1, 1]."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float
+
+from seremo_jax.core.artefacts import place_of, readable
+
+SAMPLE_RATE_HZ = 16_000
+"""Rate at which every backbone hears an utterance."""
+
+SILENCE_PEAK = 1e-4
+"""Largest deviation from the mean (-80 dBFS) below which an utterance counts as silent; a constant offset is silent."""
+
+_SCALED_PEAK = 10.0
+_HEAD_BYTES = 64
+_LFS_HEAD = b"version https://git-lfs"
+
+REASONS = {
+    "missing": "no such file",
+    "lfs_pointer": "text of a Git LFS pointer stands in place of the audio",
+    "empty": "no bytes, or no samples",
+    "unreadable": "not an audio file, damaged or cut off",
+    "too_long": "longer than data.max_seconds",
+    "too_short": "shorter than data.min_seconds",
+    "nan": "samples that are NaN or infinite",
+    "unscaled": "floating-point samples far outside [-1, 1]",
+    "silent": "nothing above -80 dBFS",
+}
+"""Why audio cannot be used: a word to count by, and what it means."""
+
+
+class AudioError(Exception):
+    """An audio file cannot be used.
+
+    Attributes:
+      path: The file.
+      reason: A key of `REASONS`.
+    """
+
+    def __init__(self, path: str | os.PathLike, reason: str, detail: str = ""):
+        super().__init__(f"{os.fspath(path)}: {reason} ({detail or REASONS[reason]})")
+        self.path, self.reason, self.detail = os.fspath(path), reason, detail or REASONS[reason]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """An utterance's audio.
+
+    Attributes:
+      waveform: [S] float32 in [-1, 1], mono, 16 kHz.
+      source_rate_hz: Sampling rate of the file.
+      num_channels: Channels of the file.
+    """
+
+    waveform: np.ndarray
+    source_rate_hz: int
+    num_channels: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioFacts:
+    """What ingest notes of a file.
+
+    Attributes:
+      duration_s: Length, 0 where the file could not be read.
+      sha256: Hash of the decoded content (see `content_hash`), empty where the file could not be read.
+      source_rate_hz: Sampling rate of the file, 0 where it could not be read.
+      num_channels: Channels of the file, 0 where it could not be read.
+      reason: Why it cannot be used, a key of `REASONS`, or None.
+      detail: The reason in words, for messages.
+    """
+
+    duration_s: float
+    sha256: str
+    source_rate_hz: int
+    num_channels: int
+    reason: str | None = None
+    detail: str = ""
+
+
+def decode(path: str | os.PathLike, max_s: float | None = None) -> Decoded:
+    """Reads any format libsndfile knows; averages channels, resamples to 16 kHz, clips overshoot to [-1, 1].
+
+    Args:
+      path: Audio file.
+      max_s: Longest audio to load, in seconds; nothing is ever cut to fit.
+
+    Raises:
+      AudioError: Reason missing, lfs_pointer, empty, unreadable, nan, unscaled, or too_long (longer than `max_s`).
+    """
+    samples, rate_hz = _read(path, max_s)
+    waveform = samples.mean(axis=1, dtype=np.float32)
+    if rate_hz != SAMPLE_RATE_HZ:
+        waveform = soxr.resample(waveform, rate_hz, SAMPLE_RATE_HZ)
+    return Decoded(np.clip(waveform, -1.0, 1.0), rate_hz, samples.shape[1])
+
+
+def check(path: str | os.PathLike, min_s: float, max_s: float) -> AudioFacts:
+    """Reads a file once and notes what it is, without raising.
+
+    Args:
+      path: Audio file.
+      min_s: Shorter audio gets reason too_short, in seconds.
+      max_s: Longer audio gets reason too_long and is not loaded, in seconds.
+    """
+    try:
+        samples, rate_hz = _read(path, max_s)
+    except AudioError as error:
+        return AudioFacts(0.0, "", 0, 0, error.reason, error.detail)
+    duration_s = len(samples) / rate_hz
+    reason, detail = None, ""
+    mono = samples.mean(axis=1)
+    if duration_s < min_s:
+        reason, detail = "too_short", f"{duration_s:.3f} s, data.min_seconds = {min_s:g}"
+    elif np.abs(mono - mono.mean()).max() < SILENCE_PEAK:
+        reason, detail = "silent", REASONS["silent"]
+    return AudioFacts(duration_s, content_hash(samples, rate_hz), rate_hz, samples.shape[1], reason, detail)
+
+
+def content_hash(samples: Float[np.ndarray, "num_samples num_channels"], rate_hz: int) -> str:
+    """SHA-256 of the decoded samples before mixing and resampling, of their rate and number of channels.
+
+    The same recording as WAV and as FLAC has one hash, whatever its tags; libraries that resample have no part in it.
+
+    Args:
+      samples: [num_samples, num_channels] float32 as decoded.
+      rate_hz: Sampling rate of the file.
+    """
+    digest = hashlib.sha256(f"{rate_hz} Hz, {samples.shape[1]} channels;".encode())
+    digest.update(np.ascontiguousarray(samples, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def length_s(path: str | os.PathLike) -> float:
+    """Length of a file in seconds as its header has it; nothing is decoded.
+
+    Raises:
+      AudioError: Reason missing, lfs_pointer, empty or unreadable.
+    """
+    with _opened(place_of(path)) as file:
+        return file.frames / file.samplerate
+
+
+def blocks(path: str | os.PathLike, block_s: float = 10.0) -> Iterator[Float[np.ndarray, " S"]]:
+    """What `decode` gives, piece by piece: memory of one piece, whatever the length of the file.
+
+    Args:
+      path: Audio file.
+      block_s: Length of what is read at once, in seconds.
+
+    Raises:
+      AudioError: Reason missing, lfs_pointer, empty, unreadable, nan or unscaled, once the piece concerned is read.
+    """
+    path = place_of(path)
+    with _opened(path) as file:
+        rate_hz, num_read = file.samplerate, 0
+        resampler = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1)
+        while num_read < file.frames:
+            with _clear(path):
+                samples = file.read(round(block_s * rate_hz), dtype="float32", always_2d=True)
+            num_read += len(samples)
+            if not len(samples):
+                raise AudioError(path, "unreadable", f"cut off: {num_read} of {file.frames} samples")
+            _require_samples(path, samples)
+            waveform = samples.mean(axis=1, dtype=np.float32)
+            if resampler is not None:
+                waveform = resampler.resample_chunk(waveform, last=num_read >= file.frames)
+            yield np.clip(waveform, -1.0, 1.0)
+
+
+def from_samples(samples: np.ndarray, rate_hz: float | int, name: str = "the waveform") -> Float[np.ndarray, " S"]:
+    """What `decode` gives for samples that are in memory already.
+
+    Args:
+      samples: [S], or [S, channels] or [channels, S], of which the longer axis is time. Floating-point samples are in
+        [-1, 1], those of int16 and int32 use the range of their type.
+      rate_hz: Their sampling rate.
+      name: What messages call them.
+
+    Raises:
+      AudioError: Reason empty, nan or unscaled.
+      ValueError: They are no samples of audio.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2) or rate_hz <= 0:
+        raise ValueError(f"audio is [S] or [S, channels] at a rate above 0, not {samples.shape} at {rate_hz} Hz")
+    if samples.dtype in (np.int16, np.int32):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    elif not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"samples are floating-point numbers, int16 or int32, not {samples.dtype}")
+    if not samples.size:
+        raise AudioError(name, "empty", "0 samples")
+    if samples.ndim == 2:
+        samples = samples.mean(axis=int(samples.shape[0] >= samples.shape[1]))
+    samples = samples.astype(np.float32)
+    _require_samples(Path(name), samples[:, None])
+    if rate_hz != SAMPLE_RATE_HZ:
+        samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
+    return np.clip(samples, -1.0, 1.0)
+
+
+def require_sound(
+    path: str | os.PathLike, lowest: float, highest: float, mean: float, seconds: float, min_s: float
+) -> None:
+    """Refuses audio that says nothing, by what `blocks` or a waveform add up to.
+
+    Args:
+      path: The file, or what to call the audio.
+      lowest: Least sample.
+      highest: Largest sample.
+      mean: Mean of the samples.
+      seconds: Length.
+      min_s: Least length.
+
+    Raises:
+      AudioError: Reason too_short or silent.
+    """
+    if seconds < min_s:
+        raise AudioError(path, "too_short", f"{seconds:.3f} s, at least {min_s:g} s needed")
+    if max(highest - mean, mean - lowest) < SILENCE_PEAK:
+        raise AudioError(path, "silent")
+
+
+def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarray, "num_samples num_channels"], int]:
+    """Samples as decoded and their rate, after every check that needs no policy but the longest length."""
+    path = place_of(path)
+    with _opened(path) as file:
+        rate_hz, num_promised = file.samplerate, file.frames
+        if max_s is not None and num_promised > max_s * rate_hz:
+            raise AudioError(path, "too_long", f"{num_promised / rate_hz:.1f} s, at most {max_s:g} s allowed")
+        with _clear(path):
+            samples = file.read(dtype="float32", always_2d=True)
+    if len(samples) < num_promised:
+        raise AudioError(path, "unreadable", f"cut off: {len(samples)} of {num_promised} samples")
+    _require_samples(path, samples)
+    return samples, rate_hz
+
+
+def _require_samples(path: PurePath, samples: Float[np.ndarray, "num_samples num_channels"]) -> None:
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
+        raise AudioError(path, "nan")
+    if peak > _SCALED_PEAK:
+        raise AudioError(path, "unscaled", f"peak {peak:.4g}")
+
+
+@contextlib.contextmanager
+def _opened(path: PurePath) -> Iterator[soundfile.SoundFile]:
+    """The file, opened after a look at its first bytes; it has samples."""
+    try:
+        source = readable(path)
+        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
+            head = file.read(_HEAD_BYTES)
+            num_bytes = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise AudioError(path, "missing") from None
+    except OSError as error:
+        raise AudioError(path, "unreadable", error.strerror or str(error)) from None
+    if not head:
+        raise AudioError(path, "empty", "0 bytes")
+    if head.startswith(_LFS_HEAD):
+        raise AudioError(path, "lfs_pointer")
+    # libsndfile shortens a cut-off WAV without a word. Writers to a pipe put a size near 2 GiB or 4 GiB in the header.
+    if head.startswith(b"RIFF") and num_bytes < (promised := int.from_bytes(head[4:8], "little") + 8) < 0x7FFF0000:
+        raise AudioError(path, "unreadable", f"cut off: {num_bytes} of {promised} bytes")
+    with _clear(path):
+        if not isinstance(source, Path):
+            source.seek(0)
+        file = soundfile.SoundFile(source)
+    with file:
+        if file.frames == 0:
+            raise AudioError(path, "empty", "0 samples")
+        yield file
+
+
+@contextlib.contextmanager
+def _clear(path: PurePath) -> Iterator[None]:
+    """Turns what libsndfile raises into an `AudioError`."""
+    try:
+        yield
+    except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
+        # Messages of libsndfile begin with the path, which belongs to one machine.
+        raise AudioError(path, "unreadable", str(error).split("': ")[-1].rstrip(".")) from None

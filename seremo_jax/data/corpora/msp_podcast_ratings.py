@@ -1,0 +1,272 @@
+"""The ratings of MSP-Podcast: three layouts of `labels_detailed.csv`, its JSON twin, `labels.txt`, counts of votes.
+
+Each reader gives the same frame of texts as they stand in the file (`RAW`, `file`, `line`); `finish` makes ratings of
+it.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from seremo_jax.core import vocab
+from seremo_jax.data.corpora import words
+from seremo_jax.data.corpora.csv_frames import read_csv, read_lines
+from seremo_jax.data.text_lines import CorpusError, Report
+
+NAME = r"MSP-PODCAST_[0-9_]+"
+"""Name of an utterance; files have `.wav` behind it."""
+
+RAW = ("utterance", "rater", "primary", "secondary", *vocab.ATTRIBUTES)
+COLUMN_OF = {"valence": "EmoVal", "activation": "EmoAct", "dominance": "EmoDom"}
+RANGE = (1.0, 7.0)
+WORD_OF_CODE = {
+    **dict(zip("ASHUFDCN", vocab.CLASS_SETS["msp8"], strict=True)),
+    "O": vocab.OTHER,
+    "X": vocab.NO_AGREEMENT,
+}
+
+_FILE_NAME = ("FileName", rf"^{NAME}(\.wav)?$")
+_RATER_COLUMNS = ("Workers", "Worker", "WorkerID", "Worker_ID")
+# The free text of an answer may hold semicolons: the rater comes first, the three attributes last.
+_ANSWER = r"(?s)^\s*([^;]*?)\s*;(.*)((?:;\s*[AVD]\s*:[^;]*){3});?\s*$"
+_BLOCK = rf"^\s*({NAME})(?:\.wav)?\s*;\s*([A-Z])\s*((?:;\s*[AVD]\s*:[^;]*){{3}});?\s*$"
+_COUNT_COLUMNS = dict(
+    zip(
+        ("Anger", "Sadness", "Happiness", "Surprise", "Fear", "Disgust", "Contempt", "Neutral"),
+        vocab.CLASS_SETS["msp8"],
+        strict=True,
+    )
+)
+_NUM_OTHER = "num_other_annotations"
+
+
+def read_detailed_csv(path: Path, report: Report) -> tuple[pl.DataFrame, str]:
+    """Raw ratings of `labels_detailed.csv`, and its layout: `answers` (one text a rating) or `columns`.
+
+    Raises:
+      CorpusError: The header is that of no known layout.
+    """
+    rows = read_csv(path, ["FileName"], report, _FILE_NAME, "ratings")
+    if "EmoDetail" in rows.columns:
+        frame = rows.select("line", utterance="FileName", answer="EmoDetail")
+        return _split_answers(frame, path.name, report), "answers"
+    wanted = ("EmoClass_Major", "EmoClass_Second", *COLUMN_OF.values())
+    if missing := [column for column in wanted if column not in rows.columns]:
+        raise CorpusError(f"{path}: neither EmoDetail nor {', '.join(missing)} among {', '.join(rows.columns[1:])}")
+    rater = next((column for column in _RATER_COLUMNS if column in rows.columns), None)
+    if rater is None:
+        report.problems.append(f"{path.name} has no column {_RATER_COLUMNS[0]}: raters are anonymous")
+        anonymous = pl.format("anon-{}", pl.int_range(pl.len()).over("FileName"))
+        rows = rows.with_columns(anonymous.alias(rater := _RATER_COLUMNS[0]))
+    return rows.select(
+        "line",
+        pl.lit(path.name).alias("file"),
+        utterance="FileName",
+        rater=rater,
+        primary="EmoClass_Major",
+        secondary="EmoClass_Second",
+        **COLUMN_OF,
+    ), "columns"
+
+
+def read_labels_txt(path: Path, report: Report) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Raw ratings of `labels.txt`, and what its headers release: utterance, code, the three means, as text."""
+    text = read_lines(path)
+    frame = pl.DataFrame({"text": text}).with_row_index("line", offset=1)
+    heads = frame["text"].str.extract_groups(_BLOCK).struct.rename_fields(["utterance", "code", "tail"]).struct.unnest()
+    frame = pl.concat([frame, heads], how="horizontal")
+    is_head, is_blank = pl.col("utterance").is_not_null(), pl.col("text").str.strip_chars() == ""
+    is_broken = ~is_head & pl.col("text").str.contains(rf"^\s*{NAME}")
+    # A blank line and a header that cannot be read end the block above, so that nobody's ratings go to another.
+    owner = pl.when(is_head).then("utterance").when(is_blank | is_broken).then(pl.lit("")).forward_fill()
+    frame = frame.with_columns(owner.alias("owner"))
+    for line in frame.filter(is_broken)["line"]:
+        report.counts["lines_read"] += 1
+        report.add("lines_not_used", f"{path.name}:{line}: a header that cannot be read")
+    released = frame.filter(is_head)
+    report.counts["lines_read"] += released.height
+    released = released.select("line", "utterance", "code", *_attributes("tail"))
+    answers = frame.filter(~is_head & ~is_blank & ~is_broken).select("line", utterance="owner", answer="text")
+    report.counts["ratings_read"] += answers.height
+    has_owner = pl.col("utterance").fill_null("") != ""
+    for line in answers.filter(~has_owner)["line"]:
+        report.add("ratings_not_used", f"{path.name}:{line}: a rating below no header")
+    return _split_answers(answers.filter(has_owner), path.name, report), released
+
+
+def read_detailed_json(path: Path, report: Report) -> pl.DataFrame:
+    """Raw ratings of `labels_detailed.json`, a rater who stands in a file twice both times.
+
+    Raises:
+      CorpusError: The file is no JSON object.
+    """
+    rows = []
+    for name, raters in read_json_pairs(path):
+        for rater, answer in raters if isinstance(raters, list) else [("", raters)]:
+            report.counts["ratings_read"] += 1
+            cells = dict(answer) if isinstance(answer, list) else {}
+            wanted = ("EmoClass_Major", "EmoClass_Second", *COLUMN_OF.values())
+            if missing := [key for key in wanted if key not in cells]:
+                report.add("ratings_not_used", f"{path.name}: {name}, {rater}: no {', '.join(missing)}")
+                continue
+            texts = [_json_text(cells[key]) for key in wanted[:2]]
+            rows.append([name, rater, *texts, *(_json_text(cells[COLUMN_OF[a]]) for a in vocab.ATTRIBUTES)])
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(RAW, pl.String), orient="row")
+    return frame.with_columns(line=pl.lit(None, pl.UInt32), file=pl.lit(path.name))
+
+
+def read_json_pairs(path: Path) -> Iterator[tuple[str, Any]]:
+    """(key, value) of the outer object; inner objects are lists of pairs, so that no key hides another.
+
+    Raises:
+      CorpusError: The file is no JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path} cannot be read: {error}") from None
+    if not isinstance(pairs, _Pairs):
+        raise CorpusError(f"{path}: not an object keyed by file")
+    yield from pairs
+
+
+class _Pairs(list):
+    """What stood between braces; a list in JSON stays a plain list."""
+
+
+def read_aggregated(path: Path, report: Report) -> pl.DataFrame:
+    """Counts of votes: `utterance`, a column for each class of msp8, and `other`."""
+    columns = [f"count::{word}" for word in _COUNT_COLUMNS]
+    rows = read_csv(path, ["FileName", *columns, _NUM_OTHER], report, _FILE_NAME)
+    counts, is_wrong = words.numbers(rows, [*columns, _NUM_OTHER])
+    values = pl.all_horizontal(
+        pl.col(name).is_not_null() & (pl.col(name) >= 0) & (pl.col(name) % 1 == 0) for name in [*columns, _NUM_OTHER]
+    )
+    is_wrong |= ~counts.select(values).to_series()
+    is_wrong |= ~rows["FileName"].str.contains(_FILE_NAME[1])
+    for line in rows.filter(is_wrong)["line"]:
+        report.add("lines_not_used", f"{path.name}:{line}: counts that are no whole numbers, or no file")
+    counts = counts.filter(~is_wrong).select(
+        "line",
+        pl.col("FileName").str.strip_suffix(".wav").alias("utterance"),
+        *(pl.col(f"count::{word}").cast(pl.Int64).alias(ours) for word, ours in _COUNT_COLUMNS.items()),
+        pl.col(_NUM_OTHER).cast(pl.Int64).alias(vocab.OTHER),
+    )
+    return first_rows(counts, "utterance", path.name, report)
+
+
+def first_rows(frame: pl.DataFrame, key: str, file: str, report: Report) -> pl.DataFrame:
+    """The first row of each key, without `line`; the others are reported."""
+    is_first = frame[key].is_first_distinct()
+    for line, name in frame.filter(~is_first).select("line", key).iter_rows():
+        report.add("lines_not_used", f"{file}:{line}: a second line for {name}")
+    return frame.filter(is_first).drop("line")
+
+
+def expand_counts(counts: pl.DataFrame, report: Report) -> pl.DataFrame:
+    """Anonymous ratings from counts of votes: no attributes, no secondary words."""
+    long = counts.unpivot(index="utterance", variable_name="primary", value_name="votes").filter(pl.col("votes") > 0)
+    long = long.sort("utterance", "primary").select(pl.exclude("votes").repeat_by("votes").explode())
+    report.counts["ratings_read"] += long.height
+    return long.with_columns(
+        rater=pl.format("anon-{}", pl.int_range(pl.len()).over("utterance")),
+        secondary=pl.lit([], pl.List(pl.String)),
+        **dict.fromkeys(vocab.ATTRIBUTES, pl.lit(None, pl.Float32)),
+    ).select(RAW)
+
+
+def finish(raw: pl.DataFrame, mapped: Mapping[str, str], report: Report) -> pl.DataFrame:
+    """Ratings with our words and numbers from raw ones; those that make no sense are reported, each with its place.
+
+    Raises:
+      CorpusError: Unknown primary words.
+    """
+    file = raw["file"][0] if raw.height else ""
+    frame, is_wrong = words.numbers(raw, vocab.ATTRIBUTES)
+    is_named = raw["utterance"].str.contains(_FILE_NAME[1]) & (raw["rater"].str.strip_chars() != "")
+    is_wrong = is_wrong | ~is_named.fill_null(False)
+    for row in raw.filter(is_wrong).iter_rows(named=True):
+        report.add("ratings_not_used", f"{_place(row)}: no file, no rater or a value that is no number")
+    frame = frame.filter(~is_wrong)
+    outside = [(pl.col(name) < RANGE[0]) | (pl.col(name) > RANGE[1]) for name in vocab.ATTRIBUTES]
+    for row in frame.filter(pl.any_horizontal(outside)).iter_rows(named=True):
+        report.add("values_out_of_range", f"{_place(row)}: a value outside {RANGE[0]:g} to {RANGE[1]:g} is left out")
+    frame = frame.with_columns(
+        pl.when(pl.col(name).is_between(*RANGE)).then(name).cast(pl.Float32).alias(name) for name in vocab.ATTRIBUTES
+    )
+    frame = frame.with_columns(
+        pl.col("utterance").str.strip_suffix(".wav"),
+        pl.col("rater").str.strip_chars(),
+        words.map_primary(frame["primary"], file, mapped),
+        words.map_secondary(frame["secondary"], file, mapped, report),
+    )
+    report.counts["ratings_without_class"] += frame["primary"].null_count()
+    return frame.select(RAW)
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """Where a raw rating stands: by line, or by its keys where the file has no lines."""
+    if row["line"] is not None:
+        return f"{row['file']}:{row['line']}"
+    return f"{row['file']}: {row['utterance']}, {row['rater']}"
+
+
+def _split_answers(frame: pl.DataFrame, file: str, report: Report) -> pl.DataFrame:
+    """Raw ratings from answers such as `WORKER1; Happy; Sad,Angry; A:5; V:5; D:4;`."""
+    parts = frame["answer"].str.extract_groups(_ANSWER).struct.rename_fields(["rater", "middle", "tail"])
+    frame = pl.concat([frame.drop("answer"), parts.struct.unnest()], how="horizontal")
+    # Free text of the primary may hold semicolons, so its secondary words come after the last one.
+    is_free = pl.col("middle").str.contains(r"(?i)^\s*other")
+    frame = frame.with_columns(
+        pl.when(is_free)
+        .then(pl.col("middle").str.extract_groups(r"(?s)^(.*);([^;]*)$"))
+        .otherwise(pl.col("middle").str.extract_groups(r"(?s)^([^;]*);(.*)$"))
+        .struct.rename_fields(["primary", "secondary"])
+        .struct.unnest(),
+        *_attributes("tail"),
+    )
+    is_whole = pl.all_horizontal(pl.col(name).is_not_null() for name in RAW)
+    for line in frame.filter(~is_whole)["line"]:
+        report.add("ratings_not_used", f"{file}:{line}: not RATER; PRIMARY; SECONDARY; A:x; V:x; D:x;")
+    return frame.filter(is_whole).select("line", pl.lit(file).alias("file"), *RAW)
+
+
+def _attributes(column: str) -> list[pl.Expr]:
+    letters = zip("VAD", vocab.ATTRIBUTES, strict=True)
+    return [pl.col(column).str.extract(rf"{letter}\s*:([^;]*)").alias(name) for letter, name in letters]
+
+
+def _json_text(value: Any) -> str | None:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return None if value is None else str(value)
+
+
+def glance(path: Path) -> int:
+    """How many ratings `labels_detailed.json` or `labels.txt` seem to hold, without reading them."""
+    content = path.read_bytes()
+    if path.suffix.lower() == ".json":
+        return sum(1 for _ in re.finditer(rb'"EmoClass_Major"\s*:', content))
+    answers = re.finditer(rb"(?m)^(?!\s*MSP-PODCAST_)[^\n]*;\s*[AVD]\s*:", content)
+    return sum(1 for _ in answers)
+
+
+def no_ratings() -> pl.DataFrame:
+    """A raw frame without rows."""
+    return pl.DataFrame(schema={"line": pl.UInt32, "file": pl.String, **dict.fromkeys(RAW, pl.String)})
+
+
+def cells_unlike(counted: pl.DataFrame, ratings: pl.DataFrame) -> pl.Series:
+    """Ids of the utterances for which `counted` (see `read_aggregated`) has other numbers of votes than the ratings."""
+    is_other = pl.col("primary").str.starts_with(vocab.OTHER)
+    votes = ratings.with_columns(pl.when(is_other).then(pl.lit(vocab.OTHER)).otherwise("primary").alias("primary"))
+    mine = votes.drop_nulls("primary").group_by("utterance", "primary").agg(pl.len().cast(pl.Int64).alias("mine"))
+    theirs = counted.unpivot(index="utterance", variable_name="primary", value_name="theirs")
+    joined = theirs.join(mine, on=["utterance", "primary"], how="full", coalesce=True)
+    differing = joined.filter(pl.col("mine").fill_null(0) != pl.col("theirs").fill_null(0))
+    return differing["utterance"].unique().sort()

@@ -1,0 +1,242 @@
+"""The first stage: parse a corpus, look at every audio file, split the speakers, write the two label tables.
+
+What cannot be used is left out, counted by reason and listed in `ingest.json`, which is written last: tables without it
+are those of an ingest that did not finish, and are made anew.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from seremo_jax.core.artefacts import (
+    fingerprint_of,
+    place_of,
+    read_json,
+    remove_leftovers,
+    remove_tree,
+    require_same,
+    to_json,
+    write_json,
+)
+from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.data import (
+    agreement,
+    audio,
+    checks,
+    corpora,
+    ingest_record,
+    policies,
+    screening,
+    splits,
+    tables,
+    targets,
+)
+from seremo_jax.data.screening import REASONS, IngestError
+from seremo_jax.data.votes import Policies
+
+SIMULATED = "simulated"
+VALIDATION_FILE = Path("validation", "validation.json")
+"""What the checks found, in the workdir."""
+
+
+def audio_root(config: Config, workdir: str | os.PathLike) -> PurePath:
+    """Folder that the column `audio` is relative to.
+
+    Raises:
+      IngestError: `corpus.root` is not set or is no folder.
+    """
+    if config.corpus.name == SIMULATED:
+        return place_of(workdir) / "audio"
+    corpora.parser_of(config.corpus.name)
+    if not config.corpus.root:
+        raise IngestError(
+            f"corpus {config.corpus.name} is not part of this project: say where it lies, --config.corpus.root=FOLDER"
+        )
+    root = Path(config.corpus.root).expanduser()
+    if not root.is_dir():
+        raise IngestError(f"--config.corpus.root={config.corpus.root} is no folder")
+    return root
+
+
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
+    """Writes `utterances.parquet`, `ratings.parquet` and `ingest.json`, or finds that they are up to date.
+
+    Args:
+      config: Sections `corpus` and `data` are read, and `extract.num_threads`.
+      workdir: Folder of this experiment's artefacts.
+      is_quiet: Prints nothing.
+
+    Returns:
+      What `ingest.json` holds.
+
+    Raises:
+      IngestError: No usable utterance, bad audio where the config forbids it, a full disk, or a corpus not found.
+      ArtefactError: The workdir holds the tables of other settings.
+      CorpusError: The corpus's files are not what its parser understands.
+      SplitError: A speaker in two splits, or too few speakers.
+    """
+    workdir, settings = place_of(workdir), config.results_fields("corpus", "data")
+    record = finished(workdir, settings)
+    if record is not None:
+        _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
+        return record
+    root = audio_root(config, workdir)
+    remove_leftovers(workdir)
+    found = screening.look_at(*_parse(config, root, is_quiet), root, config, is_quiet)
+    screening.require_usable(found, config.data)
+    kept, kept_ratings = found.kept()
+    kept = screening.with_splits(kept, kept_ratings, config.data)
+    record = {"settings": settings}
+    record |= ingest_record.of_exclusions(found.utterances, found.ratings, found.exclusions, config.data.modality)
+    record |= _describe_splits(kept, kept_ratings, config.data.modality)
+    validation = validation_record(found, kept, kept_ratings, config)
+    record |= {name: validation[name] for name in ("corpus", "fingerprint", "agreement")}
+    used = [fact for fact, (reason, _) in zip(found.facts, found.exclusions, strict=True) if fact and not reason]
+    record["audio"] = ingest_record.of_audio(
+        [fact.source_rate_hz for fact in used],
+        [fact.num_channels for fact in used],
+        [fact.duration_s for fact in used],
+        audio.SAMPLE_RATE_HZ,
+    )
+    report = tables.report_of(found.utterances)
+    record["parser"] = dict(report.counts)
+    record["warnings"] = ingest_record.warnings_of(record, report.problems)
+    _write(workdir, kept, kept_ratings, record, validation)
+    _say(ingest_record.describe(record, REASONS), is_quiet)
+    return json.loads(to_json(record))
+
+
+def finished(workdir: PurePath, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of a finished ingest with the same settings, or None where there is none.
+
+    Raises:
+      ArtefactError: The workdir holds the tables of other settings, or damaged ones.
+    """
+    stamp = workdir / tables.STAMP_FILE
+    if not stamp.exists():
+        return None
+    record = read_json(stamp, "delete it and run python -m launch.ingest again")
+    remedy = f"Use another --workdir, or delete {tables.STAMP_FILE} there and everything made from its tables."
+    require_same(f"{stamp} (settings)", record.get("settings"), settings, remedy)
+    if not all((workdir / name).exists() for name in (tables.UTTERANCES_FILE, tables.RATINGS_FILE, VALIDATION_FILE)):
+        return None
+    tables.read_tables(workdir)
+    return record
+
+
+def _parse(config: Config, root: PurePath, is_quiet: bool) -> tuple[pa.Table, pa.Table]:
+    """Runs the parser with those policies of the config that it has."""
+    name = config.corpus.name
+    try:
+        asked = policies.of_parser(config, corpora.policies_of(name))
+    except ConfigError as error:
+        raise IngestError(str(error)) from None
+    try:
+        return corpora.parse(name, root, is_quiet=is_quiet, **asked)
+    except OSError as error:
+        raise IngestError(f"corpus {name} cannot be read or rendered: {error}; nothing half-written is left") from error
+
+
+def validate(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
+    """Runs the checks on a corpus as `run` would find it, writes no table and lets nothing but its reading be fatal.
+
+    Returns:
+      The record that `run` writes as `validation/validation.json`.
+
+    Raises:
+      CorpusError, IngestError, SplitError: See `screening.look_at`.
+    """
+    root = audio_root(config, workdir)
+    found = screening.look_at(*_parse(config, root, is_quiet), root, config, is_quiet)
+    kept, ratings = found.kept()
+    problem = ""
+    try:
+        kept = screening.with_splits(kept, ratings, config.data)
+    except (splits.SplitError, targets.TargetsError) as error:
+        problem = str(error)
+    return validation_record(found, kept, ratings, config, problem)
+
+
+def validation_record(
+    found: screening.Gathered, kept: pa.Table, ratings: pa.Table, config: Config, problem: str = ""
+) -> dict[str, Any]:
+    """Findings and numbers of a corpus; `problem` says why the utterances kept are not in the splits asked for."""
+    split_of = dict(zip(kept["id"].to_pylist(), kept["split"].to_pylist(), strict=True))
+    of_speaker = dict(zip(kept["speaker"].to_pylist(), kept["split"].to_pylist(), strict=True))
+    rows = zip(*(found.utterances[name].to_pylist() for name in ("id", "speaker", "split")), strict=True)
+    kind, report = config.data.split_kind, tables.report_of(found.utterances)
+    # What is left out stands where the corpus puts it, else where its speaker stands.
+    all_splits = [
+        split_of.get(name) or (official if kind == "auto" else "") or of_speaker.get(speaker, "")
+        for name, speaker, official in rows
+    ]
+    evidence = checks.Evidence(
+        found.utterances,
+        found.ratings,
+        found.facts,
+        all_splits,
+        [not reason for reason, _ in found.exclusions],
+        config.data.modality,
+        report.problems,
+        problem,
+    )
+    return {
+        "settings": config.results_fields("corpus", "data"),
+        "corpus": dataclasses.asdict(tables.info_of(found.utterances)),
+        "fingerprint": tables.tables_fingerprint(kept, ratings),
+        "agreement": _agreement(kept, ratings, config.data.modality),
+        "findings": [dataclasses.asdict(finding) for finding in checks.run(evidence)],
+        "numbers": ingest_record.of_kept(kept, ratings, found.utterances.num_rows, config.data.modality),
+    }
+
+
+def _agreement(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
+    """How far the raters agree, by the corpus's own class set; nothing where its words are not all known."""
+    class_set = tables.info_of(utterances).class_set
+    try:
+        made = targets.build(utterances, ratings, class_set=class_set, attributes=(), modality=modality)
+    except targets.TargetsError:
+        return {}
+    return agreement.describe(utterances, ratings, made, modality, Policies())
+
+
+def _describe_splits(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
+    """Split hash, and who and what is in each split, by the corpus's own class set."""
+    class_set = tables.info_of(utterances).class_set
+    made = targets.build(utterances, ratings, class_set=class_set, attributes=(), modality=modality)
+    assignment = list(zip(utterances["id"].to_pylist(), utterances["split"].to_pylist(), strict=True))
+    return {
+        "split_hash": fingerprint_of(assignment),
+        "splits": ingest_record.of_splits(utterances, np.asarray(made.consensus_index), made.class_names),
+    }
+
+
+def _write(
+    workdir: PurePath, utterances: pa.Table, ratings: pa.Table, record: dict[str, Any], validation: dict[str, Any]
+) -> None:
+    """Writes both tables and the validation, then the stamp; after a failure none of them is there."""
+    paths = [workdir / name for name in (tables.UTTERANCES_FILE, tables.RATINGS_FILE, tables.STAMP_FILE)]
+    try:
+        paths[2].unlink(missing_ok=True)
+        tables.write_table(paths[0], utterances)
+        tables.write_table(paths[1], ratings)
+        write_json(workdir / VALIDATION_FILE, validation)
+        write_json(paths[2], record)
+    except OSError as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        remove_tree((workdir / VALIDATION_FILE).parent)
+        raise IngestError(
+            f"the tables cannot be written to {workdir}: {error}; nothing half-written was left. "
+            "Free some space or choose another --workdir, and run the same command again"
+        ) from error
+
+
+def _say(text: str, is_quiet: bool) -> None:
+    if not is_quiet:
+        print(text, flush=True)

@@ -1,0 +1,230 @@
+"""A corpus as it was found: its tables, what its audio is, which utterances are left out and why, and their splits."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seremo_jax.core import vocab
+from seremo_jax.core.config import Config
+from seremo_jax.core.config_fields import DataConfig
+from seremo_jax.core.progress import Progress
+from seremo_jax.data import audio, partitions, splits, tables, targets
+
+REASONS = audio.REASONS | {
+    "duplicate_audio": "the same samples as an utterance with an earlier id",
+    "duplicate_id": "an id that an earlier row has",
+    "no_audio": "the corpus gives no audio file",
+    "no_ratings": "nobody rated it in data.modality",
+    "not_drawn": "its speaker is not among the data.max_speakers drawn",
+    "unknown_speaker": "nobody knows who speaks (data.unknown_speakers = drop)",
+}
+"""Why an utterance is left out: a word to count by, and what it means."""
+
+BAD_AUDIO = (*audio.REASONS, "duplicate_audio")
+"""Reasons that `data.on_bad_audio = error` does not let pass."""
+
+_LISTED = 10
+_Exclusions = list[tuple[str, str]]
+"""(reason, detail) of each utterance; the reason is empty where the utterance is kept."""
+
+
+class IngestError(Exception):
+    """A corpus cannot be ingested. The message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """A corpus as it was found.
+
+    Attributes:
+      root: Folder that the column `audio` is relative to.
+      utterances: All that the corpus has.
+      ratings: All that the corpus has.
+      facts: What each utterance's audio is, None where it was not looked at.
+      exclusions: (reason, detail) of each utterance, the reason empty where it is kept.
+    """
+
+    root: PurePath
+    utterances: pa.Table
+    ratings: pa.Table
+    facts: list[audio.AudioFacts | None]
+    exclusions: _Exclusions
+
+    def kept(self) -> tuple[pa.Table, pa.Table]:
+        """The utterances kept, by id, with duration and hash, in the corpus's own splits; and their ratings."""
+        rows = [row for row, (reason, _) in enumerate(self.exclusions) if not reason]
+        ids = self.utterances["id"].to_pylist()
+        rows.sort(key=ids.__getitem__)
+        kept = self.utterances.take(pa.array(rows, pa.int64()))
+        used = [fact for row in rows if (fact := self.facts[row]) is not None]
+        kept = _with_column(kept, "duration_s", [fact.duration_s for fact in used])
+        kept = _with_column(kept, "audio_sha256", [fact.sha256 for fact in used])
+        is_rated = pc.is_in(self.ratings["utterance"], value_set=kept["id"].combine_chunks())
+        return kept.combine_chunks(), self.ratings.filter(is_rated)
+
+
+def look_at(
+    utterances: pa.Table, ratings: pa.Table, root: PurePath, config: Config, is_quiet: bool = False
+) -> Gathered:
+    """Reads the audio, and decides which utterances are left out; nothing it finds is fatal.
+
+    Args:
+      utterances: All that the corpus has.
+      ratings: All that the corpus has.
+      root: Folder that the column `audio` is relative to.
+      config: Section `data` is read, and `extract.num_threads`.
+      is_quiet: Prints nothing.
+
+    Raises:
+      IngestError: No rating has the modality asked for.
+      SplitError: `data.max_speakers` cannot be drawn.
+    """
+    if config.data.unknown_speakers == "each":
+        utterances = _name_unknown_speakers(utterances)
+    exclusions = _exclude_by_table(utterances, ratings, config.data)
+    facts = _check_audio(utterances, root, exclusions, config, is_quiet)
+    _exclude_by_audio(utterances, facts, exclusions)
+    return Gathered(root, utterances, ratings, facts, exclusions)
+
+
+def _name_unknown_speakers(utterances: pa.Table) -> pa.Table:
+    """Makes each utterance of an unknown speaker that of a speaker of its own."""
+    pairs = zip(utterances["speaker"].to_pylist(), utterances["id"].to_pylist(), strict=True)
+    named = [f"{vocab.UNKNOWN}:{name}" if speaker == vocab.UNKNOWN else speaker for speaker, name in pairs]
+    return _with_column(utterances, "speaker", named)
+
+
+def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+    field = table.schema.field(name)
+    return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+
+
+def _exclude_by_table(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> _Exclusions:
+    """The reasons that lie in the tables."""
+    rated = set(ratings["utterance"].filter(pc.equal(ratings["modality"], data.modality)).to_pylist())
+    if not rated:
+        there = ", ".join(sorted(set(ratings["modality"].to_pylist()))) or "none at all"
+        raise IngestError(f"data.modality = {data.modality!r}: the corpus has no such ratings (it has: {there})")
+    reasons: list[str] = []
+    seen: set[str] = set()
+    rows = zip(*(utterances[column].to_pylist() for column in ("id", "audio", "speaker")), strict=True)
+    for name, path, speaker in rows:
+        if name in seen:
+            reasons.append("duplicate_id")
+        elif not path:
+            reasons.append("no_audio")
+        elif name not in rated:
+            reasons.append("no_ratings")
+        else:
+            is_dropped = data.unknown_speakers == "drop" and speaker == vocab.UNKNOWN
+            reasons.append("unknown_speaker" if is_dropped else "")
+        seen.add(name)
+    if data.max_speakers:
+        columns = [utterances[name].to_pylist() for name in ("speaker", "gender", "split")]
+        usable = [row for row, reason in enumerate(reasons) if not reason]
+        drawn = splits.draw(
+            *([column[row] for row in usable] for column in columns), data.max_speakers, data.split_seed
+        )
+        for row in usable:
+            reasons[row] = "" if columns[0][row] in drawn else "not_drawn"
+    return [(reason, "") for reason in reasons]
+
+
+def _check_audio(
+    utterances: pa.Table, root: PurePath, exclusions: _Exclusions, config: Config, is_quiet: bool
+) -> list[audio.AudioFacts | None]:
+    """Facts of every utterance not excluded so far, None for the others."""
+    paths = utterances["audio"].to_pylist()
+    rows = [row for row, (reason, _) in enumerate(exclusions) if not reason]
+    facts: list[audio.AudioFacts | None] = [None] * len(paths)
+
+    def check(row: int) -> audio.AudioFacts:
+        return audio.check(os.path.join(root, paths[row]), config.data.min_seconds, config.data.max_seconds)
+
+    pool = ThreadPoolExecutor(config.extract.num_threads)
+    try:
+        with Progress(len(rows), "ingest: audio", "utterances", is_quiet=is_quiet) as progress:
+            for row, fact in zip(rows, pool.map(check, rows), strict=True):
+                facts[row] = fact
+                progress.update()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return facts
+
+
+def _exclude_by_audio(utterances: pa.Table, facts: Sequence[audio.AudioFacts | None], exclusions: _Exclusions) -> None:
+    """Adds the reasons that lie in the audio; of utterances with the same samples the one of the first id stays."""
+    ids = utterances["id"].to_pylist()
+    first: dict[str, str] = {}
+    for row in sorted(range(len(ids)), key=ids.__getitem__):
+        fact = facts[row]
+        if fact is None:
+            continue
+        if fact.reason:
+            exclusions[row] = (fact.reason, fact.detail)
+        elif first.setdefault(fact.sha256, ids[row]) != ids[row]:
+            exclusions[row] = ("duplicate_audio", f"the same samples as {first[fact.sha256]}")
+
+
+def require_usable(found: Gathered, data: DataConfig) -> None:
+    """Raises where nothing is left, or where the config lets nothing bad pass.
+
+    Raises:
+      IngestError: Names the reasons, and the first utterances.
+    """
+    root, exclusions = found.root, found.exclusions
+    counts = collections.Counter(reason for reason, _ in exclusions if reason)
+    by_reason = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.items())) or "it has none"
+    hint = f"\nFetch the audio itself: cd {root} && git lfs install && git lfs pull" if counts["lfs_pointer"] else ""
+    if counts.total() == len(exclusions):
+        raise IngestError(f"no usable utterance among the {len(exclusions)} of {root}: {by_reason}{hint}")
+    bad = [
+        f"{name}: {reason} ({detail})"
+        for name, (reason, detail) in zip(found.utterances["id"].to_pylist(), exclusions, strict=True)
+        if reason in BAD_AUDIO
+    ]
+    if bad and data.on_bad_audio == "error":
+        some = "\n  ".join(bad[:_LISTED]) + (f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else "")
+        raise IngestError(
+            f"{len(bad)} audio files cannot be used:\n  {some}\n"
+            f"Repair them, or set --config.data.on_bad_audio=exclude to leave them out.{hint}"
+        )
+
+
+def with_splits(kept: pa.Table, ratings: pa.Table, data: DataConfig) -> pa.Table:
+    """The utterances in the splits that the settings ask for.
+
+    Args:
+      kept: Those kept, in the corpus's own splits (see `Gathered.kept`).
+      ratings: Their ratings; read where the split depends on classes.
+      data: The settings.
+
+    Raises:
+      SplitError: They cannot be split so, or a speaker would be in two splits.
+      TargetsError: A word that no class set knows, where the split depends on classes.
+    """
+    columns = {name: kept[name].to_pylist() for name in ("speaker", "gender", "split", "session")}
+    info, classes = tables.info_of(kept), np.full(kept.num_rows, -1)
+    if data.split_kind == "derived_by_class":
+        made = targets.build(kept, ratings, class_set=info.class_set, attributes=(), modality=data.modality)
+        classes = np.asarray(made.consensus_index)
+    people = partitions.People(
+        info.corpus, columns["speaker"], columns["gender"], columns["split"], columns["session"], classes
+    )
+    assigned = partitions.assign(
+        data.split_kind,
+        people,
+        shares=data.split_shares,
+        seed=data.split_seed,
+        fold=data.fold,
+        num_folds=data.num_folds,
+    )
+    return _with_column(kept, "split", assigned)

@@ -1,0 +1,213 @@
+"""The two label tables as artefacts: making, writing, reading with validation, and a fingerprint of their content."""
+
+import collections
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, readable, require_same, to_json
+from seremo_jax.core.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+from seremo_jax.data.text_lines import Report
+
+UTTERANCES_FILE = "utterances.parquet"
+RATINGS_FILE = "ratings.parquet"
+STAMP_FILE = "ingest.json"
+"""Written last: tables without it are those of an ingest that did not finish."""
+
+_INFO_KEY = b"seremo_jax"
+_REPORT_KEY = b"seremo_jax_report"
+_REMEDY = "delete the tables of this workdir and run python -m launch.ingest again"
+
+
+def make_table(
+    columns: Mapping[str, Any], schema: pa.Schema, info: CorpusInfo, extra: Iterable[pa.Field] = ()
+) -> pa.Table:
+    """A label table from column name -> values.
+
+    Args:
+      columns: Every column of `schema` and of `extra`, in any order; those of `schema.DEFAULTS` may be left out.
+      schema: `UTTERANCE_SCHEMA` or `RATING_SCHEMA`.
+      info: What the table says of its corpus.
+      extra: Columns of this corpus, appended in this order.
+
+    Raises:
+      ValueError: `columns` lacks a column or has one too many.
+    """
+    whole = pa.schema([*schema, *extra])
+    num_rows = len(next(iter(columns.values())))
+    left_out = [name for name in DEFAULTS if name in schema.names and name not in columns]
+    columns = {**columns, **{name: [DEFAULTS[name]] * num_rows for name in left_out}}
+    if set(columns) != set(whole.names):
+        raise ValueError(f"columns {sorted(set(columns) ^ set(whole.names))} are missing or not expected")
+    arrays = [_as_array(columns[field.name], field.type) for field in whole]
+    return with_info(pa.table(arrays, schema=whole), info)
+
+
+def _as_array(values: Any, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, type=kind)
+
+
+def with_info(table: pa.Table, info: CorpusInfo) -> pa.Table:
+    """The table with `info` in its metadata."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _INFO_KEY: to_json(info).encode()})
+
+
+def info_of(table: pa.Table) -> CorpusInfo:
+    """What the table says of its corpus.
+
+    Raises:
+      ArtefactError: The table was not made by this project.
+    """
+    text = (table.schema.metadata or {}).get(_INFO_KEY)
+    if text is None:
+        raise ArtefactError(f"the table has no metadata {_INFO_KEY.decode()!r}, so its corpus is unknown; {_REMEDY}")
+    try:
+        fields = json.loads(text)
+        ranges = fields["attribute_ranges"].items()
+        fields["attribute_ranges"] = {name: (float(low), float(high)) for name, (low, high) in ranges}
+        fields["notes"] = tuple(fields["notes"])
+        return CorpusInfo(**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"the table's metadata {_INFO_KEY.decode()!r} is damaged ({error}); {_REMEDY}") from None
+
+
+def with_report(table: pa.Table, report: Report) -> pa.Table:
+    """The table with what its parser counted and could not use in its metadata."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _REPORT_KEY: to_json(vars(report)).encode()})
+
+
+def report_of(table: pa.Table) -> Report:
+    """The report that a parser attached, empty where it attached none."""
+    text = (table.schema.metadata or {}).get(_REPORT_KEY, b"{}")
+    fields = json.loads(text)
+    return Report(collections.Counter(fields.get("counts", {})), fields.get("problems", []))
+
+
+def write_table(path: str | os.PathLike, table: pa.Table) -> None:
+    """Writes a table as Parquet, whole or not at all."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_utterances(workdir: str | os.PathLike) -> pa.Table:
+    """Reads and validates `WORKDIR/utterances.parquet`.
+
+    Raises:
+      ArtefactError: The file is missing or damaged, a column is missing or of another type, or an id occurs twice.
+    """
+    path = place_of(workdir) / UTTERANCES_FILE
+    table = _read(path, UTTERANCE_SCHEMA)
+    num_ids = pc.count_distinct(table["id"]).as_py()
+    if num_ids != table.num_rows:
+        raise ArtefactError(f"{path}: column 'id' names {table.num_rows - num_ids} utterances twice; {_REMEDY}")
+    return table
+
+
+def read_ratings(workdir: str | os.PathLike) -> pa.Table:
+    """Reads and validates `WORKDIR/ratings.parquet`.
+
+    Raises:
+      ArtefactError: The file is missing or damaged, or a column is missing or of another type.
+    """
+    return _read(place_of(workdir) / RATINGS_FILE, RATING_SCHEMA)
+
+
+def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
+    """Utterances, ratings and their fingerprint, of an ingest that finished.
+
+    Raises:
+      ArtefactError: As above, or `ingest.json` is missing or tells of other tables.
+    """
+    path = place_of(workdir) / STAMP_FILE
+    stamp = read_json(path, "ingest did not finish: run python -m launch.ingest with this --workdir")
+    utterances, ratings = read_utterances(workdir), read_ratings(workdir)
+    fingerprint = tables_fingerprint(utterances, ratings)
+    require_same(f"fingerprint of the tables in {path}", stamp.get("fingerprint"), fingerprint, f"Remedy: {_REMEDY}.")
+    return utterances, ratings, fingerprint
+
+
+def _read(path: PurePath, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.ParquetFile(readable(path)).read()
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing; run python -m launch.ingest with this --workdir") from None
+    except (pa.ArrowException, OSError) as error:
+        raise ArtefactError(f"{path} is damaged ({error}); {_REMEDY}") from None
+    require_schema(table, schema, str(path))
+    try:
+        info_of(table)
+    except ArtefactError as error:
+        raise ArtefactError(f"{path}: {error}") from None
+    return table
+
+
+def require_schema(table: pa.Table, schema: pa.Schema, what: str) -> None:
+    """Checks that the table begins with the columns of `schema` and has no null where none may be.
+
+    Raises:
+      ArtefactError: Names `what`, the column, and what is wrong with it.
+    """
+    for position, field in enumerate(schema):
+        if field.name not in table.column_names:
+            raise ArtefactError(f"{what}: column {field.name!r} is missing; {_REMEDY}")
+        if table.column_names[position] != field.name:
+            raise ArtefactError(f"{what}: column {position} is not {field.name!r}; {_REMEDY}")
+        column = table[field.name]
+        if column.type != field.type:
+            raise ArtefactError(f"{what}: column {field.name!r} is {column.type}, not {field.type}; {_REMEDY}")
+        if not field.nullable and column.null_count:
+            raise ArtefactError(f"{what}: column {field.name!r} has {column.null_count} empty cells; {_REMEDY}")
+
+
+def tables_fingerprint(utterances: pa.Table, ratings: pa.Table) -> str:
+    """Hash of what both tables say: 16 hexadecimal digits.
+
+    Independent of Parquet encoding and chunking, of the notes, and of where the audio lies (the column `audio` is left
+    out: `audio_sha256` stands for it). Rows count in their order.
+    """
+    digest = hashlib.sha256()
+    for table in (utterances, ratings):
+        info = json.loads(to_json(info_of(table)))
+        del info["notes"]
+        digest.update(to_json(info).encode())
+        for name in table.column_names:
+            if name == "audio" and table is utterances:
+                continue
+            digest.update(f"{name}:{table.num_rows};".encode())
+            _hash_array(digest, table[name].combine_chunks())
+    return digest.hexdigest()[:16]
+
+
+def _hash_array(digest: Any, array: pa.Array | pa.ChunkedArray) -> None:
+    """Feeds the values and the places of nulls to `digest`, whatever lies in the buffers under nulls."""
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], type=array.type)
+    # Parquet renames the items of a list, so a list's type is told by the array inside it.
+    digest.update(b"list;" if pa.types.is_list(array.type) else f"{array.type};".encode())
+    digest.update(np.packbits(np.asarray(array.is_null())).tobytes())
+    if pa.types.is_list(array.type):
+        digest.update(np.asarray(pc.list_value_length(array).fill_null(0), dtype="<i8").tobytes())
+        _hash_array(digest, array.flatten())
+    elif pa.types.is_string(array.type):
+        # Offsets of 64 bits: the texts of a large corpus together may exceed 2 GiB.
+        text = array.fill_null("").cast(pa.large_string())
+        offsets = np.frombuffer(text.buffers()[1], dtype="<i8")[text.offset : text.offset + len(text) + 1]
+        digest.update(np.diff(offsets).astype("<i8").tobytes())
+        if len(text) and text.buffers()[2] is not None:
+            digest.update(memoryview(text.buffers()[2])[offsets[0] : offsets[-1]])
+    elif pa.types.is_primitive(array.type):
+        values = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
+        numbers = values.to_numpy(zero_copy_only=False)
+        digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
+    else:
+        raise TypeError(f"no fingerprint for a column of type {array.type}")

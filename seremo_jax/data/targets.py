@@ -1,0 +1,298 @@
+"""Ratings -> vote distributions, consensus, attribute means and variances, masks. Every policy is an argument.
+
+Rules: `method.md`, sections 3.1-3.3. No JAX: labels are made on a login node.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from jaxtyping import Bool, Float, Int, Num
+
+from seremo_jax.core import vocab
+from seremo_jax.data import attribute_means as attributes_of
+from seremo_jax.data import reliability, votes
+from seremo_jax.data.tables import info_of
+from seremo_jax.data.votes import Policies, TargetsError, require_choice
+
+_CHOICES = {
+    "class_set": tuple(vocab.CLASS_SETS),
+    "attribute_scale": ("centered", "unit", "raw", "minmax"),
+    "other_votes": ("drop", "spread", "class"),
+    "modality": vocab.MODALITIES,
+    "distribution_of": ("shares", "dawid_skene"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What the head is trained on and scored against; rows follow the utterance table.
+
+    Attributes:
+      ids: [N] utterance ids.
+      votes: [N, C] votes of each class, before smoothing and without the votes outside the class set; int32, or
+        float64 where policies make parts of votes.
+      distribution: [N, C] float32 vote shares; rows sum to 1, and are 0 where `has_votes` is False.
+      has_votes: [N] bool, at least one kept vote.
+      consensus_index: [N] int32 plurality class, the one that metrics use; -1 where a word outside the class set won,
+        where the vote is tied (unless `tie_rule` is `first`) and where nobody voted.
+      consensus: [N, C] float32 one-hot plurality; equal shares of the tied classes where `tie_rule` is `share`.
+      has_consensus: [N] bool, `consensus` can be trained on.
+      attributes: [N, A] float32 scaled means of the ratings, 0 where masked.
+      has_attribute: [N, A] bool, at least one rating.
+      attribute_variance: [N, A] float32 variance of the scaled ratings (divided by R - 1), 0 where masked.
+      has_variance: [N, A] bool, at least two ratings.
+      class_names: Words of the class set, in order; `other` behind them where `other_votes` is `class`.
+      attribute_names: Attributes, in order.
+      attribute_ranges: Attribute -> (lowest, highest) of its rating scale, for those the corpus names.
+      counts: What the policies kept, pooled and dropped, by name.
+      levels: The L steps of the rating scale, on the scale of `attributes`; empty unless asked for.
+      attribute_shares: [N, A, L] float32 shares of the ratings at each step, 0 where masked; None unless asked for.
+    """
+
+    ids: np.ndarray
+    votes: np.ndarray
+    distribution: np.ndarray
+    has_votes: np.ndarray
+    consensus_index: np.ndarray
+    consensus: np.ndarray
+    has_consensus: np.ndarray
+    attributes: np.ndarray
+    has_attribute: np.ndarray
+    attribute_variance: np.ndarray
+    has_variance: np.ndarray
+    class_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    attribute_ranges: dict[str, tuple[float, float]]
+    counts: dict[str, Any]
+    levels: tuple[float, ...] = ()
+    attribute_shares: np.ndarray | None = None
+
+
+def vote_distribution(
+    counts: Num[np.ndarray, "N C"], smoothing: float = 0.0
+) -> tuple[Float[np.ndarray, "N C"], Bool[np.ndarray, " N"]]:
+    """Shares of the votes.
+
+    Args:
+      counts: [N, C] votes of each class, at least 0 (fractions are allowed: spread votes).
+      smoothing: Added to every class count before dividing.
+
+    Returns:
+      [N, C] float32 shares in [0, 1], rows summing to 1, and [N] bool, True where there is a vote. Rows without a
+      vote are masked and 0, whatever the smoothing.
+
+    Raises:
+      TargetsError: A count or the smoothing is negative or not finite.
+
+    Source: method.md 3.1 (KNOWN: the vote distribution is the target; INFERRED formula).
+    """
+    counts = np.asarray(counts, np.float64)
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise TargetsError("vote counts must be finite and at least 0")
+    if not 0 <= smoothing < np.inf:
+        raise TargetsError(f"smoothing must be at least 0, is {smoothing}")
+    has_votes = counts.sum(axis=1) > 0
+    smoothed = np.where(has_votes[:, None], counts + smoothing, 0.0)
+    total = np.where(has_votes, smoothed.sum(axis=1), 1.0)
+    return (smoothed / total[:, None]).astype(np.float32), has_votes
+
+
+def plurality(
+    votes: Num[np.ndarray, "N C"], other: Num[np.ndarray, " N"], tie_rule: str = "no_agreement"
+) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N C"], Bool[np.ndarray, " N"]]:
+    """Consensus by plurality over the full vote vocabulary, votes outside the class set pooled as one word O.
+
+    Args:
+      votes: [N, C] votes of each class.
+      other: [N] votes for O.
+      tie_rule: `no_agreement` leaves a tie without consensus, `first` takes the earliest tied class of the class set,
+        `share` gives the tied classes equal shares to train on while metrics see no agreement. O never gets a share.
+
+    Returns:
+      consensus_index [N] int32, consensus [N, C] float32 and is_tied [N] bool; see `Targets`.
+
+    Source: method.md 3.2 (KNOWN: the corpus's own rule; OURS: O among the tied under `share` and `first`).
+    """
+    if tie_rule not in ("no_agreement", "share", "first"):
+        raise TargetsError(f"tie_rule = {tie_rule!r}: choose no_agreement, share or first")
+    full = np.concatenate([votes, other[:, None]], axis=1)
+    largest = full.max(axis=1, keepdims=True)
+    is_top = (full == largest) & (largest > 0)
+    num_top = is_top.sum(axis=1)
+    is_tied = num_top > 1
+    in_set = is_top[:, :-1]
+    has_class = in_set.any(axis=1) & ((num_top == 1) | (tie_rule == "first"))
+    index = np.where(has_class, in_set.argmax(axis=1), -1).astype(np.int32)
+    consensus = (np.arange(votes.shape[1])[None, :] == index[:, None]).astype(np.float32)
+    if tie_rule == "share":
+        shares = in_set / np.maximum(in_set.sum(axis=1, keepdims=True), 1)
+        consensus = np.where(is_tied[:, None], shares, consensus).astype(np.float32)
+    return index, consensus, is_tied
+
+
+def build(
+    utterances: pa.Table,
+    ratings: pa.Table,
+    *,
+    class_set: str,
+    attributes: tuple[str, ...] = vocab.ATTRIBUTES,
+    attribute_scale: str = "centered",
+    other_votes: str = "drop",
+    tie_rule: str = "no_agreement",
+    smoothing: float = 0.0,
+    modality: str = "voice",
+    distribution_of: str = "shares",
+    has_levels: bool = False,
+    policies: Policies = Policies(),  # noqa: B008 - frozen
+) -> Targets:
+    """Applies every label policy.
+
+    Args:
+      utterances: Utterance table; the result's rows follow it.
+      ratings: Ratings table, one row a rating; its metadata gives the range of each attribute.
+      class_set: Name of a class set of `vocab.CLASS_SETS`.
+      attributes: Attributes wanted; those that nobody rated are masked. `arousal` is read as `activation`.
+      attribute_scale: `centered`: (a - mid) / half in [-1, 1]; `unit`: [0, 1]; `raw`: the corpus's own; `minmax`: 0 and
+        1 are the least and the largest mean of the training split.
+      other_votes: Votes outside the class set: `drop` them, `spread` each as 1/C on every class, or count them as a
+        further `class`.
+      tie_rule: See `plurality`.
+      smoothing: See `vote_distribution`.
+      modality: Only ratings of this modality count: voice, face or both.
+      distribution_of: `shares` of the votes, or `dawid_skene`: each utterance's posterior over the classes, raters
+        weighed by how reliable they are (`reliability.posterior`).
+      has_levels: Attributes as shares of the steps of their scale, too.
+      policies: Which ratings count, and how much.
+
+    Raises:
+      TargetsError: A setting is unknown, a primary word is in no class set, an attribute lies outside its range or has
+        none, no rating has the modality, or an utterance id occurs twice.
+      ArtefactError: The ratings table says nothing of its corpus.
+    """
+    given = (class_set, attribute_scale, other_votes, modality, distribution_of)
+    for value, (name, choices) in zip(given, _CHOICES.items(), strict=True):
+        require_choice(name, value, choices)
+    frame, counts = _kept_ratings(utterances, ratings, modality, policies)
+    voted = _voted(frame, utterances.num_rows, class_set, other_votes, tie_rule, policies, counts)
+    distribution, has_votes = vote_distribution(voted.shared, smoothing)
+    if distribution_of == "dawid_skene":
+        distribution, has_votes = reliability.posterior(voted.single, utterances.num_rows, len(voted.class_names))
+    names = tuple(vocab.ATTRIBUTE_SYNONYMS.get(name, name) for name in attributes)
+    ranges = _attribute_ranges(ratings, names)
+    is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN if attribute_scale == "minmax" else None
+    frame = attributes_of.averaged(frame, names) if policies.repeated_rater == "average" else frame
+    rated = _rated(frame, utterances.num_rows, ranges, names, attribute_scale, is_train, has_levels)
+    counts["num_no_votes"] = int((~has_votes).sum())
+    counts["num_rated"] = {name: int(rated["has_attribute"][:, i].sum()) for i, name in enumerate(names)}
+    return Targets(
+        ids=np.asarray(utterances["id"].to_pylist(), dtype=object),
+        votes=voted.votes.astype(np.int32) if (voted.votes % 1 == 0).all() else voted.votes,
+        distribution=distribution,
+        has_votes=has_votes,
+        consensus_index=voted.index,
+        consensus=voted.consensus,
+        has_consensus=voted.consensus.sum(axis=1) > 0,
+        **rated,
+        class_names=voted.class_names,
+        attribute_names=names,
+        attribute_ranges=ranges,
+        counts=counts,
+    )
+
+
+def _rated(
+    frame: pl.DataFrame,
+    num_rows: int,
+    ranges: dict[str, tuple[float, float]],
+    names: tuple[str, ...],
+    scale: str,
+    is_train: np.ndarray | None,
+    has_levels: bool,
+) -> dict[str, Any]:
+    """The fields of `Targets` that attributes make."""
+    mean, variance, num_ratings = attributes_of.rated(frame, num_rows, ranges, names, scale, is_train)
+    levels, shares = (), None
+    if has_levels:
+        levels, shares = attributes_of.levels(frame, num_rows, ranges, names, scale)
+    return {
+        "attributes": mean.astype(np.float32),
+        "has_attribute": num_ratings > 0,
+        "attribute_variance": variance.astype(np.float32),
+        "has_variance": num_ratings > 1,
+        "attribute_shares": None if shares is None else shares.astype(np.float32),
+        "levels": levels,
+    }
+
+
+class _Voted(NamedTuple):
+    """Votes [N, C], the same with spread ones, plurality [N] and [N, C], names of the classes, and single votes."""
+
+    votes: np.ndarray
+    shared: np.ndarray
+    index: np.ndarray
+    consensus: np.ndarray
+    class_names: tuple[str, ...]
+    single: pl.DataFrame
+
+
+def _voted(
+    frame: pl.DataFrame,
+    num_rows: int,
+    class_set: str,
+    other_votes: str,
+    tie_rule: str,
+    policies: Policies,
+    counts: dict[str, Any],
+) -> _Voted:
+    """Counts the votes, adding what was done with them to `counts`."""
+    class_names = vocab.CLASS_SETS[class_set]
+    full, single, counted = votes.count(frame, num_rows, class_set, policies)
+    counts |= counted
+    if other_votes == "class":
+        class_names, full = (*class_names, vocab.OTHER), np.pad(full, ((0, 0), (0, 1)))
+    by_class, other = full[:, :-1], full[:, -1]
+    spread = other[:, None] / len(class_names) if other_votes == "spread" else 0.0
+    index, consensus, is_tied = plurality(by_class, other, tie_rule)
+    counts |= {
+        "num_ties": int(is_tied.sum()),
+        "num_consensus": {name: int((index == c).sum()) for c, name in enumerate(class_names)},
+        "num_consensus_other": int((by_class.max(axis=1, initial=0) < other).sum()),
+    }
+    return _Voted(by_class, by_class + spread, index, consensus, class_names, single)
+
+
+def _kept_ratings(
+    utterances: pa.Table, ratings: pa.Table, modality: str, policies: Policies
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Ratings of the modality and of known utterances that count, with the utterance's `row`, and what was left out."""
+    ids = pl.DataFrame({"utterance": pl.Series(utterances["id"].to_pylist(), dtype=pl.String)})
+    if ids["utterance"].n_unique() != ids.height:
+        twice = ids.filter(ids["utterance"].is_duplicated())["utterance"].unique(maintain_order=True).head(5).to_list()
+        raise TargetsError(f"utterance table: ids occur twice ({', '.join(twice)} ...); ingest the corpus again")
+    frame = pl.DataFrame(pl.from_arrow(ratings))
+    in_modality = frame.filter(pl.col("modality") == modality)
+    if frame.height and not in_modality.height:
+        there = ", ".join(sorted(frame["modality"].unique().to_list()))
+        raise TargetsError(f"ratings table: no rating has modality {modality!r} (there: {there}); set data.modality")
+    kept = in_modality.join(ids.with_row_index("row"), on="utterance", how="inner", maintain_order="left")
+    counting, selected = votes.select(kept, policies)
+    return counting, {
+        **selected,
+        "num_utterances": ids.height,
+        "num_ratings": frame.height,
+        "num_ratings_used": counting.height,
+        "num_ratings_other_modality": frame.height - in_modality.height,
+        "num_ratings_no_utterance": in_modality.height - kept.height,
+        "num_ratings_no_primary": int(kept["primary"].null_count()),
+        "num_no_ratings": ids.height - kept["row"].n_unique(),
+    }
+
+
+def _attribute_ranges(ratings: pa.Table, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+    ranges = {
+        vocab.ATTRIBUTE_SYNONYMS.get(name, name): bounds for name, bounds in info_of(ratings).attribute_ranges.items()
+    }
+    return {name: ranges[name] for name in names if name in ranges}

@@ -1,0 +1,217 @@
+"""Ratings -> counts of votes: which ratings count, how much, and for which class. Every policy is an argument.
+
+Rules: `label_formats.md`, section 5. No JAX: labels are made on a login node.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from seremo_jax.core import vocab
+
+
+class TargetsError(ValueError):
+    """The ratings contradict the settings, e.g. a word that no class set knows. The message gives the remedy."""
+
+
+_CHOICES = {
+    "self_reports": ("out", "in"),
+    "repeated_rater": ("keep", "average", "last"),
+    "multi_primary": ("share", "each", "first"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Policies:
+    """Which ratings count, and how much.
+
+    Attributes:
+      self_reports: `out` leaves out what actors said of themselves, `in` keeps it.
+      repeated_rater: One rater twice on an utterance: `keep` both, `average` (each counts 1 / times), or the `last`.
+      multi_primary: Several primary words of one rating: `share` its vote, `each` counts whole, or the `first` only.
+      secondary_weight: What a secondary word of the class set counts; other secondary words count nothing.
+      min_raters: Utterances with fewer raters lose all their ratings.
+      other_map: Texts `WORD=CLASS` for words or free texts outside the class set.
+
+    Raises:
+      TargetsError: A value is none of the choices.
+    """
+
+    self_reports: str = "out"
+    repeated_rater: str = "keep"
+    multi_primary: str = "share"
+    secondary_weight: float = 0.0
+    min_raters: int = 1
+    other_map: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            require_choice(name, getattr(self, name), choices)
+
+
+_DECIMALS = 9
+"""Thirds of votes add up to whole ones: counts are rounded to this many decimals."""
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a setting that is none of the choices.
+
+    Raises:
+      TargetsError: Names the choices.
+    """
+    if value not in choices:
+        raise TargetsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
+
+
+def select(frame: pl.DataFrame, policies: Policies) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The ratings that count, each with its `weight`, and how many were left out or met twice.
+
+    Args:
+      frame: Ratings with the `row` of their utterance.
+      policies: What counts.
+    """
+    if "is_self_report" in frame.columns:
+        num_self = int(frame["is_self_report"].sum())
+        frame = frame if policies.self_reports == "in" else frame.filter(~pl.col("is_self_report"))
+    else:
+        num_self = 0
+    who = ["row", "rater", *(["is_self_report"] if "is_self_report" in frame.columns else [])]
+    times = pl.len().over(who)
+    frame = frame.with_columns(times=times)
+    counts = {
+        "num_self_reports": num_self,
+        "num_repeated_ratings": int((frame["times"] > 1).sum()),
+        "num_ratings_replaced": 0,
+    }
+    if policies.repeated_rater == "last":
+        before = frame.height
+        frame = frame.filter(pl.int_range(pl.len()).over(who) == pl.col("times") - 1)
+        counts["num_ratings_replaced"] = before - frame.height
+    weight = 1.0 / pl.col("times") if policies.repeated_rater == "average" else pl.lit(1.0)
+    frame = frame.with_columns(weight=weight, num_raters=_num_raters())
+    is_enough = pl.col("num_raters") >= policies.min_raters
+    counts["num_utterances_below_min_raters"] = frame.filter(~is_enough)["row"].n_unique()
+    return frame.filter(is_enough), counts
+
+
+def _num_raters() -> pl.Expr:
+    """Raters of each row's utterance: those who gave a class, or all where nobody did."""
+    who = pl.col("rater")
+    num_of_classes = who.filter(pl.col("primary").is_not_null()).n_unique().over("row")
+    return pl.when(num_of_classes > 0).then(num_of_classes).otherwise(who.n_unique().over("row"))
+
+
+def count(
+    frame: pl.DataFrame, num_rows: int, class_set: str, policies: Policies
+) -> tuple[Float[np.ndarray, "N C1"], pl.DataFrame, dict[str, Any]]:
+    """Votes of each class and, in the last column, pooled votes for every other word; the single votes; what was done.
+
+    Args:
+      frame: From `select`.
+      num_rows: N.
+      class_set: Name of the class set.
+      policies: How much a word counts, and for what.
+
+    Raises:
+      TargetsError: A primary word is in no class set.
+    """
+    class_names = vocab.CLASS_SETS[class_set]
+    rated = frame.filter(pl.col("primary").is_not_null())
+    words = pl.concat_list("primary", "also_primary") if "also_primary" in frame.columns else pl.concat_list("primary")
+    if policies.multi_primary == "first":
+        words = pl.concat_list("primary")
+    long = rated.select("row", "rater", "weight", word=words).with_columns(num_words=pl.col("word").list.len())
+    if policies.multi_primary == "share":
+        long = long.with_columns(weight=pl.col("weight") / pl.col("num_words"))
+    long = long.explode("word").select("row", "rater", "word", "weight")
+    occurrences = collections.Counter(dict(long["word"].value_counts().iter_rows()))
+    require_known(occurrences, class_names)
+    word_map = read_map(policies.other_map, class_set)
+    column = {word: _column_of(word, class_set, word_map) for word in occurrences}
+    single = long.select("row", "rater", column=_codes(long["word"], column))
+    full = _sums(long, column, num_rows, len(class_names) + 1)
+    counts = {
+        "num_votes_of_other_class_sets": {
+            word: n for word, n in occurrences.items() if column[word] == len(class_names) and not is_other(word)
+        }
+    }
+    if policies.secondary_weight:
+        also = frame.select("row", "weight", word="secondary").explode("word").drop_nulls("word")
+        also = also.with_columns(weight=pl.col("weight") * policies.secondary_weight)
+        inside = {w: _column_of(w, class_set, {}) for w in also["word"].unique().to_list()}
+        inside = {word: c for word, c in inside.items() if c < len(class_names)}
+        also = also.filter(pl.col("word").is_in(list(inside)))
+        counts["num_secondary_words_counted"] = also.height
+        full = full + _sums(also, inside, num_rows, len(class_names) + 1)
+    counts["num_votes"] = {name: _whole(full[:, c].sum()) for c, name in enumerate(class_names)}
+    counts["num_other_votes"] = _whole(full[:, -1].sum())
+    return np.round(full, _DECIMALS), single, counts
+
+
+def is_other(word: str) -> bool:
+    """Whether a word is `other`, with or without free text."""
+    return word == vocab.OTHER or word.startswith(f"{vocab.OTHER}-")
+
+
+def require_known(occurrences: Mapping[str, int], class_names: tuple[str, ...]) -> None:
+    """Refuses words that no class set knows.
+
+    Raises:
+      TargetsError: Lists them with their counts.
+    """
+    known = {word for words_of_set in vocab.CLASS_SETS.values() for word in words_of_set}
+    unknown = {word: n for word, n in occurrences.items() if not is_other(word) and word not in known}
+    if unknown:
+        listed = ", ".join(f"{word!r} x {n}" for word, n in sorted(unknown.items(), key=lambda item: -item[1]))
+        raise TargetsError(
+            f"ratings table, column primary: words that no class set knows: {listed}. Map them in the corpus parser to "
+            f"a class ({', '.join(class_names)}), to 'other' or to 'other-<text>'"
+        )
+
+
+def read_map(texts: Iterable[str], class_set: str) -> dict[str, str]:
+    """Word -> class, from texts `WORD=CLASS`.
+
+    Raises:
+      TargetsError: A text has no `=`, or names no class of the set.
+    """
+    mapped = {}
+    for text in texts:
+        word, _, name = (part.strip().lower() for part in text.rpartition("="))
+        if not word or name not in vocab.CLASS_SETS[class_set]:
+            names = ", ".join(vocab.CLASS_SETS[class_set])
+            raise TargetsError(f"targets.other_map: {text!r} must read WORD=CLASS, with a class of {names}")
+        mapped[word] = name
+    return mapped
+
+
+def _column_of(word: str, class_set: str, word_map: Mapping[str, str]) -> int:
+    names = vocab.CLASS_SETS[class_set]
+    word = vocab.MERGED_WORDS.get(class_set, {}).get(word, word)
+    if word not in names:
+        free = word.removeprefix(f"{vocab.OTHER}-").strip().lower()
+        word = word_map.get(free, word)
+    return names.index(word) if word in names else len(names)
+
+
+def _sums(long: pl.DataFrame, column: Mapping[str, int], num_rows: int, num_columns: int) -> np.ndarray:
+    """[N, columns] weights of `long` summed by row and column of the word."""
+    codes = _codes(long["word"], column)
+    cells = long["row"].to_numpy().astype(np.int64) * num_columns + codes.to_numpy()
+    summed = np.bincount(cells, long["weight"].to_numpy(), minlength=num_rows * num_columns)
+    return summed.astype(np.float64).reshape(num_rows, num_columns)
+
+
+def _codes(words: pl.Series, column: Mapping[str, int]) -> pl.Series:
+    return words.replace_strict(column, return_dtype=pl.Int64) if len(words) else words.cast(pl.Int64)
+
+
+def _whole(number: float) -> int | float:
+    """A count as an integer where it is one."""
+    rounded = round(float(number), _DECIMALS)
+    return int(rounded) if rounded.is_integer() else rounded

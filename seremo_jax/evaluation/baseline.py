@@ -1,0 +1,223 @@
+"""The row that every user would pick instead of a head: logistic regression on pooled frames of a stored layer.
+
+Mean and standard deviation of each feature over an utterance's frames, z-scored, then multinomial logistic regression:
+on the votes, each class of an utterance weighing its share, or on the consensus; with and without classes balanced.
+Attributes, where there are any, by ridge regression. Nothing is selected, so it learns from every utterance that isn't
+in the test part, development ones, too. Source: OURS.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import vocab
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, to_json, write_text
+from seremo_jax.core.config import Config
+from seremo_jax.core.progress import Progress
+from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.data.tables import read_tables
+from seremo_jax.data.targets import Targets
+from seremo_jax.evaluation import predictions_file, scoring
+from seremo_jax.evaluation.records import FILE
+from seremo_jax.features.store import Reader
+from seremo_jax.reports.benchmark_rows import BALANCED, BASELINE, BASELINE_FOLDER
+from seremo_jax.training import protocol
+from seremo_jax.training.dataset import split_of
+
+STRENGTH = 0.003
+"""C of scikit-learn's logistic regression: the inverse of its L2 penalty."""
+
+_KINDS = ("soft_ce", "balanced_soft_ce")
+_WORDS = {"class kind soft_ce, ": "", "class kind balanced_soft_ce": BALANCED}
+_ROWS_AT_ONCE = 256
+_MOST_STEPS, _TOLERANCE = 2000, 1e-6
+
+
+def pooled(store: Reader, layer: int, rows: Sequence[int]) -> Float[np.ndarray, "N F"]:
+    """Mean and standard deviation of every feature over the frames of each utterance, [N, 2 D] float32."""
+    found = np.empty((len(rows), 2 * store.manifest["num_features"]), np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = list(rows[start : start + _ROWS_AT_ONCE])
+        for i, frames in enumerate(store.read(layer, part), start):
+            wide = np.asarray(frames, np.float32)
+            found[i] = np.concatenate([wide.mean(axis=0), wide.std(axis=0)])
+    return found
+
+
+def fit_classes(
+    features: Float[np.ndarray, "N F"],
+    shares: Float[np.ndarray, "N C"],
+    is_balanced: bool,
+    heard: Float[np.ndarray, "M F"],
+) -> Float[np.ndarray, "M C"]:
+    """Fits the regression and predicts other utterances; classes that nobody chose in training get 0.
+
+    Args:
+      features: Of the training utterances, z-scored.
+      shares: Their vote distribution, or one-hot consensus; a class weighs its share.
+      is_balanced: Whether each class weighs the same in all.
+      heard: Features of the utterances to predict.
+
+    Raises:
+      ArtefactError: Fewer than two classes are chosen in training.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    row, label = np.nonzero(shares)
+    classes = np.unique(label)
+    if len(classes) < 2:
+        raise ArtefactError(f"{len(classes)} class in the training utterances: a regression needs two or more")
+    weight = shares[row, label].astype(np.float64)
+    if is_balanced:
+        weight *= weight.sum() / len(classes) / np.bincount(label, weight, minlength=shares.shape[1])[label]
+    model = LogisticRegression(C=STRENGTH, max_iter=_MOST_STEPS, tol=_TOLERANCE).fit(
+        features[row], label, sample_weight=weight
+    )
+    predicted = np.zeros((len(heard), shares.shape[1]), np.float32)
+    predicted[:, classes] = model.predict_proba(heard)
+    return predicted
+
+
+def fit_attributes(
+    features: Float[np.ndarray, "N F"], targets: Targets, rows: np.ndarray, heard: Float[np.ndarray, "M F"]
+) -> Float[np.ndarray, "M A"]:
+    """Ridge regression of each attribute on the rows where it's rated; 0 where it's rated in none."""
+    from sklearn.linear_model import Ridge
+
+    predicted = np.zeros((len(heard), targets.attributes.shape[1]), np.float32)
+    for a in range(predicted.shape[1]):
+        is_rated = targets.has_attribute[rows, a]
+        if is_rated.any():
+            model = Ridge(alpha=1 / STRENGTH).fit(features[is_rated], targets.attributes[rows[is_rated], a])
+            predicted[:, a] = model.predict(heard)
+    return predicted
+
+
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
+    """Fits and evaluates the regression on `eval.splits`; writes `WORKDIR/baseline/`, and `results.jsonl` in it last.
+
+    With `members.folds`, each utterance is predicted by the regression of the fold whose test part it's in.
+
+    Raises:
+      ArtefactError: An artefact of an earlier stage is missing or belongs to other settings, a split is empty, or
+        scikit-learn is not installed.
+    """
+    try:
+        import sklearn
+    except ImportError:
+        raise ArtefactError(
+            "the baseline needs scikit-learn: pip install 'seremo_jax[baseline]', or pip install scikit-learn"
+        ) from None
+    workdir = place_of(workdir)
+    utterances, ratings, fingerprint = read_tables(workdir)
+    store = Reader(workdir / "store")
+    store.require(tables_fingerprint=fingerprint)
+    targets = protocol.build_targets(config, utterances, ratings)
+    members = _members(config, ensemble.chosen_layer(workdir), store)
+    checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": sklearn.__version__})
+    card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
+    results = workdir / BASELINE_FOLDER / FILE
+    if protocol.is_card_of(card, results):
+        if not is_quiet:
+            print(f"{results} is up to date")
+        return results
+    folds = config.ensemble.folds or (None,)
+    splits = {fold: split_of(config, utterances, fold) for fold in folds}
+    records: list[ResultRecord] = []
+    with Progress(len(config.eval.splits) * len(members), "baseline", "regressions", is_quiet=is_quiet) as progress:
+        for split in config.eval.splits:
+            predictions = _predictions(store, targets, members, splits, split, progress)
+            path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
+            predictions_file.write(path, predictions, members, targets, checkpoint)
+            whole = np.full(len(utterances), "", dtype=object)
+            whole[np.isin(targets.ids, predictions.utterances)] = split
+            column = utterances.column_names.index("split")
+            table = utterances.set_column(column, "split", [whole.tolist()])
+            records += _scored(config, predictions, targets, table, members, split, card)
+    write_text(results, "".join(to_json(record) + "\n" for record in records))
+    return results
+
+
+def _members(config: Config, chosen: int | None, store: Reader) -> list[ensemble.Member]:
+    """Every layer of the config x class target x class balancing; what else tells heads apart means nothing here."""
+    like = ensemble.members(config, chosen)
+    layers = ensemble.layers(like) or tuple(store.layers)  # a learned sum of layers has none of its own
+    targets = config.ensemble.class_targets or vocab.CLASS_TARGETS
+    return [
+        dataclasses.replace(like[0], layer=layer, class_target=target, class_kind=kind, seed=0, data_seed=0, fold=None)
+        for layer in layers for target in targets for kind in _KINDS
+    ]  # fmt: skip
+
+
+def _predictions(
+    store: Reader, targets: Targets, members: Sequence[ensemble.Member], splits: dict[int | None, np.ndarray],
+    split: str, progress: Progress,
+) -> Predictions:  # fmt: skip
+    place = {utterance: row for row, utterance in enumerate(store.utterances)}
+    absent = [utterance for utterance in targets.ids if utterance not in place]
+    if absent:
+        raise ArtefactError(f"{len(absent)} utterances of the table, {absent[0]!r} first, are not in the store "
+                            f"{store.path}: run python -m launch.extract again")  # fmt: skip
+    rows = np.unique(np.concatenate([np.flatnonzero(found == split) for found in splits.values()]))
+    if not len(rows):
+        raise ArtefactError(f"eval.splits names {split!r}, but no utterance is in it")
+    shape = (len(members), len(rows))
+    attributes = np.full((*shape, targets.attributes.shape[1]), np.nan, np.float32)
+    distribution = np.full((*shape, len(targets.class_names)), np.nan, np.float32)
+    tables = {
+        "votes": (targets.distribution, targets.has_votes),
+        "consensus": (targets.consensus, targets.has_consensus),
+    }
+    for layer in dict.fromkeys(member.layer for member in members):
+        features = pooled(store, layer, [place[utterance] for utterance in targets.ids])
+        for found in splits.values():
+            here = np.flatnonzero(found == split)
+            learned = np.flatnonzero(_is_learned(found, split))
+            mean, sd = features[learned].mean(axis=0), features[learned].std(axis=0)
+            scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
+            at = np.searchsorted(rows, here)
+            rated = fit_attributes(scaled[learned], targets, learned, scaled[here])
+            for e, member in enumerate(members):
+                if member.layer == layer:
+                    shares, is_there = tables[member.class_target]
+                    mine = learned[is_there[learned]]
+                    is_balanced = member.class_kind == _KINDS[1]
+                    attributes[e, at] = rated
+                    distribution[e, at] = fit_classes(scaled[mine], shares[mine], is_balanced, scaled[here])
+        progress.update(sum(member.layer == layer for member in members))
+    return Predictions(targets.ids[rows], attributes, distribution)
+
+
+def _is_learned(splits: np.ndarray, split: str) -> np.ndarray:
+    """Training and development utterances; of these not the ones that are predicted."""
+    return ((splits == vocab.TRAIN) | (splits == vocab.DEVELOPMENT)) & (splits != split)
+
+
+def _scored(
+    config: Config, predictions: Predictions, targets: Targets, table: Any, members: Sequence[ensemble.Member],
+    split: str, card: dict[str, Any],
+) -> list[ResultRecord]:  # fmt: skip
+    section = config.eval
+    records = scoring.score(
+        predictions, targets, table, members=[vars(member) for member in members], split=split,
+        nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
+        group_by=section.group_by, num_resamples=section.num_resamples, num_permutations=section.num_permutations,
+        num_utterance_resamples=section.num_utterance_resamples, seed=section.seed, protocol=card,
+    )  # fmt: skip
+    for record in records:
+        for entry in record.states.get("differences", ()):
+            entry["than"] = _named(entry["than"])
+    return [dataclasses.replace(record, system=_named(record.system)) for record in records]
+
+
+def _named(system: str) -> str:
+    """`class kind balanced_soft_ce, votes` -> `logistic regression, classes balanced, votes`."""
+    for words, others in _WORDS.items():
+        system = system.replace(words, others)
+    return f"{BASELINE}, {system}"

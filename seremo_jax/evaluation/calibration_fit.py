@@ -1,0 +1,261 @@
+"""Temperatures and conformal thresholds of members and of their mean, fitted on the development split.
+
+`calibration.json` has an entry for every member alone and for the members of every system (and fold) together, whose
+mean distribution is calibrated as one model. Early stopping saw the same split, so calibration there is a little
+optimistic.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core.artefacts import ArtefactError, finite, place_of, read_json, require_same, write_json
+from seremo_jax.data.targets import Targets
+from seremo_jax.metrics import calibration, conformal
+
+FILE = "calibration.json"
+_REMEDY = "run python -m launch.evaluate with this --workdir again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What the development split says of a model: one member, or several whose mean distribution it is.
+
+    Attributes:
+      members: Names of the members.
+      num_utterances: Development utterances with votes behind it.
+      temperature: Of least log loss.
+      log_loss: At temperature 1.
+      log_loss_calibrated: At the temperature.
+      lac: Threshold of each conformal score of the calibrated distribution at the level asked for; infinite, and None
+        in the file, where there are too few utterances: every class is in the set.
+      aps: The same, of adaptive prediction sets.
+      lac_by_gender: Of `lac`, of each gender with utterances enough.
+      lac_of_size: N -> threshold at which the sets have mean size N on the development split.
+    """
+
+    members: tuple[str, ...]
+    num_utterances: int
+    temperature: float
+    log_loss: float
+    log_loss_calibrated: float
+    lac: float
+    aps: float
+    lac_by_gender: dict[str, float]
+    lac_of_size: dict[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Development:
+    """What some members say of the development split of their fold.
+
+    Attributes:
+      fold: Their fold; None for the splits of the utterance table.
+      members: Number of each member.
+      distribution: [m, B, C] predicted.
+      shares: [B, C] vote shares.
+      has_votes: [B] bool.
+      genders: [B] gender of each utterance's speaker.
+    """
+
+    fold: int | None
+    members: Int[np.ndarray, " m"]
+    distribution: Float[np.ndarray, "m B C"]
+    shares: Float[np.ndarray, "B C"]
+    has_votes: Bool[np.ndarray, " B"]
+    genders: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrations:
+    """All that was fitted for a training.
+
+    Attributes:
+      level: Share of votes that conformal sets should hold.
+      names: Name of each member of the training.
+      members: The members.
+      by_members: Names of members -> what was fitted for them, together.
+    """
+
+    level: float
+    names: tuple[str, ...]
+    members: tuple[ensemble.Member, ...]
+    by_members: dict[frozenset[str], Fitted]
+
+    def of_folds(self, pooled: Sequence[ensemble.Member], folds: Sequence[int | None]) -> list[Fitted] | None:
+        """What was fitted in each fold for the mean of these members, given without folds; None where nothing was.
+
+        A mean of heads (`mean_heads`) stands for all of them.
+        """
+        found = []
+        for fold in folds:
+            names = {
+                name for name, member in zip(self.names, self.members, strict=True)
+                if member.fold == fold and any(ensemble.stands_for(one, member) for one in pooled)
+            }  # fmt: skip
+            found.append(self.by_members.get(frozenset(names)))
+        return None if any(one is None for one in found) else found
+
+
+def development_of(
+    predicted: Sequence[Any], members: Sequence[ensemble.Member], targets: Targets, genders: Sequence[str]
+) -> list[Development]:
+    """Pairs what members say with what raters said.
+
+    Args:
+      predicted: `evaluate.Predicted` of the development split, an entry a fold.
+      members: Of the training.
+      targets: Of the utterance table.
+      genders: [N] of each of its rows.
+    """
+    return [
+        Development(
+            members[one.members[0]].fold, one.members, one.distribution, targets.distribution[one.rows],
+            targets.has_votes[one.rows], [genders[row] for row in one.rows],
+        )
+        for one in predicted if len(one.members)
+    ]  # fmt: skip
+
+
+def fit(
+    development: Sequence[Development], members: Sequence[ensemble.Member], level: float, sizes: Sequence[int]
+) -> Calibrations:
+    """Fits every member alone and those behind each mean together, fold by fold; nothing where no utterance has votes.
+
+    Args:
+      development: Of each fold.
+      members: Of the training.
+      level: Share of votes that conformal sets should hold.
+      sizes: Mean set sizes to find thresholds for.
+    """
+    names, made = tuple(ensemble.names(members)), {}
+    together = [rows for over in ("seeds", "class_kinds") for rows in ensemble.behind_means(members, over)]
+    for one in development:
+        if not one.has_votes.any():
+            continue
+        of = {m: one.distribution[i, one.has_votes].astype(np.float64) for i, m in enumerate(one.members.tolist())}
+        shares = one.shares[one.has_votes].astype(np.float64)
+        genders = [gender for gender, has in zip(one.genders, one.has_votes, strict=True) if has]
+        groups = [[m] for m in of] + [group for rows in together if len(group := [m for m in rows if m in of]) > 1]
+        for group in groups:
+            mean = np.mean([of[m] for m in group], axis=0)
+            called = tuple(names[m] for m in group)
+            made[frozenset(called)] = fit_one(called, mean, shares, genders, level, sizes)
+    return Calibrations(level, names, tuple(members), made)
+
+
+def fit_one(
+    members: tuple[str, ...],
+    distribution: Float[np.ndarray, "B C"],
+    shares: Float[np.ndarray, "B C"],
+    genders: Sequence[str],
+    level: float,
+    sizes: Sequence[int],
+) -> Fitted:
+    """Fits one model from its predictions of utterances with votes; see `fit`."""
+    temperature = calibration.fit_temperature(distribution, shares)
+    calibrated = calibration.tempered(distribution, temperature)
+    lac, aps = (conformal.scores(calibrated, kind) for kind in conformal.KINDS)
+    return Fitted(
+        members=members,
+        num_utterances=len(distribution),
+        temperature=temperature,
+        log_loss=float(calibration.log_loss(calibration.tempered(distribution, 1.0), shares).mean()),
+        log_loss_calibrated=float(calibration.log_loss(calibrated, shares).mean()),
+        lac=conformal.threshold(lac, shares, level),
+        aps=conformal.threshold(aps, shares, level),
+        lac_by_gender=conformal.thresholds_by_group(lac, shares, genders, level),
+        lac_of_size={int(size): conformal.threshold_of_size(lac, size) for size in sizes},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """What was fitted, as it applies to each of B utterances: the fold decides.
+
+    Attributes:
+      temperature: [B].
+      lac: [B] threshold.
+      aps: [B] threshold.
+      lac_by_gender: [B] threshold of the speaker's gender; `lac` where there is none.
+      lac_of_size: N -> [B] threshold.
+    """
+
+    temperature: np.ndarray
+    lac: np.ndarray
+    aps: np.ndarray
+    lac_by_gender: np.ndarray
+    lac_of_size: dict[int, np.ndarray]
+
+    @classmethod
+    def of(cls, fitted: Sequence[Fitted], fold: Int[np.ndarray, " B"], genders: Sequence[str]) -> "Applied":
+        """Looks up each utterance.
+
+        Args:
+          fitted: Of each fold.
+          fold: [B] place of each utterance's fold among them.
+          genders: [B] gender of its speaker.
+        """
+
+        def each(name: str) -> np.ndarray:
+            return np.array([getattr(one, name) for one in fitted])[fold]
+
+        pairs = zip(fold, genders, strict=True)
+        by_gender = [fitted[f].lac_by_gender.get(gender, fitted[f].lac) for f, gender in pairs]
+        of_size = {n: np.array([one.lac_of_size[n] for one in fitted])[fold] for n in fitted[0].lac_of_size}
+        return cls(each("temperature"), each("lac"), each("aps"), np.array(by_gender), of_size)
+
+
+def write(path: str | os.PathLike, found: Calibrations, checkpoint: str) -> None:
+    """Writes `calibration.json`; an infinite threshold is None there."""
+    entries = [finite(dataclasses.asdict(one)) for one in found.by_members.values()]
+    write_json(path, {"checkpoint": checkpoint, "level": found.level, "entries": entries})
+
+
+NOTHING = {"temperature": None, "conformal_threshold": None, "level": None, "num_utterances": 0}
+"""Calibration of a model for which nothing was fitted."""
+
+
+def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str) -> dict[str, float | None]:
+    """Calibration of the mean of these members, for an exported model.
+
+    Returns:
+      `temperature`, `conformal_threshold` (least share of a class in the set), `level` (share of votes that the sets
+      should hold) and `num_utterances` (of the development split behind them). `NOTHING` where the workdir has no
+      `calibration.json` (it was not evaluated) or nothing was fitted for exactly these members; no threshold where
+      there were too few utterances for the level.
+
+    Raises:
+      ArtefactError: `calibration.json` is damaged, or of another training.
+    """
+    path = place_of(workdir) / FILE
+    if not path.exists():
+        return dict(NOTHING)
+    record = read_json(path, _REMEDY)
+    try:
+        require_same(f"checkpoint of {path}", record["checkpoint"], checkpoint, f"Remedy: {_REMEDY}.")
+        for one in record["entries"]:
+            if set(one["members"]) == set(names):
+                threshold = None if one["lac"] is None else -one["lac"]
+                return {"temperature": one["temperature"], "conformal_threshold": threshold, "level": record["level"],
+                        "num_utterances": one["num_utterances"]}  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"{path} is damaged (it lacks {error}); {_REMEDY}") from None
+    return dict(NOTHING)
+
+
+def described(found: dict[str, float | None]) -> str:
+    """What `of_members` gave in words."""
+    if found["temperature"] is None:
+        return ("not calibrated: nothing was fitted for exactly these members (python -m launch.evaluate fits each "
+                "member alone, and all members of a system and fold)")  # fmt: skip
+    words = f"temperature {found['temperature']:.2f}"
+    if found["conformal_threshold"] is None:
+        return f"{words}; no conformal sets: too few development utterances for the level"
+    return (f"{words}; conformal sets of classes above {found['conformal_threshold']:.3f}, to hold "
+            f"{100 * found['level']:g} % of votes")  # fmt: skip

@@ -1,0 +1,172 @@
+"""Calibration, conformal sets and abstention as functions of sums over cells: utterances of one unit and group."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from seremo_jax.evaluation.calibration_fit import Applied
+from seremo_jax.metrics import abstention, calibration, conformal, resampling
+
+NUM_ENTROPIES = 5
+"""Bins of equal width of the raters' entropy, from 0 to log C."""
+OUTCOMES = ("votes", "consensus")
+"""What a prediction is held against."""
+_KINDS = (("set", ""), ("set by gender", ", by gender"), ("aps set", ", APS"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What one model says of B utterances, and what raters said.
+
+    Attributes:
+      distribution: [B, C] predicted.
+      applied: Temperatures and thresholds.
+      shares: [B, C] vote shares.
+      has_votes: [B] bool.
+      consensus: [B] class, -1 where there is none.
+      cell: [B] finest set that a unit (speaker) or a group is made of, see `Aligned.cells`.
+      num_cells: Number of all cells.
+    """
+
+    distribution: np.ndarray
+    applied: Applied
+    shares: np.ndarray
+    has_votes: np.ndarray
+    consensus: np.ndarray
+    cell: np.ndarray
+    num_cells: int
+
+    @property
+    def outcomes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Of each of `OUTCOMES` what was said of each class [B, C], and which utterances count [B]."""
+        one_hot = np.arange(self.shares.shape[1]) == self.consensus[:, None]
+        return {"votes": (self.shares.astype(np.float64), self.has_votes),
+                "consensus": (one_hot.astype(np.float64), self.consensus >= 0)}  # fmt: skip
+
+    def sets(self, calibrated: Float[np.ndarray, "B C"]) -> dict[str, Bool[np.ndarray, "B C"]]:
+        """All kinds of sets by name."""
+        lac, aps = (conformal.scores(calibrated, kind) for kind in conformal.KINDS)
+        found = {
+            "set": conformal.sets(lac, self.applied.lac),
+            "set by gender": conformal.sets(lac, self.applied.lac_by_gender),
+            "aps set": conformal.sets(aps, self.applied.aps),
+        }
+        for n, at in self.applied.lac_of_size.items():
+            found |= {f"sets of size {n}": conformal.sets(lac, at), f"{n}-best": conformal.best_sets(calibrated, n)}
+        return found
+
+
+def cell_sums(heard: Heard) -> resampling.Sums:
+    """Sums of each cell, [cells, ...]; those of a unit or a group are the sums over its cells."""
+
+    def summed(values: np.ndarray, is_in: np.ndarray) -> np.ndarray:
+        return np.bincount(heard.cell[is_in], values[is_in], heard.num_cells)
+
+    plain = calibration.tempered(heard.distribution, 1.0)
+    calibrated = calibration.tempered(heard.distribution, heard.applied.temperature)
+    sets, sums, places = heard.sets(calibrated), {}, (heard.cell, heard.num_cells)
+    sizes = {name: is_member.sum(axis=1).astype(np.float64) for name, is_member in sets.items()}
+    for outcome, (said, has) in heard.outcomes.items():
+        sums[f"num {outcome}"] = summed(np.ones(len(has)), has)
+        for name, predicted in (("plain", plain), ("calibrated", calibrated)):
+            best, sure = predicted.argmax(axis=1), predicted.max(axis=1)
+            right = np.take_along_axis(said, best[:, None], axis=1)[:, 0]
+            sums[f"{name} bins {outcome}"] = calibration.bin_sums(sure, right, has, *places)
+        sums[f"steps {outcome}"] = abstention.step_sums(sure, 1 - right, has, *places)
+        for name, is_member in sets.items():
+            sums[f"{name} holds {outcome}"] = summed((said * is_member).sum(axis=1), has)
+            sums[f"{name} size {outcome}"] = summed(sizes[name], has)
+    for name, predicted in (("plain", plain), ("calibrated", calibrated)):
+        sums[f"{name} log loss"] = summed(calibration.log_loss(predicted, heard.shares), heard.has_votes)
+    return sums | _entropy_sums(heard, sizes["set"], summed)
+
+
+def _entropy_sums(heard: Heard, size: np.ndarray, summed: Callable[..., np.ndarray]) -> resampling.Sums:
+    """Moments of the raters' entropy and the size of sets, and sizes in bins of entropy."""
+    share, has = np.asarray(heard.shares, np.float64), heard.has_votes
+    entropy = -(share * np.log(np.maximum(share, np.finfo(float).tiny))).sum(axis=1)
+    x = entropy - (entropy[has].mean() if has.any() else 0.0)
+    pairs = (("x", x), ("y", size), ("xx", x * x), ("yy", size * size), ("xy", x * size))
+    sums = {f"entropy {name}": summed(values, has) for name, values in pairs}
+    most = np.log(share.shape[1]) if share.shape[1] > 1 else 1.0
+    place = np.clip((entropy / most * NUM_ENTROPIES).astype(int), 0, NUM_ENTROPIES - 1)
+    of_bins = [
+        [summed(values, has & (place == n)) for values in (np.ones(len(has)), size)] for n in range(NUM_ENTROPIES)
+    ]
+    return sums | {"entropy sizes": np.moveaxis(np.array(of_bins), 2, 0)}
+
+
+def of_units(
+    sums: resampling.Sums, is_in: Bool[np.ndarray, " cells"], unit_of_cell: Int[np.ndarray, " cells"], num_units: int
+) -> resampling.Sums:
+    """Sums of each unit, [U, ...], over those of its cells that are in."""
+    made = {}
+    for name, values in sums.items():
+        made[name] = np.zeros((num_units, *values.shape[1:]))
+        np.add.at(made[name], unit_of_cell[is_in], values[is_in])
+    return made
+
+
+def values(sums: Mapping[str, np.ndarray], level: float) -> dict[str, Float[np.ndarray, " R"]]:
+    """Metrics of R resamples from their sums, NaN where not defined."""
+    percent, made = f"{100 * level:g} %", {}
+    for outcome in OUTCOMES:
+        number = sums[f"num {outcome}"]
+
+        def mean(name: str, number: np.ndarray = number) -> np.ndarray:
+            return np.where(number > 0, sums[name] / np.maximum(number, 1), np.nan)
+
+        made[f"ECE ({outcome})"] = calibration.calibration_error(sums[f"plain bins {outcome}"])
+        made[f"ECE ({outcome}, calibrated)"] = calibration.calibration_error(sums[f"calibrated bins {outcome}"])
+        if outcome == "votes":
+            made |= {"NLL": mean("plain log loss"), "NLL (calibrated)": mean("calibrated log loss")}
+            for name, words in _KINDS:
+                made[f"set size ({percent}{words})"] = mean(f"{name} size votes")
+        for name, words in _KINDS:
+            made[f"{outcome} in set ({percent}{words})"] = mean(f"{name} holds {outcome}")
+        made[f"AURC ({outcome})"] = abstention.area(sums[f"steps {outcome}"])
+        made[f"risk ({outcome})"] = mean_of(sums[f"steps {outcome}"].sum(axis=1))
+    made["set size-entropy correlation"] = _correlation(sums)
+    return made
+
+
+def equal_sizes(sums: Mapping[str, np.ndarray], sizes: Sequence[int]) -> dict[str, Float[np.ndarray, " R"]]:
+    """N-best sets beside conformal sets whose mean size on the development split was N, and their differences."""
+    made = {}
+    for n in sizes:
+        number = sums["num votes"]
+        made[f"{n} size"] = mean_of(np.stack([number, sums[f"sets of size {n} size votes"]], axis=-1))
+        for outcome in OUTCOMES:
+            number = sums[f"num {outcome}"]
+            held = [mean_of(np.stack([number, sums[f"{name} holds {outcome}"]], axis=-1))
+                    for name in (f"{n}-best", f"sets of size {n}")]  # fmt: skip
+            made |= {f"{n} {outcome} best": held[0], f"{n} {outcome} sets": held[1]}
+            made[f"{n} {outcome} gain"] = held[1] - held[0]
+    return made
+
+
+def mean_of(pair: Float[np.ndarray, "*R 2"]) -> Float[np.ndarray, "*R"]:
+    """Sum over number, of (number, sum); NaN of nothing."""
+    return np.where(pair[..., 0] > 0, pair[..., 1] / np.maximum(pair[..., 0], 1), np.nan)
+
+
+def _correlation(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    number = np.maximum(sums["num votes"], 1)
+    x, y = sums["entropy x"] / number, sums["entropy y"] / number
+    xx, yy = sums["entropy xx"] / number - x * x, sums["entropy yy"] / number - y * y
+    is_defined = (xx > 1e-9) & (yy > 1e-9)
+    return np.where(
+        is_defined, (sums["entropy xy"] / number - x * y) / np.sqrt(np.where(is_defined, xx * yy, 1)), np.nan
+    )
+
+
+def curves(sums: Mapping[str, np.ndarray]) -> dict[str, Float[np.ndarray, "R points"]]:
+    """What figures show of R resamples: risk at coverages, outcome by bin of confidence, size of sets by entropy."""
+    made = {"size by entropy": mean_of(sums["entropy sizes"])}
+    for outcome in OUTCOMES:
+        made[f"risk {outcome}"] = abstention.curve(sums[f"steps {outcome}"])
+        for name in ("plain", "calibrated"):
+            made[f"{name} {outcome}"] = calibration.bin_means(sums[f"{name} bins {outcome}"])[..., 1]
+    return made

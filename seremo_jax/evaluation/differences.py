@@ -1,0 +1,74 @@
+"""Systems of one table against each other: differences with intervals, two paired tests, and Holm's correction."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from seremo_jax.metrics import intervals, resampling, significance
+
+MOST_PAIRED = 3
+"""Systems up to which each is compared with every other; more of them are compared with the first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """One system on the utterances that all systems of the table are scored on.
+
+    Attributes:
+      sums: Name -> [U, ...] sums of each unit; moments among them have the same shift in all systems.
+      means: Sums [R, ...] -> metric -> mean over members [R], NaN where not defined: the metrics to compare.
+      points: Metric -> score on all units.
+      resampled: Metric -> [R, 2] means in each resample, of the same resamples in all systems.
+      num_units: Units behind them.
+    """
+
+    sums: resampling.Sums
+    means: Callable[[resampling.Sums], Mapping[str, Float[np.ndarray, " R"]]]
+    points: Mapping[str, intervals.Score]
+    resampled: Mapping[str, Float[np.ndarray, "R 2"]]
+    num_units: int
+
+
+def differences(systems: Mapping[str, Compared], num_permutations: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """System -> its differences from systems before it, one entry a metric.
+
+    `value` is this system minus `than`. `p_holm` corrects, over all entries of all systems, the p of the permutation
+    test; the two systems of a pair must have as many members for it, and the bootstrap's p stands in where they do not.
+    Intervals hold for these members; whether other seeds would agree is what `sd` of each system's metric says.
+
+    Args:
+      systems: In the order of the table.
+      num_permutations: Exchanges of two systems, speaker by speaker.
+      seed: Of the exchanges.
+    """
+    names = list(systems)
+    pairs = [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for before, after in pairs:
+        first, second = systems[after], systems[before]
+        found: dict[str, float | None] = {}
+        if len({one.values.shape for side in (first, second) for one in side.points.values()}) == 1:
+            found = significance.permutation_p(first.sums, second.sums, first.means, num_permutations, seed)
+        for name, here in first.points.items():
+            there, is_defined = second.points[name], bool(here.is_defined[0])
+            drawn = first.resampled[name][:, 0] - second.resampled[name][:, 0]
+            low, high = intervals.interval(drawn, first.num_units) if is_defined else (None, None)
+            rows[after, before, name] = {
+                "than": before,
+                "metric": name,
+                "value": float(here.values.mean() - there.values.mean()) if is_defined else None,
+                "low": low,
+                "high": high,
+                "p_bootstrap": significance.bootstrap_p(drawn) if is_defined else None,
+                "p_permutation": found.get(name) if is_defined else None,
+            }
+    corrected = significance.holm(
+        {key: row["p_bootstrap"] if row["p_permutation"] is None else row["p_permutation"] for key, row in rows.items()}
+    )
+    made: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for key, row in rows.items():
+        made[key[0]].append(row | {"p_holm": corrected[key]})
+    return made

@@ -1,0 +1,347 @@
+"""Predictions of whole splits by every member, and the stage that turns them into result records."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core import vocab
+from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, require_same, to_json, write_text
+from seremo_jax.core.condition_names import Condition
+from seremo_jax.core.config import Config
+from seremo_jax.core.progress import Progress
+from seremo_jax.core.schema import Batch, Predictions, ResultRecord
+from seremo_jax.data.tables import read_tables
+from seremo_jax.data.targets import Targets
+from seremo_jax.evaluation import (
+    calibration_fit,
+    calibration_scores,
+    predictions_file,
+    scoring,
+    stability,
+)
+from seremo_jax.evaluation import (
+    pooled as mean_heads,
+)
+from seremo_jax.evaluation.alignment import Aligned, align
+from seremo_jax.features import condition_frames
+from seremo_jax.features.store import Reader
+from seremo_jax.metrics.moments import AnyArray
+from seremo_jax.training import checkpoint, loader, losses, model, protocol, steps
+from seremo_jax.training import feed as feeding
+from seremo_jax.training.arrangement import Arrangement, arrange
+from seremo_jax.training.dataset import Data
+from seremo_jax.training.state import Settings
+
+STAMP_FILE = "finished.json"
+BEST_FOLDER = "best"
+
+
+class Predicted(NamedTuple):
+    """What some members say of the utterances of their stream.
+
+    Attributes:
+      members: [m] the members.
+      rows: [N] rows of the utterance table, ascending.
+      attributes: [m, N, A].
+      distribution: [m, N, C].
+    """
+
+    members: Int[np.ndarray, " m"]
+    rows: Int[np.ndarray, " N"]
+    attributes: Float[np.ndarray, "m N A"]
+    distribution: Float[np.ndarray, "m N C"]
+
+
+def predict(predict_step: Callable, params: Any, feed: feeding.Feed, current: Arrangement) -> list[Predicted]:
+    """Predictions of every member that sits at a trained position, for all utterances of its stream.
+
+    Args:
+      predict_step: `steps.Steps.predict`.
+      params: Parameters [P, ...].
+      feed: Batches of the split.
+      current: How members sit.
+
+    Returns:
+      One entry a stream.
+    """
+    outputs: list[tuple[np.ndarray, ...]] = []
+    pending: tuple[Batch, Any] | None = None
+    for batch in feed.batches():
+        running = predict_step(params, feed.members, batch, feed.inputs)
+        # One batch late, so that the device computes this one while the host copies the last.
+        if pending is not None:
+            outputs.append(_to_host(*pending))
+        pending = (batch, running)
+    outputs.append(_to_host(*pending))
+    member, stream = current.order[current.running], feed.stream[current.running]
+    found = []
+    for s in range(int(feed.stream.max()) + 1):
+        places = np.flatnonzero((stream == s) & (member < current.num_members))
+        parts = [(utterance[s] >= 0, *rest, utterance[s]) for *rest, utterance in outputs]
+        rows = np.concatenate([utterance[is_used] for is_used, _, _, utterance in parts])
+        order = np.argsort(rows)
+        attributes, distribution = (
+            np.concatenate([part[i][places][:, part[0]] for part in parts], axis=1)[:, order] for i in (1, 2)
+        )
+        found.append(Predicted(member[places], rows[order], attributes, distribution))
+    return found
+
+
+def _to_host(batch: Batch, outputs: tuple[Array, Array]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    attributes, distribution = sharding.fetch(outputs)
+    return attributes, distribution, np.asarray(batch.utterance)
+
+
+def development_scores(
+    predicted: Sequence[Predicted], targets: Targets, class_targets: Sequence[str]
+) -> Float[np.ndarray, "E"]:
+    """Score that selects epochs: mean CCC of attributes plus mean CCC of classes, over the whole split at once.
+
+    Each mean is over the members of it that are defined; a task the corpus does not label drops out. The class CCC is
+    against what the member is trained on: vote shares, or the one-hot consensus. NaN for members not predicted.
+
+    Args:
+      predicted: Of each stream.
+      targets: Targets of the utterance table.
+      class_targets: `votes` or `consensus`, of each member.
+
+    Source: OURS, method.md section 6.
+    """
+    scores = np.full(len(class_targets), np.nan, np.float32)
+    for members, rows, attributes, distribution in predicted:
+        if not len(members):
+            continue
+        scores[members] = _mean_ccc(attributes, targets.attributes[rows], targets.has_attribute[rows])
+        for kind in vocab.CLASS_TARGETS:
+            is_kind = np.array([class_targets[m] == kind for m in members])
+            if not is_kind.any():
+                continue
+            is_votes = kind == "votes"
+            classes = (targets.distribution if is_votes else targets.consensus)[rows]
+            has_class = (targets.has_votes if is_votes else targets.has_consensus)[rows]
+            mask = np.broadcast_to(has_class[:, None], classes.shape)
+            scores[members[is_kind]] += _mean_ccc(distribution[is_kind], classes, mask)
+    return scores
+
+
+@jax.jit
+def _mean_ccc(pred: Float[AnyArray, "m N Y"], target: Float[AnyArray, "N Y"], mask: Bool[AnyArray, "N Y"]) -> Array:
+    """[m] mean over the columns whose target varies; 0 where none does."""
+    is_defined = losses.varies(target, mask)
+    ccc = jax.lax.map(lambda one: losses.ccc(one, target, mask, eps=0.0), pred)
+    return jnp.where(is_defined[None, :], ccc, 0).sum(1) / jnp.maximum(is_defined.sum(), 1)
+
+
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
+    """Evaluates the trained members on `eval.splits`; writes `predictions/` and, last, `results.jsonl`.
+
+    Raises:
+      ArtefactError: An artefact of an earlier stage is missing or belongs to other settings.
+    """
+    workdir = place_of(workdir)
+    utterances, ratings, fingerprint = read_tables(workdir)
+    store = Reader(workdir / "store")
+    store.require(tables_fingerprint=fingerprint)
+    trained = read_json(workdir / "train" / STAMP_FILE, "run python -m launch.train with this --workdir")
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    require_same(
+        f"the training in {workdir / 'train'}",
+        trained["run"],
+        protocol.run_identity(config, store, [vars(member) for member in members]),
+        "Give the --config it was trained with, or another --workdir.",
+    )
+    results = workdir / "results.jsonl"
+    card = protocol.card(config, workdir, utterances, store, trained)
+    if protocol.is_card_of(card, results):
+        if not is_quiet:
+            print(f"{results} is up to date")
+        return results
+    targets = protocol.build_targets(config, utterances, ratings)
+    data = Data.of(config, store, utterances, targets, members)
+    settings = settings_of(config, data)
+    mesh = sharding.make_mesh(len(members))
+    current = arrange(len(members), mesh.shape[sharding.MEMBER])
+    params = load_members(workdir / "train", settings, members, mesh)
+    predict_step = steps.compile_steps(settings, mesh, num_running=current.num_running).predict
+    listener = None
+    if config.eval.conditions:
+        layers = {layer for member in members for layer in data.layers_of(member)}
+        listener = condition_frames.Listener.of(config, workdir, sorted(layers))
+        card |= {"condition_sources": listener.sources.fingerprint}
+    statistics = data.normalisation(list(data.splits))
+    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet, statistics)
+    if config.eval.calibrate:
+        job = dataclasses.replace(job, fitted=job.calibrate())
+        calibration_fit.write(workdir / calibration_fit.FILE, job.fitted, card["checkpoint"])
+    records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
+    write_text(results, "".join(to_json(record) + "\n" for record in records))
+    return results
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """An evaluation: who predicts what, and what every record carries."""
+
+    data: Data
+    utterances: pa.Table
+    members: list[ensemble.Member]
+    mesh: Mesh
+    current: Arrangement
+    params: Any
+    predict_step: Callable
+    listener: condition_frames.Listener | None
+    card: dict[str, Any]
+    is_quiet: bool
+    statistics: dict[tuple[int | None, int], tuple[np.ndarray, np.ndarray]]
+    fitted: calibration_fit.Calibrations | None = None
+
+    def predicted(self, data: Data, rows: dict[int | None, np.ndarray], shape: loader.Shape) -> list[Predicted]:
+        """What every member says of the rows of its fold."""
+        feed = feeding.Feed(
+            data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=self.statistics
+        )
+        return predict(self.predict_step, self.params, feed, self.current)
+
+    def calibrate(self) -> calibration_fit.Calibrations:
+        """Fitted on the development split of each fold; nothing where one has no such split."""
+        rows, found, section = self.rows(vocab.DEVELOPMENT), [], self.data.config.eval
+        if all(part.size for part in rows.values()):
+            found = self.predicted(self.data, rows, self._shape(section.splits[0]))
+        genders = self.utterances["gender"].to_pylist()
+        development = calibration_fit.development_of(found, self.members, self.data.targets, genders)
+        return calibration_fit.fit(development, self.members, section.coverage, section.nbest)
+
+    def rows(self, split: str) -> dict[int | None, np.ndarray]:
+        """Fold -> rows of the utterance table in this split."""
+        return {fold: self.data.rows(fold, split) for fold in self.data.splits}
+
+    def _shape(self, split: str) -> loader.Shape:
+        """Of the batches of a split, and of the development split, too, whose predictions then compile nothing more."""
+        rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
+        is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
+        return feeding.shape_of(self.data, rows, development if is_shared else rows)
+
+    def split(self, split: str, folder: PurePath) -> list[ResultRecord]:
+        """Records of one split in every condition; writes the predictions."""
+        rows = self.rows(split)
+        if not all(part.size for part in rows.values()):
+            raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {folder.parent} is in it")
+        shape = self._shape(split)
+
+        def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
+            pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
+            return mean_heads.with_means(*pooled, data.config.eval.means)
+
+        def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
+            places = np.full(len(self.data.targets.ids), -1, np.int64)
+            places[block] = np.arange(len(block))
+            data = dataclasses.replace(self.data, frames=frames, num_frames=num_frames, store_rows=places)
+            mine = {fold: part[np.isin(part, block)] for fold, part in rows.items()}
+            predictions, _ = predicted(data, mine)
+            return predictions.attributes, predictions.distribution
+
+        clean, pooled = predicted(self.data, rows)
+        whole = np.unique(np.concatenate(list(rows.values())))
+        splits = np.full(len(self.utterances), "", dtype=object)
+        splits[whole] = split
+        table = self.utterances.drop_columns("split").append_column("split", pa.array(splits.tolist()))
+        conditions = (Condition(),) if self.listener is None else self.listener.conditions
+        records, reference = [], None
+        with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:
+            for condition in conditions:
+                predictions = clean
+                if condition != Condition():
+                    attributes, distribution, _ = condition_frames.predict_condition(
+                        self.listener, condition, whole, split, heard, self.is_quiet
+                    )
+                    predictions = Predictions(clean.utterances, attributes, distribution)
+                path = folder / f"{split}_{condition.file_name}.parquet"
+                predictions_file.write(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
+                found, aligned = self._scored(predictions, pooled, table, split, condition.id)
+                reference = reference or aligned
+                if aligned is not reference:
+                    found = self._with_stability(found, reference, aligned, pooled)
+                if self.fitted is not None and split != vocab.DEVELOPMENT:
+                    found = calibration_scores.with_calibration(
+                        found, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
+                    )
+                records += found
+                progress.update(note=condition.id)
+        return records
+
+    def _scored(
+        self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
+    ) -> tuple[list[ResultRecord], Aligned]:
+        section, members = self.data.config.eval, [vars(member) for member in pooled]
+        records = scoring.score(
+            predictions, self.data.targets, table, members=members, split=split, condition=condition,
+            nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
+            group_by=section.group_by, num_resamples=section.num_resamples,
+            num_permutations=section.num_permutations, num_utterance_resamples=section.num_utterance_resamples,
+            seed=section.seed, protocol=self.card, states=_member_states,
+        )  # fmt: skip
+        aligned = align(predictions, self.data.targets, table, members=members, split=split, group_by=section.group_by)
+        return records, aligned
+
+    def _with_stability(
+        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, pooled: list[ensemble.Member]
+    ) -> list[ResultRecord]:
+        section = self.data.config.eval
+        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
+        return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
+
+
+_member_states = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
+
+
+def settings_of(config: Config, data: Data) -> Settings:
+    """What all members of a run share."""
+    num_layers = len(data.store.layers) if config.model.layer == "sum" and not config.ensemble.layers else 0
+    targets = data.targets
+    return Settings.of(config, data.num_features, len(targets.class_names), num_layers, targets.levels)
+
+
+def pool_folds(
+    predicted: Sequence[Predicted], members: Sequence[ensemble.Member], ids: np.ndarray
+) -> tuple[Predictions, list[ensemble.Member]]:
+    """Members of different folds as one, each utterance predicted by the member that never saw its speaker.
+
+    Args:
+      predicted: Of each stream.
+      members: The members.
+      ids: [N] ids of the utterance table.
+
+    Returns:
+      Predictions of all utterances that some stream holds, and the members they stand for, without folds.
+    """
+    pooled = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in members))
+    rows = np.unique(np.concatenate([one.rows for one in predicted]))
+    shapes = [(len(pooled), len(rows), part.shape[-1]) for part in predicted[0][2:]]
+    attributes, distribution = (np.full(shape, np.nan, np.float32) for shape in shapes)
+    for one in predicted:
+        places = np.searchsorted(rows, one.rows)
+        for m, of_attributes, of_classes in zip(one.members, one.attributes, one.distribution, strict=True):
+            e = pooled.index(dataclasses.replace(members[m], fold=None))
+            attributes[e, places], distribution[e, places] = of_attributes, of_classes
+    return Predictions(ids[rows], attributes, distribution), pooled
+
+
+def load_members(folder: PurePath, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:
+    """Best parameters [E, ...] of a finished training, spread over the mesh's member axis."""
+    one = jax.eval_shape(lambda: model.init(dict(settings.sizes), jax.random.key(0)))
+    where = sharding.replicated(mesh)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype, sharding=where), one)
+    params = checkpoint.load_params(place_of(folder) / BEST_FOLDER, like)
+    current = arrange(len(members), mesh.shape[sharding.MEMBER])
+    return steps.take(params, current.member, sharding.by_member(mesh))

@@ -1,0 +1,39 @@
+"""The mean prediction of several heads as a member of its own: what a user who keeps them all gets."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core.schema import Predictions
+
+
+def with_means(
+    predictions: Predictions, members: Sequence[ensemble.Member], over: Sequence[str]
+) -> tuple[Predictions, list[ensemble.Member]]:
+    """Predictions with further members: means over seeds, or over seeds and class losses.
+
+    Args:
+      predictions: Of the members, [E, N, ...].
+      members: The members.
+      over: `seeds`: a mean for each system of several seeds. `class_kinds`: a mean for all systems that differ in
+        nothing but their class loss, each loss weighing the same.
+
+    Returns:
+      Predictions [E + M, N, ...] and the E + M members, the means last; see `members.MEAN`. The mean of distributions
+      is one; a number that some head lacks is NaN.
+
+    Source: OURS.
+    """
+    parts, averaged = [(predictions.attributes, predictions.distribution)], []
+    for kind in over:
+        for rows in ensemble.behind_means(members, kind):
+            kinds = tuple(dict.fromkeys(members[row].class_kind for row in rows))
+            averaged.append(
+                dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=ensemble.JOINER.join(kinds))
+            )
+            wide = (values[rows].mean(axis=0, keepdims=True, dtype=np.float64) for values in parts[0])
+            parts.append(tuple(values.astype(np.float32) for values in wide))
+    attributes, distribution = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return Predictions(predictions.utterances, attributes, distribution), [*members, *averaged]

@@ -1,0 +1,143 @@
+"""What a condition does to the decisions of a system: utterance by utterance against the clean rendering, by speaker.
+
+Both renderings are of the same utterances, so differences are paired: a resample draws the same speakers for both.
+Source: method.md section 9 (OURS).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from seremo_jax.core.schema import ResultRecord
+from seremo_jax.evaluation.alignment import Aligned, AlignmentError
+from seremo_jax.metrics import intervals, resampling
+
+STABLE_SHARE, UAR_CHANGE, UAR_DROP = "stable share", "UAR change", "UAR relative drop (%)"
+LOWEST_CLEAN = 0.05
+"""Below this clean score a relative drop says nothing."""
+
+
+def compare(
+    clean: Float[np.ndarray, "E B C"],
+    heard: Float[np.ndarray, "E B C"],
+    consensus: Int[np.ndarray, " B"],
+    unit: Int[np.ndarray, " B"],
+    is_in: Bool[np.ndarray, " B"],
+    num_resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Entries for `ResultRecord.metrics` of one system.
+
+    Args:
+      clean: Predicted distributions of its members in the clean condition.
+      heard: The same in another one.
+      consensus: Class of each utterance, -1 where there is none.
+      unit: Unit that is resampled (speaker) of each utterance.
+      is_in: The utterances that count.
+      num_resamples: Bootstrap resamples of units.
+      seed: Of the bootstrap; the same as of other metrics, so that all see the same resamples.
+
+    Returns:
+      `stable share`: share of all utterances whose 1-best class is that of the clean rendering. `UAR change`: UAR minus
+      clean UAR. `UAR relative drop (%)`: 100 (clean - UAR) / clean, not defined below a clean UAR of 0.05.
+    """
+    if clean.shape != heard.shape:
+        raise ValueError(f"predictions of {clean.shape} and {heard.shape} are not of the same utterances and members")
+    num_units, num_classes = int(unit.max()) + 1, clean.shape[2]
+    best = [distribution.argmax(axis=-1) for distribution in (clean, heard)]
+    is_scored = is_in & (consensus >= 0)
+
+    def per_class(counted: Bool[np.ndarray, " B"]) -> Int[np.ndarray, "U C"]:
+        cell = unit[counted].astype(np.int64) * num_classes + consensus[counted]
+        return np.bincount(cell, minlength=num_units * num_classes).reshape(num_units, num_classes)
+
+    same = [np.bincount(unit[is_in & is_same], minlength=num_units) for is_same in best[0] == best[1]]
+    statistics = {
+        "num": np.bincount(unit[is_in], minlength=num_units),
+        "same": np.stack(same, axis=1),
+        "support": per_class(is_scored),
+        "clean": np.stack([per_class(is_scored & (found == consensus)) for found in best[0]], axis=1),
+        "heard": np.stack([per_class(is_scored & (found == consensus)) for found in best[1]], axis=1),
+    }
+    point = _values({name: values.sum(axis=0, keepdims=True) for name, values in statistics.items()})
+    resampled = resampling.bootstrap(
+        statistics,
+        lambda sums: {name: values.mean(axis=1) for name, values in _values(sums).items()},
+        num_resamples,
+        seed,
+    )
+    counts = {STABLE_SHARE: int(is_in.sum()), UAR_CHANGE: int(is_scored.sum()), UAR_DROP: int(is_scored.sum())}
+    return {name: _entry(values[0], resampled[name], counts[name], num_units) for name, values in point.items()}
+
+
+def _values(sums: resampling.Sums) -> dict[str, Float[np.ndarray, "R E"]]:
+    """Values of R resamples, NaN where not defined."""
+    support = sums["support"][:, None]
+    num_classes = (support > 0).sum(axis=-1)
+
+    def uar(right: np.ndarray) -> np.ndarray:
+        recall = np.divide(right, support, out=np.zeros(right.shape), where=support > 0)
+        return np.where(num_classes > 0, recall.sum(axis=-1) / np.maximum(num_classes, 1), np.nan)
+
+    num, clean, heard = sums["num"][:, None], uar(sums["clean"]), uar(sums["heard"])
+    # Of means over members: one member near 0 must not decide.
+    reference = np.where(clean.mean(axis=1, keepdims=True) >= LOWEST_CLEAN, clean.mean(axis=1, keepdims=True), np.nan)
+    return {
+        STABLE_SHARE: np.where(num > 0, sums["same"] / np.maximum(num, 1), np.nan),
+        UAR_CHANGE: heard - clean,
+        UAR_DROP: 100 * (clean - heard) / reference,
+    }
+
+
+def _entry(
+    members: Float[np.ndarray, " E"], resampled: Float[np.ndarray, " R"], count: int, num_units: int
+) -> dict[str, Any]:
+    is_defined = bool(np.isfinite(members).all())
+    low, high = intervals.interval(resampled, num_units) if is_defined else (None, None)
+    return {
+        "value": float(members.mean()) if is_defined else None,
+        "low": low,
+        "high": high,
+        "members": [float(value) if is_defined else None for value in members],
+        "sd": float(members.std(ddof=1)) if is_defined and len(members) > 1 else None,
+        "count": count,
+        "defined": is_defined,
+    }
+
+
+def with_stability(
+    records: Sequence[ResultRecord],
+    clean: Aligned,
+    heard: Aligned,
+    systems: Mapping[str, Sequence[int]],
+    num_resamples: int,
+    seed: int,
+) -> list[ResultRecord]:
+    """Records of a condition with the metrics of `compare` added; records of gaps between groups stay as they are.
+
+    Args:
+      records: Of one split in one condition.
+      clean: Predictions of the split in the clean condition.
+      heard: Predictions in the condition, of the same utterances and members.
+      systems: System of the records -> its members, as rows of the predictions.
+      num_resamples: Bootstrap resamples of speakers.
+      seed: Of the bootstrap.
+
+    Raises:
+      AlignmentError: The two are not of the same utterances.
+    """
+    if not (np.array_equal(clean.unit, heard.unit) and np.array_equal(clean.consensus, heard.consensus)):
+        raise AlignmentError("predictions in clean and in a condition are of other utterances: evaluate both again")
+    added = []
+    for record in records:
+        if record.group not in heard.groups:
+            added.append(record)
+            continue
+        rows = list(systems[record.system])
+        predicted = (one.predictions_distribution[rows] for one in (clean, heard))
+        found = compare(*predicted, heard.consensus, heard.unit, heard.groups[record.group], num_resamples, seed)
+        added.append(dataclasses.replace(record, metrics=record.metrics | found))
+    return added

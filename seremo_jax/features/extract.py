@@ -1,0 +1,289 @@
+"""One pass over the audio: the backbone, saliency sums of every layer, the chosen layers to the store.
+
+Where the layers to store are known beforehand (`extract.layers` is `all` or a list, or `model.layer` is a number) one
+pass does it all. With `saliency` a first pass over the drawn training utterances stores nothing but sums, and a second
+one stores the layer of largest saliency, computing no layer above it.
+"""
+
+import dataclasses
+import functools
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from seremo_jax import backbones
+from seremo_jax.core import vocab
+from seremo_jax.core.artefacts import place_of, remove_tree
+from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.mesh import is_first_process, wait_for_all
+from seremo_jax.core.progress import Progress
+from seremo_jax.data import audio, audio_batches
+from seremo_jax.data.ingest import audio_root
+from seremo_jax.data.tables import read_tables
+from seremo_jax.features import forward, normalisation, store
+from seremo_jax.features.forward import Outputs, load_backbone
+from seremo_jax.features.manifest import MANIFEST_FILE, Settings
+from seremo_jax.saliency import curves as layer_curves
+from seremo_jax.saliency import ranking
+
+STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
+
+
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> PurePath:
+    """Writes `WORKDIR/store/`, `correlation.npz` and `correlation.json`; continues or skips what is there already.
+
+    Args:
+      config: The experiment.
+      workdir: Its folder, with the tables of `ingest`.
+      is_quiet: Shows no progress.
+      mesh: Devices of this process that share every batch; None means the first one. Where JAX runs on several
+        processes (`jax.distributed`), each writes its own shards, and the first one the manifest.
+
+    Returns:
+      The folder of the store.
+
+    Raises:
+      ArtefactError: The folder holds artefacts of other settings, audio is not what ingest saw, a backbone's output
+        is not finite, or the disk is full.
+      ConfigError: The backbone or a layer of it does not exist, or the corpus lacks the targets asked for.
+    """
+    workdir, is_quiet = place_of(workdir), is_quiet or not is_first_process()
+    utterances, ratings, fingerprint = read_tables(workdir)
+    question = ranking.ask(config, utterances, ratings, fingerprint)
+    recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
+    is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN
+    job = _Job(config, workdir, recordings, is_train, question, load_backbone(config), fingerprint, is_quiet, mesh)
+    layers, path = _known_layers(config, job.backbone), workdir / STORE_FOLDER
+    has_sums, has_store = (workdir / ranking.SUMS_FILE).exists(), (path / MANIFEST_FILE).exists()
+    if has_sums and (layers is None or has_store):
+        ranking.require(workdir, question, job.backbone_about)
+    elif layers is None or has_store:
+        job.rank()
+    if is_first_process():
+        remove_tree(workdir / RANKING_FOLDER)
+    if layers is None:
+        layers = (ranking.summarise(workdir, config)["chosen"],)
+        job = dataclasses.replace(job, backbone=load_backbone(config, layers), has_ranked=True)
+    if has_store:
+        job.require_store(layers)
+    else:
+        job.fill_store(layers)
+    summary = ranking.summarise(workdir, config)
+    warnings = list(summary["warnings"])
+    if config.model.layer == "saliency" and not config.ensemble.layers and summary["chosen"] not in layers:
+        warnings.append(f"layer {summary['chosen']} was chosen, but extract.layers leaves it out of the store")
+    if not is_quiet:
+        print(
+            f"{path}: layers {', '.join(map(str, layers))}; {summary['kind']} is largest in layer {summary['chosen']}"
+        )
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return path
+
+
+def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ...] | None:
+    """Layers to store, ascending, or None where saliency is to choose."""
+    if config.extract.layers == "all":
+        return tuple(range(backbone.num_layers))
+    name, layers = "extract.layers", config.extract.layers
+    if layers == "saliency":
+        if config.model.layer == "saliency":
+            return None
+        name, layers = "model.layer", (config.model.layer,)
+    try:
+        return tuple(sorted(backbones.pick_layers(layers, backbone.num_layers)))
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """An extraction: what is heard, by which backbone, and where the results go."""
+
+    config: Config
+    workdir: PurePath
+    recordings: audio_batches.Recordings
+    is_train: np.ndarray
+    question: ranking.Question
+    backbone: backbones.Backbone
+    fingerprint: str
+    is_quiet: bool
+    mesh: Mesh | None
+    has_ranked: bool = False
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that share a batch."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def backbone_about(self) -> dict[str, Any]:
+        """What saliency sums of every layer are made with."""
+        b = self.backbone
+        about = {"name": b.name, "revision": b.revision, "dtype": b.dtype}
+        return {**about, "final_norm": b.final_norm, "layers": list(range(b.num_layers))}
+
+    def rank(self) -> None:
+        """Saliency sums of every layer over the drawn utterances, nothing stored: writes `correlation.npz`."""
+        folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in self.question.rows]
+        writer = self._writer(folder, ids, (), self.question.about, "rank layers")
+        self._pass(writer, self.question.rows, "rank layers")
+        if is_first_process():
+            self._write_curves(writer)
+        wait_for_all("rank layers: written")
+
+    def fill_store(self, layers: tuple[int, ...]) -> None:
+        """Stores layers of every utterance; with the saliency sums too unless `has_ranked`."""
+        sums_of = {} if self.has_ranked else self.question.about
+        folder = self.workdir / STORE_FOLDER
+        writer = self._writer(folder, list(self.recordings.ids), layers, {"saliency": sums_of}, "extract")
+        self._pass(writer, np.arange(len(self.recordings.ids)), "extract")
+        if is_first_process():
+            self._finalise(writer, layers)
+        wait_for_all("extract: written")
+
+    def _writer(
+        self, folder: PurePath, ids: list[str], layers: tuple[int, ...], sums_of: Mapping[str, Any], label: str
+    ) -> store.Writer:
+        """A store begun by the first process; the others join it, or each would clear away what another begins."""
+        if not is_first_process():
+            wait_for_all(f"{label}: begun")
+        writer = store.Writer(folder, ids, self._settings(layers), sums_of)
+        if is_first_process():
+            wait_for_all(f"{label}: begun")
+        return writer
+
+    def _finalise(self, writer: store.Writer, layers: tuple[int, ...]) -> None:
+        """Merges the sums of all shards, whichever process wrote them, and makes the store a finished one."""
+        if not self.has_ranked:
+            self._write_curves(writer)
+        norm = functools.reduce(_merge_norms, (_norm_of(writer, shard) for shard in range(len(writer.shards))))
+        mean, sd = normalisation.compute(norm)
+        writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
+
+    def _write_curves(self, writer: store.Writer) -> None:
+        """Writes `correlation.npz` from what the shards kept, in their order: an interruption changes no bit."""
+        about = self.backbone_about
+        state, curves = layer_curves.measure(
+            len(writer.shards), writer.sums, self.question, len(about["layers"]), self.is_quiet
+        )
+        ranking.write(self.workdir, state, curves, self.question, about)
+
+    def require_store(self, layers: tuple[int, ...]) -> None:
+        """Refuses the finished store if it was made from other settings; more layers than asked for are fine."""
+        reader, expected = store.Reader(self.workdir / STORE_FOLDER), self._settings(layers).to_dict()
+        if set(layers) <= set(reader.layers):
+            del expected["layers"]
+        reader.require(**expected)
+        if is_first_process():
+            store.sweep(reader.path)
+
+    def _settings(self, layers: tuple[int, ...]) -> Settings:
+        extract, b = self.config.extract, self.backbone
+        fields = self.config.results_fields("backbone", "extract")
+        for name in ("backbone.name", "extract.layers", "extract.dtype", "extract.shard_utterances"):
+            del fields[name]
+        fields["backbone.dtype"] = b.dtype
+        return Settings(
+            tables_fingerprint=self.fingerprint,
+            backbone=b.name,
+            backbone_revision=b.revision,
+            final_norm=b.final_norm,
+            layers=layers,
+            num_features=b.num_features,
+            frame_rate_hz=b.frame_rate_hz,
+            dtype=extract.dtype,
+            condition=vocab.CLEAN,
+            shard_utterances=extract.shard_utterances,
+            config=fields,
+        )
+
+    def _pass(self, writer: store.Writer, rows: np.ndarray, label: str) -> None:
+        """Every shard that is not finished: position p of the writer is row `rows[p]` of the table."""
+        extract, num_samples = self.config.extract, self.recordings.num_samples
+        shards = [rows[shard.start : shard.stop].tolist() for shard in writer.shards]
+        bucketings = [backbones.bucket_lengths(num_samples[rows], n + 1) for n in range(extract.num_buckets)]
+        batch_samples = int(extract.batch_seconds * audio.SAMPLE_RATE_HZ)
+        planned = audio_batches.plan(
+            shards, num_samples, bucketings, batch_samples, self.backbone.least_samples, self.num_devices
+        )
+        wait_for_all(f"{label}: begin")
+        mine = store.shards_of_process(len(shards), jax.process_index(), jax.process_count())
+        todo = [shard for shard in mine if not writer.is_finished(shard)]
+        num_mine, num_left = (sum(len(shards[shard]) for shard in those) for those in (mine, todo))
+        batches = [batch for shard in todo for batch in planned[shard]]
+        outputs = forward.stream(
+            self.backbone,
+            audio_batches.stream(batches, self.recordings, extract.num_threads),
+            self.is_train,
+            writer.settings.layers,
+            extract.dtype,
+            self.has_ranked,
+            self.mesh,
+            self.config.backbone.shards_params,
+        )
+        began_s, heard_s = time.monotonic(), 0.0
+        try:
+            done = num_mine - num_left
+            with Progress(num_mine, label, "utterances", done=done, is_quiet=self.is_quiet) as progress:
+                for shard in todo:
+                    with writer.shard(shard) as writing:
+                        sums = _Sums(self, shards[shard], len(writer.settings.layers))
+                        for _ in planned[shard]:
+                            batch, output, norm = next(outputs)
+                            about = (self.backbone, writer.settings.layers, extract.dtype, self.recordings)
+                            for row, frames in forward.frames_of(batch, output, *about):
+                                writing.add(self.recordings.ids[row], frames)
+                            sums.add(batch, output, norm)
+                            heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
+                            speed = heard_s / (time.monotonic() - began_s)
+                            progress.update(
+                                len(batch.rows), f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time"
+                            )
+                        writing.sums = sums.arrays()
+        finally:
+            outputs.close()
+        wait_for_all(f"{label}: end")
+
+
+class _Sums:
+    """What one shard keeps for the end, a function of its utterances alone: frame moments, and the means of the drawn.
+
+    The means are kept whole (3 GB on disk for 30,000 utterances of 25 layers and 1024 features, until the pass is
+    over), not as Gram matrices a shard: those would take 0.5 GB in each, and the probe looks at the utterances twice.
+    """
+
+    def __init__(self, job: _Job, rows: Sequence[int], num_stored: int):
+        drawn = [row for row in rows if job.question.is_drawn[row]]
+        self._place = {row: place for place, row in enumerate(drawn)}
+        shape = (0 if job.has_ranked else job.backbone.num_layers, len(drawn), job.backbone.num_features)
+        self._means = np.zeros(shape, np.float32)
+        self._norm = normalisation.empty(num_stored, job.backbone.num_features)
+
+    def add(self, batch: audio_batches.Batch, output: Outputs, norm: normalisation.State) -> None:
+        """Adds a batch."""
+        slots = [slot for slot, row in enumerate(batch.rows) if row in self._place]
+        if len(self._means):
+            self._means[:, [self._place[batch.rows[slot]] for slot in slots]] = output.means[:, slots]
+        self._norm = _merge_norms(self._norm, norm)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The sums, for the shard to keep."""
+        arrays = {f"norm.{name}": np.asarray(value) for name, value in self._norm._asdict().items()}
+        return arrays | layer_curves.part(self._means, list(self._place))
+
+
+_merge_norms = jax.jit(normalisation.merge)
+
+
+def _norm_of(writer: store.Writer, shard: int) -> normalisation.State:
+    names = [f"norm.{name}" for name in normalisation.State._fields]
+    arrays = writer.sums(shard, names)
+    return normalisation.State(*(arrays[name] for name in names))

@@ -1,0 +1,140 @@
+"""What a store says of itself: settings, manifest, sizes and hashes of its files; arrays and errors of full disks."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    atomic_path,
+    on_disk,
+    place_of,
+    read_json,
+    require_same,
+    sha256_of_file,
+    size_of,
+)
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+"""Names of the dtypes a store may have -> little-endian NumPy dtype."""
+
+REMEDY = "delete the folder store of this workdir and run python -m launch.extract again"
+UNFINISHED = "extraction did not finish: run python -m launch.extract with this --workdir"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a store is made from. Equal settings make the same store.
+
+    Attributes:
+      tables_fingerprint: Fingerprint of the label tables, whose utterances the store holds in their order.
+      backbone: Name of the backbone.
+      backbone_revision: Its revision.
+      final_norm: Whether the last layer was taken after the backbone's final norm.
+      layers: Layers stored, ascending.
+      num_features: D.
+      frame_rate_hz: Frames per second of audio.
+      dtype: float16 or float32.
+      condition: Acoustic condition the utterances were heard in.
+      shard_utterances: Utterances in a shard.
+      config: Other config fields that change the numbers.
+    """
+
+    tables_fingerprint: str
+    backbone: str
+    backbone_revision: str
+    final_norm: bool
+    layers: tuple[int, ...]
+    num_features: int
+    frame_rate_hz: float
+    dtype: str
+    condition: str
+    shard_utterances: int
+    config: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        return {**dataclasses.asdict(self), "layers": list(self.layers)}
+
+
+@contextlib.contextmanager
+def clear_when_full(path: str | os.PathLike) -> Iterator[None]:
+    """Turns a full disk below into an error that says what to do.
+
+    Raises:
+      ArtefactError: No space is left where `path` lies.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError with the text of errno
+        if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            raise ArtefactError(
+                f"no space left on the disk while writing {path}: free some, or choose a --workdir elsewhere. "
+                "What is finished is whole and stays; the same command continues from there"
+            ) from error
+        raise
+
+
+def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
+    """Writes arrays as NPZ, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Reads an NPZ file of plain arrays, or those of `names` only.
+
+    Raises:
+      ArtefactError: The file is missing or damaged; the message ends with `remedy`.
+    """
+    try:
+        with on_disk(place_of(path)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names or arrays}
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing; {remedy}") from None
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
+        raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
+
+
+def describe_file(path: PurePath) -> dict[str, Any]:
+    """Size and hash of a file, as the manifest holds them."""
+    return {"num_bytes": size_of(path), "sha256": sha256_of_file(path)}
+
+
+def require_files(folder: PurePath, files: Mapping[str, Mapping[str, Any]], is_hashed: bool = False) -> None:
+    """Checks that the files are there and of their size, and with `is_hashed` their content too.
+
+    Raises:
+      ArtefactError: Names the file and both sides.
+    """
+    for name, file in files.items():
+        path = folder / name
+        size = size_of(path)
+        if size is None:
+            raise ArtefactError(f"{path} is missing, though the store lists it; {REMEDY}")
+        require_same(f"size of {path} in bytes", size, file["num_bytes"], f"It is truncated or foreign: {REMEDY}")
+        if is_hashed:
+            require_same(f"SHA-256 of {path}", sha256_of_file(path), file["sha256"], f"It is damaged: {REMEDY}")
+
+
+def read_manifest(path: PurePath) -> dict[str, Any]:
+    """The manifest of the store in folder `path`.
+
+    Raises:
+      ArtefactError: The store is missing, unfinished, damaged or of another format.
+    """
+    manifest = read_json(path / MANIFEST_FILE, UNFINISHED)
+    require_same(f"format of {path}", manifest.get("format_version"), FORMAT_VERSION, REMEDY)
+    missing = {field.name for field in dataclasses.fields(Settings)} | {"files", "shards", "num_utterances"}
+    missing -= manifest.keys()
+    if missing or manifest["dtype"] not in DTYPES:
+        raise ArtefactError(f"{path / MANIFEST_FILE} lacks {', '.join(sorted(missing)) or 'a known dtype'}; {REMEDY}")
+    return manifest

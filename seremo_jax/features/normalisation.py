@@ -1,0 +1,94 @@
+"""Mean and standard deviation of every feature of every layer over all valid frames, for the head's z-score.
+
+`empty / update / merge / compute` as everywhere: one pass, any order, any split of the data.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+MIN_SD = 1e-6
+"""A standard deviation below this counts as 1."""
+
+
+class State(NamedTuple):
+    """Mergeable moments over frames.
+
+    Attributes:
+      count: [] int32 frames (2^31 frames are 11,900 hours at 50 frames/s).
+      shift: [K, D] value that means are relative to: a frame of the data, so that float32 keeps what varies.
+      mean: [K, D] mean minus shift.
+      moment: [K, D] sum of squared deviations from the mean.
+    """
+
+    count: Array
+    shift: Array
+    mean: Array
+    moment: Array
+
+
+def empty(num_layers: int, num_features: int) -> State:
+    """State of no frames; neutral under `merge`."""
+    zeros = jnp.zeros((num_layers, num_features), jnp.float32)
+    return State(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+
+def update(
+    state: State, hidden: Float[Array, "K B T D"], num_frames: Int[Array, " B"], is_counted: Bool[Array, " B"]
+) -> State:
+    """Adds the valid frames of a batch.
+
+    Args:
+      state: State so far.
+      hidden: Hidden states; anything beyond each utterance's length.
+      num_frames: Valid frames of each utterance.
+      is_counted: False leaves an utterance out.
+    """
+    if hidden.shape[1] == 0 or hidden.shape[2] == 0:
+        return state
+    is_valid = (jnp.arange(hidden.shape[2])[None, :] < num_frames[:, None]) & is_counted[:, None]
+    count = is_valid.sum(dtype=jnp.int32)
+    weight, divisor = is_valid.astype(jnp.float32), jnp.maximum(count, 1).astype(jnp.float32)
+    row = jnp.argmax(is_valid.any(axis=1))
+    first = jnp.where(count > 0, hidden[:, row, 0], 0).astype(jnp.float32)
+    shift = jnp.where(state.count > 0, state.shift, first)
+
+    def of_layer(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        frames, start = inputs
+
+        def total(values: Array) -> Array:
+            # Utterance by utterance first: shorter sums round less.
+            return jnp.einsum("btd,bt->bd", values, weight, precision=_HIGHEST).sum(axis=0)
+
+        frames = jnp.where(is_valid[..., None], frames.astype(jnp.float32) - start[None, None, :], 0)
+        mean = total(frames) / divisor
+        frames = jnp.where(is_valid[..., None], frames - mean[None, None, :], 0)
+        return mean, total(jnp.square(frames))
+
+    # Layer by layer, so that temporaries stay those of one layer (on CPU 4-10 times as fast as all at once).
+    mean, moment = jax.lax.map(of_layer, (hidden, shift))
+    return merge(state, State(count, shift, mean, moment))
+
+
+def merge(a: State, b: State) -> State:
+    """Both states as one; associative and commutative to rounding. Source: as `saliency.correlation.merge`."""
+    count = a.count + b.count
+    share = b.count / jnp.maximum(count, 1).astype(jnp.float32)
+    shift = jnp.where(a.count > 0, a.shift, b.shift)
+    mean_a, mean_b = a.mean + (a.shift - shift), b.mean + (b.shift - shift)
+    step = mean_b - mean_a
+    mean = jnp.where(a.count > 0, mean_a + step * share, mean_b)
+    moment = a.moment + b.moment + jnp.square(step) * (a.count.astype(jnp.float32) * share)
+    return State(count, shift, mean, moment)
+
+
+def compute(state: State) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
+    """Mean and population standard deviation of each feature, float32; one below 1e-6 is returned as 1.
+
+    Source: method.md 4.2, step 1.
+    """
+    sd = jnp.sqrt(state.moment / jnp.maximum(state.count, 1).astype(jnp.float32))
+    return jnp.asarray(state.shift) + state.mean, jnp.where(sd < MIN_SD, 1.0, sd)

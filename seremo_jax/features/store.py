@@ -1,0 +1,350 @@
+"""Sharded random-access hidden-state store: restartable writer, validated reader, manifest.
+
+store/plan.json             what is being made, until the manifest is there
+store/parts/                one JSON (and the sums, NPZ) a finished shard, until the manifest is there
+store/layer_03/shard-00000-of-00013.array_record    one record an utterance: [T, D], little-endian, row-major
+store/index.parquet         one row an utterance, in the order of the utterance table
+store/manifest.json         written last: a store without it is not finished
+"""
+
+import contextlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from jaxtyping import Float, Int
+
+from seremo_jax import __version__
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    atomic_path,
+    on_disk,
+    place_of,
+    read_json,
+    readable,
+    remove_leftovers,
+    remove_tree,
+    require_same,
+    size_of,
+    to_json,
+    write_json,
+)
+from seremo_jax.features.manifest import (
+    DTYPES,
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    REMEDY,
+    UNFINISHED,
+    Settings,
+    clear_when_full,
+    describe_file,
+    read_arrays,
+    read_manifest,
+    require_files,
+    write_arrays,
+)
+
+PLAN_FILE, INDEX_FILE, PARTS_FOLDER = "plan.json", "index.parquet", "parts"
+
+# One writing thread is 3x faster than the pool for records of this size, and no read-ahead suits random access.
+_WRITE_OPTIONS = "group_size:1,uncompressed,max_parallelism:1"
+_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_MAX_OPEN_SHARDS = 256
+
+
+def shards_of(num_utterances: int, shard_utterances: int) -> list[range]:
+    """Rows of each shard."""
+    starts = range(0, num_utterances, shard_utterances)
+    return [range(start, min(start + shard_utterances, num_utterances)) for start in starts]
+
+
+def shards_of_process(num_shards: int, process: int, num_processes: int) -> range:
+    """Shards that one of several processes writes."""
+    return range(process, num_shards, num_processes)
+
+
+class _Shard:
+    """One shard being written: a file a layer, all renamed into place together."""
+
+    def __init__(self, paths: Sequence[Path], settings: Settings):
+        self._settings = settings
+        for path in paths:
+            path.touch()  # array_record opens without saying what went wrong
+        self._writers = [ArrayRecordWriter(os.fspath(path), _WRITE_OPTIONS) for path in paths]
+        self.utterances: list[str] = []
+        self.num_frames: list[int] = []
+        self.sums: dict[str, np.ndarray] = {}
+
+    def add(self, utterance: str, frames: Float[np.ndarray, "K T D"]) -> None:
+        """Appends the frames of one utterance, every stored layer; `sums` takes what else the shard should keep."""
+        expected = (len(self._writers), self._settings.num_features)
+        if (frames.shape[0], frames.shape[2]) != expected or frames.shape[1] == 0:
+            raise ValueError(f"frames of {utterance!r} have shape {frames.shape}, expected (K, T, D) with {expected}")
+        for writer, layer in zip(self._writers, frames, strict=True):
+            writer.write(np.ascontiguousarray(layer, DTYPES[self._settings.dtype]).tobytes())
+        self.utterances.append(utterance)
+        self.num_frames.append(frames.shape[1])
+
+    def close(self) -> None:
+        for writer in self._writers:
+            if writer.is_open():
+                writer.close()
+
+
+class Writer:
+    """Writes a store shard by shard; a run that was cut off repeats at most one shard.
+
+    Args:
+      path: Folder of the store.
+      utterances: Ids of all utterances, in the order of the table. Shard s holds rows
+        `[s * shard_utterances, (s + 1) * shard_utterances)`, in any order.
+      settings: What the store is made from.
+      sums_of: What the sums of the shards are made from, besides; it counts until the store is finished.
+
+    Attributes:
+      shards: Rows of each shard.
+
+    Raises:
+      ArtefactError: The folder holds an unfinished store of other settings.
+      ValueError: It holds a finished one, or there is no utterance.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        utterances: Sequence[str],
+        settings: Settings,
+        sums_of: Mapping[str, Any] | None = None,
+    ):
+        self.path, self.settings, self._utterances = place_of(path), settings, list(utterances)
+        if not self._utterances:
+            raise ValueError("a store needs at least one utterance")
+        self.shards = shards_of(len(self._utterances), settings.shard_utterances)
+        self._hashed: set[int] = set()
+        if (self.path / MANIFEST_FILE).exists():
+            raise ValueError(f"the store {self.path} is finished")
+        plan = {**settings.to_dict(), "format_version": FORMAT_VERSION, "num_utterances": len(self._utterances)}
+        plan = json.loads(to_json({**plan, "sums_of": sums_of or {}}))
+        if (self.path / PLAN_FILE).exists():
+            found = read_json(self.path / PLAN_FILE, REMEDY)
+            remedy = f"Use another --workdir, or delete {self.path} and run python -m launch.extract again."
+            require_same(f"what {self.path} was begun with", found, plan, remedy)
+        else:
+            with clear_when_full(self.path):
+                write_json(self.path / PLAN_FILE, plan)
+        for folder in (self.path, self.path / PARTS_FOLDER, *(self.path / _layer(layer) for layer in settings.layers)):
+            remove_leftovers(folder)
+
+    def is_finished(self, shard: int) -> bool:
+        """Whether the shard is on disk, every layer at its size."""
+        part = self._part(shard)
+        return part.exists() and all(
+            size_of(self.path / name) == file["num_bytes"] for name, file in read_json(part, REMEDY)["files"].items()
+        )
+
+    @contextlib.contextmanager
+    def shard(self, shard: int) -> Iterator[_Shard]:
+        """Yields the shard to `add` utterances to; leaving the block puts it into place, an exception discards it.
+
+        Raises:
+          ArtefactError: The disk is full.
+          ValueError: Not exactly the utterances of this shard were added.
+        """
+        names = [f"{_layer(layer)}/{self._file(shard)}" for layer in self.settings.layers]
+        with clear_when_full(self.path):
+            self._part(shard).unlink(missing_ok=True)
+            with contextlib.ExitStack() as stack:
+                paths = [stack.enter_context(atomic_path(self.path / name)) for name in names]
+                writing = _Shard(paths, self.settings)
+                try:
+                    yield writing
+                finally:
+                    writing.close()
+                expected = {self._utterances[row] for row in self.shards[shard]}
+                if len(writing.utterances) != len(expected) or set(writing.utterances) != expected:
+                    raise ValueError(f"shard {shard} needs each of its {len(expected)} utterances once")
+                files = {name: describe_file(path) for name, path in zip(names, paths, strict=True)}
+            write_arrays(self._sums(shard), **writing.sums)
+            write_json(
+                self._part(shard),
+                {"files": files, "utterances": writing.utterances, "num_frames": writing.num_frames},
+            )
+        self._hashed.add(shard)
+
+    def sums(self, shard: int, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+        """What a finished shard kept in `sums`, or those of `names` only."""
+        return read_arrays(self._sums(shard), REMEDY, names)
+
+    def finalise(self, **extra_files: Mapping[str, np.ndarray]) -> None:
+        """Checks the hashes of shards finished earlier, then writes `NAME.npz` per extra file, index and manifest.
+
+        Raises:
+          ArtefactError: A shard is missing or damaged, or the disk is full.
+        """
+        place, shards, files = {}, [], {}
+        for number in range(len(self.shards)):
+            part = read_json(self._part(number), UNFINISHED)
+            if number not in self._hashed:
+                require_files(self.path, part["files"], is_hashed=True)
+            files |= part["files"]
+            shards.append({"num_utterances": len(part["utterances"]), "num_frames": sum(part["num_frames"])})
+            for position, (utterance, frames) in enumerate(zip(part["utterances"], part["num_frames"], strict=True)):
+                place[utterance] = (number, position, frames)
+        columns = np.array([place[utterance] for utterance in self._utterances], np.int32)
+        with clear_when_full(self.path):
+            for name, arrays in extra_files.items():
+                write_arrays(self.path / f"{name}.npz", **arrays)
+                files[f"{name}.npz"] = describe_file(self.path / f"{name}.npz")
+            names = ("utterance", "shard", "position", "num_frames")
+            index = pa.table(dict(zip(names, (self._utterances, *columns.T), strict=True)))
+            with atomic_path(self.path / INDEX_FILE) as temporary:
+                pq.write_table(index, temporary)
+            files[INDEX_FILE] = describe_file(self.path / INDEX_FILE)
+            manifest = {
+                **self.settings.to_dict(),
+                "format_version": FORMAT_VERSION,
+                "code_version": __version__,
+                "num_utterances": len(self._utterances),
+                "num_frames": sum(shard["num_frames"] for shard in shards),
+                "shards": shards,
+                "files": files,
+            }
+            write_json(self.path / MANIFEST_FILE, manifest)
+        sweep(self.path)
+
+    def _file(self, shard: int) -> str:
+        return f"shard-{shard:05d}-of-{len(self.shards):05d}.array_record"
+
+    def _part(self, shard: int) -> PurePath:
+        return self.path / PARTS_FOLDER / f"shard-{shard:05d}.json"
+
+    def _sums(self, shard: int) -> PurePath:
+        return self.path / PARTS_FOLDER / f"shard-{shard:05d}.npz"
+
+
+class Reader:
+    """Random access to a finished store. Safe to use from many threads; pickles as its path.
+
+    Args:
+      path: Folder of the store.
+
+    Attributes:
+      manifest: The manifest.
+      layers: Layers stored.
+      utterances: [N] utterance ids, in the order of the utterance table.
+      num_frames: [N] int32 frames of each utterance.
+
+    Raises:
+      ArtefactError: The store is missing, unfinished, of another format, or a file of it is missing or truncated.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = place_of(path)
+        self.manifest = read_manifest(self.path)
+        require_files(self.path, self.manifest["files"])
+        try:
+            index = pq.ParquetFile(readable(self.path / INDEX_FILE)).read()
+            self.utterances: list[str] = index["utterance"].to_pylist()
+            columns = [index[name].to_numpy().astype(np.int32) for name in ("shard", "position", "num_frames")]
+        except (pa.ArrowException, KeyError) as error:
+            raise ArtefactError(f"{self.path / INDEX_FILE} is damaged ({error}); {REMEDY}") from None
+        self._shard, self._position, self.num_frames = columns
+        require_same(f"{self.path / INDEX_FILE}", len(index), self.manifest["num_utterances"], REMEDY)
+        self.layers: tuple[int, ...] = tuple(self.manifest["layers"])
+        self._dtype = DTYPES[self.manifest["dtype"]]
+        self._open: OrderedDict[tuple[int, int], ArrayRecordReader] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return Reader, (os.fspath(self.path),)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def require(self, **expected: Any) -> None:
+        """Refuses a store whose manifest has other values, e.g. `require(tables_fingerprint=...)`.
+
+        Raises:
+          ArtefactError: Names both sides.
+        """
+        found = {key: self.manifest.get(key) for key in expected}
+        require_same(f"the store {self.path}", found, expected, f"Use another --workdir, or {REMEDY}.")
+
+    def read(self, layer: int, rows: Sequence[int] | Int[np.ndarray, " N"]) -> list[Float[np.ndarray, "T D"]]:
+        """Frames of some utterances, each [T, D] in the dtype of the store, in the order asked for.
+
+        Args:
+          layer: One of `layers`.
+          rows: Rows of the utterance table; repeats are fine.
+
+        Raises:
+          ArtefactError: The layer is not stored, or a shard is damaged.
+        """
+        if layer not in self.layers:
+            raise ArtefactError(
+                f"layer {layer} is not in the store {self.path}, which has {', '.join(map(str, self.layers))}: set "
+                f"extract.layers to 'all' or to a list with {layer}, and extract into another --workdir"
+            )
+        rows = np.asarray(rows, np.int64)
+        frames: list[Any] = [None] * len(rows)
+        for shard in np.unique(self._shard[rows]):
+            places = np.flatnonzero(self._shard[rows] == shard)
+            try:
+                records = self._shard_reader(layer, int(shard)).read(self._position[rows[places]].tolist())
+            except RuntimeError as error:
+                raise ArtefactError(f"{self._shard_path(layer, int(shard))} is damaged ({error}); {REMEDY}") from None
+            for place, record in zip(places, records, strict=True):
+                row = rows[place]
+                shape = (int(self.num_frames[row]), int(self.manifest["num_features"]))
+                if len(record) != shape[0] * shape[1] * self._dtype.itemsize:
+                    raise ArtefactError(
+                        f"{self._shard_path(layer, int(shard))}: record of {self.utterances[row]!r} has {len(record)} "
+                        f"bytes, the index says {shape[0]} frames of {shape[1]} features; {REMEDY}"
+                    )
+                frames[place] = np.frombuffer(record, self._dtype).reshape(shape)
+        return frames
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of the extra file `NAME.npz`."""
+        return read_arrays(self.path / f"{name}.npz", REMEDY)
+
+    def verify(self) -> None:
+        """Reads every file and compares its hash with the manifest.
+
+        Raises:
+          ArtefactError: A file differs; the message gives both hashes.
+        """
+        require_files(self.path, self.manifest["files"], is_hashed=True)
+
+    def _shard_path(self, layer: int, shard: int) -> PurePath:
+        return self.path / _layer(layer) / f"shard-{shard:05d}-of-{len(self.manifest['shards']):05d}.array_record"
+
+    def _shard_reader(self, layer: int, shard: int) -> ArrayRecordReader:
+        with self._lock:
+            reader = self._open.pop((layer, shard), None)
+            if reader is None:
+                path = on_disk(self._shard_path(layer, shard))
+                reader = ArrayRecordReader(os.fspath(path), _READ_OPTIONS)
+            self._open[layer, shard] = reader
+            # The one dropped closes when the last thread that is reading from it lets go.
+            if len(self._open) > _MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+            return reader
+
+
+def _layer(layer: int) -> str:
+    return f"layer_{layer:02d}"
+
+
+def sweep(path: str | os.PathLike) -> None:
+    """Removes from a finished store what only an unfinished one needs."""
+    remove_tree(place_of(path) / PARTS_FOLDER)
+    (place_of(path) / PLAN_FILE).unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""Intervals of metrics from their values in resamples of speakers, and what a random guesser scores per speaker.
+
+Resamples are those of `resampling`. Source: method.md 8.9 (OURS). The 95 % interval is the expanded percentile
+interval: of few speakers the plain one is too narrow, and covers the truth 92 times in 100 with 16 of them
+(`interval`).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float, Int
+
+from seremo_jax.metrics import distributions
+from seremo_jax.metrics.resampling import Sums
+
+_CHUNK_BYTES = 32 << 20
+"""Bound on the guesses held at a time."""
+
+
+def interval(
+    values: Float[np.ndarray, " R"], num_units: int | None = None, level: float = 0.95
+) -> tuple[float, float] | tuple[None, None]:
+    """Expanded percentile interval of resampled values; None twice where more than half are not defined (NaN).
+
+    Args:
+      values: [R] metric in each resample.
+      num_units: Units that were resampled. None gives the plain percentile interval, that of very many units.
+      level: Share of corpora whose interval should cover the truth.
+
+    Source: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 5.1: percentiles are taken further
+    out, by the ratio of Student's and the normal quantile and by sqrt(n / (n - 1)), for resamples of n units vary too
+    little. In simulated corpora with 16 to 80 speakers it covers UAR, paUAR and gaps 94.5 to 96.5 times in 100, the
+    plain one 92 to 94.7.
+    """
+    is_defined = np.isfinite(values)
+    num_defined = np.count_nonzero(is_defined)
+    if not num_defined or num_defined * 2 < len(values):
+        return None, None
+    low, high = np.quantile(values if is_defined.all() else values[is_defined], _tails(num_units, level))
+    return float(low), float(high)
+
+
+def interval_bounds(
+    values: Float[np.ndarray, "R ..."], num_units: int | None = None, level: float = 0.95
+) -> tuple[Float[np.ndarray, "..."] | np.float64, Float[np.ndarray, "..."] | np.float64]:
+    """The `interval` of many metrics [R, ...] at once, over the resamples in which any is defined; NaN without."""
+    is_defined = np.isfinite(values.reshape(len(values), -1)).any(axis=1)
+    if not is_defined.any():
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    low, high = np.quantile(values[is_defined], _tails(num_units, level), axis=0)
+    return low, high
+
+
+@functools.cache
+def _tails(num_units: int | None, level: float) -> tuple[float, float]:
+    """Shares of resamples below the lower and the upper bound."""
+    tail = (1 - level) / 2
+    if num_units is not None and num_units > 1:
+        further = scipy.stats.t.ppf(tail, num_units - 1) * math.sqrt(num_units / (num_units - 1))
+        tail = float(scipy.stats.norm.cdf(further))
+    return tail, 1 - tail
+
+
+def moment_sums(
+    moments: distributions.Moments, prefix: str, shift: np.ndarray | None = None, has_errors: bool = True
+) -> tuple[Sums, np.ndarray]:
+    """Moments of units [U, ...] as sums that add up over units, and the shift around which they are taken.
+
+    Args:
+      moments: State with NumPy leaves.
+      prefix: Put before the names of the sums.
+      shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that little cancels
+        and the sums of different systems on the same targets share it.
+      has_errors: Whether the sums behind RMSE and MAE are among them.
+
+    Returns:
+      Name -> [U, ...] float64 sums, and the shift for `moments_of_sums`.
+    """
+    m = distributions.Moments(*(np.asarray(leaf, np.float64) for leaf in moments))
+    if shift is None:
+        origin = (m.mean_target * m.num_rows).sum(axis=0) / np.maximum(m.num_rows.sum(axis=0), 1)
+        shift = np.stack([origin, origin])
+    x, y = np.stack([m.mean_prediction, m.mean_target]) - shift[:, None]
+    sums = {
+        "num_rows": m.num_rows,
+        "x": m.num_rows * x,
+        "y": m.num_rows * y,
+        "xx": m.squares_prediction + m.num_rows * x * x,
+        "yy": m.squares_target + m.num_rows * y * y,
+        "xy": m.products + m.num_rows * x * y,
+    }
+    if has_errors:
+        sums |= {"absolute_error": m.absolute_error, "squared_error": m.squared_error}
+    return {f"{prefix}{name}": values for name, values in sums.items()}, shift
+
+
+def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarray) -> distributions.Moments:
+    """The state whose `moment_sums` are `sums` [R, ...], with NumPy float64 leaves. Inverse of `moment_sums`.
+
+    Sums of the target may be of shape [R, 1, ...], once for all members. Errors that were left out are NaN.
+    """
+    num_rows, left_out = sums[f"{prefix}num_rows"], np.asarray(np.nan)
+    safe = np.maximum(num_rows, 1)
+    x, y = sums[f"{prefix}x"] / safe, sums[f"{prefix}y"] / safe
+
+    def squares(total: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        centred = total - num_rows * mean * mean
+        # What is left of a constant is rounding, and a constant target must stay one.
+        return np.where(centred > 1e-12 * total, centred, 0.0)
+
+    return distributions.Moments(
+        num_rows=num_rows,
+        mean_prediction=x + shift[0],
+        mean_target=y + shift[1],
+        squares_prediction=squares(sums[f"{prefix}xx"], x),
+        squares_target=squares(sums[f"{prefix}yy"], y),
+        products=sums[f"{prefix}xy"] - num_rows * x * y,
+        absolute_error=sums.get(f"{prefix}absolute_error", left_out),
+        squared_error=sums.get(f"{prefix}squared_error", left_out),
+    )
+
+
+def chance_passing(
+    support: Int[np.ndarray, "U C"],
+    nbest: tuple[int, ...],
+    thresholds: tuple[int, ...],
+    seed: int,
+    num_draws: int = 200,
+) -> Float[np.ndarray, "U N T"]:
+    """How likely each speaker exceeds T by guessing, by simulation; their mean is the paUAR-T of a guesser.
+
+    A random ranking is right with probability N / C on every utterance. Speakers with few utterances pass by luck, so
+    chance is not 0 and depends on the speakers.
+
+    Args:
+      support: [U, C] scored utterances of each speaker and class; without any, a speaker never passes.
+      nbest: The N.
+      thresholds: The T, in percent.
+      seed: Of the simulation.
+      num_draws: Guessers to average over.
+
+    Source: OURS; what a random ranking scores is method.md 8.3.
+    """
+    generator = np.random.default_rng(seed)
+    chance = np.zeros((len(support), len(nbest), len(thresholds)))
+    is_scored = support.any(axis=1)
+    scored = support[is_scored].astype(np.int64)
+    if not len(scored):
+        return chance
+    chunk = int(np.clip(_CHUNK_BYTES // (8 * scored.size), 1, num_draws))
+    for i, n in enumerate(nbest):
+        passing = np.zeros((len(scored), len(thresholds)))
+        for first in range(0, num_draws, chunk):
+            drawn = np.broadcast_to(scored, (min(chunk, num_draws - first), *scored.shape))
+            right = generator.binomial(drawn, min(n / support.shape[1], 1.0))
+            uar = distributions.class_scores(right, drawn, drawn).uar
+            for t, threshold in enumerate(thresholds):  # one at a time, for there may be a hundred
+                passing[:, t] += distributions.passes(uar, (threshold,))[..., 0].sum(axis=0)
+        chance[is_scored, i] = passing / num_draws
+    return chance
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One metric in R resamples of the speakers.
+
+    Attributes:
+      values: [R, E] value of each member.
+      is_defined: [R] bool, the same for all members: it depends on the targets only.
+      count: [R] number of things the metric is over.
+      chance: What a random guesser scores, where known.
+      is_share: Whether the metric is the share, in percent, of `count` speakers.
+    """
+
+    values: np.ndarray
+    is_defined: np.ndarray
+    count: np.ndarray
+    chance: float | None = None
+    is_share: bool = False
+
+    def means(self, member_weights: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
+        """[R, 2] mean over members, each once and each as often as drawn; NaN where not defined."""
+        drawn = (self.values * member_weights).sum(axis=1) / member_weights.sum(axis=1)
+        return np.where(self.is_defined[:, None], np.stack([self.values.mean(axis=1), drawn], axis=1), np.nan)
+
+
+def entry(point: Score, resampled: Float[np.ndarray, "R 2"], num_units: int | None = None) -> dict[str, Any]:
+    """JSON entry of one metric, as in `schema.ResultRecord.metrics`.
+
+    `low` and `high` say how far other speakers could move the mean over these members, `sd_speakers` is the spread
+    behind them. `sd` is the spread of members (seeds); `low_members` and `high_members` draw members, too.
+
+    Args:
+      point: The metric on all units, counted once each: R = 1.
+      resampled: Its `Score.means` in each resample.
+      num_units: Units that were resampled.
+    """
+    is_defined = bool(point.is_defined[0])
+    members = point.values[0]
+    value, count = (float(members.mean()) if is_defined else None), int(point.count[0])
+    if point.is_share:
+        num_units = count
+    bounds = [interval(column, num_units) if is_defined else (None, None) for column in resampled.T]
+    if point.is_share and is_defined:
+        bounds = [_widened(pair, value, count) for pair in bounds]
+    (low, high), (low_members, high_members) = bounds
+    fields = {
+        "value": value,
+        "low": low,
+        "high": high,
+        "low_members": low_members,
+        "high_members": high_members,
+        "members": [float(value) if is_defined else None for value in members],
+        "sd": float(members.std(ddof=1)) if is_defined and len(members) > 1 else None,
+        "sd_speakers": None if low is None else float(np.nanstd(resampled[:, 0], ddof=1)),
+        "count": count,
+        "defined": is_defined,
+    }
+    return fields if point.chance is None else {**fields, "chance": float(point.chance)}
+
+
+def _widened(
+    bounds: tuple[float, float] | tuple[None, None], value: float, count: int
+) -> tuple[float, float] | tuple[None, None]:
+    """Where none or all of the speakers pass no resample differs: the bound of Clopper and Pearson (1934) instead."""
+    if bounds[0] is None or 0 < value < 100:
+        return bounds
+    reach = 100 * 0.025 ** (1 / count)
+    return (0.0, 100 - reach) if value == 0 else (reach, 100.0)
+
+
+def gap_entry(
+    first: Score,
+    second: Score,
+    resampled: Float[np.ndarray, "R 2"],
+    names: tuple[str, str],
+    num_units: int | None = None,
+) -> dict[str, Any]:
+    """Entry of first - second, paired by member and resample, with the `values` and `counts` of both sides."""
+    is_defined = first.is_defined & second.is_defined
+    difference = Score(first.values - second.values, is_defined, first.count + second.count)
+    sides = dict(zip(names, (first, second), strict=True))
+    return {
+        **entry(difference, resampled, num_units),
+        "values": {name: float(side.values[0].mean()) if side.is_defined[0] else None for name, side in sides.items()},
+        "counts": {name: int(side.count[0]) for name, side in sides.items()},
+    }

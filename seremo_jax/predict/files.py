@@ -1,0 +1,283 @@
+"""A file, a folder or a list of audio through a model: goes on where it was cut off, never stops for one bad file.
+
+Beside OUT lies `OUT.journal.jsonl`, to which finished files are appended, whole and in order; OUT is made from it at
+the end. Files in it that did not change since are skipped; those that could not be used are tried again.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, fingerprint_of, require_same, to_json, write_text
+from seremo_jax.core.progress import Progress
+from seremo_jax.data import audio
+from seremo_jax.predict import timeline
+from seremo_jax.predict.predictor import Predictor
+from seremo_jax.predict.result import Result
+
+FORMATS = ("json", "csv", "parquet")
+LIST_SUFFIXES = (".txt", ".list")
+SUFFIXES = (
+    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"),
+    *(".opus", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
+)
+"""What is taken for audio in a folder."""
+_MOST_FILES, _MOST_S = 32, 600.0
+"""Files, and seconds of audio, between two entries of the journal."""
+
+
+class Found(NamedTuple):
+    """Audio to predict.
+
+    Attributes:
+      paths: Where each file is.
+      names: What results call it: relative to the folder, or as given.
+      num_ignored: Suffix -> files of a folder that are not taken for audio.
+    """
+
+    paths: list[Path]
+    names: list[str]
+    num_ignored: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run left.
+
+    Attributes:
+      records: Results by file, in order, as dicts.
+      bad: (file, reason, detail) of those that could not be used.
+    """
+
+    records: list[dict[str, Any]]
+    bad: list[tuple[str, str, str]]
+
+
+def find(source: str | os.PathLike) -> Found:
+    """The audio that `source` stands for: a file, all of a folder and its subfolders, or a list, one path a line.
+
+    A list ends in .txt or .list; its paths are absolute or relative to the folder it lies in.
+
+    Raises:
+      ArtefactError: There is nothing, no audio in the folder, or nothing in the list.
+    """
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        kept = [file for file in files if file.suffix.lower() in SUFFIXES]
+        if not kept:
+            raise ArtefactError(f"{path} has no audio file ({' '.join(SUFFIXES)}) among its {len(files)} files")
+        ignored = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
+        return Found(kept, [file.relative_to(path).as_posix() for file in kept], dict(ignored))
+    if path.suffix.lower() not in LIST_SUFFIXES:
+        return Found([path], [os.fspath(source)], {})
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"the list {path} cannot be read: {error}") from None
+    names = list(dict.fromkeys(line for line in lines if line))
+    if not names:
+        raise ArtefactError(f"the list {path} is empty: it should have the path of an audio file on each line")
+    return Found([path.parent / name for name in names], names, {})
+
+
+def run(
+    predictor: Predictor,
+    found: Found,
+    out: str | os.PathLike | None = None,
+    form: str = "json",
+    *,
+    with_embedding: bool = False,
+    with_timeline: bool = False,
+    is_quiet: bool = False,
+) -> Outcome:
+    """Predicts every file and writes OUT, and OUT.bad.csv where files could not be used.
+
+    Args:
+      predictor: The model.
+      found: The files.
+      out: File to write; None writes nothing.
+      form: Its format: json (lines), csv or parquet.
+      with_embedding: Adds the embedding of every member; not for csv.
+      with_timeline: Writes table and figure of each long recording to the folder OUT.timeline.
+      is_quiet: Shows no progress.
+
+    Raises:
+      ArtefactError: The journal beside OUT was begun with another model or other settings; or options that contradict.
+    """
+    if with_embedding and form == "csv":
+        raise ArtefactError("embeddings do not fit csv: choose --format json or parquet")
+    if with_timeline and out is None:
+        raise ArtefactError("a timeline is written beside --out: give one")
+    about = {"model": fingerprint_of(predictor.about), "windows_s": list(predictor.windows_s)}
+    about |= {"with_embedding": with_embedding, "with_timeline": with_timeline}
+    journal = _Journal(None if out is None else Path(f"{os.fspath(out)}.journal.jsonl"), about)
+    todo = [i for i, path in enumerate(found.paths) if not journal.has(found.names[i], path)]
+    began_s, heard_s, num_bad, num = time.monotonic(), 0.0, 0, len(found.paths)
+    with Progress(num, "predict", "files", done=num - len(todo), is_quiet=is_quiet) as progress:
+        for some in _in_turns(todo, found.paths):
+            stamps = [_stamp(found.paths[i]) for i in some]
+            results = predictor.files([found.paths[i] for i in some], with_embedding=with_embedding)
+            entries = []
+            for i, stamp, result in zip(some, stamps, results, strict=True):
+                entry: dict[str, Any] = {"file": found.names[i], "stamp": stamp}
+                if isinstance(result, Result):
+                    entry["result"], heard_s = to_record(result), heard_s + result.duration_s
+                    if with_timeline and len(result.timeline) > 1:
+                        timeline.write(_timeline_stem(out, found.names[i]), found.names[i], result)
+                else:
+                    entry["bad"], num_bad = [result.reason, result.detail], num_bad + 1
+                entries.append(entry)
+            journal.append(entries)
+            speed = heard_s / (time.monotonic() - began_s)
+            note = f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time, {num_bad} files cannot be used"
+            progress.update(len(some), note)
+    entries = [journal.entries[name] for name in found.names]
+    outcome = Outcome(
+        [{"file": entry["file"], **entry["result"]} for entry in entries if "result" in entry],
+        [(entry["file"], *entry["bad"]) for entry in entries if "bad" in entry],
+    )
+    if out is not None:
+        _write(Path(out), outcome, form)
+    return outcome
+
+
+def to_record(result: Result) -> dict[str, Any]:
+    """A result as plain JSON, numbers to six decimals, without its timeline."""
+
+    def rounded(values: dict[str, float] | None) -> dict[str, float] | None:
+        return values and {name: round(value, 6) for name, value in values.items()}
+
+    record = {
+        "duration_s": round(result.duration_s, 6),
+        "distribution": rounded(result.distribution),
+        "distribution_sd": rounded(result.distribution_sd),
+        "attributes": rounded(result.attributes),
+        "attributes_sd": rounded(result.attributes_sd),
+        "best": list(result.ranked[:3]),
+        "conformal_set": None if result.conformal_set is None else list(result.conformal_set),
+    }
+    if result.embedding is not None:
+        record["embedding"] = [[round(float(value), 6) for value in row] for row in result.embedding]
+    return record
+
+
+def to_text(outcome: Outcome, form: str) -> str:
+    """The results as JSON lines or CSV."""
+    if form == "json":
+        return "".join(json.dumps(record) + "\n" for record in outcome.records)
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(to_table(outcome), sink)
+    return sink.getvalue().to_pybytes().decode()
+
+
+def to_table(outcome: Outcome) -> pa.Table:
+    """One row a file: p_CLASS, sd_p_CLASS, ATTRIBUTE, sd_ATTRIBUTE, best_1 to best_3, conformal_set, embedding."""
+    rows = []
+    for record in outcome.records:
+        row = {"file": record["file"], "duration_s": record["duration_s"]}
+        row |= {f"p_{name}": value for name, value in record["distribution"].items()}
+        row |= {f"sd_p_{name}": value for name, value in (record["distribution_sd"] or {}).items()}
+        row |= record["attributes"]
+        row |= {f"sd_{name}": value for name, value in (record["attributes_sd"] or {}).items()}
+        row |= {f"best_{n}": name for n, name in enumerate(record["best"], 1)}
+        if record["conformal_set"] is not None:
+            row["conformal_set"] = " ".join(record["conformal_set"])
+        if "embedding" in record:
+            row["embedding"] = record["embedding"]
+        rows.append(row)
+    return pa.Table.from_pylist(rows) if rows else pa.table({"file": pa.array([], pa.string())})
+
+
+def _write(out: Path, outcome: Outcome, form: str) -> None:
+    if form == "parquet":
+        with atomic_path(out) as path:
+            pq.write_table(to_table(outcome), path)
+    else:
+        write_text(out, to_text(outcome, form))
+    bad = Path(f"{out}.bad.csv")
+    if outcome.bad:
+        columns = dict(zip(("file", "reason", "detail"), map(list, zip(*outcome.bad, strict=True)), strict=True))
+        with atomic_path(bad) as path:
+            pyarrow.csv.write_csv(pa.table(columns), path)
+    else:
+        bad.unlink(missing_ok=True)
+
+
+def _in_turns(todo: Sequence[int], paths: Sequence[Path]) -> Iterator[list[int]]:
+    """Files in their order, a few dozen or a few minutes at a time, so that little is lost when a run is cut off."""
+    some: list[int] = []
+    seconds = 0.0
+    for i in todo:
+        some.append(i)
+        with contextlib.suppress(audio.AudioError):  # told when its turn comes
+            seconds += audio.length_s(paths[i])
+        if len(some) == _MOST_FILES or seconds >= _MOST_S:
+            yield some
+            some, seconds = [], 0.0
+    if some:
+        yield some
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of change of a file; None where it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _timeline_stem(out: str | os.PathLike, name: str) -> Path:
+    parts = ["__" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
+    return Path(f"{os.fspath(out)}.timeline", *parts)
+
+
+class _Journal:
+    """Finished files, a line each behind a line that says what they were made with; only in memory without a path."""
+
+    def __init__(self, path: Path | None, about: dict[str, Any]):
+        self._path, self.entries = path, {}
+        if path is None:
+            return
+        if path.exists():
+            self._read(about)
+        else:
+            write_text(path, to_json(about) + "\n")
+
+    def _read(self, about: dict[str, Any]) -> None:
+        content = self._path.read_bytes()
+        remedy = "Give another --out, or delete this file to start anew."
+        try:
+            whole = content[: content.rindex(b"\n") + 1]
+            first, *lines = (json.loads(line) for line in whole.splitlines())
+        except ValueError as error:
+            raise ArtefactError(f"{self._path} is damaged ({error}). {remedy}") from None
+        require_same(f"what {self._path} was begun with", first, about, remedy)
+        if len(whole) < len(content):  # the line that a killed run was writing
+            os.truncate(self._path, len(whole))
+        self.entries = {entry["file"]: entry for entry in lines}
+
+    def has(self, name: str, path: Path) -> bool:
+        """Whether a file has its result and did not change since."""
+        entry = self.entries.get(name, {})
+        return "result" in entry and entry["stamp"] == _stamp(path)
+
+    def append(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Adds finished files; they are on the disk when this returns."""
+        self.entries |= {entry["file"]: entry for entry in entries}
+        if self._path is not None:
+            with self._path.open("ab") as file:
+                file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
+                file.flush()
+                os.fsync(file.fileno())

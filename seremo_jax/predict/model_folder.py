@@ -1,0 +1,317 @@
+"""A model as one self-contained folder: what a trained workdir knows that prediction needs, and nothing else.
+
+model.json            classes, attributes and their scale, backbone, members, calibration, protocol card, hashes
+weights.safetensors   parameters of the heads [E, ...] and the statistics of their features
+head.stablehlo        the heads as a `jax.export` module, which runs without this package
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from seremo_jax import __version__
+from seremo_jax.core import config_file, mesh, vocab
+from seremo_jax.core import members as ensemble
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    atomic_path,
+    fingerprint_of,
+    place_of,
+    read_json,
+    require_same,
+    to_json,
+)
+from seremo_jax.core.config import Config
+from seremo_jax.data.tables import read_tables
+from seremo_jax.data.targets import Targets
+from seremo_jax.evaluation import calibration_fit, evaluate
+from seremo_jax.features.store import Reader
+from seremo_jax.predict import export as head_lib
+from seremo_jax.training import protocol
+from seremo_jax.training.dataset import Data
+
+FORMAT_VERSION = 1
+RECORD_FILE, WEIGHTS_FILE, STABLEHLO_FILE = "model.json", "weights.safetensors", "head.stablehlo"
+_REMEDY = "export it again with python -m launch.export, or copy the folder again"
+_TABLES = ("norm.mean", "norm.sd", "columns")
+
+
+class Model(NamedTuple):
+    """A model read from a folder or a workdir.
+
+    Attributes:
+      about: Content of `model.json` but for its hashes, see `describe`.
+      heads: Parameters and feature statistics.
+    """
+
+    about: dict[str, Any]
+    heads: head_lib.Heads
+
+
+def read(path: str | os.PathLike, members: Sequence[str] = ()) -> Model:
+    """Reads a folder that `export` wrote, or a workdir (or its folder `train`) whose training is finished.
+
+    Args:
+      path: The folder.
+      members: Which members, of a workdir only: see `pick`.
+
+    Raises:
+      ArtefactError: It is neither, a file is missing or damaged, or belongs to other settings.
+    """
+    path = place_of(path)
+    if (path / RECORD_FILE).exists():
+        if members:
+            raise ArtefactError(f"{path} is an exported model: export the members wanted from its workdir instead")
+        return _read_folder(path)
+    for workdir in (path, path.parent):
+        if (workdir / "train" / evaluate.STAMP_FILE).exists() and path in (workdir, workdir / "train"):
+            return from_workdir(workdir, members)
+    raise ArtefactError(
+        f"{path} is no model: it has neither {RECORD_FILE} (python -m launch.export writes it) nor a finished training "
+        f"(train/{evaluate.STAMP_FILE}, python -m launch.train)"
+    )
+
+
+def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Model:
+    """The members of a finished training with all that is needed to use them.
+
+    Raises:
+      ArtefactError: An artefact is missing or belongs to other settings, or `members` names none.
+    """
+    workdir = place_of(workdir)
+    folder = workdir / "train"
+    trained = read_json(folder / evaluate.STAMP_FILE, "run python -m launch.train with this --workdir")
+    config = config_file.read(folder)
+    utterances, ratings, fingerprint = read_tables(workdir)
+    store = Reader(workdir / "store")
+    store.require(tables_fingerprint=fingerprint)
+    all_members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    run = protocol.run_identity(config, store, [vars(member) for member in all_members])
+    remedy = (
+        f"{folder / config_file.CONFIG_FILE} is not the config of this training: train again into another --workdir."
+    )
+    require_same(f"the training in {folder}", trained["run"], run, remedy)
+    targets = protocol.build_targets(config, utterances, ratings)
+    data = Data.of(config, store, utterances, targets, all_members)
+    settings = evaluate.settings_of(config, data)
+    params = evaluate.load_members(folder, settings, all_members, mesh.make_mesh(1))
+    names = ensemble.names(all_members)
+    picked = pick(trained, names, members)
+    wanted = [all_members[i] for i in picked]
+    layers = sorted({layer for member in wanted for layer in data.layers_of(member)})
+    arrays = {name: array[np.array(picked)] for name, array in head_lib.names_of(params).items()}
+    sizes = dict(settings.sizes)
+    about = {
+        "format_version": FORMAT_VERSION,
+        "code_version": __version__,
+        "head": sizes,
+        "members": [{"name": names[i], **vars(all_members[i])} for i in picked],
+        "layers": list(layers),
+        "classes": list(targets.class_names),
+        "attributes": describe_attributes(config, utterances, ratings, targets),
+        "backbone": _describe_backbone(config, store),
+        "longest_s": _longest_s(utterances),
+        "shortest_s": config.data.min_seconds,
+        "calibration": calibration_fit.of_members(workdir, [names[i] for i in picked], trained["checkpoint_id"]),
+        "checkpoint": trained["checkpoint_id"],
+        "protocol": protocol.card(config, workdir, utterances, store, trained),
+    }
+    statistics = data.normalisation(list(data.splits))
+    mean, sd = (np.stack([statistics[key][i] for key in _norm_keys(about)]) for i in range(2))
+    whole = np.arange(store.manifest["num_features"])
+    columns = np.stack([data.columns.get(layer, whole) for layer in layers]).astype(np.int32)
+    heads = head_lib.Heads(head_lib.from_names(sizes, arrays, len(wanted)), *_slots(about), mean, sd, columns)
+    return Model(about, heads)
+
+
+def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Numbers of the members wanted, in the order of the training.
+
+    Args:
+      trained: Content of `train/finished.json`.
+      names: Names of all members.
+      wanted: Names, or patterns such as `layer03-votes-*`; `best` is the one with the best development score. None
+        takes all, which must then differ in nothing but their seed: their mean is reported as one model.
+
+    Raises:
+      ArtefactError: Something wanted matches nothing, or nothing is wanted and the members are several systems.
+    """
+    if not wanted:
+        same = ("seed", "data_seed", "fold")
+        systems = [{key: value for key, value in m.items() if key not in same} for m in trained["members"]]
+        if any(system != systems[0] for system in systems):
+            raise ArtefactError(
+                f"the members of this training differ in more than their seed, so their mean is no model: name those "
+                f"wanted, e.g. --member '{names[0].rpartition('-')[0]}-*' or --member best, of {', '.join(names)}"
+            )
+        return list(range(len(names)))
+    picked: set[int] = set()
+    for pattern in wanted:
+        if pattern == "best":
+            found = {int(np.argmax(trained["best_score"]))}
+        else:
+            found = {i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)}
+        if not found:
+            raise ArtefactError(f"no member is called {pattern!r}; there are: {', '.join(names)}")
+        picked |= found
+    return sorted(picked)
+
+
+def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = ()) -> PurePath:
+    """Writes a model folder from a finished workdir; it appears whole or not at all.
+
+    Args:
+      workdir: Workdir with a finished training.
+      to: The folder to write; it must not exist.
+      members: Which members, see `pick`; one makes a single model, several an ensemble.
+
+    Raises:
+      ArtefactError: See `from_workdir`; or `to` is there already.
+    """
+    model, to = from_workdir(workdir, members), place_of(to)
+    if to.exists():
+        raise ArtefactError(f"{to} is there already: give another folder, or delete it")
+    write(model, to)
+    return to
+
+
+def write(model: Model, to: str | os.PathLike) -> None:
+    """Writes the files of a model folder, all together."""
+    about, heads = model
+    arrays = head_lib.names_of(heads.params) | dict(
+        zip(_TABLES, map(np.asarray, (heads.mean, heads.sd, heads.columns)), strict=True)
+    )
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    units = [(attribute["offset"], attribute["factor"]) for attribute in about["attributes"]]
+    is_trained = [attribute["is_trained"] for attribute in about["attributes"]]
+    contents = {
+        WEIGHTS_FILE: save_safetensors(arrays),
+        STABLEHLO_FILE: head_lib.to_stablehlo(
+            about["head"], heads, about["backbone"]["num_features"], units, is_trained
+        ),
+    }
+    with atomic_path(to) as folder:
+        folder.mkdir()
+        record = dict(about, files={})
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+            record["files"][name] = {"num_bytes": len(content), "sha256": _sha256(content)}
+        record["fingerprint"] = fingerprint_of(record)
+        (folder / RECORD_FILE).write_text(to_json(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_folder(path: PurePath) -> Model:
+    record = read_json(path / RECORD_FILE, _REMEDY)
+    if not isinstance(record, dict):
+        raise ArtefactError(f"{path / RECORD_FILE} is no object; {_REMEDY}")
+    require_same(
+        f"format of {path}",
+        record.get("format_version"),
+        FORMAT_VERSION,
+        f"Use the version that wrote it, or {_REMEDY}.",
+    )
+    found = record.pop("fingerprint", None)
+    require_same(
+        f"fingerprint of {path / RECORD_FILE}", found, fingerprint_of(record), f"The file was changed: {_REMEDY}."
+    )
+    record["head"]["levels"] = tuple(record["head"]["levels"])
+    contents = {}
+    for name, file in record.pop("files").items():
+        if not (path / name).is_file():
+            raise ArtefactError(f"{path / name} is missing, though {RECORD_FILE} lists it; {_REMEDY}")
+        contents[name] = (path / name).read_bytes()
+        require_same(
+            f"size of {path / name} in bytes",
+            len(contents[name]),
+            file["num_bytes"],
+            f"It is cut off or foreign: {_REMEDY}.",
+        )
+        require_same(f"SHA-256 of {path / name}", _sha256(contents[name]), file["sha256"], f"It is damaged: {_REMEDY}.")
+    try:
+        arrays = load_safetensors(contents[WEIGHTS_FILE])
+        tables = [arrays.pop(name) for name in _TABLES]
+        params = head_lib.from_names(record["head"], arrays, len(record["members"]))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtefactError(f"{path / WEIGHTS_FILE} does not fit {RECORD_FILE} ({error}); {_REMEDY}") from None
+    return Model(record, head_lib.Heads(params, *_slots(record), *tables))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_by(about: dict[str, Any], member: dict[str, Any]) -> list[int]:
+    return about["layers"] if member["layer"] == ensemble.SUM else [member["layer"]]
+
+
+def _norm_keys(about: dict[str, Any]) -> list[tuple[int | None, int]]:
+    """(fold, layer) of each entry of the feature statistics, those of one member next to each other."""
+    return list(dict.fromkeys((m.get("fold"), layer) for m in about["members"] for layer in _read_by(about, m)))
+
+
+def _slots(about: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """[E] position of each member's layer among the layers of the model, and of its feature statistics."""
+    keys, first = _norm_keys(about), [(m.get("fold"), _read_by(about, m)[0]) for m in about["members"]]
+    layer_slot = [about["layers"].index(layer) for _, layer in first]
+    return np.array(layer_slot, np.int32), np.array([keys.index(key) for key in first], np.int32)
+
+
+def _longest_s(utterances: pa.Table) -> float:
+    """Length of the longest utterance of the training split, in seconds."""
+    return pc.max(utterances.filter(pc.equal(utterances["split"], vocab.TRAIN))["duration_s"]).as_py()
+
+
+def _describe_backbone(config: Config, store: Reader) -> dict[str, Any]:
+    """Which backbone, where it was, and how it heard the training split."""
+    manifest, section = store.manifest, config.backbone
+    location = os.path.abspath(section.name) if os.path.isdir(section.name) else section.name
+    return {
+        "location": location,
+        "name": manifest["backbone"],
+        "revision": manifest["backbone_revision"],
+        "final_norm": manifest["final_norm"],
+        "final_norm_asked_for": section.final_norm,
+        "dtype": manifest["config"]["backbone.dtype"],
+        "stored_dtype": manifest["dtype"],
+        "num_features": manifest["num_features"],
+        "frame_rate_hz": manifest["frame_rate_hz"],
+        "window": section.window,
+        "window_seconds": section.window_seconds,
+        "overlap_seconds": section.overlap_seconds,
+    }
+
+
+def describe_attributes(
+    config: Config, utterances: pa.Table, ratings: pa.Table, targets: Targets
+) -> list[dict[str, Any]]:
+    """Name of each attribute, whether training saw it, and how to get from what is predicted to the corpus's scale."""
+    is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN
+    scale, unit = config.targets.attribute_scale, None
+    if scale == "minmax":
+        as_unit = dataclasses.replace(config.targets, attribute_scale="unit")
+        unit = protocol.build_targets(dataclasses.replace(config, targets=as_unit), utterances, ratings)
+    described = []
+    for a, name in enumerate(targets.attribute_names):
+        rated = is_train & targets.has_attribute[:, a]
+        low, high = targets.attribute_ranges.get(name, (0.0, 1.0))
+        offset, factor = 0.0, 1.0
+        if scale == "centered":
+            offset, factor = (low + high) / 2, (high - low) / 2
+        elif scale == "unit":
+            offset, factor = low, high - low
+        elif unit is not None and rated.any():
+            least, most = (float(value) for value in (unit.attributes[rated, a].min(), unit.attributes[rated, a].max()))
+            offset, factor = low + least * (high - low), (most - least) * (high - low)
+        described.append({"name": name, "is_trained": bool(rated.any()), "offset": offset, "factor": factor})
+    return described

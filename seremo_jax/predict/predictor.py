@@ -1,0 +1,241 @@
+"""From speech to scores: a trained model called on a waveform, on files of any length, one or many at a time.
+
+Speech up to the length of the longest training utterance, and 30 s in any case, is heard whole, as in training. Longer
+speech is heard in the backbone's overlapping windows, and the head reads windows of 10 s every 5 s of it (both OURS):
+these are the timeline, and their mean, weighted by their length, is the score of the whole. Memory is that of a window.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from seremo_jax import backbones
+from seremo_jax.backbones.windows import Windowed, Windows, stream
+from seremo_jax.core.artefacts import ArtefactError, require_same
+from seremo_jax.core.config import ConfigError, from_config_dict
+from seremo_jax.data import audio
+from seremo_jax.data.audio import AudioError
+from seremo_jax.features import forward
+from seremo_jax.predict import export, model_folder
+from seremo_jax.predict.long_audio import Sums, batches_of_windows, cut
+from seremo_jax.predict.result import Outputs, Result, summarise
+
+WINDOW_S, HOP_S, LEAST_WHOLE_S = 10.0, 5.0, 30.0
+_BUCKETS_S = (1, 2, 3, 5, 8, 12, 20, 30)
+"""Padded lengths, each compiled once it is needed."""
+_BATCH_S, _MOST_SLOTS, _NUM_THREADS = 160.0, 8, 4
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    members: Sequence[str] = (),
+    backbone: str | os.PathLike | None = None,
+    window_s: float | int = WINDOW_S,
+    hop_s: float | int = HOP_S,
+) -> "Predictor":
+    """Reads a model and its backbone.
+
+    Args:
+      path: A folder of `python -m launch.export`, or a workdir with a finished training (or its folder `train`).
+      members: Which members of a workdir, see `model_folder.pick`.
+      backbone: Where the backbone is, if not where it was in training.
+      window_s: Length of the head's windows on long recordings.
+      hop_s: From one to the next.
+
+    Raises:
+      ArtefactError: No model, a damaged one, or another backbone than the one it was trained on; both sides are named.
+      ValueError: `hop_s` is not above 0 and at most `window_s`.
+    """
+    if not 0 < hop_s <= window_s:
+        raise ValueError(f"windows of {window_s} s every {hop_s} s: the hop must be above 0 and at most the window")
+    model = model_folder.read(path, members)
+    about = model.about["backbone"]
+    place = os.fspath(backbone) if backbone is not None else about["location"]
+    fields = {name: about[name] for name in ("dtype", "window", "window_seconds", "overlap_seconds")}
+    config = from_config_dict({"backbone": {"name": place, "final_norm": about["final_norm_asked_for"], **fields}})
+    try:
+        loaded = forward.load_backbone(config, model.about["layers"])
+    except ConfigError as error:
+        raise ArtefactError(f"the backbone of {path}: {error}; say where it is (--backbone, backbone=)") from error
+    names = ("revision", "dtype", "final_norm", "num_features", "frame_rate_hz")
+    found = {name: getattr(loaded, name) for name in names} | {"layers": list(loaded.layers)}
+    expected = {name: about[name] for name in names} | {"layers": model.about["layers"]}
+    remedy = f"{path} was trained on {about['name']!r} as asked for here: give its place with --backbone (backbone=)."
+    require_same(f"the backbone {place}", found, expected, remedy)
+    return Predictor(model, loaded, window_s, hop_s)
+
+
+class Predictor:
+    """A model ready to be called. See `load`.
+
+    Attributes:
+      about: What it is: see `model_folder`.
+      classes: Classes, in order.
+      attributes: Attributes that it was trained on, in order.
+      members: Names of the members.
+    """
+
+    def __init__(
+        self, model: model_folder.Model, backbone: backbones.Backbone, window_s: float | int, hop_s: float | int
+    ):
+        self.about = about = model.about
+        self.classes = tuple(about["classes"])
+        self.attributes = tuple(item["name"] for item in about["attributes"] if item["is_trained"])
+        self.members = tuple(member["name"] for member in about["members"])
+        self.windows_s = (window_s, hop_s)
+        self._backbone = backbone
+        self._heads = jax.device_put(model.heads)
+        self._static = (
+            tuple(sorted(about["head"].items())),
+            about["backbone"]["stored_dtype"],
+            "map" if jax.default_backend() == "cpu" else "vmap",
+        )
+        hop = round(audio.SAMPLE_RATE_HZ / backbone.frame_rate_hz)
+        whole_s = max(LEAST_WHOLE_S, about["longest_s"])
+        lengths = [-(-round(s * audio.SAMPLE_RATE_HZ) // hop) * hop for s in (*_BUCKETS_S, whole_s)]
+        self._whole = lengths[-1]
+        self._buckets = sorted({max(length, min(backbone.least_samples, self._whole)) for length in lengths})
+
+    def __call__(self, waveform: np.ndarray, sample_rate: float | int, *, with_embedding: bool = False) -> Result:
+        """What the model says of one waveform.
+
+        Args:
+          waveform: [S] or [S, channels], at any rate and of any length; see `audio.from_samples`.
+          sample_rate: Its sampling rate in Hz.
+          with_embedding: Keeps the embeddings.
+
+        Raises:
+          AudioError: It is empty, too short, silent or not finite.
+          ValueError: It is no waveform.
+        """
+        return self._of_one(audio.from_samples(waveform, sample_rate), "the waveform", with_embedding)
+
+    def file(self, path: str | os.PathLike, *, with_embedding: bool = False) -> Result:
+        """What the model says of one audio file, of any format that libsndfile knows.
+
+        Raises:
+          AudioError: It cannot be used; the message says why.
+        """
+        (result,) = self.files([path], with_embedding=with_embedding)
+        if isinstance(result, AudioError):
+            raise result
+        return result
+
+    def files(self, paths: Sequence[str | os.PathLike], *, with_embedding: bool = False) -> list[Result | AudioError]:
+        """What the model says of some files, in their order; an `AudioError` in place of one that cannot be used.
+
+        All that are heard whole are decoded at once and share batches, so give a few dozen at a time.
+        """
+        results: list[Any] = [None] * len(paths)
+        with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="decode") as pool:
+            heard = list(pool.map(self._decode, paths))
+        short = {i: item for i, item in enumerate(heard) if isinstance(item, np.ndarray) and len(item) <= self._whole}
+        for i, output in self._in_batches(short):
+            duration_s = len(short[i]) / audio.SAMPLE_RATE_HZ
+            results[i] = summarise(self.about, output, [(0.0, duration_s)], duration_s, with_embedding)
+        for i, item in enumerate(heard):
+            if isinstance(item, AudioError):
+                results[i] = item
+            elif i not in short:
+                blocks = cut(item) if isinstance(item, np.ndarray) else audio.blocks(paths[i])
+                try:
+                    results[i] = self._long(blocks, paths[i], with_embedding)
+                except AudioError as error:
+                    results[i] = error
+        return results
+
+    def _decode(self, path: str | os.PathLike) -> np.ndarray | AudioError | None:
+        """A waveform to be heard whole, why there is none, or None for a long file."""
+        try:
+            if audio.length_s(path) * audio.SAMPLE_RATE_HZ > self._whole:
+                return None
+            waveform = audio.decode(path).waveform
+            self._require_sound(path, waveform)
+            return waveform
+        except AudioError as error:
+            return error
+
+    def _require_sound(self, path: str | os.PathLike, waveform: np.ndarray) -> None:
+        sums = Sums()
+        sums.add(waveform)
+        sums.require_sound(path, self.about["shortest_s"])
+
+    def _of_one(self, waveform: Float[np.ndarray, " S"], name: str, with_embedding: bool) -> Result:
+        if len(waveform) > self._whole:
+            return self._long(cut(waveform), name, with_embedding)
+        self._require_sound(name, waveform)
+        ((_, output),) = self._in_batches({0: waveform})
+        duration_s = len(waveform) / audio.SAMPLE_RATE_HZ
+        return summarise(self.about, output, [(0.0, duration_s)], duration_s, with_embedding)
+
+    def _in_batches(self, waveforms: dict[int, np.ndarray]) -> Iterator[tuple[int, Outputs]]:
+        """Outputs of each waveform, in batches of few shapes: padded to a bucket, one utterance at a time or many."""
+        buckets = np.array(self._buckets)
+        for bucket in self._buckets:
+            group = [i for i, wave in waveforms.items() if buckets[np.searchsorted(buckets, len(wave))] == bucket]
+            many = int(np.clip(_BATCH_S * audio.SAMPLE_RATE_HZ // bucket, 1, _MOST_SLOTS))
+            while group:
+                num_slots = many if 2 * len(group) > many else 1
+                batch, group = group[:num_slots], group[num_slots:]
+                padded, lengths = np.zeros((num_slots, bucket), np.float32), np.zeros(num_slots, np.int32)
+                for slot, i in enumerate(batch):
+                    padded[slot, : len(waveforms[i])] = waveforms[i]
+                    lengths[slot] = len(waveforms[i])
+                out = jax.device_get(_hear(*self._static, self._backbone, self._heads, padded, lengths))
+                for slot, i in enumerate(batch):
+                    yield i, Outputs(*(part[:, slot : slot + 1] for part in out))
+
+    def _long(self, blocks: Iterable[np.ndarray], name: str | os.PathLike, with_embedding: bool) -> Result:
+        """A long recording: frames as they come, cut into the head's windows."""
+        about, backbone = self.about["backbone"], self._backbone
+        if isinstance(backbone, Windowed):
+            backbone, windows = backbone.params, backbone.windows
+        else:
+            windows = Windows.of(backbone, about["window_seconds"], about["overlap_seconds"])
+        length, hop = (max(1, round(s * about["frame_rate_hz"])) for s in self.windows_s)
+        sums, outputs, spans = Sums(), [], []
+        pieces = stream(backbone, windows, sums.added(blocks), _frames)
+        for starts, frames, num_frames in batches_of_windows(pieces, length, hop):
+            out = jax.device_get(_judge(*self._static, self._heads, frames, num_frames))
+            outputs.append(Outputs(*(part[:, : len(starts)] for part in out)))
+            spans += [(int(start), int(start + num)) for start, num in zip(starts, num_frames, strict=False)]
+        sums.require_sound(name, self.about["shortest_s"])
+        duration_s = sums.num_samples / audio.SAMPLE_RATE_HZ
+        in_s = [
+            (start / about["frame_rate_hz"], min(stop / about["frame_rate_hz"], duration_s)) for start, stop in spans
+        ]
+        in_s[-1] = (in_s[-1][0], duration_s)
+        together = Outputs(*(np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)))
+        return summarise(self.about, together, in_s, duration_s, with_embedding)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _hear(sizes: Any, dtype: str, member_map: str, backbone: Any, heads: Any, waveforms: Any, num_samples: Any) -> Any:
+    """Waveforms [B, S] -> attributes, distribution, embedding, each [E, B, ...]."""
+    hidden, num_frames = backbone(waveforms, num_samples)
+    return _outputs(sizes, dtype, member_map, heads, hidden, num_frames)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _judge(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
+    """Frames [K, B, T, D] -> attributes, distribution, embedding, each [E, B, ...]."""
+    return _outputs(sizes, dtype, member_map, heads, hidden, num_frames)
+
+
+def _outputs(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
+    # Rounded as in the store: those are the numbers that the head was trained on.
+    out = export.apply(dict(sizes), heads, hidden.astype(jnp.dtype(dtype)), num_frames, member_map)
+    return out.attributes, out.distribution, out.embedding
+
+
+@jax.jit
+def _frames(backbone: Any, waveforms: Any, num_samples: Any) -> Any:
+    return backbone(waveforms, num_samples)

@@ -1,0 +1,113 @@
+"""What a model says of a recording: means and spread over members and windows, N-best, conformal set. No JAX."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.metrics import calibration
+
+
+class Segment(NamedTuple):
+    """A row of the timeline: from `start_s` to `end_s`, class -> probability, attribute -> value; means of members."""
+
+    start_s: float
+    end_s: float
+    distribution: dict[str, float]
+    attributes: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a model says of one utterance or recording.
+
+    Attributes:
+      duration_s: Its length in seconds.
+      distribution: Class -> probability (share of votes), mean over the members, calibrated where the model is.
+      distribution_sd: Standard deviation over the members, before calibration; None for a single one.
+      attributes: Attribute -> value on the corpus's own scale, mean over the members; those that were trained.
+      attributes_sd: Standard deviation over the members; None for a single one.
+      ranked: Classes, most probable first: the first N are the N-best.
+      conformal_set: Classes of the conformal set, most probable first; None where the model has no threshold.
+      timeline: Windows of a long recording; one row for all else.
+      embedding: [E, embedding_size] of every member where it was asked for; those of two members are not comparable.
+    """
+
+    duration_s: float
+    distribution: dict[str, float]
+    distribution_sd: dict[str, float] | None
+    attributes: dict[str, float]
+    attributes_sd: dict[str, float] | None
+    ranked: tuple[str, ...]
+    conformal_set: tuple[str, ...] | None
+    timeline: tuple[Segment, ...]
+    embedding: np.ndarray | None = None
+
+
+class Outputs(NamedTuple):
+    """Of every member, for each of B utterances or windows: [E, B, A], [E, B, C], [E, B, embedding_size]."""
+
+    attributes: np.ndarray
+    distribution: np.ndarray
+    embedding: np.ndarray
+
+
+def summarise(
+    about: dict[str, Any],
+    output: Outputs,
+    spans_s: Sequence[tuple[float, float]],
+    duration_s: float,
+    with_embedding: bool = False,
+) -> Result:
+    """One result from what the members say of the windows of one recording, or of all of it at once.
+
+    Args:
+      about: What the model is, see `model_folder`.
+      output: Of every member and window.
+      spans_s: Start and end of each window; windows count by their length.
+      duration_s: Length of the recording.
+      with_embedding: Keeps the embeddings.
+
+    Raises:
+      ArtefactError: A number is not finite.
+    """
+    if not all(np.isfinite(part).all() for part in output):
+        dtype = about["backbone"]["dtype"]
+        raise ArtefactError(f"the model gives numbers that are not finite (its backbone runs in {dtype})")
+    classes, fitted = about["classes"], about["calibration"]
+    trained = [(a, item) for a, item in enumerate(about["attributes"]) if item["is_trained"]]
+    names, kept = [item["name"] for _, item in trained], [a for a, _ in trained]
+    offset, factor = (np.array([item[key] for _, item in trained]) for key in ("offset", "factor"))
+    lengths = np.array([stop - start for start, stop in spans_s])
+    share = lengths / lengths.sum()
+    attributes = output.attributes[:, :, kept].astype(float) * factor[None, None, :] + offset[None, None, :]
+    distribution = output.distribution.astype(float)
+    windows = [
+        Segment(*span, _named(classes, _calibrated(p, fitted["temperature"])), _named(names, a))
+        for span, p, a in zip(spans_s, distribution.mean(axis=0), attributes.mean(axis=0), strict=True)
+    ]
+    of_members, values = np.einsum("ebc,b->ec", distribution, share), np.einsum("eba,b->ea", attributes, share)
+    named = _named(classes, _calibrated(of_members.mean(axis=0), fitted["temperature"]))
+    ranked = sorted(classes, key=lambda name: -named[name])
+    threshold, has_spread = fitted["conformal_threshold"], len(of_members) > 1
+    return Result(
+        duration_s=duration_s,
+        distribution=named,
+        distribution_sd=_named(classes, of_members.std(axis=0, ddof=1)) if has_spread else None,
+        attributes=_named(names, values.mean(axis=0)),
+        attributes_sd=_named(names, values.std(axis=0, ddof=1)) if has_spread else None,
+        ranked=tuple(ranked),
+        conformal_set=None if threshold is None else tuple(name for name in ranked if named[name] >= threshold),
+        timeline=tuple(windows),
+        embedding=np.einsum("ebd,b->ed", output.embedding, share).astype(np.float32) if with_embedding else None,
+    )
+
+
+def _calibrated(p: np.ndarray, temperature: float | None) -> np.ndarray:
+    return calibration.tempered(p[None], 1.0 if temperature is None else temperature)[0]
+
+
+def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))

@@ -1,0 +1,163 @@
+"""Benchmark tables from result records alone: targets, layers, backbones, conditions, speakers.
+
+A table carries its protocol: rows of another one are refused, or flagged by footnotes. Published numbers stand apart.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seremo_jax.core.artefacts import atomic_path
+from seremo_jax.reports import benchmark_parts as parts
+from seremo_jax.reports import benchmark_text, score_tables
+from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, marks
+from seremo_jax.reports.benchmark_text import BenchmarkTable, Part
+from seremo_jax.reports.blocks import ReportError, flat
+
+_OF_CONDITIONS = ("settings.eval.conditions",)
+_CLEAN = (*_OF_CONDITIONS, "condition_sources", "settings.eval.condition_seed")
+"""Clean speech has nothing to do with what else was heard; rows in a condition heard the same noises and rooms."""
+_OF_LAYERS = (*_CLEAN, "store", "settings.extract.*", "settings.saliency.*")
+_OF_BACKBONES = (*_OF_LAYERS, "backbone", "backbone_revision", "final_norm", "settings.backbone.*")
+
+
+def build(
+    name: str, workdirs: Sequence[str | os.PathLike], split: str = "test", is_mixed: bool = False
+) -> BenchmarkTable:
+    """One table from the result records of the workdirs.
+
+    Args:
+      name: One of `NAMES`.
+      workdirs: Of finished evaluations.
+      split: Split of the rows.
+      is_mixed: Whether rows of different protocol may stand in it, flagged by footnotes.
+
+    Raises:
+      ArtefactError: Records are missing or damaged.
+      ReportError: Rows differ in protocol, or there are none of what the table is about.
+    """
+    return _BUILDERS[name](load(workdirs), split, is_mixed)
+
+
+def write(table: BenchmarkTable, folder: str | os.PathLike) -> list[Path]:
+    """Writes `NAME.md`, `NAME.csv` and `NAME.tex` into a folder, each whole or not at all; returns their paths."""
+    made = {"md": benchmark_text.markdown, "csv": benchmark_text.csv_text, "tex": benchmark_text.latex}
+    paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in made]
+    for path, text in zip(paths, made.values(), strict=True):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text(table), encoding="utf-8")
+    return paths
+
+
+def _finished(name: str, title: str, made: Sequence[Part], rows: Sequence[Entry], notes: dict[str, str],
+              reading: str) -> BenchmarkTable:  # fmt: skip
+    counts = "Counts are those of the first row. " if notes else ""
+    commits = ", ".join(dict.fromkeys(row.commit for row in rows))
+    caption = f"{score_tables.caption(rows[0].block)} {counts}paUAR in %. Commit: {commits}."
+    return BenchmarkTable(name, title, tuple(made), caption, notes, reading)
+
+
+def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = sorted(entries(runs, split), key=lambda row: (row.is_baseline, row.is_balanced, row.class_target != "votes"))
+    flags, notes = marks(rows, _CLEAN, ("class_target", "class_kind"), is_mixed)
+    labels = ("system", "class target", "class loss", "classes balanced", "layer")
+
+    def words(row: Entry) -> tuple[str, ...]:
+        is_balanced = "yes" if row.is_balanced else "in part" if "balanced" in row.class_loss else "no"
+        return row.kind, parts.target_words(row), row.class_loss, is_balanced, str(row.record.layer)
+
+    own = parts.scores_part(rows, flags, labels, words)
+    there = {(row.class_target, row.is_balanced) for row in rows if not row.is_baseline}
+    absent = [f"{target} {'with' if is_balanced else 'without'} class balancing"
+              for is_balanced in (False, True) for target in ("votes", "consensus")
+              if (target, is_balanced) not in there]  # fmt: skip
+    reading = (
+        "It shows what the class target does where class balancing is the same: balancing by itself moves UAR, so the "
+        "vote distribution with it doesn't compare with the consensus without. It doesn't show which target is better "
+        "for other losses, backbones or corpora, nor that a difference is more than chance: see the paired tests of "
+        "the report."
+    )
+    if absent:
+        reading += f" Not trained, so that the comparison is not complete: {'; '.join(absent)}."
+    return _finished("targets", "Vote distribution against consensus", [own, *parts.published_parts(rows)], rows, notes,
+                     reading)  # fmt: skip
+
+
+def _layers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = [row for row in entries(runs, split) if row.record.layer >= 0]
+    with_curves = [row for row in rows if "curves" in (row.run.saliency or {})]
+    if not with_curves:
+        raise ReportError("no workdir has saliency.json with the curves over layers: run python -m launch.saliency, "
+                          "also where an older version wrote it")  # fmt: skip
+    left_out = dict.fromkeys(row.run.name for row in rows if row not in with_curves)
+    rows = sorted(with_curves, key=lambda row: (row.is_baseline, row.run.name, row.family, row.record.layer))
+    flags, notes = marks(rows, _OF_LAYERS, (), is_mixed)
+    made = [parts.layers_part(rows, flags), parts.regret_part(rows)]
+    reading = (
+        "It shows whether the layer that a curve picks is one whose head scores well: "
+        "regret is the best head's score minus that of the picked layer's head. Only layers with a head count, and the "
+        "best one is picked on the split shown, so that regret leans upwards; from few layers a rank correlation says "
+        "little. It doesn't show what layers without a head would score."
+    )
+    if any(flat(row.record.protocol).get("settings.ensemble.folds") for row in rows):
+        reading += " Heads are of folds, so that the curves, of the tables' training split, saw speakers tested here."
+    if left_out:
+        reading += f" Left out, without curves: {', '.join(left_out)} ({len(left_out)})."
+    return _finished("layers", "Curves over layers against head scores", made, rows, notes, reading)
+
+
+def _backbones(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = entries(runs, split)
+    flags, notes = marks(rows, _OF_BACKBONES, (), is_mixed)
+    own = parts.scores_part(rows, flags, ("backbone", "windows", "layer", "system"), lambda row: (
+        parts.backbone_words(row), str(row.block.protocol.get("settings.backbone.window", "?")),
+        str(row.record.layer), row.family))  # fmt: skip
+    reading = (
+        "It shows what heads of the same kind reach on each backbone's layer named. It doesn't rank backbones as such: "
+        "their sizes, training data and numbers of layers differ, and another layer may serve each better (table "
+        "layers)."
+    )
+    return _finished("backbones", "Backbones", [own, *parts.published_parts(rows)], rows, notes, reading)
+
+
+def _conditions(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    made = parts.heard(runs, split)
+    if not made:
+        raise ReportError(f"no workdir has {split!r} in other conditions than clean: evaluate it with "
+                          "--config.eval.conditions, see the README")  # fmt: skip
+    rows = [Entry(run, found.clean, system) for run, found in made for system in found.systems]
+    flags, notes = marks(rows, _OF_CONDITIONS, (), is_mixed)
+    left_out = [run.name for run in runs if not any(run is other for other, _ in made)]
+    own = parts.conditions_part(made, dict(zip(((row.run.name, row.system) for row in rows), flags, strict=True)))
+    reading = (
+        "It shows how much of the clean score is left where nothing was trained, and the share of utterances that keep "
+        "their 1-best class. The conditions are rendered, not recorded in such places: it doesn't show how much people "
+        "change their speech there. Drop is relative to the same system's clean score, so that a low clean score drops "
+        "little."
+    )
+    if left_out:
+        reading += f" Left out, heard in clean only: {', '.join(left_out)} ({len(left_out)})."
+    return _finished("conditions", "Unseen acoustic conditions", [own], rows, notes, reading)
+
+
+def _speakers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = entries(runs, split)
+    flags, notes = marks(rows, _CLEAN, (), is_mixed)
+    reading = (
+        "It shows for what share of speakers the N-best UAR is above the threshold, by both filters, and by gender. A "
+        "speaker with few utterances passes or fails by luck: compare with the chance row, which has the same speaker "
+        "sizes. It doesn't show why speakers differ; a difference between genders is confounded with who was recorded."
+    )
+    made = [parts.speakers_part(rows, flags), *parts.published_parts(rows, kinds=("paper",))]
+    return _finished("speakers", "Speakers above a threshold", made, rows, notes, reading)
+
+
+_BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {
+    "targets": _targets,
+    "layers": _layers,
+    "backbones": _backbones,
+    "conditions": _conditions,
+    "speakers": _speakers,
+}
+NAMES = tuple(_BUILDERS)
+"""The tables there are."""

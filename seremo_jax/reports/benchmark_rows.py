@@ -1,0 +1,204 @@
+"""Result records of one or several workdirs as rows of one table: what each is, and what keeps two of them apart."""
+
+import dataclasses
+import fnmatch
+import os
+import re
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from seremo_jax.core import members, vocab
+from seremo_jax.core.artefacts import ArtefactError, in_bucket, place_of, read_json
+from seremo_jax.core.schema import ResultRecord
+from seremo_jax.evaluation import records as result_records
+from seremo_jax.reports import blocks as comparison
+from seremo_jax.reports.blocks import Block, ReportError
+
+BASELINE_FOLDER = "baseline"
+BASELINE = "logistic regression"
+"""Name of the system that every user would pick instead; its records stand in `WORKDIR/baseline/`."""
+
+BALANCED = "classes balanced"
+
+_NO_SETTING = ("layer", "fold", "seed", "data_seed", "class_target")
+_OF_HEADS = tuple(f"settings.{section}.*" for section in ("model", "loss", "optim", "train", "ensemble"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What an evaluation left, and the curves over layers of its workdir (None where there are none)."""
+
+    name: str
+    blocks: tuple[Block, ...]
+    saliency: Mapping[str, Any] | None
+
+    def block(self, split: str, condition: str = vocab.CLEAN) -> Block | None:
+        """Records of a split in a condition; None where there are none."""
+        return next((one for one in self.blocks if (one.split, one.condition) == (split, condition)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One system of one run."""
+
+    run: Run
+    block: Block
+    system: str
+
+    @property
+    def record(self) -> ResultRecord:
+        """Over all speakers."""
+        return self.block.whole(self.system)
+
+    @property
+    def commit(self) -> str:
+        """Commit of the evaluation, or the version where there is none."""
+        version = str(self.record.protocol.get("code_version", "?"))
+        found = re.search(r"\(([^)]*)\)", version)
+        return found[1] if found else version
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is no head but the regression."""
+        return self.record.system.startswith(BASELINE)
+
+    @property
+    def class_target(self) -> str:
+        """`votes` or `consensus`."""
+        return self.record.system.split(", ")[-1]
+
+    @property
+    def class_loss(self) -> str:
+        """Class loss of the head."""
+        return "log loss" if self.is_baseline else str(self.field("class_kind", "?"))
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether classes weigh the same in training."""
+        return BALANCED in self.record.system if self.is_baseline else self.class_loss.startswith("balanced")
+
+    @property
+    def family(self) -> str:
+        """The system's words without its layer."""
+        return ", ".join(word for word in self.system.split(", ") if not re.fullmatch(r"layer -?\d+", word))
+
+    @property
+    def kind(self) -> str:
+        """The system's words without what has columns of its own: layer, class loss, class target."""
+        words = [word for word in self.family.split(", ")[:-1] if not word.startswith(("class kind ", BALANCED))]
+        return ", ".join(words) or "head"
+
+    def field(self, name: str, default: Any = None) -> Any:
+        """A member's field: from the system's words, else from the axis of one value, else from the single setting."""
+        start = f"{name.replace('_', ' ')} "
+        for word in self.record.system.split(", "):
+            if word.startswith(start):
+                return word.removeprefix(start)
+        protocol = comparison.flat(self.record.protocol)
+        axis = next(axis for axis, field, _ in members.AXES if field == name)
+        values = protocol.get(f"settings.ensemble.{axis}") or ()
+        return values[0] if len(values) == 1 else protocol.get(f"settings.{members.MEMBER_FIELDS[name]}", default)
+
+
+def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
+    """Records of the workdirs, heads first, each workdir's regression after all heads.
+
+    Raises:
+      ArtefactError: A workdir is named twice, or a file is missing or damaged.
+      ReportError: Records of one evaluation cannot stand in one table.
+    """
+    paths = [place_of(workdir) for workdir in workdirs]
+    whole = [path if in_bucket(path) else path.resolve() for path in paths]
+    if len(set(whole)) < len(paths):
+        raise ArtefactError(f"--workdirs={','.join(map(str, paths))} names a workdir twice")
+    names = [path.name for path in whole]
+    heads, baselines = [], []
+    for path, name in zip(paths, names, strict=True):
+        name = name if names.count(name) == 1 else str(path)
+        saliency = path / "saliency.json"
+        curves = read_json(saliency, "run python -m launch.saliency") if saliency.exists() else None
+        own, beside = path / result_records.FILE, path / BASELINE_FOLDER / result_records.FILE
+        if own.exists() or not beside.exists():
+            heads.append(_run(name, own, curves))
+        if beside.exists():
+            baselines.append(_run(name, beside, curves))
+    return heads + baselines
+
+
+def _run(name: str, path: PurePath, curves: Mapping[str, Any] | None) -> Run:
+    records = result_records.read(path)
+    is_simulated = any(record.protocol.get("is_simulated") for record in records)
+    return Run(name, tuple(comparison.blocks(records, is_simulated)), curves)
+
+
+def entries(runs: Sequence[Run], split: str) -> list[Entry]:
+    """Every system of every run on a split in the clean condition.
+
+    Raises:
+      ReportError: A run was not evaluated on the split.
+    """
+    found = []
+    for run in runs:
+        block = run.block(split)
+        if block is None:
+            there = ", ".join(sorted({one.split for one in run.blocks if one.condition == vocab.CLEAN})) or "none"
+            raise ReportError(
+                f"{run.name} has no clean records of the split {split!r}; it has those of: {there}. Give --split, or "
+                "evaluate it with --config.eval.splits"
+            )
+        found += [Entry(run, block, system) for system in block.systems]
+    return found
+
+
+def marks(
+    rows: Sequence[Entry], allowed: Sequence[str], shown: Sequence[str], is_mixed: bool
+) -> tuple[list[str], dict[str, str]]:
+    """Footnote marks of every row, and what each says: in what the row's protocol differs from the first row's.
+
+    Args:
+      rows: Rows of one table.
+      allowed: Patterns of protocol fields in which they may differ: what the table compares.
+      shown: Fields of members that have a column of their own.
+      is_mixed: Whether rows of different protocol may stand in the table at all.
+
+    Raises:
+      ReportError: They differ, and may not.
+    """
+    notes: dict[str, str] = {}
+    found = []
+    for row in rows:
+        first, here = (_fixed(one, allowed, shown, row.is_baseline != rows[0].is_baseline) for one in (rows[0], row))
+        differing = sorted(field for field in {*first, *here} if first.get(field) != here.get(field))
+        told = "; ".join(f"{field}: {here.get(field)!r} against {first.get(field)!r}" for field in differing)
+        if told and not is_mixed:
+            raise ReportError(
+                f"{row.run.name} ({row.system}) differs in protocol from {rows[0].run.name} ({rows[0].system}) and "
+                f"cannot stand in one table with it: {told}. Evaluate both under one protocol, or add --mixed, which "
+                "says so in footnotes"
+            )
+        if told and told not in notes:
+            notes[told] = _name_of(len(notes))
+        found.append(notes.get(told, ""))
+    return found, {mark: f"differs from the first row in {told}" for told, mark in notes.items()}
+
+
+def _fixed(row: Entry, allowed: Sequence[str], shown: Sequence[str], is_of_data: bool) -> dict[str, Any]:
+    """What a row must share with others; of data and scores alone where one is a head and the other is none."""
+    fields = row.block.protocol | {"split": row.block.split}
+    words = row.record.system.split(", ")
+    if not row.is_baseline:
+        # Axes that tell this run's systems apart are in their names; others are not, and another run may differ there.
+        for name in members.MEMBER_FIELDS:
+            told = any(word.startswith(f"{name.replace('_', ' ')} ") for word in words)
+            if not (told or name in shown or name in _NO_SETTING):
+                fields[f"settings.{members.MEMBER_FIELDS[name]}"] = row.field(name)
+    left_out = (*allowed, *(_OF_HEADS if is_of_data else ()))
+    return {name: value for name, value in fields.items() if not any(fnmatch.fnmatch(name, one) for one in left_out)}
+
+
+def _name_of(number: int) -> str:
+    """a, b, ... z, aa, ab ..."""
+    letters = string.ascii_lowercase
+    return letters[number] if number < len(letters) else _name_of(number // 26 - 1) + letters[number % 26]

@@ -1,0 +1,149 @@
+"""Scores by acoustic condition, from result records: drop against clean, curves over the SNR, ranges over noises.
+
+Reads records and computes no score anew. Source: method.md section 9 (OURS).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from seremo_jax.core import condition_names, vocab
+from seremo_jax.core.condition_names import Condition
+from seremo_jax.reports.blocks import COUNTS, Block, ReportError
+
+LOWEST_CLEAN = 0.05
+"""Below this clean score a relative drop says nothing."""
+
+
+class Point(NamedTuple):
+    """A score at one SNR or RT60, with its 95 % interval; without one, both bounds are the value."""
+
+    at: float
+    value: float
+    low: float
+    high: float
+
+
+class Range(NamedTuple):
+    """A score over several kinds of noise or room: mean, lowest and highest, and how many."""
+
+    mean: float
+    lowest: float
+    highest: float
+    num: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """The records of one split in every condition it was heard in.
+
+    Attributes:
+      split: The split.
+      clean: Its clean block.
+      heard: The other conditions, in the order of the records.
+    """
+
+    split: str
+    clean: Block
+    heard: Mapping[Condition, Block]
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Labels of the systems."""
+        return self.clean.systems
+
+    def metric(self, condition: Condition, system: str, name: str) -> Mapping[str, Any] | None:
+        """Entry of a metric over all speakers, None where it is not there."""
+        block = self.heard[condition] if condition.effects else self.clean
+        return block.whole(system).metrics.get(name)
+
+    def value(self, condition: Condition, system: str, name: str) -> float | None:
+        """Value of a metric over all speakers, None where it is not defined."""
+        metric = self.metric(condition, system, name) or {}
+        value = metric.get("value") if metric.get("defined", True) else None
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    def change(self, condition: Condition, system: str, name: str) -> float | None:
+        """Value in the condition minus the clean one."""
+        here, clean = self.value(condition, system, name), self.value(Condition(), system, name)
+        return None if here is None or clean is None else here - clean
+
+    def relative_drop(self, condition: Condition, system: str, name: str) -> float | None:
+        """100 (clean - value) / clean; None where the clean value is below 0.05."""
+        change, clean = self.change(condition, system, name), self.value(Condition(), system, name)
+        return None if change is None or clean < LOWEST_CLEAN else -100 * change / clean
+
+    def snr_curves(self, system: str, name: str) -> dict[str, list[Point]]:
+        """Kind of noise -> points by falling SNR, of the conditions that are noise and nothing else."""
+        return self._curves(system, name, "noise")
+
+    def rt60_curves(self, system: str, name: str) -> dict[str, list[Point]]:
+        """Kind of room -> points by rising RT60, of the conditions that are reverberation and nothing else."""
+        return self._curves(system, name, "reverb")
+
+    def _curves(self, system: str, name: str, family: str) -> dict[str, list[Point]]:
+        curves: dict[str, list[Point]] = {}
+        for condition in self.heard:
+            value = self.value(condition, system, name)
+            if condition.family == family and value is not None:
+                effect = condition.noise or condition.room
+                metric = self.metric(condition, system, name)
+                low, high = (metric.get(side) for side in ("low", "high"))
+                point = Point(effect.value, value, value if low is None else low, value if high is None else high)
+                curves.setdefault(effect.name, []).append(point)
+        is_falling = family == "noise"
+        return {kind: sorted(points, reverse=is_falling) for kind, points in curves.items()}
+
+    def over_noises(self, system: str, name: str) -> dict[tuple[str, float], Range]:
+        """(room, SNR) -> mean and range over the kinds of noise; the room is empty where there is none."""
+        found: dict[tuple[str, float], list[float]] = {}
+        for condition in self.heard:
+            value = self.value(condition, system, name)
+            if condition.noise is not None and condition.family in ("noise", "combined") and value is not None:
+                room = str(condition.room) if condition.room else ""
+                found.setdefault((room, condition.noise.value), []).append(value)
+        ordered = sorted(found, key=lambda key: (key[0], -key[1]))
+        return {
+            key: Range(sum(found[key]) / len(found[key]), min(found[key]), max(found[key]), len(found[key]))
+            for key in ordered
+        }
+
+
+def gather(blocks: Sequence[Block]) -> list[Conditions]:
+    """The splits that were heard in conditions besides the clean one.
+
+    Raises:
+      ReportError: A split was not heard clean, or a condition differs from clean in protocol or in utterances.
+    """
+    found = []
+    for split in dict.fromkeys(block.split for block in blocks):
+        here = {block.condition: block for block in blocks if block.split == split}
+        clean = here.pop(vocab.CLEAN, None)
+        if not here:
+            continue
+        if clean is None:
+            raise ReportError(
+                f"split {split!r} has records in {', '.join(here)}, but none in clean to compare them with: run "
+                "python -m launch.evaluate again"
+            )
+        for name, block in here.items():
+            _require_comparable(clean, block, f"{split}, {name}")
+        found.append(Conditions(split, clean, {condition_names.parse(name): block for name, block in here.items()}))
+    return found
+
+
+def _require_comparable(clean: Block, block: Block, what: str) -> None:
+    fields = sorted(field for field in {*clean.protocol, *block.protocol} if field not in COUNTS)
+    differing = [field for field in fields if clean.protocol.get(field) != block.protocol.get(field)]
+    if clean.systems != block.systems:
+        differing.append("systems")
+    else:
+        differing += [
+            name for name in COUNTS
+            if any(getattr(clean.whole(s), name) != getattr(block.whole(s), name) for s in clean.systems)
+        ]  # fmt: skip
+    if differing:
+        raise ReportError(
+            f"records of {what} and of clean differ in {', '.join(differing)}: run python -m launch.evaluate again"
+        )

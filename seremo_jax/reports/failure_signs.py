@@ -1,0 +1,128 @@
+"""Sentences that stand beside results when a number deceives: failure signs of method.md section 1.2, and two of ours.
+
+The thresholds are OURS and say nothing about the paper. A sign invites a look; it proves nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num
+
+from seremo_jax.reports.blocks import Block
+from seremo_jax.reports.score_tables import group_label
+
+HIGH_UAR_OVER_CHANCE = 1.5
+LOW_PA_UAR_PERCENT = 25.0
+WIDE_ATTRIBUTE_GAP = 0.15
+WIDE_GENDER_GAP = 0.05
+FEW_SPEAKERS = 12
+CONFUSED_GROUP = ("angry", "contempt", "disgust")
+CONFUSED_OVER_CHANCE = 1.5
+
+
+def of_scores(block: Block) -> list[str]:
+    """Signs in the scores of one split and condition, a sentence each, with the numbers of the systems that show it."""
+    signs = []
+    num_speakers = block.whole(block.systems[0]).num_speakers
+    if num_speakers < FEW_SPEAKERS:
+        signs.append(
+            f"Few speakers ({num_speakers}): intervals resampled by speaker are rough, and one speaker makes up "
+            f"{100 / max(num_speakers, 1):.0f} % of paUAR."
+        )
+    for headline, facts_of in _SIGNS.items():
+        facts = {system: found for system in block.systems if (found := facts_of(block, system))}
+        if facts:
+            signs.append(f"{headline}: " + "; ".join(f"{system}, {found}" for system, found in facts.items()) + ".")
+    return signs
+
+
+def of_saliency(layers: Sequence[int], chosen: int) -> list[str]:
+    """The sign that saliency picked the last layer."""
+    if len(layers) > 1 and chosen == layers[-1]:
+        return [
+            f"Saliency picked the last layer ({chosen}). The paper is said to pick an intermediate one, never the "
+            "last: look at the curve, and at whether the last state went through a final norm."
+        ]
+    return []
+
+
+def _number(block: Block, system: str, name: str, group: str = "all") -> dict[str, Any] | None:
+    record = block.by_key.get((system, group))
+    metric = record.metrics.get(name) if record else None
+    return metric if metric and metric.get("defined", True) and metric.get("value") is not None else None
+
+
+def _near_chance(block: Block, system: str) -> str | None:
+    uar, chance = _number(block, system, "UAR"), block.chance("UAR")
+    if uar and chance is not None and uar.get("low") is not None and uar["low"] <= chance:
+        return f"UAR {uar['value']:.3f} with its interval from {uar['low']:.3f}, chance {chance:.3f}"
+    return None
+
+
+def _few_served(block: Block, system: str) -> str | None:
+    uar, chance = _number(block, system, "UAR"), block.chance("UAR")
+    share = _number(block, system, "paUAR-75 (1-best, all)")
+    if not (uar and share and chance):
+        return None
+    if uar["value"] >= HIGH_UAR_OVER_CHANCE * chance and share["value"] < LOW_PA_UAR_PERCENT:
+        times = uar["value"] / chance
+        return f"UAR {uar['value']:.3f} ({times:.1f} times chance), but {share['value']:.1f} % of speakers above 0.75"
+    return None
+
+
+def _low_valence(block: Block, system: str) -> str | None:
+    valence, activation = _number(block, system, "CCC valence"), _number(block, system, "CCC activation")
+    if valence and activation and activation["value"] - valence["value"] > WIDE_ATTRIBUTE_GAP:
+        return f"CCC {valence['value']:.3f} for valence, {activation['value']:.3f} for activation"
+    return None
+
+
+def _wide_gap(block: Block, system: str) -> str | None:
+    for group in block.groups:
+        gap = _number(block, system, "UAR", group) if group.startswith("gap") else None
+        if gap and abs(gap["value"]) >= WIDE_GENDER_GAP:
+            low, high = gap.get("low"), gap.get("high")
+            if low is None or high is None:
+                verdict = "no interval"
+            else:
+                verdict = f"95 % interval {low:+.3f} to {high:+.3f}, {'includes' if low <= 0 <= high else 'excludes'} 0"
+            return f"UAR {gap['value']:+.3f} ({group_label(group)}; {verdict})"
+    return None
+
+
+def _confused_group(block: Block, system: str) -> str | None:
+    """Source: method.md 8.6, share of errors that stay inside the group, against an even spread over wrong classes."""
+    members = [c for c, name in enumerate(block.class_names) if name in CONFUSED_GROUP]
+    counts = block.confusion(system)
+    if counts is None or len(members) < 2:
+        return None
+    inside, errors = errors_inside(counts, members)
+    even = (len(members) - 1) / (len(block.class_names) - 1)
+    if errors > 0 and inside / errors > CONFUSED_OVER_CHANCE * even:
+        names = ", ".join(block.class_names[c] for c in members)
+        return (
+            f"{100 * inside / errors:.0f} % of the errors on {names} stay inside ({100 * even:.0f} % if spread evenly)"
+        )
+    return None
+
+
+_SIGNS = {
+    "Not shown to beat chance": _near_chance,
+    "The overall score hides how few speakers are served well": _few_served,
+    "Valence is far below activation, which can mean a wrong layer": _low_valence,
+    "Large gap between genders": _wide_gap,
+    "Confusion among anger, contempt and disgust": _confused_group,
+}
+
+
+def errors_inside(counts: Num[np.ndarray, "C C"], members: Sequence[int]) -> tuple[float, float]:
+    """Errors on classes of a group that stay inside it, and all errors on them.
+
+    Args:
+      counts: [C, C] utterances, consensus in rows.
+      members: Indices of the group's classes.
+    """
+    rows = counts[list(members)]
+    right = sum(float(counts[c, c]) for c in members)
+    return float(rows[:, list(members)].sum()) - right, float(rows.sum()) - right

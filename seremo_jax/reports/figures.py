@@ -1,0 +1,327 @@
+"""Figures of the report. Every function takes a `Look` and plain arrays and returns a `Figure` for `look.render`."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
+
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "*")
+_PASSING_SCORED, _PASSING_CLASSES = 10, 2  # the filter min10c2
+
+
+def _spread(positions: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
+    """Moves label positions apart until neighbours are at least `gap` apart, keeping their order and their middle."""
+    order = np.argsort(positions, kind="stable")
+    groups = [[float(positions[i]), 1] for i in order]
+    merged: list[list[float]] = []
+    for middle, count in groups:
+        merged.append([middle, count])
+        while len(merged) > 1 and merged[-1][0] - merged[-2][0] < gap * (merged[-1][1] + merged[-2][1]) / 2:
+            (m2, n2), (m1, n1) = merged.pop(), merged.pop()
+            merged.append([(m1 * n1 + m2 * n2) / (n1 + n2), n1 + n2])
+    placed = np.concatenate([middle + gap * (np.arange(count) - (count - 1) / 2) for middle, count in merged])
+    result = np.empty_like(positions)
+    result[order] = placed
+    return result
+
+
+def saliency(
+    look: Look,
+    layers: Sequence[int],
+    panels: Mapping[str, Mapping[str, Float[np.ndarray, " K"]]],
+    score: Float[np.ndarray, " K"],
+    chosen: int,
+    used_panel: str,
+    num_utterances: int,
+) -> Figure:
+    """Saliency curves, one line a target, the chosen layer marked.
+
+    Args:
+      look: Theme and words.
+      layers: Layer numbers.
+      panels: Panel title -> target -> mean absolute correlation per layer, in [0, 1].
+      score: The curve that decides, [K].
+      chosen: Layer number picked.
+      used_panel: Panel whose mean is `score`.
+      num_utterances: Utterances behind the curves.
+    """
+    theme = look.theme
+    subtitle = f"{num_utterances:,} training utterances · layer 0 enters the first block"
+    figure, axes = canvas(
+        look, "Which layer carries emotion?", subtitle, (5.2 * len(panels) + 1.4, 4.9), (1, len(panels)), sharey=True
+    )
+    top = 1.12 * max(max(np.nanmax(curve) for curve in curves.values()) for curves in panels.values())
+    for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        lines = [
+            (name, curve, theme.targets[i % len(theme.targets)], 1.8) for i, (name, curve) in enumerate(curves.items())
+        ]
+        if title == used_panel and len(curves) > 1:
+            lines.append(("mean", score, theme.ink, 3.2))
+        for i, (_, curve, color, width) in enumerate(lines):
+            marker = MARKERS[i % len(MARKERS)] if width < 3 else None
+            ax.plot(layers, curve, color=color, lw=width, marker=marker, ms=5, mec=theme.paper, mew=0.6)
+        ends = np.array([curve[-1] for _, curve, _, _ in lines], np.float64)
+        for (name, _, color, width), y, end in zip(lines, _spread(ends, top * 0.058), ends, strict=True):
+            weight = "bold" if width > 3 else "normal"
+            ax.annotate(
+                name, (layers[-1], end), (1.045, y / top), textcoords="axes fraction", color=color, weight=weight,
+                va="center", size=10.5, arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7, "alpha": 0.6},
+            )  # fmt: skip
+        ax.axvline(chosen, color=theme.muted, lw=1.2, ls=(0, (4, 3)), zorder=1)
+        if title == used_panel:
+            ax.plot([chosen], [score[list(layers).index(chosen)]], "o", ms=12, mfc="none", mec=theme.ink, mew=2)
+            is_right = chosen > (layers[0] + layers[-1]) / 2
+            ax.annotate(
+                f"chosen: layer {chosen}", (chosen, 0.04 * top), (-7 if is_right else 7, 0), weight="bold", size=10.5,
+                textcoords="offset points", ha="right" if is_right else "left", va="center",
+            )  # fmt: skip
+        ax.set(title=title, xlabel="layer of the backbone", ylim=(0, top))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13))
+    axes[0, 0].set_ylabel("saliency: mean |Pearson r| over features")
+    return figure
+
+
+def layer_curves(
+    look: Look,
+    layers: Sequence[int],
+    curves: Mapping[str, Mapping[str, Sequence[float | None]]],
+    chosen_by: str,
+) -> Figure:
+    """Each kind of curve over layers with its interval over speakers, a panel each, the largest value ringed.
+
+    Args:
+      look: Theme and words.
+      layers: Layer numbers.
+      curves: Title -> `score`, `low` and `high` [K]; None where there is no interval.
+      chosen_by: Title of the curve in use.
+    """
+    theme = look.theme
+    figure, axes = canvas(
+        look, "Two ways to ask a layer", "line: mean over targets · band: 95 % interval over speakers · ring: largest",
+        (5.2 * len(curves) + 0.4, 4.6), (1, len(curves)),
+    )  # fmt: skip
+    for i, (ax, (title, curve)) in enumerate(zip(axes[0], curves.items(), strict=True)):
+        color = theme.systems[i % len(theme.systems)]
+        score, low, high = (np.array(curve[name], np.float64) for name in ("score", "low", "high"))
+        ax.fill_between(layers, low, high, color=color, alpha=0.2, lw=0)
+        ax.plot(layers, score, color=color, lw=2.6, marker=MARKERS[i], ms=5.5, mec=theme.paper, mew=0.6)
+        place = int(score.argmax())
+        ax.plot([layers[place]], [score[place]], "o", ms=13, mfc="none", mec=theme.ink, mew=2)
+        is_used = title == chosen_by
+        ax.set_title(f"{title}: layer {layers[place]}{' (in use)' if is_used else ''}", color=color)
+        ax.set(xlabel="layer of the backbone", ylim=(min(0, np.nanmin([score, low])), None))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=13))
+    axes[0, 0].set_ylabel("score")
+    return figure
+
+
+def training(
+    look: Look, curves: Mapping[str, tuple[np.ndarray, Float[np.ndarray, "n E"], Float[np.ndarray, "n E"]]]
+) -> Figure:
+    """Training loss and development score of each system over epochs, with the band of its seeds.
+
+    Args:
+      look: Theme and words.
+      curves: System -> epochs [n], training loss [n, E], development score [n, E]; NaN where a member has stopped.
+    """
+    figure, axes = canvas(
+        look, "Training", "line and band: mean and range of the seeds still training · dots: best epoch of each seed",
+        (10.6, 4.6), (1, 2),
+    )  # fmt: skip
+    panels = ((axes[0, 0], 1, "training loss"), (axes[0, 1], 2, "development score (higher is better)"))
+    for system, series in curves.items():
+        color, epochs = look.color(system), series[0]
+        for ax, which, _ in panels:
+            values = np.ma.masked_invalid(series[which])
+            ax.fill_between(epochs, values.min(1), values.max(1), color=color, alpha=0.18, lw=0)
+            ax.plot(epochs, values.mean(1), color=color, lw=2.4, label=system)
+        score = np.where(np.isfinite(series[2]), series[2], -np.inf)
+        best = score.argmax(0)
+        found = np.isfinite(score.max(0))
+        axes[0, 1].plot(
+            epochs[best[found]], score.max(0)[found], "o", ms=6, mfc=color, mec=look.theme.ink, mew=1, ls="none"
+        )
+    for ax, _, title in panels:
+        ax.set(title=title, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].set_ylim(bottom=min(0.0, axes[0, 0].get_ylim()[0]))
+    legend_below(figure, axes[0, 1].get_legend_handles_labels()[0], 3)
+    return figure
+
+
+def confusion(
+    look: Look, class_names: Sequence[str], counts: Mapping[str, Float[np.ndarray, "C C"]], is_mean: bool
+) -> Figure:
+    """Row-normalised confusion matrices with their counts, one panel a system.
+
+    Args:
+      look: Theme and words.
+      class_names: The class set, in order.
+      counts: System -> utterances [C, C], rows the consensus, columns the 1-best class.
+      is_mean: Whether the counts are means over seeds.
+    """
+    theme, C = look.theme, len(class_names)
+    columns = min(len(counts), 2)
+    rows = -(-len(counts) // columns)
+    side = max(3.6, 0.62 * C)
+    figure, axes = canvas(
+        look, "Confusions", f"% of each row (consensus), below it utterances{' (mean over seeds)' if is_mean else ''}",
+        ((side + 0.35) * columns + 1.25, (side + 1.55) * rows + 0.75), (rows, columns), sharey=True,
+    )  # fmt: skip
+    heat = LinearSegmentedColormap.from_list("heat", theme.heat)
+    for ax in axes.flat[len(counts) :]:
+        ax.set_visible(False)
+    for ax, (system, matrix) in zip(axes.flat, counts.items(), strict=False):
+        totals = matrix.sum(1, keepdims=True)
+        share = np.divide(matrix, totals, out=np.zeros((C, C)), where=totals > 0)
+        ax.imshow(share, cmap=heat, vmin=0, vmax=1, aspect="equal")
+        for i, j in np.ndindex(C, C):
+            if totals[i, 0] == 0:
+                continue
+            red, green, blue, _ = heat(share[i, j])
+            ink = "#ffffff" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.55 else "#1b1f24"
+            weight = "bold" if i == j else "normal"
+            ax.text(
+                j, i - 0.14, f"{100 * share[i, j]:.0f}", color=ink, ha="center", va="center", size=11, weight=weight
+            )
+            ax.text(j, i + 0.24, f"{matrix[i, j]:,.0f}", color=ink, ha="center", va="center", size=7.5, alpha=0.85)
+        panel_title(ax, system, look.color(system))
+        ax.set_xticks(range(C), class_names, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(C), class_names)
+        ax.set_xlabel("1-best class")
+        ax.grid(False)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("consensus")
+    return figure
+
+
+def _swarm(values: Float[np.ndarray, " n"], room: float) -> Float[np.ndarray, " n"]:
+    """Vertical offsets in [-room, room] that keep points of similar value apart, the same for the same values."""
+    cells = np.round(values / 0.025).astype(int)
+    ranks = np.empty(len(values))
+    for cell in np.unique(cells):
+        here = np.flatnonzero(cells == cell)
+        steps = np.arange(len(here))
+        ranks[here] = np.where(steps % 2 == 1, 1, -1) * ((steps + 1) // 2)
+    return ranks * min(0.15, room / max(np.abs(ranks).max(), 1))
+
+
+def speakers(
+    look: Look, entries: Mapping[str, Sequence[Mapping[str, object]]], shares: Mapping[str, Mapping[int, float]]
+) -> Figure:
+    """Every speaker's UAR, by gender, with the thresholds of paUAR; one panel a system.
+
+    Args:
+      look: Theme and words.
+      entries: System -> speakers {gender, num_scored, num_classes, uar}, `uar` the 1-best UAR in [0, 1].
+      shares: System -> T -> paUAR-T (1-best, all) in %, as in the table.
+    """
+    theme = look.theme
+    present = {str(speaker["gender"]) for speakers in entries.values() for speaker in speakers}
+    genders = [gender for gender in ("unknown", "male", "female") if gender in present]
+    genders = sorted(present - set(genders)) + genders
+    columns = min(len(entries), 2)
+    rows = -(-len(entries) // columns)
+    size = (5.2 * columns + 0.6, (0.95 * len(genders) + 1.6) * rows + 0.8)
+    figure, axes = canvas(
+        look, "How well is each speaker served?",
+        "dot: a speaker, mean over seeds (open: under 10 scored utterances or 2 classes) · bar: mean",
+        size, (rows, columns), sharex=True, sharey=True,
+    )  # fmt: skip
+    for ax in axes.flat[len(entries) :]:
+        ax.set_visible(False)
+    for ax, (system, speakers_) in zip(axes.flat, entries.items(), strict=False):
+        color = look.color(system)
+        for lane, gender in enumerate(genders):
+            chosen = [speaker for speaker in speakers_ if speaker["gender"] == gender]
+            uar = np.array([speaker["uar"] for speaker in chosen], np.float64)
+            if not len(uar):
+                continue
+            is_firm = np.array(
+                [s["num_scored"] >= _PASSING_SCORED and s["num_classes"] >= _PASSING_CLASSES for s in chosen]
+            )
+            y = lane + _swarm(uar, 0.36)
+            for mask, face in ((is_firm, color), (~is_firm, theme.paper)):
+                ax.scatter(
+                    uar[mask], y[mask], s=38, facecolor=face, edgecolor=color, linewidth=1.3, alpha=0.9, zorder=3
+                )
+            ax.plot([uar.mean()] * 2, [lane - 0.42, lane + 0.42], color=theme.muted, lw=3, zorder=1.5)
+        for threshold, share in sorted(shares[system].items()):
+            ax.axvline(threshold / 100, color=theme.ink, lw=1.2, ls=(0, (4, 3)), zorder=1)
+            ax.text(
+                threshold / 100, len(genders) - 0.02, f" paUAR-{threshold}\n {share:.1f} %", size=9.5, va="top",
+                ha="left", color=theme.ink, linespacing=1.25,
+            )  # fmt: skip
+        counts = [sum(s["gender"] == gender for s in speakers_) for gender in genders]
+        ax.set_yticks(range(len(genders)), [f"{g}\n(n = {n})" for g, n in zip(genders, counts, strict=True)])
+        panel_title(ax, system, color)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.55, len(genders) + 0.02), xlabel="UAR of the speaker (1-best)")
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+    return figure
+
+
+def speaker_shares(
+    look: Look,
+    points: Mapping[str, Mapping[tuple[int, str, int], tuple[float, float, float]]],
+    chance: Mapping[tuple[int, str, int], float],
+) -> Figure:
+    """paUAR-T over N with 95 % intervals: one panel a threshold, filled and open markers for the speaker filters.
+
+    Args:
+      look: Theme and words.
+      points: System -> (T, filter, N) -> value, low, high, all in %.
+      chance: (T, filter, N) -> % for a random guesser, where known.
+    """
+    keys = sorted({key for values in points.values() for key in values})
+    thresholds = sorted({key[0] for key in keys}, reverse=True)
+    filters = sorted({key[1] for key in keys})
+    numbers = sorted({key[2] for key in keys})
+    note = "bars: 95 % interval over speakers" + (" · grey bars: random guesser" if chance else "")
+    figure, axes = canvas(
+        look, "For how many speakers does it hold?", note, (5.2 * len(thresholds) + 0.4, 4.7), (1, len(thresholds)),
+        sharey=True,
+    )  # fmt: skip
+    lanes = [(system, name) for system in points for name in filters]
+    step = min(0.16, 0.7 / len(lanes))
+    for ax, threshold in zip(axes[0], thresholds, strict=True):
+        for lane, (system, name) in enumerate(lanes):
+            color = look.color(system)
+            for position, n in enumerate(numbers):
+                if (threshold, name, n) not in points[system]:
+                    continue
+                value, low, high = points[system][threshold, name, n]
+                x = position + (lane - (len(lanes) - 1) / 2) * step
+                face = color if name == filters[0] else look.theme.paper
+                ax.plot([x, x], [low, high], color=color, lw=2, alpha=0.75)
+                ax.plot([x], [value], "o", ms=8, mfc=face, mec=color, mew=1.8)
+                if (threshold, name, n) in chance:
+                    guess = [chance[threshold, name, n]] * 2
+                    ax.plot(
+                        [x - step / 2, x + step / 2],
+                        guess,
+                        color=look.theme.muted,
+                        lw=3,
+                        alpha=0.7,
+                        zorder=1.5,
+                        solid_capstyle="butt",
+                    )
+        ax.set(title=f"UAR above {threshold / 100:.2f}", ylim=(-3, 103), xlim=(-0.6, len(numbers) - 0.4))
+        ax.set_xticks(range(len(numbers)), [f"{n}-best" for n in numbers])
+        ax.grid(axis="x", visible=False)
+    axes[0, 0].set_ylabel("speakers (%)")
+    handles = [Line2D([], [], color=look.color(s), marker="o", ms=8, lw=2, label=s) for s in points]
+    handles += [
+        Line2D([], [], color=look.theme.muted, marker="o", ms=8, lw=0, mew=1.8, label=f"speakers: {name}",
+               mfc=look.theme.muted if name == filters[0] else look.theme.paper) for name in filters
+    ]  # fmt: skip
+    legend_below(figure, handles, 4)
+    return figure

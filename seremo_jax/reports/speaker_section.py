@@ -1,0 +1,135 @@
+"""What the report says of speakers beyond paUAR: the curve over T, the worst and the best, luck, and dependence."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from seremo_jax.reports.blocks import Block
+from seremo_jax.reports.look import Look, canvas, legend_below
+from seremo_jax.reports.page import NOTHING, Picture, Row, Table
+from seremo_jax.reports.score_tables import caption
+
+NUM_SHOWN = 5
+"""Speakers named at either end."""
+
+Draw = Callable[[Look], Figure]
+
+
+def items(
+    block: Block, shown: Sequence[str], picture: Callable[[str, str, str, Draw], Picture]
+) -> list[Table | Picture]:
+    """Tables and the figure of one split and condition; nothing where the records are of an older release.
+
+    Args:
+      block: Records.
+      shown: Systems that figures show.
+      picture: Makes a picture of a name, what it shows, how to read it, and what draws it.
+    """
+    made: list[Table | Picture] = []
+    curves = {system: block.whole(system).states["pa_uar_curve"] for system in shown
+              if block.whole(system).states.get("pa_uar_curve", {}).get("filters")}  # fmt: skip
+    if curves:
+        made.append(picture(
+            "pa_uar_curve", "Share of speakers above every threshold T",
+            "Line and band: value and 95 % interval resampled by speaker; all speakers with a scored utterance. "
+            "Dotted: a random guesser with the same speakers.",
+            lambda style: pa_uar_curve(style, curves),
+        ))  # fmt: skip
+    tables = (extreme_table(block), size_table(block), dependence_table(block))
+    return made + [table for table in tables if table.rows]
+
+
+def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """paUAR(T) with its band, one panel for each N.
+
+    Args:
+      look: Theme and words.
+      curves: System -> `states["pa_uar_curve"]` of its record.
+    """
+    first = next(iter(curves.values()))["filters"]["all"]
+    numbers = [name for name in first if name.isdigit()]
+    figure, axes = canvas(
+        look, "For how many speakers does it hold, at any threshold?",
+        f"{first['num_speakers']} speakers · line and band: value and 95 % interval over speakers",
+        (4.4 * len(numbers) + 0.6, 4.7), (1, len(numbers)), sharey=True,
+    )  # fmt: skip
+    for ax, n in zip(axes[0], numbers, strict=True):
+        for system, curve in curves.items():
+            found, thresholds = curve["filters"]["all"][n], np.asarray(curve["thresholds"]) / 100
+            value, low, high, chance = (
+                np.asarray(found[name], np.float64) for name in ("value", "low", "high", "chance")
+            )
+            color = look.color(system)
+            ax.fill_between(thresholds, low, high, step="post", color=color, alpha=0.18, lw=0)
+            ax.step(thresholds, value, where="post", color=color, lw=2.2, label=system)
+        ax.step(thresholds, chance, where="post", color=look.theme.muted, lw=1.6, ls=":", label="random guesser")
+        for threshold in (0.5, 0.75):
+            ax.axvline(threshold, color=look.theme.ink, lw=1, ls=(0, (4, 3)), alpha=0.6, zorder=1)
+        ax.set(title=f"{n}-best", xlim=(0, 1), ylim=(-2, 102), xlabel="threshold T of the speaker's UAR")
+    axes[0, 0].set_ylabel("speakers above T (%)")
+    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], 3)
+    return figure
+
+
+def extreme_table(block: Block) -> Table:
+    """The speakers served worst and best by each system."""
+    first, rows = block.nbest.index(1), []
+    for system in block.systems:
+        speakers = sorted(block.whole(system).speakers, key=lambda speaker: (speaker["uar"][first], speaker["speaker"]))
+        number = min(NUM_SHOWN, len(speakers) // 2)
+        for place, ends in (("worst", speakers[:number]), ("best", speakers[len(speakers) - number :][::-1])):
+            for speaker in ends:
+                scores = (f"{value:.3f}" for value in speaker["uar"])
+                labels = (system, place, speaker["speaker"], speaker["gender"])
+                rows.append(Row((*labels, str(speaker["num_scored"]), str(speaker["num_classes"]), *scores)))
+    header = ("system", "served", "speaker", "gender", "scored", "classes", *(f"{n}-best UAR" for n in block.nbest))
+    text = "By 1-best UAR, mean over seeds. Of few utterances a UAR is mostly luck."
+    return Table("Speakers served worst and best", header, tuple(rows), f"{caption(block)} {text}", 4, is_folded=True)
+
+
+def size_table(block: Block) -> Table:
+    """Speakers by number of scored utterances: how many pass, and how many would by luck."""
+    rows = []
+    for system in block.systems:
+        for size in block.whole(system).states.get("speaker_sizes", ()):
+            span = f"{size['from']} or more" if size["to"] is None else f"{size['from']} to {size['to']}"
+            above = [one for one in size["above"] if one["nbest"] == 1]
+            cells = (f"{one['num_passing']:.1f} ({one['num_by_luck']:.1f})" for one in above)
+            rows.append((Row((system, span, str(size["num_speakers"]), *cells)), [one["threshold"] for one in above]))
+    header = (
+        "system",
+        "scored utterances",
+        "speakers",
+        *(f"above {t / 100:.2f}" for t in (rows[0][1] if rows else ())),
+    )
+    text = (
+        "Number of speakers whose 1-best UAR is above the threshold, mean over seeds; in brackets the number of these "
+        "speakers that a random guesser would pass."
+    )
+    return Table("Small speakers pass by luck", header, tuple(row for row, _ in rows), f"{caption(block)} {text}", 2)
+
+
+def dependence_table(block: Block) -> Table:
+    """Whether a speaker's UAR follows its number of utterances, of classes, or its mix of classes."""
+    causes = {
+        "num_scored": "scored utterances",
+        "num_classes": "number of classes",
+        "class_mix": "UAR expected of the class mix",
+    }
+    rows = []
+    for system in block.systems:
+        found = block.whole(system).states.get("speaker_dependence")
+        if found:
+            cells = (
+                NOTHING if (one := found.get(cause)) is None else f"{one['rho']:+.3f} (p {one['p']:.3f})"
+                for cause in causes
+            )
+            rows.append(Row((system, str(found["num_speakers"]), *cells)))
+    header = ("system", "speakers", *causes.values())
+    text = (
+        "Spearman's correlation with the speaker's 1-best UAR. Expected of the class mix: the mean, over the speaker's "
+        "classes, of the recall that each has over all speakers."
+    )
+    return Table("What a speaker's UAR goes with", header, tuple(rows), f"{caption(block)} {text}")

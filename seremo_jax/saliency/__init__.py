@@ -1,0 +1,6 @@
+"""Which layer of a backbone carries emotion, and which features do.
+
+In: mean features of utterances by layer, and their targets. Out: correlation (`ccs`) and ridge probe of every layer
+from mergeable sums, their curves with intervals over speakers, and the layer chosen. Pure functions of arrays and
+states; the pass over the audio that feeds them is in `features`.
+"""

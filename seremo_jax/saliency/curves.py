@@ -1,0 +1,103 @@
+"""From the utterance means that extraction left in its shards to the curves of every layer, one layer at a time.
+
+One layer's means are in memory at a time, 4 N D bytes (123 MB for 30,000 utterances of 1024 features), and its sums.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from seremo_jax.core.progress import track
+from seremo_jax.metrics.distributions import Moments
+from seremo_jax.saliency import correlation, probe, ranking
+
+_BLOCK_ROWS = 2_048
+_ROWS = "rows"
+
+
+def part(means: np.ndarray, rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """What a shard keeps: the means [K, n, D] of its utterances, one array a layer, and their rows of the table."""
+    return {_ROWS: np.array(rows, np.int32), **{_name(k): layer for k, layer in enumerate(means)}}
+
+
+def measure(
+    num_shards: int,
+    read: Callable[[int, tuple[str, ...]], Mapping[str, np.ndarray]],
+    question: ranking.Question,
+    num_layers: int,
+    is_quiet: bool = False,
+) -> tuple[correlation.State, ranking.Curves]:
+    """Reads the parts of all shards, in their order.
+
+    Args:
+      num_shards: How many there are.
+      read: Shard, names -> those arrays of its `part`.
+      question: What is asked.
+      num_layers: K.
+      is_quiet: Shows no progress.
+
+    Returns:
+      Co-moments of every layer, and what the intervals and the probe need.
+    """
+    parts = [read(shard, (_ROWS,))[_ROWS] for shard in range(num_shards)]
+    rows = np.concatenate(parts)
+    values, mask = question.values[rows], question.mask[rows]
+    found = []
+    for k in track(range(num_layers), num_layers, "compare layers", "layers", is_quiet):
+        means = np.concatenate([read(s, (_name(k),))[_name(k)] for s, own in enumerate(parts) if len(own)])
+        found.append(_of_layer(means, values, mask, question.fold[rows], question.group[rows]))
+    states, without, ridge, ccc, moments = zip(*found, strict=True)
+    held_out = Moments(*(np.stack(leaf) for leaf in zip(*moments, strict=True)))
+    return concatenate(states), ranking.Curves(np.stack(without), np.stack(ridge), np.stack(ccc), held_out)
+
+
+def _name(k: int) -> str:
+    return f"means.{k:02d}"
+
+
+_update_saliency, _update_probe = jax.jit(correlation.update), jax.jit(probe.update)
+
+
+def _of_layer(means: np.ndarray, values: np.ndarray, mask: np.ndarray, fold: np.ndarray, group: np.ndarray) -> tuple:
+    """One layer's means [N, D] -> co-moments; per group without it [G, Y]; ridge [Y]; CCC [V, Y]; moments [G, Y]."""
+    (N, D), Y, G = means.shape, values.shape[1], int(group.max()) + 1
+    state = correlation.empty(1, D, Y)
+    for block in _blocks(means, values, mask):
+        state = _update_saliency(state, block[0][None], *block[1:])
+    without = correlation.without_each(means, values, mask, group, G)
+    ridge, ccc = np.full(Y, np.nan), np.full((len(probe.RIDGES), Y), np.nan)
+    prediction, is_predicted = np.zeros((N, Y), np.float32), np.zeros((N, Y), bool)
+    for targets in probe.same_utterances(mask):
+        has = mask[:, targets[0]]
+        if len(np.unique(fold[has])) < 2:
+            continue
+        sums = probe.empty(1, int(fold.max()) + 1, D, len(targets))
+        for block in _blocks(means, values[:, targets], np.where(has, fold, -1)):
+            sums = _update_probe(sums, block[0][None], *block[1:])
+        fitted = probe.solve(sums)
+        ridge[targets], ccc[:, targets] = fitted.ridge[0], fitted.ccc[0]
+        prediction[:, targets] = probe.predict(fitted, means[None], fold)[0]
+        is_predicted[:, targets] = has[:, None]
+    return state, without, ridge, ccc, Moments.empty(G, Y).update(group, prediction, values, is_predicted)
+
+
+def _blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Rows of all arrays, `_BLOCK_ROWS` at a time, filled up to one shape with rows that nobody counts."""
+    size = min(_BLOCK_ROWS, len(arrays[0]))
+    for first in range(0, len(arrays[0]), size):
+        rows = [array[first : first + size] for array in arrays]
+        missing = size - len(rows[0])
+        # Folds are the only integers, and -1 is none of them.
+        fill = [-1 if array.dtype.kind == "i" else 0 for array in rows]
+        yield [
+            np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), constant_values=value)
+            for array, value in zip(rows, fill, strict=True)
+        ]
+
+
+def concatenate(states: Sequence[correlation.State]) -> correlation.State:
+    """States of different layers of the same utterances as one."""
+    axis = {"feature_shift": 0, "feature_mean": 0, "feature_moment": 1, "comoment": 1}
+    joined = {name: np.concatenate([getattr(state, name) for state in states], at) for name, at in axis.items()}
+    return states[0]._replace(**joined)

@@ -1,0 +1,309 @@
+"""The ridge probe of every layer: how well a linear function of its mean features predicts the targets of new speakers.
+
+    state = empty(num_layers, num_folds, num_features, num_targets)
+    for means, targets, fold in batches:                                      # [K, N, D], [N, Y], [N]
+        state = update(state, means, targets, fold)
+    fitted = solve(state)                                                     # ccc [K, V, Y] of every ridge strength
+    prediction = predict(fitted, means, fold)                                 # by the weights that never saw that fold
+
+Targets of one state share their utterances; those with another mask get a state of their own (`same_utterances`), so
+that every target is exact. Sums are taken about means, means relative to a value of the data itself, and kept as pairs
+of float32, as in `correlation`. A state takes 8 K F D (D + Y) bytes: 1.05 GB for 25 layers, 5 folds and 1024 features,
+half of it the second halves of the pairs. Layers are independent: one at a time, it is 42 MB.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Bool, Float, Int
+
+from seremo_jax.metrics.moments import Moments
+
+RIDGES = tuple(float(value) for value in 10.0 ** np.arange(2, -3.25, -0.5))
+"""Ridge strengths tried, strongest first, as multiples of the number of training utterances (features have sd 1).
+
+Float32 products leave errors of about 1e-7 in correlations; the weakest ridge keeps them from growing into the curve.
+"""
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+_RESOLUTION = 2e-5
+"""A feature with less spread than this share of its distance from the shift is constant, but for rounding."""
+
+
+class State(NamedTuple):
+    """Mergeable co-moments of the utterances of each fold.
+
+    Attributes:
+      count: [F] int32 utterances.
+      feature_shift: [K, D] value that feature means are relative to.
+      feature_mean: [K, F, D] mean minus shift.
+      gram: [2, K, F, D, D] sum of products of two features' deviations from the mean, leading digits and the rest.
+      target_shift: [Y] value that target means are relative to.
+      target_mean: [F, Y] mean minus shift.
+      target_moment: [2, F, Y] sum of squared deviations from the mean, likewise.
+      cross: [2, K, F, D, Y] sum of products of the deviations of feature and target, likewise.
+    """
+
+    count: Array
+    feature_shift: Array
+    feature_mean: Array
+    gram: Array
+    target_shift: Array
+    target_mean: Array
+    target_moment: Array
+    cross: Array
+
+
+class Probe(NamedTuple):
+    """What `solve` returns, float64 NumPy arrays. Fold f's weights come from all folds but f.
+
+    Attributes:
+      ccc: [K, V, Y] CCC of the held-out predictions of all folds together, for each ridge strength.
+      ridge: [K, Y] the strength of largest CCC, the strongest of equal ones.
+      weights: [K, F, D, Y] of the raw features, at that strength.
+      bias: [K, F, Y] likewise.
+      held_out: Moments [K, Y] of the held-out predictions at that strength; `absolute_error` is NaN: sums lack it.
+    """
+
+    ccc: np.ndarray
+    ridge: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    held_out: Moments
+
+
+def same_utterances(mask: Bool[np.ndarray, "N Y"]) -> list[np.ndarray]:
+    """Targets in groups of one and the same mask; those without any utterance are in none."""
+    groups: dict[bytes, list[int]] = {}
+    for y in range(mask.shape[1]):
+        if mask[:, y].any():
+            groups.setdefault(np.packbits(mask[:, y]).tobytes(), []).append(y)
+    return [np.array(group) for group in groups.values()]
+
+
+def empty(num_layers: int, num_folds: int, num_features: int, num_targets: int) -> State:
+    """State of no utterances; neutral under `merge`."""
+    K, F, D, Y = num_layers, num_folds, num_features, num_targets
+    shapes = ((K, D), (K, F, D), (2, K, F, D, D), (Y,), (F, Y), (2, F, Y), (2, K, F, D, Y))
+    return State(jnp.zeros(F, jnp.int32), *(jnp.zeros(shape, jnp.float32) for shape in shapes))
+
+
+def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N Y"], fold: Int[Array, " N"]) -> State:
+    """Adds a batch of utterances.
+
+    Args:
+      state: State so far.
+      means: Means over valid frames of each utterance.
+      targets: Targets.
+      fold: Fold of each utterance's speaker; any number outside 0..F-1 leaves the utterance out, and its row may hold
+        anything.
+    """
+    if means.shape[1] == 0:
+        return state
+    is_in = fold[None, :] == jnp.arange(state.count.shape[0])[:, None]
+    is_row, weight, count = is_in.any(axis=0), is_in.astype(jnp.float32), is_in.sum(axis=1, dtype=jnp.int32)
+    num_rows = jnp.maximum(count, 1).astype(jnp.float32)
+    has_begun, first = (state.count > 0).any(), jnp.argmax(is_row)
+
+    def shifted(values: Array, shift: Array) -> tuple[Array, Array]:
+        """Values [N, ...] minus the shift, which is that of the state or the first row."""
+        shift = jnp.where(has_begun, shift, jnp.where(is_row.any(), values[first], 0)).astype(jnp.float32)
+        return jnp.where(is_row[:, None], values.astype(jnp.float32) - shift[None, :], 0), shift
+
+    def mean_of(values: Array) -> Array:
+        return jnp.matmul(weight, values, precision=_HIGHEST) / num_rows[:, None]
+
+    targets, target_shift = shifted(targets, state.target_shift)
+    target_mean = mean_of(targets)
+    targets = targets - jnp.matmul(weight.T, target_mean, precision=_HIGHEST)
+
+    def of_layer(inputs: tuple[Array, Array]) -> tuple[Array, ...]:
+        features, shift = shifted(*inputs)
+        mean = mean_of(features)
+
+        # Each fold multiplies all rows, F times the least work, so that shapes do not depend on who is in which fold.
+        def of_fold(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+            rows, centre = inputs
+            deviations = jnp.where(rows[:, None], features - centre[None, :], 0)
+            both = jnp.concatenate([deviations, targets], axis=1)
+            return tuple(jnp.split(jnp.matmul(deviations.T, both, precision=_HIGHEST), [features.shape[1]], axis=1))
+
+        return shift, mean, *jax.lax.map(of_fold, (is_in, mean))
+
+    feature_shift, feature_mean, gram, cross = jax.lax.map(of_layer, (means, state.feature_shift))
+    moment = jnp.matmul(weight, jnp.square(targets), precision=_HIGHEST)
+    pairs = [jnp.stack([high, jnp.zeros_like(high)]) for high in (gram, moment, cross)]
+    batch = State(count, feature_shift, feature_mean, pairs[0], target_shift, target_mean, *pairs[1:])
+    return merge(state, batch)
+
+
+def merge(a: State, b: State) -> State:
+    """Both states as one; associative and commutative to rounding.
+
+    Source: KNOWN: T. F. Chan, G. H. Golub, R. J. LeVeque, Updating formulae and a pairwise algorithm for computing
+    sample variances, 1979. OURS: the shifts.
+    """
+    has_begun, has_a = (a.count > 0).any(), a.count > 0
+    count = a.count + b.count
+    share = b.count / jnp.maximum(count, 1).astype(jnp.float32)
+    factor = a.count.astype(jnp.float32) * share
+
+    # Differences of shifts are exact or nearly so in float32, differences of means would not be.
+    feature_shift = jnp.where(has_begun, a.feature_shift, b.feature_shift)
+    feature_a = a.feature_mean + (a.feature_shift - feature_shift)[:, None, :]
+    feature_b = b.feature_mean + (b.feature_shift - feature_shift)[:, None, :]
+    step = feature_b - feature_a
+    target_shift = jnp.where(has_begun, a.target_shift, b.target_shift)
+    target_a = a.target_mean + (a.target_shift - target_shift)[None, :]
+    target_b = b.target_mean + (b.target_shift - target_shift)[None, :]
+    target_step = target_b - target_a
+
+    scaled = step * factor[None, :, None]
+    return State(
+        count=count,
+        feature_shift=feature_shift,
+        feature_mean=jnp.where(has_a[None, :, None], feature_a + step * share[None, :, None], feature_b),
+        gram=_add(a.gram, b.gram, scaled[..., :, None] * step[..., None, :]),
+        target_shift=target_shift,
+        target_mean=jnp.where(has_a[:, None], target_a + target_step * share[:, None], target_b),
+        target_moment=_add(a.target_moment, b.target_moment, jnp.square(target_step) * factor[:, None]),
+        cross=_add(a.cross, b.cross, scaled[..., :, None] * target_step[None, :, None, :]),
+    )
+
+
+def _add(
+    a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"], more: Float[Array, "*shape"]
+) -> Float[Array, "2 *shape"]:
+    """Sum of all three, of sums kept as two float32. Source: KNOWN: D. E. Knuth's TwoSum, TAOCP vol. 2, 4.2.2."""
+
+    def two_sum(x: Array, y: Array) -> tuple[Array, Array]:
+        total = x + y
+        y_part = total - x
+        return total, (x - (total - y_part)) + (y - y_part)
+
+    high, rest = two_sum(a[0], b[0])
+    high, more_rest = two_sum(high, more)
+    return jnp.stack(two_sum(high, rest + more_rest + a[1] + b[1]))
+
+
+class _Sums(NamedTuple):
+    """One layer's sums in float64, of one fold or several merged: n, [D], [D, D], [Y], [Y], [D, Y]."""
+
+    n: float
+    x: np.ndarray
+    xx: np.ndarray
+    y: np.ndarray
+    yy: np.ndarray
+    xy: np.ndarray
+
+    def merge(self, other: "_Sums") -> "_Sums":
+        n = self.n + other.n
+        share = other.n / max(n, 1)
+        x, y, factor = other.x - self.x, other.y - self.y, self.n * share
+        return _Sums(
+            n,
+            self.x + share * x,
+            self.xx + other.xx + factor * np.outer(x, x),
+            self.y + share * y,
+            self.yy + other.yy + factor * y * y,
+            self.xy + other.xy + factor * np.outer(x, y),
+        )
+
+
+def solve(state: State, ridges: tuple[float, ...] = RIDGES) -> Probe:
+    """Cross-validates the probes over the folds, from the sums alone, on the host in float64.
+
+    For each fold the weights are those of the other folds, features standardised by the other folds' mean and sd, and
+    the moments of its held-out predictions follow from its own sums. The folds' moments are merged before CCC is taken.
+    The strength is chosen by that same CCC, layer by layer and target by target: a best of V, slightly too kind to
+    every layer alike.
+
+    Args:
+      state: Of two folds or more; features that are constant over the training folds get no weight.
+      ridges: Strengths, as multiples of the number of training utterances.
+
+    Raises:
+      ValueError: Fewer than two folds have utterances.
+
+    Source: OURS; ridge regression is KNOWN: A. E. Hoerl, R. W. Kennard, Technometrics 12(1), 1970.
+    """
+    if (np.asarray(state.count) > 0).sum() < 2:
+        raise ValueError("a probe needs utterances in two folds or more: one to train on, one to look at")
+    layers = [_solve_layer(_sums_of(state, k), ridges) for k in range(state.feature_mean.shape[0])]
+    ccc, ridge, weights, bias, held_out = zip(*layers, strict=True)
+    # Predictions are of features relative to their shift, and give targets relative to theirs.
+    shift = np.asarray(state.feature_shift, np.float64)
+    target_shift = np.asarray(state.target_shift, np.float64)
+    weights = np.stack(weights)
+    bias = np.stack(bias) + target_shift - np.einsum("kd,kfdy->kfy", shift, weights)
+    moments = Moments(*map(np.stack, zip(*held_out, strict=True)))
+    moments = moments._replace(
+        mean_prediction=moments.mean_prediction + target_shift, mean_target=moments.mean_target + target_shift
+    )
+    return Probe(np.stack(ccc), np.stack(ridge), weights, bias, moments)
+
+
+def _sums_of(state: State, k: int) -> list[_Sums]:
+    gram, cross, moment = (
+        np.asarray(pair[0], np.float64) + np.asarray(pair[1], np.float64)
+        for pair in (state.gram[:, k], state.cross[:, k], state.target_moment)
+    )
+    x, y, count = (np.asarray(v, np.float64) for v in (state.feature_mean[k], state.target_mean, state.count))
+    return [_Sums(count[f], x[f], gram[f], y[f], moment[f], cross[f]) for f in range(len(count))]
+
+
+def _solve_layer(folds: list[_Sums], ridges: tuple[float, ...]) -> tuple:
+    D, Y = folds[0].xy.shape
+    total = Moments(*(np.zeros((len(ridges), Y)) for _ in Moments._fields))
+    weights, bias = np.zeros((len(folds), len(ridges), D, Y)), np.zeros((len(folds), len(ridges), Y))
+    for f, own in enumerate(folds):
+        others = [fold for g, fold in enumerate(folds) if g != f and fold.n > 0]
+        train = others[0]
+        for fold in others[1:]:
+            train = train.merge(fold)
+        weights[f] = _weights(train, ridges)
+        bias[f] = train.y - np.einsum("d,vdy->vy", train.x, weights[f])
+        if own.n > 0:
+            total = total.merge(_held_out(own, weights[f], bias[f]))
+    ccc = total.compute().ccc
+    best, columns = ccc.argmax(axis=0), np.arange(Y)
+    held_out = Moments(*(leaf[best, columns] for leaf in total))
+    picked = np.moveaxis(weights, 1, 0)[best, :, :, columns], np.moveaxis(bias, 1, 0)[best, :, columns]
+    return ccc, np.array(ridges)[best], np.moveaxis(picked[0], 0, -1), np.moveaxis(picked[1], 0, -1), held_out
+
+
+def _weights(train: _Sums, ridges: tuple[float, ...]) -> Float[np.ndarray, "V D Y"]:
+    """Weights of the raw features; a Cholesky factor a strength, together faster than one eigendecomposition."""
+    variance = np.diagonal(train.xx) / train.n
+    is_constant = variance <= _RESOLUTION**2 * (variance + train.x**2)
+    scale = np.where(is_constant, 0, 1 / np.sqrt(np.where(is_constant, 1, variance)))
+    correlation = train.xx / train.n * scale[:, None] * scale[None, :]
+    products = train.xy / train.n * scale[:, None]
+    weights = np.empty((len(ridges), *products.shape))
+    for v, ridge in enumerate(ridges):
+        factor = scipy.linalg.cho_factor(correlation + ridge * np.eye(len(scale)), overwrite_a=True)
+        weights[v] = scipy.linalg.cho_solve(factor, products)
+    return scale[None, :, None] * weights
+
+
+def _held_out(own: _Sums, weights: Float[np.ndarray, "V D Y"], bias: Float[np.ndarray, "V Y"]) -> Moments:
+    """Moments [V, Y] of the predictions for a fold."""
+    prediction = np.einsum("d,vdy->vy", own.x, weights) + bias
+    squares = np.maximum(np.einsum("vdy,vdy->vy", weights, own.xx @ weights), 0)
+    products = np.einsum("vdy,dy->vy", weights, own.xy)
+    shape = prediction.shape
+    target, moment = np.broadcast_to(own.y, shape), np.broadcast_to(own.yy, shape)
+    error = squares + moment - 2 * products + own.n * (prediction - target) ** 2
+    return Moments(np.full(shape, own.n), prediction, target, squares, moment, products, np.full(shape, np.nan), error)
+
+
+def predict(probe: Probe, means: Float[np.ndarray, "K N D"], fold: Int[np.ndarray, " N"]) -> Float[np.ndarray, "K N Y"]:
+    """Held-out predictions in float64: each utterance by the weights of the folds that its speaker is not in."""
+    prediction = np.zeros((*means.shape[:2], probe.ridge.shape[1]))
+    for f in range(probe.weights.shape[1]):
+        rows = fold == f
+        prediction[:, rows] = means[:, rows].astype(np.float64) @ probe.weights[:, f] + probe.bias[:, f, None]
+    return prediction

@@ -1,0 +1,134 @@
+"""What a program of a sweep takes: members that fit into device memory, bytes and seconds, from settings alone."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+
+import jax
+
+from seremo_jax import backbones
+from seremo_jax.core import mesh, vocab
+from seremo_jax.core.config import Config
+from seremo_jax.data import tables
+from seremo_jax.sweeps.plan import Plan
+from seremo_jax.training import model, roofline
+from seremo_jax.training.state import Settings, member_bytes
+
+_MARGIN = 0.3
+"""Of the memory, left to frames and what the compiler asks for besides."""
+_WIDEST = 1_920
+_FRAME_RATE_HZ, _UTTERANCE_S = 50.0, 6.0
+"""Taken until the tables are there: the frame rate of transformers, the mean length in MSP-Podcast."""
+_SHARE_OF_PEAK = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one member takes.
+
+    Attributes:
+      num_parameters: Of its head.
+      num_bytes: Of device memory while it trains, in company.
+      num_bytes_alone: The same where members take turns (`train.member_map` `map`): without what a step takes.
+      flops_per_frame: Operations of a step a frame.
+    """
+
+    num_parameters: int
+    num_bytes: int
+    num_bytes_alone: int
+    flops_per_frame: int
+
+
+def of_member(config: Config) -> Cost:
+    """The cost of a member of a program; a backbone whose width is not at hand counts as the widest there is."""
+    num_classes = len(vocab.CLASS_SETS[config.targets.class_set]) + (config.targets.other_votes == "class")
+    width = config.model.top_features or _num_features(config.backbone.name)
+    settings = Settings.of(config, width, num_classes)
+    sizes = dict(settings.sizes)
+    shapes = jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))
+    num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    num_bytes, of_step = member_bytes(settings, int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S))
+    return Cost(num_parameters, num_bytes + of_step, num_bytes, roofline.head_flops(sizes))
+
+
+def most_members(config: Config) -> int:
+    """Members of such a program that fit into the memory of all devices, with a margin; at least one."""
+    cost = of_member(config)
+    devices = jax.devices()
+    if jax.default_backend() == "cpu":
+        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # which all virtual devices share
+        num_devices = 1
+    else:
+        stats = jax.local_devices()[0].memory_stats() or {}
+        room, num_devices = stats.get("bytes_limit", 16 << 30), len(devices) // config.train.data_shards or 1
+    takes_turns = Settings.of(config, 1, 1).member_map == "map"
+    each = cost.num_bytes_alone if takes_turns else cost.num_bytes
+    room = room * (1 - _MARGIN) - (cost.num_bytes - cost.num_bytes_alone if takes_turns else 0)
+    return max(int(room // each), 1) * num_devices
+
+
+def _num_features(name: str) -> int:
+    if name in backbones.LOADERS:
+        return backbones.LOADERS[name](name, None, "float32").num_features
+    try:
+        about = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
+        return int(about.get("hidden_size") or about["d_model"])
+    except (OSError, ValueError, KeyError):
+        return _WIDEST
+
+
+def describe(made: Plan, workdir: str | os.PathLike) -> str:
+    """The plan as text: programs, members, compilations, estimated bytes and time."""
+    lines = [
+        f"{len(made.points)} points, {sum(program.num_members for program in made.programs)} members, "
+        f"{len(made.programs)} program{'s' * (len(made.programs) > 1)} (3 large compilations each: a "
+        "step, predictions while training, predictions after it)",
+        f"sweeps over {', '.join(made.swept)}",
+    ]
+    peak, total_s, train_s = None, 0.0, _train_s(workdir)
+    for index, program in enumerate(made.programs):
+        cost = of_member(program.config)
+        takes_turns = Settings.of(program.config, 1, 1).member_map == "map"
+        num_bytes = program.num_members * (cost.num_bytes_alone if takes_turns else cost.num_bytes)
+        num_bytes += cost.num_bytes - cost.num_bytes_alone if takes_turns else 0
+        line = (
+            f"program {index}: {program.num_members} members of {cost.num_parameters:,} parameters, "
+            f"about {num_bytes / 2**20:,.0f} MiB of memory, extraction in "
+            f"{'the workdir' if program.stage == '.' else program.stage}, points {_ranges(program.points)}"
+        )
+        if train_s:
+            peak = peak or roofline.peak_flops_per_s(mesh.make_mesh(program.num_members), program.config.model.dtype)
+            frames = train_s * _FRAME_RATE_HZ * program.config.train.max_epochs * program.num_members
+            seconds = frames * cost.flops_per_frame / (peak * _SHARE_OF_PEAK)
+            total_s += seconds
+            line += f", at most {seconds / 60:,.1f} min"
+        lines.append(line)
+    if train_s:
+        lines.append(
+            f"trained one after the other: at most {total_s / 60:,.1f} min (all epochs of train.max_epochs, at "
+            f"{_SHARE_OF_PEAK:.0%} of the measured peak of these devices); extraction comes on top"
+        )
+    else:
+        lines.append(f"time: not known before python -m launch.ingest has written the tables of {workdir}")
+    return "\n".join(lines)
+
+
+def _train_s(workdir: str | os.PathLike) -> float:
+    """Seconds of speech in the training split; 0 where there are no tables yet."""
+    if not (Path(workdir) / tables.STAMP_FILE).exists():
+        return 0.0
+    utterances = tables.read_tables(workdir)[0].select(["split", "duration_s"]).to_pylist()
+    return sum(row["duration_s"] for row in utterances if row["split"] == vocab.TRAIN)
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """`0-3, 7`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in parts)

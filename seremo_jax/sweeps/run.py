@@ -1,0 +1,321 @@
+"""Walks the programs of a sweep: shared extraction, training, evaluation; what is finished is skipped.
+
+WORKDIR/sweep/manifest.json   the plan: every program with its settings and its folder, written once
+WORKDIR/sweep/stages/NN/      tables, hidden states, saliency, where they are not those of the workdir itself
+WORKDIR/sweep/runs/NNN/       a program: a workdir like any other, whose first artefacts are links; status.json
+WORKDIR/sweep/best/           the same for the best system, with a recipe for it, to train and to evaluate
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import gc
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import jax
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh
+from seremo_jax.core.artefacts import atomic_path, read_json, require_same, to_json, write_json
+from seremo_jax.core.config import Config, ConfigError, from_config_dict
+from seremo_jax.core.preemption import PreemptedError
+from seremo_jax.data import ingest
+from seremo_jax.evaluation import evaluate
+from seremo_jax.features import extract
+from seremo_jax.features.manifest import MANIFEST_FILE
+from seremo_jax.saliency import ranking
+from seremo_jax.sweeps import leaderboard, plan
+from seremo_jax.sweeps.algebra import SweepError
+from seremo_jax.training import train
+
+FOLDER, STATUS_FILE = "sweep", "status.json"
+WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
+_NUM_TRIES = 2
+_LINKS = ("utterances.parquet", "ratings.parquet", "ingest.json", "store", "saliency.npz", "saliency.json", "audio")
+
+
+_REMEDY = "Use another --workdir, or delete the folder sweep of this one."
+
+
+class _Part(TypedDict):
+    """Members that train at once, by their numbers among those of the program, and where."""
+
+    folder: str
+    members: list[int]
+
+
+def record(workdir: str | os.PathLike, name: str, made: plan.Plan) -> dict[str, Any]:
+    """The manifest of a sweep: written where there is none, else the one that is there, however it was packed.
+
+    Raises:
+      ArtefactError: The workdir holds another sweep, or the same one under other settings.
+    """
+    path = Path(workdir) / FOLDER / leaderboard.MANIFEST_FILE
+    if not path.exists() and mesh.is_first_process():
+        content = {"sweep": name, "fingerprint": made.fingerprint, "points": made.points, "swept": made.swept}
+        content |= {"eval": made.evaluation}
+        content["programs"] = [dataclasses.asdict(program) for program in made.programs]
+        with atomic_path(path.with_suffix(".new")) as temporary:
+            temporary.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
+            # Tasks of an array may come at once, and see other devices: the first one's packing is everyone's.
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)
+        path.with_suffix(".new").unlink(missing_ok=True)
+    mesh.wait_for_all("sweep: manifest")
+    found = read_json(path, _REMEDY)
+    mine = {"sweep": name, "fingerprint": made.fingerprint}
+    require_same(f"the sweep in {path}", {key: found[key] for key in mine}, mine, _REMEDY)
+    return found
+
+
+def name_in(workdir: str | os.PathLike) -> str:
+    """Name of the sweep that a workdir holds.
+
+    Raises:
+      ArtefactError: It holds none.
+    """
+    remedy = "say which sweep of the recipe: --sweep=NAME"
+    return read_json(Path(workdir) / FOLDER / leaderboard.MANIFEST_FILE, remedy)["sweep"]
+
+
+def run(
+    workdir: str | os.PathLike, manifest: dict[str, Any], indices: Sequence[int] | None = None, is_quiet: bool = False
+) -> list[str]:
+    """Runs programs one after the other, those that failed before once more; one that fails does not stop the others.
+
+    Args:
+      workdir: Folder of the sweep.
+      manifest: What `record` returned.
+      indices: Numbers of the programs; None means all.
+      is_quiet: Shows no progress.
+
+    Returns:
+      What failed, one line a program or member.
+
+    Raises:
+      SweepError: There is no program of such a number.
+      PreemptedError: A signal asked to stop; the same command goes on from there.
+    """
+    workdir, programs = Path(workdir), manifest["programs"]
+    if wrong := [i for i in indices or () if not 0 <= i < len(programs)]:
+        raise SweepError(f"program {wrong[0]}: the sweep has the programs 0 to {len(programs) - 1}")
+    failures = []
+    for i in range(len(programs)) if indices is None else indices:
+        one = _Run(workdir, i, programs[i]["stage"], from_config_dict(programs[i]["config"]), is_quiet)
+        failures += one.finish()
+        if mesh.is_first_process():
+            with _locked(workdir / FOLDER):
+                _show(workdir, manifest)
+    return failures
+
+
+def _show(workdir: Path, manifest: dict[str, Any]) -> None:
+    """Writes what is known so far, and the folder of the best system."""
+    if found := leaderboard.write(workdir / FOLDER, manifest):
+        stage = _stage_folder(workdir, manifest["programs"][found[0].program]["stage"])
+        _link(stage, workdir / FOLDER / leaderboard.BEST_FOLDER)
+
+
+def _stage_folder(workdir: Path, stage: str) -> Path:
+    return workdir if stage == "." else workdir / FOLDER / stage
+
+
+class _TooManyError(Exception):
+    """Members of a part do not fit into memory together, but might in these parts."""
+
+    def __init__(self, place: int, halves: list[list[int]]):
+        super().__init__(place, halves)
+        self.place, self.halves = place, halves
+        self.num_members = sum(map(len, halves))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A program of a sweep, and where it lives."""
+
+    workdir: Path
+    index: int
+    stage: str
+    config: Config
+    is_quiet: bool
+
+    @property
+    def folder(self) -> Path:
+        """Its folder."""
+        return self.workdir / FOLDER / leaderboard.run_folder(self.index)
+
+    def finish(self) -> list[str]:
+        """Runs what is left of it; returns what failed."""
+        with _locked(self.folder, waits=False) as is_mine:
+            if not is_mine and jax.process_count() > 1:
+                raise SweepError(f"program {self.index}: another job is at it")
+            if not is_mine:
+                self._say("another process is at it: left to that one")
+                return []
+            return self._finish()
+
+    def _finish(self) -> list[str]:
+        path, everyone = self.folder / STATUS_FILE, list(range(len(self._members())))
+        whole = {"parts": [{"folder": ".", "members": everyone}], "left_out": []}
+        status = read_json(path, _REMEDY) if path.exists() else whole
+        if status.get("status") == FINISHED:
+            self._say("finished before")
+            return self._failures(status)
+        status = {key: status[key] for key in whole}
+        num_tries = 0
+        while True:
+            num_tries += 1
+            self._write(status, WAITING)
+            try:
+                self._attempt(status["parts"])
+                self._write(status, FINISHED)
+                return self._failures(status)
+            except PreemptedError:
+                raise
+            except train.NothingToKeepError as error:
+                status, num_tries = self._without(status, error.members), num_tries - 1
+                if not status["parts"]:
+                    return self._give_up(status, str(error))
+            except _TooManyError as error:
+                self._say(f"out of device memory: {error.num_members} members train in two halves")
+                status, num_tries = self._halved(status, error), 0
+            except Exception as error:
+                if jax.process_count() > 1:
+                    raise  # the other processes may know nothing of it: the job ends, and may be started again
+                if num_tries == _NUM_TRIES or isinstance(error, ConfigError):
+                    return self._give_up(status, f"{type(error).__name__}: {error}")
+                self._say(f"{type(error).__name__}: {error}; tried once more")
+            gc.collect()  # what failed leaves arrays behind in its traceback
+
+    def _members(self) -> list[ensemble.Member]:
+        return ensemble.members(self.config, 0)
+
+    def _attempt(self, parts: Sequence[_Part]) -> None:
+        stage = _stage_folder(self.workdir, self.stage)
+        with _locked(stage):
+            prepare(self.config, stage, self.is_quiet or (stage / "store" / MANIFEST_FILE).exists())
+        for place, part in enumerate(parts):
+            folder, members = self.folder / part["folder"], part["members"]
+            if (folder / leaderboard.RESULTS_FILE).exists():
+                continue
+            is_whole = len(members) == len(self._members())
+            config = self.config if is_whole else plan.keep(self.config, members)
+            if mesh.is_first_process():
+                _link(stage, folder)
+            mesh.wait_for_all(f"sweep: {folder} linked")
+            try:
+                train.run(config, folder, is_quiet=self.is_quiet)
+                self._score(config, folder)
+            except train.NothingToKeepError as error:
+                raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
+            except Exception as error:
+                if not _is_out_of_memory(error) or jax.process_count() > 1:
+                    raise
+                halves = plan.halves(self.config, members)
+                if len(halves) == 1:
+                    raise
+                raise _TooManyError(place, halves) from error
+
+    def _score(self, config: Config, folder: Path) -> None:
+        results = evaluate.run(config, folder, is_quiet=True)
+        mesh.wait_for_all(f"sweep: {folder} evaluated")
+        if mesh.is_first_process():
+            # Another name than that of a later evaluation on the test split, which has no say here.
+            os.replace(results, folder / leaderboard.RESULTS_FILE)
+        mesh.wait_for_all(f"sweep: {folder} kept")
+
+    def _halved(self, status: dict[str, Any], error: _TooManyError) -> dict[str, Any]:
+        parts = list(status["parts"])
+        self._clear(parts[error.place])
+        halves: list[_Part] = [{"folder": f"part{half[0]:03d}", "members": half} for half in error.halves]
+        return status | {"parts": [*parts[: error.place], *halves, *parts[error.place + 1 :]]}
+
+    def _without(self, status: dict[str, Any], failed: Sequence[int]) -> dict[str, Any]:
+        """The status once these members are left out; their companions start anew, as they are no part of another."""
+        out = plan.in_all_folds(self.config, failed)
+        self._say(f"{len(out)} members never had a score: left out, and the others trained without them")
+        parts: list[_Part] = []
+        for part in status["parts"]:
+            if set(part["members"]) & set(out):
+                self._clear(part)
+            if kept := [i for i in part["members"] if i not in out]:
+                parts.append(part | {"members": kept})
+        return status | {"parts": parts, "left_out": [*status["left_out"], *out]}
+
+    def _clear(self, part: _Part) -> None:
+        folder = self.folder / part["folder"]
+        if mesh.is_first_process():
+            shutil.rmtree(folder / "train", ignore_errors=True)
+            (folder / leaderboard.RESULTS_FILE).unlink(missing_ok=True)
+        mesh.wait_for_all(f"sweep: {folder} cleared")
+
+    def _give_up(self, status: dict[str, Any], reason: str) -> list[str]:
+        self._write(status, FAILED, reason)
+        self._say(f"failed: {reason}")
+        return self._failures(status | {"status": FAILED, "error": reason})
+
+    def _failures(self, status: dict[str, Any]) -> list[str]:
+        if status.get("status") == FAILED:
+            return [f"program {self.index}: {status['error']}"]
+        names = ensemble.names(self._members())
+        advice = "never had a development score: lower optim.learning_rate"
+        return [f"program {self.index}, {names[i]}: {advice}" for i in status["left_out"]]
+
+    def _write(self, status: dict[str, Any], word: str, error: str = "") -> None:
+        if mesh.is_first_process():
+            write_json(self.folder / STATUS_FILE, status | {"status": word, "error": error})
+
+    def _say(self, text: str) -> None:
+        if not self.is_quiet and mesh.is_first_process():
+            print(f"program {self.index}: {text}", file=sys.stderr, flush=True)
+
+
+def prepare(config: Config, stage: Path, is_quiet: bool) -> None:
+    """Tables, hidden states and saliency of a stage; what is there already is left."""
+    if mesh.is_first_process():
+        ingest.run(config, stage, is_quiet=True)
+    mesh.wait_for_all(f"sweep: {stage} ingested")
+    extract.run(config, stage, is_quiet=is_quiet, mesh=mesh.make_data_mesh())
+    if mesh.is_first_process():
+        ranking.summarise(stage, config)
+    mesh.wait_for_all(f"sweep: {stage} extracted")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, waits: bool = True) -> Iterator[bool]:
+    """Keeps tasks of an array from working in a folder at once; the system lets go of it when its process ends.
+
+    Yields whether the folder is this task's; without waiting for it, it may be another's.
+    """
+    if not mesh.is_first_process():
+        yield True
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".sweep.lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _link(stage: Path, folder: Path) -> None:
+    """Links what a program shares with others into its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _LINKS:
+        target = os.path.relpath(stage / name, folder)
+        if not (stage / name).exists() or ((folder / name).is_symlink() and os.readlink(folder / name) == target):
+            continue
+        with atomic_path(folder / name) as temporary:
+            temporary.symlink_to(target, (stage / name).is_dir())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in text and "No space left" not in text)

@@ -1,0 +1,168 @@
+"""Checkpoints of the whole ensemble through Orbax: state, position in the plan, fingerprint of the run."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    atomic_path,
+    download,
+    in_bucket,
+    place_of,
+    read_json,
+    remove_tree,
+    require_same,
+    upload,
+    write_json,
+)
+
+_MOST_BATCHES = 10**7
+_WHOLE_FILE = "whole.json"
+
+
+class Position(NamedTuple):
+    """How far a training has come: whole epochs, and batches of the next one."""
+
+    epoch: int = 0
+    batch: int = 0
+
+    @property
+    def number(self) -> int:
+        """A number that rises with the position."""
+        return self.epoch * _MOST_BATCHES + self.batch
+
+
+class Checkpoints:
+    """The checkpoints of one run, newest last.
+
+    Args:
+      folder: Where they lie.
+      run: What the run is, as JSON-able mapping; a checkpoint of another run is refused.
+      keep: Newest checkpoints kept.
+    """
+
+    def __init__(self, folder: str | os.PathLike, run: dict[str, Any], keep: int = 2):
+        self._folder, self._run, self._copied = _whole_path(folder), run, set()
+        # Orbax knows some buckets by itself, which several processes need; one process keeps copies on disk up to date.
+        self._is_copied = in_bucket(folder) and jax.process_count() == 1
+        self._here = Path(tempfile.mkdtemp(prefix="seremo_jax-")) if self._is_copied else self._folder
+        if self._is_copied:
+            for number in self._whole():
+                download(self._folder / str(number), self._here / str(number))
+                self._copied.add(number)
+        self._manager = ocp.CheckpointManager(self._here, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+
+    def _whole(self) -> list[int]:
+        """Checkpoints of the bucket that were copied to their end."""
+        path = self._folder / _WHOLE_FILE
+        return read_json(path, "delete the folder to train anew") if path.exists() else []
+
+    def _copy(self) -> None:
+        """Brings the bucket up to date: new checkpoints, then the list of those that are whole, then deletions."""
+        if not self._is_copied:
+            return
+        numbers = set(self._manager.all_steps())
+        for number in sorted(numbers - self._copied):
+            upload(self._here / str(number), self._folder / str(number))
+        write_json(self._folder / _WHOLE_FILE, sorted(numbers))
+        for number in self._copied - numbers:
+            remove_tree(self._folder / str(number))
+        self._copied = numbers
+
+    def save(self, position: "Position", state: Any) -> None:
+        """Starts writing the state reached at `position`; it counts as a checkpoint only once it is whole."""
+        num = jax.tree.leaves(state)[0].shape[0]
+        meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num, "run": self._run}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        self._manager.save(position.number, args=items)
+        if self._is_copied:
+            self.wait()
+
+    def restore(self, like: Callable[[int], Any]) -> tuple["Position", Any] | None:
+        """The newest whole checkpoint as (position, state); None if there is none.
+
+        A damaged checkpoint is skipped, with a warning, for the one before.
+
+        Args:
+          like: Number of positions of the member axis -> shape structs, with shardings, of a state with as many.
+
+        Raises:
+          ArtefactError: The checkpoint belongs to another run, naming the differing settings; or all are damaged.
+        """
+        numbers = sorted(self._manager.all_steps(), reverse=True)
+        for number in numbers:
+            try:
+                meta = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            except Exception as error:  # Orbax raises many kinds for a damaged folder; the remedy is one.
+                warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
+                continue
+            remedy = "Use another --workdir, or delete this folder to train anew."
+            require_same(f"the checkpoint {self._folder}/{number}", meta["run"], self._run, remedy)
+            try:
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(like(meta["num_positions"])))
+                state = self._manager.restore(number, args=args)["state"]
+                return Position(meta["epoch"], meta["batch"]), state
+            except Exception as error:
+                warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
+        if numbers:
+            raise ArtefactError(f"no checkpoint in {self._folder} can be read; delete this folder to train anew")
+        return None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def wait(self) -> None:
+        """Waits for writes under way."""
+        self._manager.wait_until_finished()
+        self._copy()
+
+    def close(self) -> None:
+        """Waits for writes under way."""
+        self.wait()
+        self._manager.close()
+        if self._is_copied:
+            shutil.rmtree(self._here)
+
+
+def _whole_path(path: str | os.PathLike) -> PurePath:
+    return place_of(path) if in_bucket(path) else Path(path).absolute()
+
+
+def save_params(folder: str | os.PathLike, params: Any) -> None:
+    """Writes parameters [E, ...] to a folder that must not exist; Orbax renames it into place when whole."""
+    is_copied = in_bucket(folder) and jax.process_count() == 1
+    place = atomic_path(folder) if is_copied else contextlib.nullcontext(_whole_path(folder))
+    # Left in reverse order: what is copied has been waited for.
+    with place as path, ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, params)
+
+
+def load_params(folder: str | os.PathLike, like: Any) -> Any:
+    """Reads what `save_params` wrote, shaped and laid out like `like` (arrays or shape structs with shardings).
+
+    Raises:
+      ArtefactError: Missing or damaged.
+    """
+    folder = _whole_path(folder)
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder} is missing; run python -m launch.train first")
+    try:
+        with tempfile.TemporaryDirectory(prefix="seremo_jax-") as temporary, ocp.StandardCheckpointer() as checkpointer:
+            if not in_bucket(folder):
+                return checkpointer.restore(folder, like)
+            download(folder, Path(temporary) / folder.name)
+            return checkpointer.restore(Path(temporary) / folder.name, like)
+    except Exception as error:
+        raise ArtefactError(f"{folder} is damaged ({error}); delete it and run python -m launch.train again") from error

@@ -1,0 +1,231 @@
+"""Seeded plan of packed batches, and the Grain pipeline that turns the plan into ready batches.
+
+Utterances are packed, not padded: the shuffle of an epoch fills rows first-fit until the next utterance fits nowhere,
+one zero frame between neighbours. Every utterance is used once an epoch and one shape compiles once. The plan is a
+pure function of (data seed, epoch, lengths), so a position in it is one integer, whatever the number of processes.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import grain
+import numpy as np
+from jaxtyping import Int
+
+from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.schema import Batch
+
+_SHORTEST_ROWS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+_WANTED_FILL = 0.92
+_PLANNED_FOR_SHAPE = 20_000
+_ROW_REMEDY = "raise train.frames_per_row, or set it to 0 to derive it"
+
+
+Lengths = Sequence[int] | Int[np.ndarray, "N"]
+
+
+@runtime_checkable
+class FrameSource(Protocol):
+    """What the loader needs of a store."""
+
+    def read(self, layer: int, rows: Lengths) -> list[np.ndarray]:
+        """Frames [T, D] of the given rows of the store's index."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Static shape of every batch of a run.
+
+    Attributes:
+      num_frames: T, frames in a row.
+      num_rows: R.
+      num_utterances: B, the most utterances a batch can hold.
+    """
+
+    num_frames: int
+    num_rows: int
+    num_utterances: int
+
+
+class Placed(NamedTuple):
+    """Utterances of one batch: position in the list of lengths, row, first frame, and number of frames of each."""
+
+    item: Int[np.ndarray, "n"]
+    row: Int[np.ndarray, "n"]
+    start: Int[np.ndarray, "n"]
+    length: Int[np.ndarray, "n"]
+
+
+def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_seed: int = 0) -> Shape:
+    """Chooses rows and frames so that a batch holds `batch_size` utterances on average.
+
+    Args:
+      lengths: Frames of each utterance.
+      batch_size: Utterances wanted in a batch, on average.
+      frames_per_row: T; 0 takes the shortest row that is more than 90 % full (short rows keep the GEMMs large).
+      data_seed: Seed of the plan.
+
+    Raises:
+      ArtefactError: No utterance, or one longer than `frames_per_row`.
+    """
+    lengths = np.asarray(lengths)
+    if not lengths.size:
+        raise ArtefactError("no utterance to plan batches for")
+    longest, mean = int(lengths.max()), float(lengths.mean()) + 1
+    sample = lengths[:: max(1, lengths.size // _PLANNED_FOR_SHAPE)]
+    if frames_per_row and frames_per_row < longest:
+        raise ArtefactError(f"an utterance has {longest} frames, a row only {frames_per_row}: {_ROW_REMEDY}")
+    candidates = [frames_per_row] if frames_per_row else [_round_up(longest * f, 8) for f in _SHORTEST_ROWS]
+    wanted = min(batch_size, lengths.size)
+    best: tuple[float, Shape] | None = None
+    for num_frames in candidates:
+        fill = 0.9
+        for _ in range(2):
+            num_rows = max(1, round(wanted * mean / ((num_frames + 1) * fill)))
+            shape = Shape(num_frames, num_rows, max(2, round(1.5 * wanted)))
+            batches = plan_epoch(sample, shape, data_seed, epoch=0)
+            # The last batch is a remainder and says nothing about how well rows fill.
+            whole = batches[:-1] or batches
+            fill = sum(int(sample[b.item].sum()) for b in whole) / (len(whole) * num_rows * num_frames)
+        if best is None or fill > best[0]:
+            best = (fill, shape)
+        if fill >= _WANTED_FILL:
+            break
+    return best[1]
+
+
+def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None) -> list[Placed]:
+    """Places every utterance once.
+
+    Args:
+      lengths: Frames of each utterance.
+      shape: Shape of the batches.
+      data_seed: Seed of the shuffle.
+      epoch: Number of the epoch; None keeps the order of `lengths` (evaluation).
+
+    Raises:
+      ArtefactError: An utterance is longer than a row.
+    """
+    lengths = np.asarray(lengths)
+    if not lengths.size:
+        return []
+    if lengths.max() > shape.num_frames:
+        raise ArtefactError(f"an utterance has {lengths.max()} frames, a row only {shape.num_frames}: {_ROW_REMEDY}")
+    order = np.arange(lengths.size)
+    if epoch is not None:
+        order = np.random.default_rng([data_seed, epoch]).permutation(order)
+    batches: list[Placed] = []
+    items: list[tuple[int, int, int, int]] = []
+    free_from = np.zeros(shape.num_rows, int)
+    for item in order:
+        rows = np.flatnonzero(free_from + lengths[item] <= shape.num_frames)
+        if items and (not rows.size or len(items) == shape.num_utterances):
+            batches.append(Placed(*np.array(items).T))
+            items, free_from = [], np.zeros(shape.num_rows, int)
+            rows = np.arange(1)
+        items.append((int(item), int(rows[0]), int(free_from[rows[0]]), int(lengths[item])))
+        free_from[rows[0]] += lengths[item] + 1
+    batches.append(Placed(*np.array(items).T))
+    return batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """An order of batches over some utterances.
+
+    Attributes:
+      plan: Batches.
+      store_rows: Row of the store's index for each utterance planned.
+      label_rows: Row of the labels for each utterance planned.
+    """
+
+    plan: Sequence[Placed]
+    store_rows: Int[np.ndarray, " n"]
+    label_rows: Int[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSource:
+    """Random access to the ready batches of one epoch; item i is batch i of every stream.
+
+    A stream that has run out gives batches without utterances.
+
+    Attributes:
+      streams: The streams.
+      shape: Shape of the batches.
+      num_rows: R of the arrays, at least that of `shape`; rows beyond it stay empty.
+      store: Where frames are read from; None where they live in device memory.
+      num_features: D of the features.
+      dtype: Dtype of the features.
+      views: (stream, layer) of each view to read.
+      rows: Rows to read frames for, as this process's devices need no others; None means all.
+      columns: Layer -> features to keep, ascending; layers left out keep all.
+      first_frames: [store rows] place of each utterance's first frame in device memory; None without.
+    """
+
+    streams: Sequence[Stream]
+    shape: Shape
+    num_rows: int
+    store: FrameSource | None = None
+    num_features: int = 0
+    dtype: str = "float32"
+    views: Sequence[tuple[int, int]] = ()
+    rows: range | None = None
+    columns: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    first_frames: Int[np.ndarray, " M"] | None = None
+
+    def __len__(self) -> int:
+        return max(len(stream.plan) for stream in self.streams)
+
+    def __getitem__(self, index: int) -> Batch:
+        layouts = [self._layout(stream, index) for stream in self.streams]
+        names = ("frame", "reset", "slot", "last_frame", "utterance")
+        frame, *others = (np.stack([layout[name] for layout in layouts]) for name in names)
+        features = np.stack([self._features(*view, index) for view in self.views]) if self.views else None
+        return Batch(features, None if self.first_frames is None else frame, *others)
+
+    def _layout(self, stream: Stream, index: int) -> dict[str, np.ndarray]:
+        num_frames, num_slots = self.shape.num_frames, self.shape.num_utterances
+        frame, slot = (
+            np.zeros((num_frames, self.num_rows), np.int32),
+            np.full((num_frames, self.num_rows), -1, np.int32),
+        )
+        reset = np.zeros((num_frames, self.num_rows), bool)
+        last_frame, utterance = np.zeros(num_slots, np.int32), np.full(num_slots, -1, np.int32)
+        if index < len(stream.plan):
+            placed = stream.plan[index]
+            store_rows = stream.store_rows[placed.item]
+            utterance[: len(placed.item)] = stream.label_rows[placed.item]
+            for i, (_, row, start, length) in enumerate(zip(*placed, strict=True)):
+                stop = start + length
+                reset[start, row], slot[start:stop, row] = True, i
+                last_frame[i] = (stop - 1) * self.num_rows + row
+                if self.first_frames is not None:
+                    first = self.first_frames[store_rows[i]]
+                    frame[start:stop, row] = np.arange(first, first + length)
+        return {"frame": frame, "slot": slot, "reset": reset, "last_frame": last_frame, "utterance": utterance}
+
+    def _features(self, stream: int, layer: int, index: int) -> np.ndarray:
+        rows, columns = self.rows if self.rows is not None else range(self.num_rows), self.columns.get(layer)
+        features = np.zeros((self.shape.num_frames, len(rows), self.num_features), self.dtype)
+        if index >= len(self.streams[stream].plan):
+            return features
+        placed = self.streams[stream].plan[index]
+        mine = np.flatnonzero(np.isin(placed.row, rows))
+        frames = self.store.read(layer, self.streams[stream].store_rows[placed.item[mine]].tolist())
+        for part, row, start in zip(frames, placed.row[mine], placed.start[mine], strict=True):
+            features[start : start + len(part), row - rows.start] = part if columns is None else part[:, columns]
+        return features
+
+
+def batches(source: BatchSource, start: int = 0, num_threads: int = 2) -> Iterator[Batch]:
+    """Yields batches `start`, `start + 1`, … of the source, read ahead by threads."""
+    if start >= len(source):
+        return
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    yield from grain.MapDataset.source(source)[start:].to_iter_dataset(options)
+
+
+def _round_up(value: float, multiple: int) -> int:
+    return -(-int(np.ceil(value)) // multiple) * multiple

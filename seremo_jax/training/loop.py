@@ -1,0 +1,256 @@
+"""What one epoch of a training needs: feeds and compiled steps for the members that are left, and the state."""
+
+import collections
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core import vocab
+from seremo_jax.core.config import Config
+from seremo_jax.core.preemption import Notice, PreemptedError
+from seremo_jax.core.progress import Progress
+from seremo_jax.core.schema import Batch
+from seremo_jax.evaluation import evaluate
+from seremo_jax.training import feed as feeding
+from seremo_jax.training import roofline, steps
+from seremo_jax.training.arrangement import arrange, is_worth_compacting
+from seremo_jax.training.checkpoint import Position
+from seremo_jax.training.dataset import Data
+from seremo_jax.training.state import TrainState
+from seremo_jax.training.step_trace import StepTrace
+from seremo_jax.training.timing import Clock
+
+_STEPS_AHEAD = 2
+
+
+class Loop:
+    """The members, their state, and where both live.
+
+    Args:
+      config: The experiment.
+      data: What the members read.
+      members: The members.
+      mesh: Mesh with the axes `("member", "data")`.
+      clock: Shares the wall time out.
+      trace: Traces some steps; None traces none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        members: Sequence[ensemble.Member],
+        mesh: Mesh,
+        *,
+        clock: Clock | None = None,
+        trace: StepTrace | None = None,
+    ):
+        self.config, self.members, self._data, self._mesh = config, list(members), data, mesh
+        self.clock, self._trace = clock or Clock(), trace or StepTrace(None)
+        self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
+        self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
+        self._shape = feeding.shape_of(data, self._rows, self._development_rows)
+        self._settings = evaluate.settings_of(config, data)
+        self._class_weights = None
+        if "balanced_soft_ce" in {member.class_kind for member in members}:
+            self._class_weights = data.class_weights(members)
+        self._statistics = data.normalisation(list(data.splits))
+        self.is_active = np.ones(len(members), bool)
+        self._arrange(None)
+        self._state = self._steps.init(self._train.members.values)
+        # Copies that fill the last shards up never train.
+        self._let_train(np.arange(len(self._current.order)) < len(members))
+        self._peak_flops_per_s = roofline.peak_flops_per_s(mesh, config.model.dtype)
+
+    def _arrange(self, is_active: np.ndarray | None) -> None:
+        """Feeds and steps for the members that are left."""
+        with self.clock.phase("input"):
+            self._feed(is_active)
+        t = self.config.train
+        self._steps = steps.compile_steps(
+            self._settings,
+            self._mesh,
+            t.patience,
+            t.min_delta,
+            num_running=self._current.num_running,
+            is_cached=self._is_cached,
+        )
+
+    def _feed(self, is_active: np.ndarray | None) -> None:
+        data, members, mesh = self._data, self.members, self._mesh
+        self._current = current = arrange(len(members), mesh.shape[sharding.MEMBER], is_active)
+        cache = self._cache()
+
+        def feed(rows: dict, **options: Any) -> feeding.Feed:
+            return feeding.Feed(
+                data,
+                members,
+                mesh,
+                current,
+                self._shape,
+                rows,
+                cache=cache,
+                class_weights=self._class_weights,
+                statistics=self._statistics,
+                **options,
+            )
+
+        self._train = feed(self._rows, has_own_order=True)
+        self._development = feed(self._development_rows, has_own_order=False, frames=self._train.inputs.frames)
+        self._is_cached = cache is not None
+
+    def _cache(self) -> feeding.Cache | None:
+        """Frames in device memory, if they are to live there."""
+        wanted = self.config.train.device_cache
+        if wanted == "off":
+            return None
+        rows = np.unique(np.concatenate([*self._rows.values(), *self._development_rows.values()]))
+        cache = feeding.Cache(self._data, rows)
+        layers = {layer for member in self.members for layer in self._data.layers_of(member)}
+        return cache if wanted == "on" or cache.fits(len(layers)) else None
+
+    def like(self, num_positions: int) -> TrainState:
+        """Shapes of a state with so many positions, laid out on this mesh as well as it goes."""
+        fits = num_positions % self._mesh.shape[sharding.MEMBER] == 0
+        where = sharding.by_member(self._mesh) if fits else sharding.replicated(self._mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((num_positions, *x.shape[1:]), x.dtype, sharding=where), self._state
+        )
+
+    def take_over(self, restored: TrainState) -> None:
+        """Goes on from a restored state, of any number of positions, in the order of the members."""
+        index = self._current.member[self._current.places]
+        is_member = np.arange(len(index)) < len(self.members)
+        self._state = steps.take(restored, index, sharding.by_member(self._mesh))
+        self._let_train(sharding.fetch(self._state.is_active) & is_member)
+        self.is_active = self.values("is_active")
+        self._compact()
+
+    def canonical_state(self) -> TrainState:
+        """The state in the order of the members, copies last."""
+        places = self._current.places
+        if (places == np.arange(len(places))).all():
+            return self._state
+        return self._steps.reorder(self._state, places)
+
+    def best_params(self) -> Any:
+        """Parameters [E, ...] of each member's best epoch, the same on every device."""
+        places = self._current.places[: len(self.members)]
+        return steps.take(self._state.best_params, places, sharding.replicated(self._mesh))
+
+    def values(self, name: str) -> np.ndarray:
+        """One entry of the state, [E], on the host."""
+        return sharding.fetch(getattr(self._state, name))[self._current.places][: len(self.members)]
+
+    def _let_train(self, is_active: np.ndarray) -> None:
+        self._state = self._state._replace(is_active=self._train.whole_by_member(is_active))
+
+    def epoch(
+        self, position: Position, notice: Notice, save: Callable[[Position], None], progress: Progress
+    ) -> dict[str, Any]:
+        """The rest of an epoch over the training split, then the development split; returns a line for the log.
+
+        Args:
+          position: Where to go on.
+          notice: Whether to stop.
+          save: Writes a checkpoint of the state at a position.
+          progress: Shows the batches done.
+
+        Raises:
+          PreemptedError: The notice has come; the state is being saved.
+        """
+        began_s, number = time.monotonic(), position.epoch + 1
+        with self.clock.phase("steps"):
+            waited_s = self._train_epoch(position, notice, save, progress)
+        trained_s = time.monotonic() - began_s
+        num_batches = self._train.num_batches(number)
+        tally = {name: self._by_member(sums) for name, sums in sharding.fetch(self._state.tally).items()}
+        num_frames = self._train.num_frames_of(self._current) * (num_batches - position.batch) / num_batches
+        num_examples = self._train.num_examples * (num_batches - position.batch) / num_batches
+        with self.clock.phase("evaluation"):
+            line = self._finish_epoch(number, tally)
+        flops = roofline.head_flops(dict(self._settings.sizes)) * num_frames
+        return line | {
+            "examples_per_s": num_examples / trained_s,
+            "share_of_peak": flops / trained_s / self._peak_flops_per_s,
+            "train_s": trained_s,
+            "input_wait_s": waited_s,
+            "epoch_s": time.monotonic() - began_s,
+        }
+
+    def _train_epoch(
+        self, position: Position, notice: Notice, save: Callable[[Position], None], progress: Progress
+    ) -> float:
+        """Steps over the rest of an epoch; returns the seconds waited for input."""
+        waited_s, waiting, number = 0.0, collections.deque(), position.epoch + 1
+        batches = self._train.batches(number, position.batch)
+        done = position.batch
+        num_batches = self._train.num_batches(number)
+        every = self.config.train.checkpoint_batches
+        while done < num_batches:
+            asked_s = time.monotonic()
+            with self.clock.phase("input"):
+                batch = next(batches)
+            waited_s += time.monotonic() - asked_s
+            self._state, ticket = self._trace.step(lambda batch=batch: self._step(batch))
+            done += 1
+            # The device works on this step while the host prepares the next: neither waits, neither runs far ahead.
+            waiting.append(ticket)
+            if len(waiting) > _STEPS_AHEAD:
+                jax.block_until_ready(waiting.popleft())
+            here = Position(position.epoch, done)
+            if done < num_batches and notice.has_come():
+                save(here)
+                raise PreemptedError(f"asked to stop in epoch {number}, after batch {done}")
+            if every and done % every == 0 and done < num_batches:
+                save(here)
+            progress.update(0, f"epoch {number}, batch {done}/{num_batches}")
+        jax.block_until_ready(self._state.step)
+        return waited_s
+
+    def _step(self, batch: Batch) -> tuple[TrainState, jax.Array]:
+        return self._steps.train(self._state, self._train.members, batch, self._train.inputs)
+
+    def _by_member(self, values: np.ndarray) -> np.ndarray:
+        return values[self._current.places][: len(self.members)]
+
+    def _finish_epoch(self, number: int, tally: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Scores on the development split, who stops, and where the rest sit."""
+        predicted = evaluate.predict(self._steps.predict, self._state.params, self._development, self._current)
+        class_targets = [member.class_target for member in self.members]
+        scores = evaluate.development_scores(predicted, self._data.targets, class_targets)
+        was_active = self.is_active
+        placed = np.append(scores, np.full(len(self._current.order) - len(scores), np.nan, np.float32))
+        placed = placed[self._current.order]
+        self._state = self._steps.finish_epoch(
+            self._state, self._train.whole_by_member(placed.astype(np.float32)), np.int32(number)
+        )
+        self.is_active = self.values("is_active")
+        counts = tally.pop("count")
+        means = {
+            f"train_{name}": np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).tolist()
+            for name, sums in tally.items()
+        }
+        line = means | {
+            "step": int(self.values("step").max()),
+            "development_score": np.where(was_active, scores, np.nan).tolist(),
+            "best_score": self.values("best_score").tolist(),
+            "is_active": self.is_active.tolist(),
+            "has_failed": self.values("has_failed").tolist(),
+        }
+        self._compact()
+        return line
+
+    def _compact(self) -> None:
+        """Spreads the members that are left anew where that saves time."""
+        before = self._current
+        if not is_worth_compacting(before, self.is_active, self._settings.member_map == "map"):
+            return
+        self._arrange(self.is_active)
+        self._state = self._steps.reorder(self._state, before.places[self._current.order])

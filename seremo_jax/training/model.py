@@ -1,0 +1,255 @@
+"""The head: a TC-GRU (time-convolution GRU) over the frames of one backbone layer, packed several utterances a row."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from seremo_jax.training.gru import gru_beside
+
+Tree = Any
+"""Nested dict of parameter arrays."""
+
+
+class Raw(NamedTuple):
+    """What the head puts out for the utterance in each of B slots, float32.
+
+    Attributes:
+      attributes: [B, A] on the scale of the targets.
+      levels: [B, A, L] logits of the levels of the rating scale; None unless the head has them.
+      variances: [B, A] variance of the raters; None unless the head has them.
+      logits: [B, C] logits of the class distribution.
+      embedding: [B, embedding_size].
+    """
+
+    attributes: Array
+    levels: Array | None
+    variances: Array | None
+    logits: Array
+    embedding: Array
+
+    @property
+    def distribution(self) -> Array:
+        """[B, C] class distribution; rows sum to 1."""
+        return jax.nn.softmax(self.logits, axis=-1)
+
+
+class Dropout(NamedTuple):
+    """Dropout whose masks depend on the row of the whole batch, so that a batch in parts drops what it drops whole.
+
+    Attributes:
+      key: Random key of the step.
+      rate: [] probability of dropping; 0 drops nothing.
+      rows: [R] number of each row in the whole batch.
+    """
+
+    key: Array
+    rate: Array
+    rows: Array
+
+    def of_rows(self, x: Float[Array, "T R H"], salt: int) -> Float[Array, "T R H"]:
+        """Frames with features dropped."""
+        key = jax.random.fold_in(self.key, salt)
+
+        def of_row(row: Array) -> Array:
+            return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - self.rate, (x.shape[0], x.shape[2]))
+
+        return self._dropped(x, lambda: jnp.swapaxes(jax.vmap(of_row)(self.rows), 0, 1))
+
+    def of_slots(self, x: Float[Array, "B I"]) -> Float[Array, "B I"]:
+        """Embeddings with features dropped."""
+        return self._dropped(x, lambda: jax.random.bernoulli(self.key, 1 - self.rate, x.shape))
+
+    def _dropped(self, x: Array, keeps: Callable[[], Array]) -> Array:
+        def drop(x: Array) -> Array:
+            return jnp.where(keeps(), x / (1 - self.rate).astype(x.dtype), 0)
+
+        # Under `lax.map` a member without dropout draws nothing.
+        return jax.lax.cond(self.rate > 0, drop, lambda x: x, x)
+
+
+class DepthwiseConv(nnx.Module):
+    """Convolution over time of each feature by itself, centred, zeros beyond the row."""
+
+    def __init__(self, num_features: int, kernel: int, *, rngs: nnx.Rngs):
+        bound = kernel**-0.5
+        self.w = nnx.Param(jax.random.uniform(rngs.params(), (kernel, num_features), minval=-bound, maxval=bound))
+        self.b = nnx.Param(jax.random.uniform(rngs.params(), (num_features,), minval=-bound, maxval=bound))
+
+    def __call__(self, x: Float[Array, "T R D"]) -> Float[Array, "T R D"]:
+        """The convolution, same shape and dtype."""
+        w, b = self.w[...].astype(x.dtype), self.b[...].astype(x.dtype)
+        reach = w.shape[0] // 2
+        padded = jnp.pad(x, ((reach, reach), (0, 0), (0, 0)))
+        # Shifted multiply-adds: XLA's depthwise convolution on CPU is slower than this by an order of magnitude.
+        shifted = (padded[o : o + x.shape[0]] * w[o][None, None, :] for o in range(w.shape[0]))
+        return functools.reduce(jnp.add, shifted) + b[None, None, :]
+
+
+class GRULayer(nnx.Module):
+    """Weights of one GRU, initialised as torch.nn.GRU does."""
+
+    def __init__(self, num_features: int, units: int, *, rngs: nnx.Rngs):
+        def uniform(*shape: int) -> nnx.Param:
+            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-(units**-0.5), maxval=units**-0.5))
+
+        self.w_i, self.w_h = uniform(num_features, 3 * units), uniform(units, 3 * units)
+        self.b_i, self.b_h = uniform(3 * units), uniform(3 * units)
+
+    def __call__(self, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
+        """States after every frame, whose features come in parts."""
+        params = {"w_i": self.w_i[...], "w_h": self.w_h[...], "b_i": self.b_i[...], "b_h": self.b_h[...]}
+        return gru_beside(params, parts, reset)
+
+
+class Linear(nnx.Module):
+    """Affine map, initialised as torch.nn.Linear does."""
+
+    def __init__(self, num_in: int, num_out: int, *, rngs: nnx.Rngs):
+        bound = num_in**-0.5
+        self.w = nnx.Param(jax.random.uniform(rngs.params(), (num_in, num_out), minval=-bound, maxval=bound))
+        self.b = nnx.Param(jax.random.uniform(rngs.params(), (num_out,), minval=-bound, maxval=bound))
+
+    def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
+        """The affine map of every row."""
+        return x @ self.w[...] + self.b[...][None, :]
+
+
+class TCGRU(nnx.Module):
+    """Convolution branch beside the features, GRUs, summary of the states, linear embedding, two heads.
+
+    Args:
+      num_features: D, width of the backbone layer.
+      num_attributes: A.
+      num_classes: C.
+      num_layers: Layers in a learned weighted sum; 0 where the head reads one.
+      conv_kernel: Frames under the depthwise convolution; 0 leaves the branch out.
+      gru_units: H.
+      gru_layers: GRUs on top of each other.
+      pooling: `last_valid` state, `mean` of the states, or `mean_sd`: their mean and standard deviation.
+      embedding_size: Width of the embedding.
+      levels: Values of the levels of the rating scale, L of them: attributes are then the means of predicted
+        distributions over these levels. Empty for attributes put out as they are.
+      predicts_variance: The attribute head puts out the raters' variances, too.
+      dtype: Dtype of the matrix products.
+      rngs: Source of the initial parameters.
+
+    Source: INFERRED, method.md section 4 (2,204,171 parameters at D = 1024, A = 3, C = 8).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_attributes: int,
+        num_classes: int,
+        *,
+        num_layers: int = 0,
+        conv_kernel: int = 3,
+        gru_units: int = 256,
+        gru_layers: int = 2,
+        pooling: str = "last_valid",
+        embedding_size: int = 128,
+        levels: tuple[float, ...] = (),
+        predicts_variance: bool = False,
+        dtype: str = "float32",
+        rngs: nnx.Rngs,
+    ):
+        self.pooling, self.levels, self.predicts_variance = pooling, levels, predicts_variance
+        self.num_attributes, self.dtype = num_attributes, dtype
+        self.layer_weights = nnx.Param(jnp.zeros(num_layers)) if num_layers else None
+        self.conv = DepthwiseConv(num_features, conv_kernel, rngs=rngs) if conv_kernel else None
+        width = 2 * num_features if conv_kernel else num_features
+        widths = [width] + [gru_units] * (gru_layers - 1)
+        self.grus = nnx.List([GRULayer(width, gru_units, rngs=rngs) for width in widths])
+        self.embedding = Linear(gru_units * (2 if pooling == "mean_sd" else 1), embedding_size, rngs=rngs)
+        num_outputs = num_attributes * (max(len(levels), 1) + predicts_variance)
+        self.attribute_head = Linear(embedding_size, num_outputs, rngs=rngs)
+        self.class_head = Linear(embedding_size, num_classes, rngs=rngs)
+
+    def __call__(
+        self,
+        features: Float[Array, "*K T R D"],
+        reset: Bool[Array, "T R"],
+        slot: Int[Array, "T R"],
+        last_frame: Int[Array, "B"],
+        dropout: Dropout | None = None,
+    ) -> Raw:
+        """Predictions for the utterances packed into the rows.
+
+        Args:
+          features: Normalised frames, zero in gaps; of each layer where the head sums layers.
+          reset: True on the first frame of an utterance.
+          slot: Slot of the utterance each frame belongs to, -1 in gaps and padding.
+          last_frame: Index `t * R + r` of the last frame of the utterance in each slot.
+          dropout: None switches it off.
+        """
+        is_valid = slot >= 0
+        if self.layer_weights is not None:
+            features = jnp.einsum("k,ktrd->trd", jax.nn.softmax(self.layer_weights[...]), features)
+        x = features.astype(self.dtype)
+        parts = (x,)
+        if self.conv is not None:
+            parts = (jnp.where(is_valid[:, :, None], jax.nn.relu(self.conv(x)), 0), x)
+        for depth, layer in enumerate(self.grus):
+            x = layer(parts if depth == 0 else (x if dropout is None else dropout.of_rows(x, depth),), reset)
+        summary = pool(x.astype(jnp.float32), slot, last_frame, self.pooling)
+        embedding = self.embedding(summary)
+        if dropout is not None:
+            embedding = dropout.of_slots(embedding)
+        return self._heads(embedding)
+
+    def _heads(self, embedding: Float[Array, "B I"]) -> Raw:
+        num, num_attributes = embedding.shape[0], self.num_attributes
+        outputs, levels, variances = self.attribute_head(embedding), None, None
+        if self.predicts_variance:
+            outputs, variances = outputs[:, :-num_attributes], outputs[:, -num_attributes:]
+        if self.levels:
+            levels = outputs.reshape(num, num_attributes, len(self.levels))
+            outputs = jnp.einsum("bal,l->ba", jax.nn.softmax(levels, axis=-1), jnp.asarray(self.levels, jnp.float32))
+        return Raw(outputs, levels, variances, self.class_head(embedding), embedding)
+
+
+def pool(
+    states: Float[Array, "T R H"], slot: Int[Array, "T R"], last_frame: Int[Array, "B"], kind: str
+) -> Float[Array, "B P"]:
+    """Summary of each utterance's states, see `TCGRU.pooling`; slots without an utterance here hold anything finite."""
+    flat = states.reshape(-1, states.shape[-1])
+    if kind == "last_valid":
+        return flat[last_frame]
+    num_slots = last_frame.shape[0]
+    place = jnp.where(slot < 0, num_slots, slot).reshape(-1)
+
+    def mean(values: Array) -> Array:
+        return jax.ops.segment_sum(values, place, num_slots + 1) * share[:, None]
+
+    share = 1 / jnp.maximum(jnp.bincount(place, length=num_slots + 1), 1)
+    centre = mean(flat)
+    if kind == "mean":
+        return centre[:num_slots]
+    variance = mean(jnp.square(flat - centre[place]))
+    # The root's slope is infinite at 0, where an utterance has one frame.
+    sd = jnp.sqrt(jnp.maximum(variance, 1e-10))
+    return jnp.concatenate([centre, sd], axis=1)[:num_slots]
+
+
+def init(sizes: dict[str, Any], key: Array) -> Tree:
+    """Initial parameters of `TCGRU(**sizes)` as a plain nested dict of arrays."""
+    _, state = nnx.split(TCGRU(**sizes, rngs=nnx.Rngs(params=key)))
+    return nnx.to_pure_dict(state)
+
+
+def apply(sizes: dict[str, Any], params: Tree, *inputs: Array, dropout: Dropout | None = None) -> Raw:
+    """Runs `TCGRU(**sizes)` with `params` on `inputs` (features, reset, slot, last_frame)."""
+    module = nnx.eval_shape(lambda: TCGRU(**sizes, rngs=nnx.Rngs(params=0)))
+    graph, state = nnx.split(module)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)(*inputs, dropout=dropout)
+
+
+def count_parameters(params: Tree) -> int:
+    """Number of trainable scalars."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,110 @@
+"""The protocol: what an experiment asks of its targets, what makes two trainings the same, and the card of a number."""
+
+import dataclasses
+import json
+import os
+import subprocess
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from seremo_jax import __version__
+from seremo_jax.core import vocab
+from seremo_jax.core.artefacts import fingerprint_of, read_json
+from seremo_jax.core.config import Config
+from seremo_jax.core.members import MEMBER_FIELDS
+from seremo_jax.data.policies import of_targets
+from seremo_jax.data.tables import info_of
+from seremo_jax.data.targets import Targets, build
+from seremo_jax.features.store import Reader
+
+
+def build_targets(config: Config, utterances: pa.Table, ratings: pa.Table) -> Targets:
+    """The targets an experiment asks for, in the order of the utterance table.
+
+    Where `data.keep_no_agreement` leaves utterances without a consensus out, of all splits (`drop`) or of all but the
+    training split (`train_only`), they have no vote distribution; their attributes stay.
+    """
+    made = build(utterances, ratings, **of_targets(config), has_levels=config.loss.attribute_kind == "emd")
+    if config.data.keep_no_agreement == "keep":
+        return made
+    is_left_out = ~made.has_consensus
+    if config.data.keep_no_agreement == "train_only":
+        is_left_out &= np.asarray(utterances["split"].to_pylist()) != vocab.TRAIN
+    distribution = np.where(is_left_out[:, None], 0, made.distribution).astype(np.float32)
+    counts = made.counts | {"num_no_agreement_left_out": int((is_left_out & made.has_votes).sum())}
+    return dataclasses.replace(made, distribution=distribution, has_votes=made.has_votes & ~is_left_out, counts=counts)
+
+
+def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
+    """What makes two trainings the same: the settings that change results, the store, the members."""
+    fields = config.results_fields("targets", "model", "loss", "optim", "train")
+    if any(member["fold"] is not None for member in members):
+        fields |= {f"data.{name}": getattr(config.data, name) for name in ("split_kind", "split_seed", "num_folds")}
+    fields["data.modality"] = config.data.modality
+    fields["data.self_reports"] = config.data.self_reports
+    fields["data.keep_no_agreement"] = config.data.keep_no_agreement
+    # The members say it all: a single value and an axis of one value are the same run.
+    for field, path in MEMBER_FIELDS.items():
+        fields.pop(path, None)
+        if len({member[field] for member in members}) == 1:
+            fields[path] = members[0][field]
+    told = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
+    return fields | {
+        "store": fingerprint_of(store.manifest),
+        "members": [{field: member[field] for field in told} for member in members],
+    }
+
+
+def card(
+    config: Config, workdir: PurePath, utterances: pa.Table, store: Reader, trained: dict[str, Any]
+) -> dict[str, Any]:
+    """What a number's reader must know to compare it with another: corpus, split, policies, backbone, model, code.
+
+    Args:
+      config: The experiment.
+      workdir: Its folder.
+      utterances: The utterance table.
+      store: The store the members were trained on.
+      trained: Content of `train/finished.json`.
+    """
+    info, has_other = info_of(utterances), config.targets.other_votes == "class"
+    ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
+    return {
+        "corpus": info.corpus,
+        "release": info.release,
+        "is_simulated": info.is_simulated,
+        "notes": list(info.notes),
+        "split_hash": ingest["split_hash"],
+        "classes": [*vocab.CLASS_SETS[config.targets.class_set], *([vocab.OTHER] * has_other)],
+        "backbone": store.manifest["backbone"],
+        "backbone_revision": store.manifest["backbone_revision"],
+        "final_norm": store.manifest["final_norm"],
+        "store": fingerprint_of(store.manifest),
+        "checkpoint": trained["checkpoint_id"],
+        "settings": config.results_fields(),
+        "fingerprint": config.fingerprint(),
+        "code_version": code_version(),
+    }
+
+
+def code_version() -> str:
+    """Version of the package, with the commit where it runs from a checkout (`+` marks uncommitted changes)."""
+    command = ["git", "-C", os.fspath(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__} ({commit})"
+
+
+def is_card_of(expected: dict[str, Any], results: PurePath) -> bool:
+    """Whether `results.jsonl` is there and was made under this card; another commit of the code does not count."""
+    try:
+        with results.open(encoding="utf-8") as file:
+            found = json.loads(file.readline())["protocol"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return {**found, "code_version": None} == {**json.loads(json.dumps(expected)), "code_version": None}

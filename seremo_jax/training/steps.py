@@ -1,0 +1,189 @@
+"""Compiled steps of the whole ensemble: clipping, learning rate, early stopping, best parameters inside each member.
+
+One model is an ensemble of one, and no member ever sees another.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core.schema import Batch
+from seremo_jax.training import optim
+from seremo_jax.training.gradients import Reader
+from seremo_jax.training.member_map import over_members
+from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init
+
+batch_of = jax.jit(lambda epoch, index: jax.tree.map(lambda array: array[index], epoch))
+"""(batches of an epoch, number) -> one of them, all on the devices."""
+
+
+def take(tree: Any, index: np.ndarray, where: NamedSharding) -> Any:
+    """Entries of the leading axis of every array, laid out as asked."""
+    return jax.jit(lambda tree: jax.tree.map(lambda x: x[index], tree), out_shardings=where)(tree)
+
+
+def _update_member(reader: Reader, state: TrainState) -> TrainState:
+    settings, values = reader.settings, reader.member.values
+    key = None
+    if settings.uses_dropout:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(values.seed), 1), state.step)
+    loss, terms, grads = reader.gradient(state.params, key)
+    updates, opt_state = optim.adam(settings.clip_norm).update(grads, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, u: p + values.learning_rate * (u - values.weight_decay * p), state.params, updates)
+    norm = optax.tree.norm(grads)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    new = terms | {"gradient_norm": norm, "count": jnp.ones(())}
+    tally = {name: total + new[name] for name, total in state.tally.items()}
+    updated = state._replace(params=params, opt_state=opt_state, step=state.step + 1, tally=tally)
+    frozen = state._replace(is_active=jnp.array(False), has_failed=jnp.array(True))
+    return jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, frozen)
+
+
+def _train_step(
+    settings: Settings,
+    num_data: int,
+    num_running: int,
+    state: TrainState,
+    members: Members,
+    batch: Batch,
+    inputs: Inputs,
+) -> tuple[TrainState, Array]:
+    def one(item: tuple[TrainState, Members]) -> TrainState:
+        state, member = item
+        reader = Reader(settings, num_data, inputs, batch, member)
+        # Under `map` a stopped member costs nothing; under `vmap` this is a select.
+        has_work = state.is_active & (reader.utterance >= 0).any()
+        return jax.lax.cond(has_work, lambda state: _update_member(reader, state), lambda state: state, state)
+
+    running = jax.tree.map(lambda x: x[:num_running], (state, members))
+    new = over_members(settings.member_map, one, running)
+    if num_running < state.step.shape[0]:
+        new = jax.tree.map(lambda whole, part: whole.at[:num_running].set(part), state, new)
+    return new, new.tally["loss"] + 0
+
+
+def _predict_step(
+    settings: Settings, num_data: int, num_running: int, params: Any, members: Members, batch: Batch, inputs: Inputs
+) -> tuple[Array, Array]:
+    def one(item: tuple[Any, Members]) -> tuple[Array, Array]:
+        params, member = item
+        raw = Reader(settings, num_data, inputs, batch, member).outputs(params)
+        return raw.attributes, raw.distribution
+
+    return over_members(settings.member_map, one, jax.tree.map(lambda x: x[:num_running], (params, members)))
+
+
+def _finish_epoch(state: TrainState, scores: Array, epoch: Array, patience: int, min_delta: float) -> TrainState:
+    is_better = state.is_active & (scores > state.best_score + min_delta)
+    stale = jnp.where(is_better, 0, state.stale_epochs + 1)
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(is_better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+    return state._replace(
+        tally=jax.tree.map(jnp.zeros_like, state.tally),
+        best_params=jax.tree.map(pick, state.params, state.best_params),
+        best_score=jnp.where(is_better, scores, state.best_score),
+        best_epoch=jnp.where(is_better, epoch, state.best_epoch),
+        stale_epochs=jnp.where(state.is_active, stale, state.stale_epochs),
+        is_active=state.is_active & (stale < patience),
+    )
+
+
+class Steps(NamedTuple):
+    """The compiled steps of a run.
+
+    Attributes:
+      init: (values) -> state.
+      train: (state, members, batch, inputs) -> state, and the sum of its losses [P] to wait for; the old state is
+        given up.
+      predict: (params, members, batch, inputs) -> attributes [n, B, A], distribution [n, B, C] of the positions that
+        are trained.
+      finish_epoch: (state, scores [P], epoch []) -> state, after an evaluation on the development split.
+      reorder: (tree, places [P]) -> the tree's positions in another order.
+    """
+
+    init: Callable
+    train: Callable
+    predict: Callable
+    finish_epoch: Callable
+    reorder: Callable
+
+
+def batch_specs(is_cached: bool) -> Batch:
+    """How a batch lies on the mesh."""
+    rows, same = PartitionSpec(None, None, sharding.DATA), PartitionSpec()
+    features = None if is_cached else PartitionSpec(sharding.MEMBER, None, sharding.DATA)
+    return Batch(features, rows if is_cached else None, rows, rows, same, same)
+
+
+def input_specs(is_cached: bool) -> Inputs:
+    """How the other inputs lie on the mesh; `labels` stands for all of its tables."""
+    member = PartitionSpec(sharding.MEMBER)
+    return Inputs(Normalisation(member, member), PartitionSpec(), member if is_cached else None)
+
+
+@functools.cache
+def compile_steps(
+    settings: Settings,
+    mesh: Mesh,
+    patience: int = 1,
+    min_delta: float = 0.0,
+    *,
+    num_running: int,
+    is_cached: bool = False,
+) -> Steps:
+    """Steps with members spread over the mesh's member axis; inside a device they run by `settings.member_map`.
+
+    Args:
+      settings: Static settings.
+      mesh: Mesh with the axes `("member", "data")`. Members alone on it need no collective; devices of the data axis
+        add up what the head puts out, and gradients.
+      patience: Evaluations without improvement after which a member stops.
+      min_delta: Improvement that counts.
+      num_running: Positions of each shard that are trained, see `Arrangement`.
+      is_cached: Frames live in device memory.
+    """
+    member = PartitionSpec(sharding.MEMBER)
+    num_data = mesh.shape[sharding.DATA]
+    specs = (member, member, batch_specs(is_cached), input_specs(is_cached))
+
+    def placed(spec: Any) -> Any:
+        return jax.tree.map(lambda one: NamedSharding(mesh, one), spec, is_leaf=lambda x: isinstance(x, PartitionSpec))
+
+    def spread(function: Callable, in_specs: tuple[Any, ...]) -> Callable:
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=in_specs,
+            out_specs=member,
+            axis_names={sharding.MEMBER, sharding.DATA},
+            check_vma=False,
+        )
+
+    def jitted(function: Callable, in_specs: tuple[Any, ...] = specs, **options: Any) -> Callable:
+        return jax.jit(
+            spread(function, in_specs), in_shardings=placed(in_specs), out_shardings=placed(member), **options
+        )
+
+    finish = functools.partial(_finish_epoch, patience=patience, min_delta=min_delta)
+    same = PartitionSpec()
+    return Steps(
+        init=jitted(functools.partial(init, settings), (member,)),
+        train=jitted(functools.partial(_train_step, settings, num_data, num_running), donate_argnums=0),
+        predict=jitted(functools.partial(_predict_step, settings, num_data, num_running)),
+        finish_epoch=jitted(finish, (member, member, same), donate_argnums=0),
+        reorder=jax.jit(
+            lambda tree, places: jax.tree.map(lambda x: x[places], tree),
+            in_shardings=(placed(member), placed(same)),
+            out_shardings=placed(member),
+        ),
+    )

@@ -1,0 +1,222 @@
+"""The loop: evaluate, save, step. One compiled program trains every member; each stops early by itself."""
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+from jax.sharding import Mesh
+
+from seremo_jax.core import config_file
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    fingerprint_of,
+    place_of,
+    read_json,
+    remove_tree,
+    require_same,
+    write_json,
+)
+from seremo_jax.core.config import Config
+from seremo_jax.core.mesh import is_first_process, wait_for_all
+from seremo_jax.core.preemption import Notice, PreemptedError
+from seremo_jax.core.progress import Progress
+from seremo_jax.data import tables
+from seremo_jax.evaluation import evaluate
+from seremo_jax.features.store import Reader
+from seremo_jax.training import checkpoint, protocol, timing, trackers
+from seremo_jax.training.checkpoint import Checkpoints, Position
+from seremo_jax.training.dataset import Data
+from seremo_jax.training.log import Writer
+from seremo_jax.training.loop import Loop
+from seremo_jax.training.state import TASK_SCALES
+from seremo_jax.training.step_trace import StepTrace
+
+
+class NothingToKeepError(ArtefactError):
+    """Some members never had a finite development score.
+
+    Attributes:
+      members: Their numbers.
+    """
+
+    def __init__(self, message: str, members: Sequence[int]):
+        super().__init__(message)
+        self.members = tuple(members)
+
+
+def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, is_profiled: bool = False) -> PurePath:
+    """Trains the config's members on the tables and the store of a workdir, over all devices; see `train`.
+
+    Raises:
+      ArtefactError: Besides what `train` refuses: the tables or the store are missing, or not of each other.
+    """
+    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    store = Reader(place_of(workdir) / "store")
+    store.require(tables_fingerprint=fingerprint)
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    mesh = sharding.make_mesh(len(members), config.train.data_shards)
+    return train(
+        config, store, (utterances, ratings), mesh,
+        members=members, workdir=workdir, is_quiet=is_quiet, is_profiled=is_profiled,
+    )  # fmt: skip
+
+
+def train(
+    config: Config,
+    store: Reader,
+    tables: tuple[pa.Table, pa.Table],
+    mesh: Mesh,
+    *,
+    members: Sequence[ensemble.Member] | None = None,
+    workdir: str | os.PathLike | None = None,
+    is_quiet: bool = False,
+    is_profiled: bool = False,
+) -> PurePath:
+    """Trains all members and keeps the parameters of each one's best epoch on the development split.
+
+    Resumes from the newest checkpoint, also on another mesh or number of processes; a finished training is left as it
+    is. SIGTERM and SIGUSR1 save a checkpoint first.
+
+    Args:
+      config: The experiment.
+      store: Hidden states of the layers the members read.
+      tables: Utterances and ratings.
+      mesh: Mesh with the axes `("member", "data")`.
+      members: The members; None means those of the config.
+      workdir: Folder under which `train/` is written; None means the store's.
+      is_quiet: Shows no progress.
+      is_profiled: Traces a few steps of this process into `train/profile/` (`step_trace`).
+
+    Returns:
+      The folder `train/`, with `best/` (parameters), `log.jsonl`, `members.json` and, last, `finished.json`.
+
+    Raises:
+      ArtefactError: The folder holds another run, or a split lacks labelled utterances.
+      NothingToKeepError: A member's loss was not finite before its first epoch ended.
+      PreemptedError: A signal asked to stop; the state is saved.
+    """
+    workdir = place_of(store.path.parent if workdir is None else workdir)
+    members = list(members or ensemble.members(config, ensemble.chosen_layer(workdir)))
+    folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
+    named = [vars(member) for member in members]
+    run = protocol.run_identity(config, store, named)
+    if (folder / evaluate.STAMP_FILE).exists():
+        found = read_json(folder / evaluate.STAMP_FILE, "delete this folder to train anew")
+        require_same(f"the training in {folder}", found["run"], run, "Use another --workdir, or delete this folder.")
+        if not is_quiet:
+            print(f"{folder} is up to date" + ", so no step was traced" * is_profiled)
+        return folder
+    with contextlib.ExitStack() as stack:
+        clock = stack.enter_context(contextlib.closing(timing.Clock()))
+        is_traced = is_profiled and is_first_process()
+        trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
+        data = Data.of(config, store, tables[0], protocol.build_targets(config, *tables), members)
+        loop = Loop(config, data, members, mesh, clock=clock, trace=trace)
+        with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
+            _run(loop, checkpoints, folder, is_quiet)
+        _require_some_whole(folder, loop)
+        with clock.phase("checkpoint"):
+            _finish(folder, run, named, loop)
+        if not is_quiet:
+            print(timing.sentence(clock.seconds()))
+    return folder
+
+
+def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool) -> None:
+    """Epochs until every member has stopped, from the newest checkpoint on."""
+    position = Position()
+    if (restored := checkpoints.restore(loop.like)) is not None:
+        position = restored[0]
+        loop.take_over(restored[1])
+    names, most, writer = ensemble.names(loop.members), loop.config.train.max_epochs, None
+    if is_first_process():
+        write_json(folder / "members.json", [vars(member) for member in loop.members])
+        config_file.write(folder, loop.config)
+        train = loop.config.train
+        tracker = trackers.start(train.tracker, train.tracker_project, folder, dataclasses.asdict(loop.config))
+        writer = Writer(folder, position.epoch, names, tracker)
+
+    def save(position: Position) -> None:
+        with loop.clock.phase("checkpoint"):
+            checkpoints.save(position, loop.canonical_state())
+
+    label, told = f"train {len(names)} members", dict.fromkeys(timing.PHASES, 0.0)
+    try:
+        with Notice() as notice, Progress(most, label, "epochs", done=position.epoch, is_quiet=is_quiet) as progress:
+            while position.epoch < most and loop.is_active.any():
+                try:
+                    line = loop.epoch(position, notice, save, progress)
+                except PreemptedError:
+                    checkpoints.wait()
+                    raise
+                position = Position(position.epoch + 1)
+                seconds = loop.clock.seconds()
+                of_line = {name: seconds[name] - told[name] for name in seconds}
+                told = seconds
+                if writer is not None:
+                    writer.write(position.epoch, line | timing.entries(of_line))
+                save(position)
+                progress.update(note=_summary(line, loop))
+                if notice.has_come():
+                    checkpoints.wait()
+                    raise PreemptedError(f"asked to stop after epoch {position.epoch}")
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _require_some_whole(folder: PurePath, loop: Loop) -> None:
+    """Warns of members whose loss was not finite; refuses to go on where one never finished an epoch."""
+    advice, names = "lower optim.learning_rate or set optim.clip_norm", ensemble.names(loop.members)
+    if failed := [name for name, has_failed in zip(names, loop.values("has_failed"), strict=True) if has_failed]:
+        warnings.warn(
+            f"the loss of {', '.join(failed)} was not finite: stopped there, the best epoch before is kept; {advice}",
+            stacklevel=3,
+        )
+    if never := [i for i, epoch in enumerate(loop.values("best_epoch")) if epoch == 0]:
+        raise NothingToKeepError(
+            f"{folder}: {', '.join(names[i] for i in never)} never had a development score, so there is nothing to "
+            f"keep: {advice}, or leave these members out, and train into another --workdir",
+            never,
+        )
+
+
+def _summary(line: dict[str, Any], loop: Loop) -> str:
+    best = np.sort(loop.values("best_score"))
+    return (
+        f"best development score {best[-1]:.3f} / median {np.median(best):.3f} / worst {best[0]:.3f}, "
+        f"{int(loop.is_active.sum())} members active, {line['examples_per_s']:.0f} utterances/s, "
+        f"{100 * line['share_of_peak']:.0f} % of peak, {100 * line['input_wait_s'] / line['epoch_s']:.0f} % input wait"
+    )
+
+
+def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
+    """Writes the best parameters and, last, the stamp that says the training is finished."""
+    best = folder / evaluate.BEST_FOLDER
+    if is_first_process():
+        remove_tree(best)
+    wait_for_all("train: best folder")
+    params = loop.best_params()
+    params.pop(TASK_SCALES, None)
+    checkpoint.save_params(best, params)
+    content = {
+        "run": run,
+        "best_score": loop.values("best_score").tolist(),
+        "best_epoch": loop.values("best_epoch").tolist(),
+    }
+    if is_first_process():
+        write_json(
+            folder / evaluate.STAMP_FILE,
+            {**content, "members": members, "checkpoint_id": fingerprint_of(content)},
+        )
+    wait_for_all("train: finished")
+    jax.block_until_ready(params)

@@ -1,0 +1,221 @@
+"""config: strict reading, rules across fields, and a fingerprint of exactly what changes results."""
+
+import ast
+import dataclasses
+import importlib
+import typing
+from pathlib import Path
+
+import ml_collections
+import pytest
+
+from seremo_jax.core.config import Config, ConfigError, describe, from_config_dict, to_config_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_EFFECT_ON_RESULTS = {
+    "corpus.root",
+    "extract.batch_seconds",
+    "backbone.shards_params",
+    "extract.num_threads",
+    "train.member_map",
+    "train.keep_checkpoints",
+    "train.micro_batches",
+    "train.data_shards",
+    "train.device_cache",
+    "train.checkpoint_batches",
+    "train.tracker",
+    "train.tracker_project",
+    "eval.noise_dir",
+    "eval.rir_dir",
+}
+FIELDS = [
+    f"{section.name}.{field.name}"
+    for section in dataclasses.fields(Config)
+    for field in dataclasses.fields(section.type)
+]
+
+
+def _recipes() -> list[tuple[str, str]]:
+    """(module, arg) of every recipe and of every variant it compares `arg` with."""
+    found = []
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        variants = {""}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and ast.unparse(node.left) == "arg":
+                variants |= {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}
+        found += [(f"configs.{path.stem}", variant) for variant in sorted(variants) if path.stem != "__init__"]
+    return found
+
+
+def _with(path: str, value: object) -> Config:
+    """The default config with one field changed, unchecked."""
+    section, name = path.split(".")
+    return dataclasses.replace(Config(), **{section: dataclasses.replace(getattr(Config(), section), **{name: value})})
+
+
+def _other_value(path: str) -> object:
+    section, name = path.split(".")
+    value = getattr(getattr(Config(), section), name)
+    hint = typing.get_type_hints(type(getattr(Config(), section)))[name]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return (*value, {str: "more", int: 7, float: 0.5}[typing.get_args(hint)[0]])
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+def _read(path: str, value: object) -> Config:
+    section, name = path.split(".")
+    return from_config_dict({section: {name: value}})
+
+
+@pytest.mark.parametrize(("module", "arg"), _recipes())
+def test_every_recipe_and_variant_is_a_valid_config(module: str, arg: str):
+    recipe = importlib.import_module(module)
+    config = from_config_dict(recipe.get_config(arg))
+    assert config == from_config_dict(to_config_dict(config))
+    assert arg in recipe.get_config.__doc__
+    with pytest.raises(ValueError, match="no variant 'nonsense'"):
+        recipe.get_config("nonsense")
+
+
+def test_variants_are_found():
+    assert {("configs.simulated", "tiny"), ("configs.crema_d", "subset24")} <= set(_recipes())
+
+
+def test_defaults_survive_the_way_through_a_config_dict():
+    assert from_config_dict(to_config_dict(Config())) == from_config_dict({}) == Config()
+
+
+@pytest.mark.parametrize("as_config_dict", [False, True])
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"optim": {"learning_rte": 1.0}}, r"optim\.learning_rte; did you mean optim\.learning_rate"),
+        ({"trian": {"seed": 1}}, r"unknown config field trian; did you mean train"),
+        ({"zzz": {}}, r"unknown config field zzz; known here: .*backbone"),
+        ({"train": 3}, r"train must be a section with fields, is 3"),
+        ({"train": None}, r"train must be a section with fields, is None"),
+        ({"train": {"seed": {"a": 1}}}, r"train\.seed must be int, is .*a"),
+        ({"train": {"seed": None}}, r"train\.seed must be int, is None \(NoneType\)"),
+        ({"train": {"seed": 1.0}}, r"train\.seed must be int, is 1\.0 \(float\)"),
+        ({"train": {"seed": "1"}}, r"train\.seed must be int, is '1' \(str\)"),
+        ({"train": {"seed": True}}, r"train\.seed must be int, is True \(bool\)"),
+        ({"optim": {"learning_rate": "fast"}}, r"optim\.learning_rate must be float"),
+        ({"optim": {"clip_norm": False}}, r"optim\.clip_norm must be float"),
+        ({"data": {"reverse_activation": 1}}, r"data\.reverse_activation must be bool"),
+        (
+            {"data": {"keep_no_agreement": "no"}},
+            r"data\.keep_no_agreement = 'no': choose one of keep, drop, train_only",
+        ),
+        ({"corpus": {"name": 5}}, r"corpus\.name must be str"),
+        ({"ensemble": {"seeds": (0, "one")}}, r"ensemble\.seeds\[1\] must be int, is 'one'"),
+        ({"ensemble": {"seeds": (0, 1.5)}}, r"ensemble\.seeds\[1\] must be int"),
+        ({"ensemble": {"seeds": 3}}, r"ensemble\.seeds must be .*tuple"),
+        ({"targets": {"attributes": "valence"}}, r"targets\.attributes must be .*tuple"),
+        ({"extract": {"layers": ("all",)}}, r"extract\.layers must be"),
+        ({"model": {"layer": 2.0}}, r"model\.layer must be"),
+    ],
+)
+def test_what_config_dict_alone_would_let_through_is_refused(tree: dict, message: str, as_config_dict: bool):
+    with pytest.raises(ConfigError, match=message):
+        from_config_dict(ml_collections.ConfigDict(tree) if as_config_dict else tree)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("optim.clip_norm", 2, 2.0),
+        ("ensemble.seeds", [3, 4], (3, 4)),
+        ("data.split_shares", [0.5, 0.25, 0.25], (0.5, 0.25, 0.25)),
+        ("model.layer", "4", 4),
+        ("model.layer", "saliency", "saliency"),
+        ("extract.layers", [1, 2], (1, 2)),
+        ("extract.layers", "(1, 2)", (1, 2)),
+        ("extract.layers", "1,2,", (1, 2)),
+        ("extract.layers", "all", "all"),
+    ],
+)
+def test_harmless_conversions(path: str, value: object, expected: object):
+    section, name = path.split(".")
+    found = getattr(getattr(_read(path, value), section), name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"model": {"layer": "best"}}, "model.layer = 'best': give a layer number"),
+        ({"extract": {"layers": "some"}}, "extract.layers = 'some': give 'all'"),
+        ({"data": {"split_shares": (0.5, 0.5)}}, "three positive shares"),
+        ({"data": {"split_shares": (0.8, 0.2, 0.0)}}, "three positive shares"),
+        ({"data": {"split_shares": (0.6, 0.3, 0.2)}}, "sum to 1"),
+        ({"data": {"min_seconds": 5.0, "max_seconds": 4.0}}, "data.min_seconds must be below"),
+        ({"model": {"conv_kernel": 4}}, "model.conv_kernel must be odd"),
+        ({"model": {"dropout": 1.0}}, "model.dropout must be in"),
+        ({"model": {"dropout": -0.1}}, "model.dropout must be at least 0"),
+        ({"ensemble": {"dropouts": (0.1, 1.0)}}, "model.dropout must be in"),
+        ({"ensemble": {"learning_rates": (0.1, -1.0)}}, "ensemble.learning_rates must be at least 0, is -1"),
+        ({"ensemble": {"folds": (0, 1)}}, "ensemble.folds means nothing for data.split_kind = auto"),
+        (
+            {"ensemble": {"folds": (0, 5)}, "data": {"split_kind": "kfold"}, "model": {"layer": 1}},
+            "the folds are 0 to 4",
+        ),
+        ({"ensemble": {"folds": (0, 1)}, "data": {"split_kind": "kfold"}}, "saliency saw speakers that are test"),
+        ({"ensemble": {"class_kinds": ("ccc", "hard_ce")}}, "loss.class_kind = 'hard_ce' is cross-entropy"),
+        ({"model": {"layer": "sum"}}, "model.layer = 'sum' reads every stored layer"),
+        ({"loss": {"attribute_weights": (0.5, 0.5)}}, "one weight for each of targets.attributes"),
+        ({"loss": {"attribute_weights": (0.5, 0.5, 0.5)}}, "summing to 1"),
+        ({"targets": {"attributes": ("valence", "valence")}}, "names an attribute twice"),
+        ({"targets": {"attributes": ("arousal",)}}, "this project says 'activation'"),
+        ({"targets": {"class_set": "six"}}, "targets.class_set = 'six': choose one of msp8"),
+        ({"eval": {"pa_uar_thresholds": (50, 100)}}, "percentages between 0 and 100"),
+        ({"eval": {"nbest": (1, 7)}}, "no N can exceed the number of classes"),
+        ({"eval": {"nbest": (2,)}}, "must include 1"),
+        ({"eval": {"splits": ("dev",)}}, "eval.splits = 'dev': choose one of train"),
+        ({"ensemble": {"class_targets": ("vote",)}}, "ensemble.class_targets = 'vote'"),
+        ({"ensemble": {"seeds": (1, 1)}}, "ensemble.seeds names a value twice"),
+        ({"ensemble": {"layers": (1, 2)}}, "set extract.layers to 'all'"),
+        ({"ensemble": {"layers": (1, 2)}, "extract": {"layers": (1, 3)}}, "not among extract.layers"),
+        ({"model": {"layer": 2}, "extract": {"layers": (1, 3)}}, "not among extract.layers"),
+        ({"train": {"batch_size": 1}}, "train.batch_size must be at least 2, is 1"),
+        ({"optim": {"learning_rate": -1.0}}, "optim.learning_rate must be at least 0"),
+    ],
+)
+def test_rules(tree: dict, message: str):
+    with pytest.raises(ConfigError) as error:
+        from_config_dict(tree)
+    assert message in str(error.value)
+
+
+def test_rules_let_the_opposite_through():
+    assert from_config_dict({"ensemble": {"layers": (1, 2)}, "extract": {"layers": (1, 2, 3)}})
+    assert from_config_dict({"ensemble": {"layers": (1, 2)}, "extract": {"layers": "all"}})
+    assert from_config_dict({"model": {"layer": 3}, "extract": {"layers": (1, 3)}})
+    assert from_config_dict({"loss": {"attribute_weights": (0.5, 0.25, 0.25)}, "model": {"conv_kernel": 0}})
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_fingerprint_covers_exactly_what_changes_results(path: str):
+    changed, section = _with(path, _other_value(path)), path.split(".")[0]
+    changes_results = path not in WITHOUT_EFFECT_ON_RESULTS
+    assert changed != Config()
+    assert (changed.fingerprint() != Config().fingerprint()) == changes_results
+    assert (changed.fingerprint(section) != Config().fingerprint(section)) == changes_results
+    others = [field.name for field in dataclasses.fields(Config) if field.name != section]
+    assert changed.fingerprint(*others) == Config().fingerprint(*others)
+
+
+def test_fingerprint_is_the_same_in_every_process_and_form():
+    from_lists = from_config_dict({"data": {"split_shares": [0.6, 0.2, 0.2]}, "optim": {"clip_norm": 1}})
+    assert from_lists.fingerprint() == Config().fingerprint()
+    assert from_config_dict({"eval": {"seed": 1}}).results_fields("eval")["eval.seed"] == 1
+    assert len(Config().fingerprint()) == 16
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_help_names_every_field_and_its_meaning(path: str):
+    section, name = path.split(".")
+    (field,) = [field for field in dataclasses.fields(getattr(Config(), section)) if field.name == name]
+    assert f"--config.{path}={field.default!r}\n      {field.metadata['doc']}" in describe()

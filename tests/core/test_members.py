@@ -1,0 +1,67 @@
+"""The member axis: product of the axes, order, names, the chosen layer."""
+
+import dataclasses
+
+import pytest
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core.artefacts import ArtefactError, write_json
+from seremo_jax.core.config import from_config_dict
+
+
+def test_product_of_axes_layers_outermost():
+    config = from_config_dict(
+        {
+            "extract": {"layers": "all"},
+            "ensemble": {"layers": (3, 1), "seeds": (7, 8), "class_targets": ("votes", "consensus")},
+        }
+    )
+    members = ensemble.members(config, chosen_layer=None)
+    assert [m.layer for m in members] == [3] * 4 + [1] * 4
+    assert [m.class_target for m in members[:4]] == ["votes", "votes", "consensus", "consensus"]
+    assert [m.seed for m in members[:4]] == [7, 8, 7, 8]
+    assert len(set(ensemble.names(members))) == 8
+    assert ensemble.names(members)[0] == "layer03-votes-seed7"
+    assert ensemble.layers(members) == (1, 3)
+
+
+def test_one_model_is_an_ensemble_of_one():
+    config = from_config_dict({"model": {"layer": 4}, "train": {"seed": 9}, "targets": {"class_target": "consensus"}})
+    (member,) = ensemble.members(config, chosen_layer=2)
+    assert (member.layer, member.class_target, member.seed, member.fold) == (4, "consensus", 9, None)
+    assert member.learning_rate == config.optim.learning_rate
+
+
+def test_names_tell_what_differs():
+    axes = {"learning_rates": (0.1, 0.2), "seeds": (3,)}
+    names = ensemble.names(ensemble.members(from_config_dict({"model": {"layer": 4}, "ensemble": axes}), None))
+    assert names == ["layer04-votes-learning_rate0.1-seed3", "layer04-votes-learning_rate0.2-seed3"]
+
+
+def test_a_sum_of_layers_is_one_member():
+    config = from_config_dict({"model": {"layer": "sum"}, "extract": {"layers": "all"}})
+    (member,) = ensemble.members(config, None)
+    assert member.layer == ensemble.SUM
+    assert ensemble.layers([member]) == ()
+
+
+def test_saliency_layer_must_be_there(tmp_path):
+    config = from_config_dict({})
+    assert ensemble.chosen_layer(tmp_path) is None
+    with pytest.raises(ArtefactError, match=r"launch.saliency"):
+        ensemble.members(config, None)
+    write_json(tmp_path / "saliency.json", {"chosen": 5})
+    (member,) = ensemble.members(config, ensemble.chosen_layer(tmp_path))
+    assert member.layer == 5
+
+
+def test_a_mean_of_heads_is_a_system_of_its_own():
+    config = from_config_dict({"model": {"layer": 4}, "ensemble": {"class_targets": ("votes", "consensus")}})
+    votes, consensus = ensemble.members(config, None)
+    members = [votes, consensus, dataclasses.replace(votes, seed=1), dataclasses.replace(votes, seed=ensemble.MEAN)]
+    found = ensemble.systems([vars(member) for member in members])
+    assert [(rows, one["system"], one["seeds"]) for rows, one in found] == [
+        ([0, 2], "votes", (0, 1)),
+        ([1], "consensus", (0,)),
+        ([3], "mean of 2 heads, votes", (0, 1)),
+    ]

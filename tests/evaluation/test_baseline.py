@@ -1,0 +1,114 @@
+"""The regression every user would pick instead: against scipy's own optimum, by hand, and as records."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+
+from seremo_jax import backbones
+from seremo_jax.core import artefacts
+from seremo_jax.evaluation import baseline
+from seremo_jax.reports import benchmark
+from tests.support import toy_corpus, toy_training
+
+
+def _data(num=60, features=4, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(classes), num).astype(np.float32)
+    shares[:10, 0] = 0
+    shares /= shares.sum(1, keepdims=True)
+    x = (shares @ rng.normal(size=(classes, features)) + 0.3 * rng.normal(size=(num, features))).astype(np.float32)
+    return x, shares
+
+
+def _optimum(x, weights, heard):
+    """Minimises C * weighted cross-entropy + |W|^2 / 2 over W and a free intercept."""
+    C, F = weights.shape[1], x.shape[1]
+
+    def loss(flat):
+        W, b = flat[: C * F].reshape(C, F), flat[C * F :]
+        log_p = scipy.special.log_softmax(x @ W.T + b[None, :], axis=1)
+        return -baseline.STRENGTH * (weights * log_p).sum() + 0.5 * (W**2).sum()
+
+    best = scipy.optimize.minimize(loss, np.zeros(C * F + C), method="BFGS", options={"gtol": 1e-7}).x
+    return scipy.special.softmax(heard @ best[: C * F].reshape(C, F).T + best[C * F :][None, :], axis=1)
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_the_regression_is_the_optimum_of_shares_as_weights(is_balanced):
+    x, shares = _data()
+    heard = _data(seed=1)[0]
+    weights = shares.astype(float)
+    if is_balanced:
+        weights *= weights.sum() / shares.shape[1] / weights.sum(0)
+    got = baseline.fit_classes(x * 10, shares, is_balanced, heard * 10)
+    assert np.ptp(got) > 0.3
+    np.testing.assert_allclose(got, _optimum(x * 10.0, weights, heard * 10.0), atol=1e-3)
+
+
+def test_a_class_nobody_chose_gets_nothing_and_one_class_alone_is_refused():
+    x, shares = _data()
+    wider = np.insert(shares, 1, 0, axis=1)
+    got = baseline.fit_classes(x, wider, True, x)
+    assert (got[:, 1] == 0).all()
+    np.testing.assert_allclose(got.sum(1), 1, atol=1e-6)
+    with pytest.raises(artefacts.ArtefactError, match="1 class"):
+        baseline.fit_classes(x, np.eye(3, dtype=np.float32)[np.zeros(60, int)], False, x)
+
+
+def test_pooled_is_mean_and_sd_of_the_frames_of_each_utterance():
+    store = toy_training.ToyStore(toy_training.targets())
+    got = baseline.pooled(store, 5, [7, 3])
+    for row, one in zip((7, 3), got, strict=True):
+        frames = store.read(5, [row])[0].astype(np.float64)
+        np.testing.assert_allclose(one, [*frames.mean(0), *frames.std(0)], atol=1e-3)
+
+
+def test_nothing_is_learned_from_what_is_predicted():
+    splits = np.array(["train", "development", "test", "test2"])
+    assert baseline._is_learned(splits, "test").tolist() == [True, True, False, False]
+    assert baseline._is_learned(splits, "development").tolist() == [True, False, False, False]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A toy corpus with a store, as extraction leaves it."""
+    toy_corpus.install_toy()
+    corpus = toy_corpus.make_corpus(tmp_path_factory.mktemp("corpus"))
+    workdir = corpus / "workdir"
+    stamp = json.loads((workdir / "ingest.json").read_text())
+    artefacts.write_json(workdir / "ingest.json", stamp | {"split_hash": "ab"})
+    toy_corpus.extracted(corpus, workdir)
+    yield corpus, workdir
+    del backbones.LOADERS["toy"]
+
+
+def test_records_of_all_folds_stand_in_a_table(workdir):
+    corpus, folder = workdir
+    settings = {"model__layer": 2, "eval__num_resamples": 20, "eval__num_permutations": 20,
+                "data__split_kind": "kfold", "ensemble__folds": tuple(range(5))}  # fmt: skip
+    config = toy_corpus.config_of(corpus, **settings)
+    results = baseline.run(config, folder, is_quiet=True)
+    assert results == folder / "baseline" / "results.jsonl"
+    records = [json.loads(line) for line in results.read_text().splitlines()]
+    systems = [record["system"] for record in records if record["group"] == "all"]
+    assert systems == [f"logistic regression, {balanced}{target}" for target in ("votes", "consensus")
+                       for balanced in ("", "classes balanced, ")]  # fmt: skip
+    assert {record["layer"] for record in records} == {2}
+    assert {r["num_utterances"] for r in records if r["group"] == "all"} == {toy_corpus.NUM_UTTERANCES}
+    than = {entry["than"] for record in records for entry in record["states"].get("differences", ())}
+    assert than <= set(systems)
+    assert than
+    table = benchmark.build("targets", [folder])
+    rows = [line.labels[:4] for line in table.parts[0].lines if not line.is_reference]
+    assert rows == [
+        ("logistic regression", target, "log loss", balanced)
+        for balanced in ("no", "yes") for target in ("vote distribution", "consensus")
+    ]  # fmt: skip
+    before = results.stat().st_mtime_ns
+    baseline.run(config, folder, is_quiet=True)
+    assert results.stat().st_mtime_ns == before

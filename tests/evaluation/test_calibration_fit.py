@@ -1,0 +1,146 @@
+"""What the development split says of members, systems and folds; what becomes of it in files and for utterances."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core.config import from_config_dict
+from seremo_jax.core.schema import Predictions
+from seremo_jax.evaluation import calibration_fit
+from seremo_jax.evaluation import pooled as mean_heads
+from seremo_jax.evaluation.calibration_fit import Applied, Development
+from seremo_jax.metrics import calibration, conformal
+
+AXES = {"class_targets": ("votes", "consensus"), "seeds": (0, 1), "folds": (0, 1)}
+MEMBERS = ensemble.members(
+    from_config_dict({"model": {"layer": 2}, "data": {"split_kind": "kfold"}, "ensemble": AXES}), None
+)
+NAMES = ensemble.names(MEMBERS)
+C, LEVEL, SIZES = 4, 0.8, (1, 2)
+
+
+def development(fold, number=60, seed=0):
+    """What the members of a fold say; one utterance has no votes."""
+    rng = np.random.default_rng(seed + fold)
+    mine = np.array([m for m, member in enumerate(MEMBERS) if member.fold == fold])
+    logits = rng.normal(size=(number, C))
+    votes = np.stack([rng.multinomial(5, p) for p in np.exp(logits) / np.exp(logits).sum(1, keepdims=True)])
+    said = np.exp(1.5 * (logits + 0.5 * rng.normal(size=(len(mine), number, C))))
+    has_votes = np.arange(number) != 3
+    return Development(
+        fold, mine, said / said.sum(-1, keepdims=True), votes / 5 * has_votes[:, None], has_votes,
+        [("female", "male", "unknown")[i % 5 % 3] for i in range(number)],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return [development(0), development(1)]
+
+
+@pytest.fixture(scope="module")
+def fitted(parts):
+    return calibration_fit.fit(parts, MEMBERS, LEVEL, SIZES)
+
+
+def test_every_member_and_every_system_of_a_fold_is_fitted(parts, fitted):
+    assert len(fitted.by_members) == 8 + 4
+    one = parts[1]
+    has, p = one.has_votes, one.distribution.astype(np.float64)
+    places = [i for i, m in enumerate(one.members) if MEMBERS[m].class_target == "consensus"]
+    names = frozenset(NAMES[one.members[i]] for i in places)
+    found = fitted.by_members[names]
+    mean, shares = p[places].mean(0)[has], one.shares[has]
+    assert found.num_utterances == 59
+    assert found.temperature == calibration.fit_temperature(mean, shares)
+    at = calibration.tempered(mean, found.temperature)
+    assert found.log_loss == pytest.approx(-(shares * np.log(mean)).sum(1).mean())
+    assert found.log_loss_calibrated == pytest.approx(-(shares * np.log(at)).sum(1).mean())
+    assert found.log_loss_calibrated < found.log_loss
+    assert found.lac == conformal.threshold(-at, shares, LEVEL)
+    assert found.aps == conformal.threshold(conformal.scores(at, "aps"), shares, LEVEL)
+    women = np.array(one.genders)[has] == "female"
+    assert found.lac_by_gender["female"] == conformal.threshold(-at[women], shares[women], LEVEL)
+    assert found.lac_by_gender.keys() == {"female", "male", "unknown"}
+    for n, threshold in found.lac_of_size.items():
+        assert (-at <= threshold).sum() == n * 59
+
+
+def test_folds_are_looked_up_by_members_without_them(fitted):
+    pooled = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in MEMBERS))
+    votes = pooled[:2]
+    for wanted in ([pooled[0]], votes, pooled[2:]):
+        found = fitted.of_folds(wanted, (1, 0))
+        for fold, one in zip((1, 0), found, strict=True):
+            expected = {NAMES[MEMBERS.index(dataclasses.replace(member, fold=fold))] for member in wanted}
+            assert set(one.members) == expected
+    assert fitted.of_folds([pooled[0], pooled[2]], (0, 1)) is None  # never fitted together
+    assert fitted.of_folds(votes, (0, 5)) is None
+    empty = Predictions(np.array(["u"]), np.zeros((4, 1, 3), np.float32), np.full((4, 1, C), 0.25, np.float32))
+    _, named = mean_heads.with_means(empty, pooled, ("seeds",))
+    assert [member.seed for member in named[4:]] == [ensemble.MEAN] * 2
+    for mean, behind in zip(named[4:], (votes, pooled[2:]), strict=True):
+        assert fitted.of_folds([mean], (0, 1)) == fitted.of_folds(behind, (0, 1))
+
+
+def test_a_mean_over_class_losses_is_fitted_too():
+    axes = {"class_kinds": ("ccc", "kl"), "dropouts": (0.1, 0.2), "seeds": (0, 1)}
+    members = ensemble.members(from_config_dict({"model": {"layer": 2}, "ensemble": axes}), None)
+    rng = np.random.default_rng(0)
+    said = rng.dirichlet(np.ones(C), (8, 40))
+    one = Development(None, np.arange(8), said, rng.dirichlet(np.ones(C), 40), np.ones(40, bool), ["male"] * 40)
+    fitted = calibration_fit.fit([one], members, LEVEL, SIZES)
+    given = Predictions(np.array(["u"]), np.zeros((8, 1, 3), np.float32), np.full((8, 1, C), 0.25, np.float32))
+    _, named = mean_heads.with_means(given, members, ("class_kinds",))
+    names = np.array(ensemble.names(members))
+    for mean, rate in zip(named[8:], (0.1, 0.2), strict=True):
+        mine = [i for i, member in enumerate(members) if member.dropout == rate]
+        (found,) = fitted.of_folds([mean], (None,))
+        assert set(found.members) == set(names[mine])
+        assert found.temperature == calibration.fit_temperature(said[mine].mean(0), one.shares)
+
+
+def test_each_utterance_has_the_thresholds_of_its_fold_and_gender(fitted):
+    pooled = dataclasses.replace(MEMBERS[0], fold=None)
+    first, second = fitted.of_folds([pooled], (0, 1))
+    second = dataclasses.replace(second, lac_by_gender={"female": -0.123})
+    applied = Applied.of([first, second], np.array([0, 1, 1]), ["male", "male", "female"])
+    assert applied.temperature.tolist() == [first.temperature, second.temperature, second.temperature]
+    assert applied.lac.tolist() == [first.lac, second.lac, second.lac]
+    assert applied.aps.tolist() == [first.aps, second.aps, second.aps]
+    assert applied.lac_by_gender.tolist() == [first.lac_by_gender["male"], second.lac, -0.123]
+    assert applied.lac_of_size[2].tolist() == [first.lac_of_size[2], second.lac_of_size[2], second.lac_of_size[2]]
+
+
+def test_no_votes_fit_nothing_and_few_fit_no_sets(parts, tmp_path):
+    silent = dataclasses.replace(parts[0], has_votes=np.zeros(60, bool))
+    assert calibration_fit.fit([silent], MEMBERS, LEVEL, SIZES).by_members == {}
+    assert calibration_fit.fit([], MEMBERS, LEVEL, SIZES).of_folds([MEMBERS[0]], (0,)) is None
+    half = calibration_fit.fit([silent, parts[1]], MEMBERS, LEVEL, SIZES)
+    assert half.of_folds([dataclasses.replace(MEMBERS[0], fold=None)], (0, 1)) is None
+    few = calibration_fit.fit([development(0, number=4)], MEMBERS, LEVEL, SIZES)  # three have votes; four would do
+    one = next(iter(few.by_members.values()))
+    assert (one.num_utterances, one.lac, one.aps, one.lac_by_gender) == (3, math.inf, math.inf, {})
+    path = tmp_path / calibration_fit.FILE
+    calibration_fit.write(path, few, "c")
+    entry = json.loads(path.read_text())["entries"][0]
+    assert entry["lac"] is None
+    assert entry["temperature"] == one.temperature
+    found = calibration_fit.of_members(tmp_path, entry["members"], "c")
+    assert found == {"temperature": one.temperature, "conformal_threshold": None, "level": LEVEL, "num_utterances": 3}
+
+
+def test_an_exported_model_takes_what_was_fitted_for_exactly_its_members(fitted, tmp_path):
+    calibration_fit.write(tmp_path / calibration_fit.FILE, fitted, "c")
+    pair = [NAMES[m] for m, member in enumerate(MEMBERS) if (member.fold, member.class_target) == (1, "votes")]
+    found = calibration_fit.of_members(tmp_path, pair[::-1], "c")
+    one = fitted.by_members[frozenset(pair)]
+    assert found == {
+        "temperature": one.temperature, "conformal_threshold": -one.lac, "level": LEVEL, "num_utterances": 59
+    }  # fmt: skip
+    assert calibration_fit.of_members(tmp_path, [NAMES[0], NAMES[4]], "c") == calibration_fit.NOTHING  # of two folds
+    assert calibration_fit.of_members(tmp_path / "nowhere", pair, "c") == calibration_fit.NOTHING

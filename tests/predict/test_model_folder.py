@@ -1,0 +1,276 @@
+"""Models as folders: what a trained workdir says, said again by its export; damage and mismatch refused."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from seremo_jax.core import config_file
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.data import tables
+from seremo_jax.evaluation import calibration_fit, evaluate
+from seremo_jax.features.store import Reader
+from seremo_jax.metrics import calibration
+from seremo_jax.predict import export, model_folder, predictor
+from seremo_jax.predict.files import to_record
+from seremo_jax.training import protocol, train
+from tests.support import toy_corpus
+
+HEAD = {
+    "model__gru_units": 8, "model__gru_layers": 1, "model__embedding_size": 4, "train__max_epochs": 2,
+    "ensemble__layers": (1, 3), "ensemble__seeds": (0, 1), "saliency__targets": "votes", "eval__coverage": 0.5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toy():
+    toy_corpus.install_toy()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return toy_corpus.make_corpus(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def workdir(corpus):
+    """The toy corpus extracted, four members trained and evaluated."""
+    config = toy_corpus.config_of(corpus, **HEAD)
+    workdir = toy_corpus.fresh(corpus, corpus, "trained")
+    reader = toy_corpus.extracted(corpus, workdir, **HEAD)
+    members = ensemble.members(config, None)
+    pair, mesh = tables.read_tables(workdir)[:2], sharding.make_mesh(len(members))
+    train.train(config, reader, pair, mesh, members=members, workdir=workdir, is_quiet=True)
+    toy_corpus.write_json(
+        workdir / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(*pair), "split_hash": "s"}
+    )
+    evaluate.run(config, workdir, is_quiet=True)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def exported(workdir):
+    return model_folder.export(workdir, workdir / "models" / "layer3", ["layer03-*"])
+
+
+def evaluated(workdir, **wanted):
+    """Rows of the test split's predictions, by utterance."""
+    rows = pq.read_table(workdir / "predictions" / "test_clean.parquet").to_pylist()
+    found = {}
+    for row in rows:
+        if all(row[name] == value for name, value in wanted.items()):
+            found.setdefault(row["utterance"], []).append(row)
+    return found
+
+
+def tempered(workdir, model, distribution):
+    """A mean distribution at the temperature that evaluation fitted for exactly these members."""
+    entries = json.loads((workdir / "calibration.json").read_text())["entries"]
+    (entry,) = (one for one in entries if sorted(one["members"]) == sorted(model.members))
+    return calibration.tempered(np.asarray(distribution, np.float64)[None], entry["temperature"])[0]
+
+
+def test_an_exported_model_says_what_evaluation_said(corpus, workdir, exported):
+    model = predictor.load(exported)
+    assert model.members == ("layer03-votes-seed0", "layer03-votes-seed1")
+    assert model.attributes == ("valence", "activation")
+    expected = evaluated(workdir, layer=3)
+    assert len(expected) == 4
+    paths = [corpus / "audio" / f"{utterance}.wav" for utterance in expected]
+    for rows, result in zip(expected.values(), model.files(paths), strict=True):
+        mean = np.mean([[row[f"p_{name}"] for name in model.classes] for row in rows], axis=0)
+        np.testing.assert_allclose(list(result.distribution.values()), tempered(workdir, model, mean), atol=1e-5)
+        for name, value in result.attributes.items():
+            in_units = 4 + 3 * np.array([row[name] for row in rows])  # rated from 1 to 7, targets in [-1, 1]
+            assert value == pytest.approx(in_units.mean(), abs=1e-4)
+            assert result.attributes_sd[name] == pytest.approx(in_units.std(ddof=1), abs=1e-4)
+
+
+def test_a_workdir_is_a_model_as_well(corpus, workdir, exported):
+    path = corpus / "audio" / "u04.wav"
+    expected = to_record(predictor.load(exported).file(path))
+    for place in (workdir, workdir / "train"):
+        assert to_record(predictor.load(place, members=["layer03-*"]).file(path)) == expected
+
+
+def test_one_member_makes_a_single_model(corpus, workdir):
+    folder = model_folder.export(workdir, workdir / "models" / "single", ["layer01-votes-seed1"])
+    model = predictor.load(folder)
+    ((utterance, (row,)), *_) = evaluated(workdir, layer=1, seed=1).items()
+    result = model.file(corpus / "audio" / f"{utterance}.wav")
+    expected = tempered(workdir, model, [row[f"p_{name}"] for name in model.classes])
+    np.testing.assert_allclose(list(result.distribution.values()), expected, atol=1e-5)
+    assert result.distribution_sd is None
+    assert result.attributes_sd is None
+    best = json.loads((workdir / "train" / "finished.json").read_text())["best_score"]
+    found = model_folder.from_workdir(workdir, ["best"]).about["members"]
+    assert [member["name"] for member in found] == [evaluated_names(workdir)[int(np.argmax(best))]]
+
+
+def evaluated_names(workdir):
+    return ensemble.names(json.loads((workdir / "train" / "finished.json").read_text())["members"])
+
+
+def test_members_must_be_one_system_or_be_named(workdir):
+    with pytest.raises(ArtefactError, match=r"differ in more than their seed.*--member 'layer01-votes-\*'.*layer03-"):
+        predictor.load(workdir)
+    with pytest.raises(ArtefactError, match=r"no member is called 'layer02-\*'; there are: layer01-votes-seed0"):
+        predictor.load(workdir, members=["layer01-*", "layer02-*"])
+
+
+def test_a_calibrated_model_gives_the_conformal_set(corpus, workdir, exported, tmp_path):
+    """As evaluation would: every class above the threshold of the development split."""
+    found = json.loads((exported / "model.json").read_text())["calibration"]
+    assert found["temperature"] != 1.0
+    assert found["level"] == 0.5
+    assert 0 < found["conformal_threshold"] < 1
+    model, paths = predictor.load(exported), sorted((corpus / "audio").glob("u0*.wav"))
+    for result in model.files(paths):
+        inside = {name for name, value in result.distribution.items() if value >= found["conformal_threshold"]}
+        assert set(result.conformal_set) == inside
+        assert result.conformal_set == result.ranked[: len(inside)]
+    words = calibration_fit.described(found)
+    assert re.fullmatch(
+        r"temperature \d+\.\d\d; conformal sets of classes above 0\.\d{3}, to hold 50 % of votes", words
+    )
+    one = predictor.load(model_folder.export(workdir, tmp_path / "mix", ["layer01-votes-seed1", "layer03-votes-seed1"]))
+    assert one.about["calibration"] == calibration_fit.NOTHING
+    assert one.file(paths[0]).conformal_set is None
+    assert calibration_fit.described(calibration_fit.NOTHING).startswith(
+        "not calibrated: nothing was fitted for exactly these"
+    )
+
+
+def test_what_was_fitted_belongs_to_its_training(workdir, tmp_path):
+    path = workdir / calibration_fit.FILE
+    kept = path.read_text()
+    record = json.loads(kept)
+    try:
+        path.unlink()
+        assert model_folder.from_workdir(workdir, ["best"]).about["calibration"] == calibration_fit.NOTHING
+        path.write_text(json.dumps(record | {"checkpoint": "other"}))
+        with pytest.raises(ArtefactError, match=r"checkpoint of .*calibration\.json.*other.*launch\.evaluate"):
+            model_folder.from_workdir(workdir, ["best"])
+        path.write_text(json.dumps({"checkpoint": record["checkpoint"], "level": 0.5}))
+        with pytest.raises(ArtefactError, match=r"calibration\.json is damaged \(it lacks 'entries'\)"):
+            model_folder.from_workdir(workdir, ["best"])
+        for entry in record["entries"]:
+            entry["lac"] = None
+        path.write_text(json.dumps(record))
+        found = model_folder.from_workdir(workdir, ["best"]).about["calibration"]
+        assert found["temperature"] is not None
+        assert found["conformal_threshold"] is None
+        assert calibration_fit.described(found).endswith(
+            "no conformal sets: too few development utterances for the level"
+        )
+    finally:
+        path.write_text(kept)
+
+
+def test_the_folder_says_all_there_is_to_know(exported):
+    record = json.loads((exported / "model.json").read_text())
+    assert record["classes"] == list(toy_corpus.CLASSES)
+    assert record["backbone"]["name"] == "toy"
+    assert record["backbone"]["revision"] == "1"
+    assert record["layers"] == [3]
+    assert record["protocol"]["corpus"] == "toy"
+    assert record["calibration"]["num_utterances"] == 4
+    assert [attribute["is_trained"] for attribute in record["attributes"]] == [True, True, False]
+    assert sorted(path.name for path in exported.iterdir()) == ["head.stablehlo", "model.json", "weights.safetensors"]
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _edit(path):
+    path.write_text(path.read_text().replace('"layer": 3', '"layer": 2'))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "message"),
+    [
+        ("weights.safetensors", _flip, r"SHA-256 of \S+weights.safetensors.*'\w+' there, '\w+' asked for"),
+        ("weights.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), r"size of .* there, \d+ asked"),
+        ("head.stablehlo", lambda path: path.unlink(), r"head.stablehlo is missing, though model.json lists it"),
+        ("model.json", _edit, r"fingerprint of \S+model.json.*'\w+' there, '\w+' asked for.*was changed"),
+        ("model.json", lambda path: path.write_text("{"), r"model.json is damaged"),
+        ("model.json", lambda path: path.write_text('{"format_version": 9}'), r"format of .* 9 there, 1 asked for"),
+    ],
+)
+def test_damage_is_refused(exported, tmp_path, file, damage, message):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    damage(folder / file)
+    with pytest.raises(ArtefactError, match=message):
+        predictor.load(folder)
+
+
+def test_what_is_no_model_says_so(workdir, exported, tmp_path):
+    with pytest.raises(ArtefactError, match=r"is no model: .*model\.json.*launch\.export.*finished\.json"):
+        predictor.load(tmp_path)
+    with pytest.raises(ArtefactError, match="is an exported model"):
+        predictor.load(exported, members=["best"])
+    with pytest.raises(ArtefactError, match=r"layer3 is there already"):
+        model_folder.export(workdir, exported, ["layer03-*"])
+    with pytest.raises(ValueError, match="the hop must be above 0"):
+        predictor.load(exported, window_s=1, hop_s=2)
+
+
+def test_the_config_beside_the_training_must_be_its_own(corpus, workdir, tmp_path):
+    folder = shutil.copytree(workdir, tmp_path / "w")
+    other = toy_corpus.config_of(corpus, **HEAD, optim__learning_rate=0.5)
+    config_file.write(folder / "train", other)
+    with pytest.raises(ArtefactError, match=r"optim\.learning_rate: 0\.0005 there, 0\.5 asked for"):
+        predictor.load(folder, members=["best"])
+    (folder / "train" / "config.json").unlink()
+    with pytest.raises(ArtefactError, match=r"config\.json is missing.*which settings"):
+        predictor.load(folder, members=["best"])
+
+
+def test_the_config_comes_back_as_it_was_and_foreign_fields_are_refused(corpus, tmp_path):
+    config = toy_corpus.config_of(corpus, **HEAD, loss__attribute_weights=(0.5, 0.25, 0.25))
+    config_file.write(tmp_path, config)
+    assert config_file.read(tmp_path) == config
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"patience"', '"patients"'))
+    with pytest.raises(
+        ArtefactError, match=r"config\.json does not fit.*train\.patients; did you mean train\.patience"
+    ):
+        config_file.read(tmp_path)
+
+
+def test_an_export_cut_off_leaves_nothing(workdir, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(export, "to_stablehlo", fail)
+    with pytest.raises(OSError, match="no space"):
+        model_folder.export(workdir, tmp_path / "model", ["best"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scale", ["centered", "unit", "raw", "minmax"])
+def test_attributes_come_back_on_the_corpus_scale(corpus, workdir, scale):
+    utterances, ratings, _ = tables.read_tables(workdir)
+    config = toy_corpus.config_of(corpus, targets__attribute_scale=scale)
+    targets = protocol.build_targets(config, utterances, ratings)
+    raw = protocol.build_targets(toy_corpus.config_of(corpus, targets__attribute_scale="raw"), utterances, ratings)
+    described = model_folder.describe_attributes(config, utterances, ratings, targets)
+    assert [item["name"] for item in described if item["is_trained"]] == ["valence", "activation"]
+    for a, item in enumerate(described[:2]):
+        back = targets.attributes[:, a] * item["factor"] + item["offset"]
+        rated = targets.has_attribute[:, a]
+        np.testing.assert_allclose(back[rated], raw.attributes[rated, a], rtol=0, atol=1e-5)
+
+
+def test_the_store_reader_is_not_needed_by_an_exported_model(exported, tmp_path, corpus, monkeypatch):
+    folder = shutil.copytree(exported, tmp_path / "elsewhere")
+    monkeypatch.setattr(Reader, "__init__", lambda *arguments: pytest.fail("opened a store"))
+    assert predictor.load(folder).file(corpus / "audio" / "u04.wav").duration_s > 0

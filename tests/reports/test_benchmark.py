@@ -1,0 +1,241 @@
+"""Benchmark tables: numbers are the records', other protocols are refused or flagged, published rows stand apart."""
+
+import csv
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+
+from seremo_jax.core import artefacts
+from seremo_jax.reports import benchmark, benchmark_text, blocks, published
+from tests.reports.test_report import entry, expected_cell, records_like, write_artefacts
+
+KINDS = ("ccc", "balanced_soft_ce")
+
+
+def _with_settings(records, **settings):
+    changed = [{**r.protocol, "settings": r.protocol["settings"] | settings} for r in records]
+    return [dataclasses.replace(r, protocol=p) for r, p in zip(records, changed, strict=True)]
+
+
+def _records(layers=(4,), kind="ccc", **settings):
+    made = records_like(is_simulated=False, num_speakers=9, num_seeds=5, layers=layers)
+    return _with_settings(made, **{"loss.class_kind": kind, "model.layer": 4}, **settings)
+
+
+def _workdir(folder, records):
+    return write_artefacts(folder, records, is_simulated=False)
+
+
+def _own(table, *labels):
+    part = table.parts[0]
+    places = [part.labels.index(label) for label in labels]
+    return [tuple(line.labels[i] for i in places) for line in part.lines if not line.is_reference]
+
+
+def test_targets_cross_the_class_target_with_class_balancing(tmp_path):
+    both = [_workdir(tmp_path / kind, _records(kind=kind)) for kind in KINDS]
+    table = benchmark.build("targets", both)
+    rows = _own(table, "class target", "class loss", "classes balanced", "run", "seeds", "commit")
+    assert rows == [
+        (target, kind, balanced, kind, "5", "abc1234")
+        for kind, balanced in zip(KINDS, ("no", "yes"), strict=True) for target in ("vote distribution", "consensus")
+    ]  # fmt: skip
+    assert "Not trained" not in table.reading
+    assert "Not trained" in benchmark.build("targets", both[:1]).reading
+    assert "votes with class balancing; consensus with class balancing" in benchmark.build("targets", both[:1]).reading
+    metrics = _records()[0].metrics
+    line = table.parts[0].lines[0]
+    for name, cell in zip(table.parts[0].scores, line.cells, strict=True):
+        assert cell.text == expected_cell(name, metrics[name])
+        assert cell.metric["low"] == metrics[name]["low"]
+    assert [c.text for c in table.parts[0].lines[-1].cells[:3]] == ["0.167", "0.333", "0.500"]
+    assert "22 speakers" not in table.caption
+    assert "1,000 resamples" in table.caption
+    assert "abc1234" in table.caption
+
+
+def test_other_protocols_are_refused_by_name_or_flagged(tmp_path):
+    other = [dataclasses.replace(r, protocol=r.protocol | {"split_hash": "other"}) for r in _records()]
+    here, there = _workdir(tmp_path / "a", _records()), _workdir(tmp_path / "b", other)
+    with pytest.raises(
+        blocks.ReportError, match=r"b \(vote distribution\).*split_hash: 'other' against '5911ab'.*--mixed"
+    ):
+        benchmark.build("targets", [here, there])  # fmt: skip
+    table = benchmark.build("targets", [here, there], is_mixed=True)
+    assert table.footnotes == {"a": "differs from the first row in split_hash: 'other' against '5911ab'"}
+    assert [(line.labels[5], line.marks) for line in table.parts[0].lines[:4]] == [
+        ("a", ""), ("b", "a"), ("a", ""), ("b", "a"),
+    ]  # fmt: skip
+    text = benchmark_text.markdown(table)
+    assert text.count("head (a)") == 2
+    assert "- (a) differs from the first row in split_hash" in text
+
+
+def test_a_setting_of_members_that_no_column_shows_is_protocol_too(tmp_path):
+    """Within a run the systems' names say what differs; a run with another dropout doesn't say so."""
+    here = _workdir(tmp_path / "a", _records(**{"model.dropout": 0.0}))
+    there = _workdir(tmp_path / "b", _records(**{"model.dropout": 0.2}))
+    with pytest.raises(blocks.ReportError, match=r"settings.model.dropout: 0.2 against 0.0"):
+        benchmark.build("targets", [here, there])
+    there = _workdir(tmp_path / "c", _records(kind="kl"))
+    with pytest.raises(blocks.ReportError, match=r"settings.loss.class_kind: 'kl' against 'ccc'"):
+        benchmark.build("speakers", [_workdir(tmp_path / "d", _records()), there])
+
+
+def test_layers_judges_the_curves_by_heads(tmp_path):
+    records = _records(layers=(1, 4, 7))
+    folder = _workdir(tmp_path / "a", records)
+    curves = artefacts.read_json(folder / "saliency.json", "")["curves"]
+    table = benchmark.build("layers", [folder])
+    own, regret = table.parts
+    assert _own(table, "system", "layer")[:4] == [
+        ("consensus", "1"), ("consensus", "4"), ("consensus", "7"), ("vote distribution", "1"),
+    ]  # fmt: skip
+    assert own.lines[0].cells[0].text.startswith(f"{curves['ccs']['score'][1]:.3f} [")
+    uar = {r.layer: r.metrics["UAR"]["value"] for r in records if r.group == "all" and r.system.endswith("votes")}
+    line = next(one for one in regret.lines if one.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
+    score = {layer: curves["ccs"]["score"][layer] for layer in uar}
+    picked, best = max(score, key=score.get), max(uar, key=uar.get)
+    assert line.labels[3] == "3"
+    assert [cell.text for cell in line.cells[:2]] == [str(picked), str(best)]
+    assert line.cells[2].text == f"{uar[best] - uar[picked]:.3f}"
+    ranks = [np.argsort(np.argsort([values[layer] for layer in uar])) for values in (score, uar)]
+    assert line.cells[3].text == f"{np.corrcoef(ranks)[0, 1]:+.3f}"
+    assert "Heads are of folds" not in table.reading
+    of_folds = _workdir(tmp_path / "folds", _with_settings(records, **{"ensemble.folds": [0, 1]}))
+    assert "saw speakers tested here" in benchmark.build("layers", [of_folds]).reading
+    assert not benchmark.build("layers", [_workdir(tmp_path / "one", _records())]).parts[1].lines
+    (folder / "saliency.json").unlink()
+    with pytest.raises(blocks.ReportError, match=r"launch\.saliency"):
+        benchmark.build("layers", [folder])
+
+
+def test_backbones_may_differ_in_the_backbone_alone(tmp_path):
+    def of(name, **more):
+        return [dataclasses.replace(r, protocol=r.protocol | {"backbone": name, "store": name, **more})
+                for r in _records()]  # fmt: skip
+
+    here, there = _workdir(tmp_path / "a", of("/models/w2v")), _workdir(tmp_path / "b", of("logmel"))
+    table = benchmark.build("backbones", [here, there])
+    assert [row[0] for row in _own(table, "backbone")] == ["w2v", "w2v", "logmel", "logmel"]
+    with pytest.raises(blocks.ReportError, match="backbone: 'logmel' against"):
+        benchmark.build("targets", [here, there])
+    with pytest.raises(blocks.ReportError, match="release"):
+        benchmark.build("backbones", [here, _workdir(tmp_path / "c", of("x", release="2"))])
+
+
+def test_conditions_have_score_drop_and_stable_share(tmp_path):
+    clean = _records()
+    noisy = []
+    for record in clean:
+        metrics = dict(record.metrics)
+        metrics["UAR"] = entry([value * 0.8 for value in metrics["UAR"]["members"]], 0.01, 6)
+        metrics["stable share"] = entry([0.71] * 5, 0.02, 100)
+        noisy.append(dataclasses.replace(record, condition="noise:white:10db", metrics=metrics))
+    folder, plain = _workdir(tmp_path / "a", clean + noisy), _workdir(tmp_path / "b", clean)
+    table = benchmark.build("conditions", [folder, plain])
+    lines, scores = table.parts[0].lines, table.parts[0].scores
+    assert [line.labels[:2] for line in lines] == [
+        (condition, system) for condition in ("clean", "noise:white:10db")
+        for system in ("vote distribution", "consensus")
+    ]  # fmt: skip
+    drop, stable = (scores.index(name) for name in ("drop of UAR (%)", "stable share"))
+    assert lines[0].cells[drop].text == lines[0].cells[stable].text == "–"
+    assert lines[2].cells[drop].text == "20.0"
+    assert lines[2].cells[stable].text.startswith("0.710 ±")
+    assert "Left out, heard in clean only: b (1)" in table.reading
+    other = [dataclasses.replace(r, protocol=r.protocol | {"condition_sources": "other"}) for r in clean + noisy]
+    there = _workdir(tmp_path / "c", other)
+    with pytest.raises(blocks.ReportError, match="condition_sources: 'other'"):
+        benchmark.build("conditions", [folder, there])
+    assert len(_own(benchmark.build("speakers", [folder, there]), "run"))
+    with pytest.raises(blocks.ReportError, match=r"eval\.conditions"):
+        benchmark.build("conditions", [plain])
+
+
+def test_speakers_by_number_filter_and_gender(tmp_path):
+    table = benchmark.build("speakers", [_workdir(tmp_path / "a", _records())])
+    part = table.parts[0]
+    assert part.scores == ("1-best (%)", "2-best (%)", "3-best (%)")
+    rows = {line.labels[:4]: line for line in part.lines}
+    by = {r.group: r.metrics for r in _records() if r.system == "consensus"}
+    for group, words, sign in (
+        ("all", "all", ""),
+        ("female", "female", ""),
+        ("gap:female-male", "gap: female - male", "+"),
+    ):
+        cells = rows["consensus", "above 0.75", "min10c2", words].cells  # fmt: skip
+        names = [f"paUAR-75 ({n}-best, min10c2)" for n in (1, 2, 3)]
+        assert [cell.text for cell in cells] == [expected_cell(name, by[group][name], sign) for name in names]
+    assert rows["chance", "above 0.50", "all", "all"].is_reference
+    assert table.parts[1].is_published
+    assert [line.labels[1] for line in table.parts[1].lines] == ["paper"]
+
+
+def test_published_rows_are_never_comparable_where_something_differs(tmp_path):
+    table = benchmark.build("targets", [_workdir(tmp_path / "a", _records())])
+    assert not table.parts[0].is_published
+    apart = table.parts[1:]
+    assert apart
+    for part in apart:
+        assert part.is_published
+        assert "not comparable with ours (crema_d, 1, test, crema6)" in part.title
+        assert all("corpus" in line.labels[-1] and "class set" in line.labels[-1] for line in part.lines)
+    card = {"corpus": "msp_podcast", "release": "1.11", "settings.targets.class_set": "msp8"}
+    rows = {row["id"]: row for row in published.rows()}
+    assert len(rows) == len(published.rows())
+    assert published.differing(rows["ody24-mt-test3"], card, "test3") == []
+    assert published.differing(rows["ody24-mt-test3"], card, "test1") == ["set"]
+    assert published.differing(rows["ody24-mt-dev"], card | {"release": "1.12"}, "development") == ["release"]
+    assert "release (not stated)" in published.differing(rows["uniyal"], card, "test3")
+    assert published.differing(rows["paper"], card, "test1")
+    assert published.differing(rows["ody24-mt-test3"], card | {"is_simulated": True}, "test3") == ["real speech"]
+
+
+def test_published_numbers_are_shares_and_have_a_source():
+    for row in published.rows():
+        assert row["source"], row["id"]
+        assert row["kind"] in published.SCORES
+        for column in published.SCORES[row["kind"]]:
+            if row["kind"] != "paper" and row[column]:
+                assert re.fullmatch(r"\.\d{2,4}", row[column]), (row["id"], column)
+    ody = next(row for row in published.rows() if row["id"] == "ody24-mt-test3")
+    assert [ody[name] for name in ("valence", "activation", "dominance", "mean")] == [".577", ".577", ".405", ".520"]
+
+
+def test_three_forms_say_the_same(tmp_path):
+    table = benchmark.build("targets", [_workdir(tmp_path / "a_b", _records())])
+    paths = benchmark.write(table, tmp_path / "out")
+    assert [path.name for path in paths] == ["targets.md", "targets.csv", "targets.tex"]
+    text, lines, tex = (path.read_text(encoding="utf-8") for path in paths)
+    assert table.reading in text
+    rows = list(csv.DictReader(io.StringIO(lines)))
+    first = next(row for row in rows if row["score"] == "UAR")
+    assert float(first["value"]) == _records()[0].metrics["UAR"]["value"]
+    assert {row["is_published"] for row in rows} == {"True", "False"}
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == len(table.parts)
+    assert tex.count(r"\toprule") == len(table.parts)
+    body = re.sub(r"\\[&%$#_{}]", "", re.sub(r"^%.*", "", tex, flags=re.M))
+    assert "%" not in body
+    assert "_" not in body
+    assert body.count("{") == body.count("}")
+    widths = {
+        len(part.labels) + len(part.scores): len(re.findall("[lr]", spec))
+        for part, spec in zip(table.parts, re.findall(r"\\begin\{tabular\}\{([lr]+)\}", tex), strict=True)
+    }
+    assert all(wanted == got for wanted, got in widths.items())
+    for part in table.parts:
+        assert f" & {part.scores[-1]}" in tex.replace("\\", "")
+
+
+def test_workdirs_are_named_once_and_splits_exist(tmp_path):
+    folder = _workdir(tmp_path / "a", _records())
+    with pytest.raises(artefacts.ArtefactError, match="twice"):
+        benchmark.build("targets", [folder, folder])
+    with pytest.raises(blocks.ReportError, match="'test9'; it has those of: test"):
+        benchmark.build("targets", [folder], split="test9")
+    with pytest.raises(artefacts.ArtefactError, match=r"launch\.evaluate"):
+        benchmark.build("targets", [tmp_path / "none"])

@@ -1,0 +1,135 @@
+"""What scoring leaves of speakers, groups and systems is shown by the report: cells equal the records."""
+
+import numpy as np
+import pytest
+
+from seremo_jax.core.schema import Predictions
+from seremo_jax.reports import blocks, look, page, report, score_tables, speaker_section
+from tests.evaluation.test_scoring import parts, score
+from tests.reports.test_report import write_artefacts
+
+__all__ = ["parts"]
+
+CARD = {
+    "corpus": "made", "release": "1", "is_simulated": True, "notes": ["A note."], "split_hash": "5911ab",
+    "backbone": "logmel", "settings": {"eval.num_resamples": 40, "eval.nbest": [1, 2, 3]},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def records(parts):
+    return score(*parts, protocol=CARD)
+
+
+@pytest.fixture(scope="module")
+def block(records):
+    (found,) = blocks.blocks(records, is_simulated=True)
+    return found
+
+
+def cells_of(table: page.Table) -> list[dict[str, str]]:
+    return [dict(zip(table.header, row.cells, strict=True)) for row in table.rows]
+
+
+def test_worst_and_best_speakers(block):
+    speakers = {one["speaker"]: one for one in block.whole("consensus").speakers}
+    rows = [row for row in cells_of(speaker_section.extreme_table(block)) if row["system"] == "consensus"]
+    uar = [float(row["1-best UAR"]) for row in rows]
+    ordered = sorted(one["uar"][0] for one in speakers.values())
+    number = len(speakers) // 2
+    np.testing.assert_allclose(uar, [*ordered[:number], *ordered[::-1][:number]], atol=5e-4)
+    for row in rows:
+        one = speakers[row["speaker"]]
+        assert (row["scored"], row["classes"]) == (str(one["num_scored"]), str(one["num_classes"]))
+        assert row["3-best UAR"] == f"{one['uar'][2]:.3f}"
+
+
+def test_luck_and_dependence(block):
+    states = block.whole("vote distribution").states
+    rows = [row for row in cells_of(speaker_section.size_table(block)) if row["system"] == "vote distribution"]
+    assert [row["speakers"] for row in rows] == [str(size["num_speakers"]) for size in states["speaker_sizes"]]
+    first = next(one for one in states["speaker_sizes"][0]["above"] if (one["nbest"], one["threshold"]) == (1, 75))
+    assert rows[0]["above 0.75"] == f"{first['num_passing']:.1f} ({first['num_by_luck']:.1f})"
+    row = cells_of(speaker_section.dependence_table(block))[0]
+    found = states["speaker_dependence"]["num_scored"]
+    assert row["scored utterances"] == f"{found['rho']:+.3f} (p {found['p']:.3f})"
+
+
+def test_differences_and_groups(block):
+    entries = block.whole("consensus").states["differences"]
+    rows = cells_of(score_tables.difference_table(block))
+    assert len(rows) == len(entries)
+    for row, entry in zip(rows, entries, strict=True):
+        assert (row["score"], row["system"], row["minus"]) == (entry["metric"], "consensus", "vote distribution")
+        digits = 1 if entry["metric"].startswith("paUAR") else 3
+        assert row["difference"].startswith(f"{entry['value']:+.{digits}f} [{entry['low']:.{digits}f}, ")
+        assert row["p, Holm"] == ("< 0.001" if entry["p_holm"] < 0.001 else f"{entry['p_holm']:.3f}")
+    groups = {row["group"] for row in cells_of(score_tables.group_table(block))}
+    assert groups == {"female", "male", "unknown", "gap: female - male", "worst group: gender",
+                      "ratio, smaller / larger: gender"}  # fmt: skip
+
+
+def test_seeds_and_speakers_spread_apart(block):
+    rows = {(row["system"], row["score"]): row for row in cells_of(score_tables.spread_table(block))}
+    for system in ("vote distribution", "consensus"):
+        for name, digits in (("UAR", 3), ("CCC mean", 3), ("paUAR-50 (2-best, all)", 1)):
+            metric, row = block.whole(system).metrics[name], rows[system, name]
+            assert row["± seeds"] == f"{np.std(metric['members'], ddof=1):.{digits}f}"
+            assert row["± speakers"] == f"{metric['sd_speakers']:.{digits}f}"
+            assert row["95 %, speakers"] == f"{metric['low']:.{digits}f} to {metric['high']:.{digits}f}"
+            both = f"{metric['low_members']:.{digits}f} to {metric['high_members']:.{digits}f}"
+            assert row["95 %, speakers and seeds"] == both
+    assert len({row["± seeds"] for row in rows.values()}) > len(rows) / 3
+
+
+def test_one_seed_has_no_spread_and_equal_seeds_have_none_either(parts):
+    predictions, targets, table = parts
+
+    def shown(rows, seeds):
+        part = Predictions(predictions.utterances, predictions.attributes[rows], predictions.distribution[rows])
+        members = [{"layer": 2, "seed": seed, "class_target": "votes"} for seed in seeds]
+        (found,) = blocks.blocks(score(part, targets, table, members=members, protocol=CARD), is_simulated=True)
+        return cells_of(score_tables.spread_table(found))
+
+    assert not shown([0], [0])
+    for row in shown([0, 0], [0, 1]):
+        assert float(row["± seeds"]) == 0
+        assert row["95 %, speakers"] == row["95 %, speakers and seeds"]
+    assert any(float(row["± speakers"]) > 0 for row in shown([0, 0], [0, 1]))
+
+
+def test_every_metric_stands_in_some_table(block):
+    whole = block.whole("consensus")
+    shown = set()
+    tables = (score_tables.score_table, score_tables.speaker_table, score_tables.class_table, score_tables.recall_table,
+              score_tables.attribute_table, score_tables.other_table)  # fmt: skip
+    for make in tables:
+        for row in make(block).rows:
+            shown |= {cell for cell in row.cells if row.cells[0] == "consensus"}
+    for name, metric in whole.metrics.items():
+        assert score_tables.cell(name, metric) in shown, name
+
+
+@pytest.mark.parametrize("theme", [look.LIGHT, look.DARK])
+def test_the_curve_is_the_records(block, theme, tmp_path):
+    systems = ("vote distribution", "consensus")
+    curves = {system: block.whole(system).states["pa_uar_curve"] for system in systems}
+    figure = speaker_section.pa_uar_curve(look.Look(theme, "made", systems), curves)
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes] == ["1-best", "2-best", "3-best"]
+    lines = {line.get_label(): line for line in figure.axes[1].lines}
+    for system in systems:
+        found = curves[system]["filters"]["all"]["2"]
+        np.testing.assert_allclose(lines[system].get_ydata(), found["value"])
+        assert lines[system].get_color() == look.Look(theme, "", systems).color(system)
+    np.testing.assert_allclose(lines["random guesser"].get_ydata(), found["chance"])
+
+
+def test_the_page_shows_them(records, tmp_path):
+    folder = report.run(write_artefacts(tmp_path / "work", records)).parent
+    text = (folder / "report.md").read_text()
+    for title in ("Speakers served worst and best", "Small speakers pass by luck", "What a speaker's UAR goes with",
+                  "Spread over seeds and over speakers", "Differences between systems",
+                  "Recall, precision and F1 of each class", "Attributes",
+                  "pa_uar_curve.png", "entropy correlation", "Wasserstein (attributes)"):  # fmt: skip
+        assert title in text, title
+    assert (folder / "pa_uar_curve.png").stat().st_size > 10_000

@@ -1,0 +1,218 @@
+"""The question put to the layers and its answer: the seeded draw, the layer chosen, warnings, refusals."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+
+from seremo_jax.core.artefacts import ArtefactError, write_json
+from seremo_jax.core.config import Config, ConfigError, from_config_dict
+from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+from seremo_jax.data import tables
+from seremo_jax.saliency import curves, probe, ranking
+
+N = 40
+BACKBONE = {"name": "toy", "revision": "1", "dtype": "float32", "final_norm": False, "layers": [0, 1, 2]}
+VOTES = {"saliency": {"targets": "votes"}}
+
+
+@pytest.fixture
+def workdir(tmp_path) -> Path:
+    """Tables of 40 utterances, 30 of them for training, with angry, happy and no other votes and no attributes."""
+    info = CorpusInfo("toy", "1", "crema6", {})
+    text = {name: ["x"] * N for name in ("corpus", "release", "gender", "audio_sha256", "audio")}
+    ids = [f"u{i}" for i in range(N)]
+    splits = ["test" if i % 4 == 3 else "train" for i in range(N)]
+    speakers = [f"s{i % 8}" for i in range(N)]
+    columns = {**text, "id": ids, "split": splits, "speaker": speakers, "duration_s": [1.0] * N}
+    utterances = tables.make_table(columns, UTTERANCE_SCHEMA, info)
+    num_angry = np.random.default_rng(0).integers(0, 5, N)
+    columns = {
+        "utterance": np.repeat(ids, 4).tolist(),
+        "rater": ["r"] * 4 * N,
+        "modality": ["voice"] * 4 * N,
+        "primary": [word for n in num_angry for word in ["angry"] * n + ["happy"] * (4 - n)],
+        "secondary": [[]] * 4 * N,
+        **{name: [None] * 4 * N for name in ("valence", "activation", "dominance")},
+    }
+    ratings = tables.make_table(columns, RATING_SCHEMA, info)
+    tables.write_table(tmp_path / tables.UTTERANCES_FILE, utterances)
+    tables.write_table(tmp_path / tables.RATINGS_FILE, ratings)
+    write_json(tmp_path / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(utterances, ratings)})
+    return tmp_path
+
+
+def ask(workdir: Path, config: Config) -> ranking.Question:
+    return ranking.ask(config, *tables.read_tables(workdir))
+
+
+def answer(workdir: Path, config: Config, strengths: list[float]) -> np.ndarray:
+    """Writes `correlation.npz` for layers that hold the share of angry as strongly as asked; returns the means."""
+    question = ask(workdir, config)
+    rng = np.random.default_rng(1)
+    share = question.values[:, 3]
+    means = np.stack([s * share[:, None] + rng.normal(0, 0.2, (N, 5)) for s in strengths]).astype(np.float32)
+    means[1, :, 4] = 7.0  # a feature that never varies
+    write(workdir, means, question)
+    return means
+
+
+def write(workdir: Path, means: np.ndarray, question: ranking.Question) -> None:
+    parts = [curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(question.rows, 2)]
+
+    def read(shard: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return {name: parts[shard][name] for name in names}
+
+    ranking.write(workdir, *curves.measure(2, read, question, len(means), True), question, BACKBONE)
+
+
+def test_the_draw_is_seeded_and_from_the_training_split(workdir):
+    def rows(**saliency_fields) -> list[int]:
+        return ask(workdir, from_config_dict({"saliency": {"targets": "votes", **saliency_fields}})).rows.tolist()
+
+    train = [i for i in range(N) if i % 4 != 3]
+    assert rows() == train
+    assert rows(num_utterances=10) == rows(num_utterances=10) == sorted(rows(num_utterances=10))
+    assert set(rows(num_utterances=10)) < set(train)
+    assert rows(num_utterances=10) != rows(num_utterances=10, seed=1)
+    question = ask(workdir, from_config_dict({"saliency": {"targets": "votes", "num_utterances": 10}}))
+    assert np.flatnonzero(question.mask.any(axis=1)).tolist() == question.rows.tolist()
+    assert not question.mask[:, :3].any()
+    assert question.mask[:, 3:].sum() == 60
+
+
+def test_attributes_are_never_replaced_silently(workdir):
+    with pytest.raises(ConfigError, match=r"no training utterance has any of valence.*--config.saliency.targets=votes"):
+        ask(workdir, from_config_dict({}))
+
+
+def test_summary(workdir):
+    config = from_config_dict(VOTES)
+    means = answer(workdir, config, [0.1, 2.0, 0.5])
+    summary = ranking.summarise(workdir, config)
+    question = ask(workdir, config)
+    with np.errstate(invalid="ignore"):
+        wanted = np.array(
+            [
+                [
+                    np.mean(
+                        [abs(np.corrcoef(means[k, question.rows, j], question.values[question.rows, y])[0, 1])
+                         if np.ptp(means[k, question.rows, j]) > 0 else 0.0 for j in range(5)]
+                    )
+                    for y in (3, 6)
+                ]
+                for k in range(3)
+            ]
+        )  # fmt: skip
+    curve = summary["curves"]["ccs"]
+    np.testing.assert_allclose(np.array(curve["per_layer"])[:, [3, 6]], wanted, rtol=1e-5)
+    assert summary["varies"] == [False] * 3 + [True, False, False, True, False, False]
+    np.testing.assert_allclose(curve["score"], wanted.mean(axis=1), rtol=1e-5)
+    assert all(low < score < high for low, score, high in zip(curve["low"], curve["score"], curve["high"], strict=True))
+    assert (summary["chosen"], summary["use"], summary["num_utterances"]) == (1, "votes", 30)
+    assert summary["num_constant"] == [0, 1, 0]
+    assert summary["targets"] == summary["attributes"] + summary["classes"]
+    assert summary["warnings"] == ["features that never vary count as saliency 0: 1 in layer 1"]
+    assert (workdir / "saliency.json").exists()
+
+
+def test_the_last_layer_is_warned_of(workdir):
+    config = from_config_dict(VOTES)
+    answer(workdir, config, [0.1, 0.5, 2.0])
+    summary = ranking.summarise(workdir, config)
+    assert summary["chosen"] == 2
+    assert "saliency chose the last layer, 2" in summary["warnings"][0]
+
+
+def test_sums_of_other_settings_or_damaged_are_refused(workdir):
+    config = from_config_dict(VOTES)
+    with pytest.raises(ArtefactError, match=r"saliency.npz is missing; run python -m launch.extract"):
+        ranking.summarise(workdir, config)
+    answer(workdir, config, [1.0, 1.0, 1.0])
+    other = dataclasses.replace(config, targets=dataclasses.replace(config.targets, smoothing=0.5))
+    with pytest.raises(ArtefactError, match=r"targets.smoothing: 0.0 there, 0.5 asked for"):
+        ranking.summarise(workdir, other)
+    ranking.require(workdir, ask(workdir, config), BACKBONE)
+    with pytest.raises(ArtefactError, match="revision: '1' there, '2' asked for"):
+        ranking.require(workdir, ask(workdir, config), BACKBONE | {"revision": "2"})
+    with pytest.raises(ConfigError, match="none of the attributes varies"):
+        ranking.summarise(workdir, from_config_dict({}))
+    path = workdir / "saliency.npz"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ArtefactError, match=r"saliency.npz is damaged"):
+        ranking.summarise(workdir, config)
+
+
+def ccc(prediction: np.ndarray, target: np.ndarray) -> float:
+    covariance = np.cov(prediction, target, bias=True)
+    return 2 * covariance[0, 1] / (np.trace(covariance) + (prediction.mean() - target.mean()) ** 2)
+
+
+def test_the_probe_picks_where_single_features_mislead(workdir):
+    """Layer 0: every feature goes with the target, all with one noise; layer 2: two whose noise cancels."""
+    config = from_config_dict({"saliency": {"targets": "votes", "kind": "probe", "num_folds": 4}})
+    question = ask(workdir, config)
+    rng = np.random.default_rng(2)
+    share = question.values[:, 3] - question.values[:, 3].mean()
+    means = rng.normal(0, 1, (3, N, 5))
+    means[0] = (share + rng.normal(0, 0.3, N))[:, None] + rng.normal(0, 0.01, (N, 5))
+    noise = rng.normal(0, 3, N)
+    means[2, :, 0], means[2, :, 1] = share + noise, share - noise
+    means = means.astype(np.float32)
+    write(workdir, means, question)
+    summary = ranking.summarise(workdir, config)
+    assert (summary["kind"], summary["chosen"], summary["curves"]["ccs"]["chosen"]) == ("probe", 2, 0)
+    assert summary["num_folds"] == 4
+    assert len(set(question.fold[question.rows])) == 4
+    curve = summary["curves"]["probe"]
+    for k in range(3):
+        x, y, fold = (
+            means[k, question.rows].astype(np.float64),
+            question.values[question.rows, 3],
+            question.fold[question.rows],
+        )
+        prediction = np.zeros(len(y))
+        for f in range(4):
+            train = fold != f
+            scaler = StandardScaler().fit(x[train])
+            ridge = Ridge(alpha=curve["ridge"][k][3] * train.sum()).fit(scaler.transform(x[train]), y[train])
+            prediction[~train] = ridge.predict(scaler.transform(x[~train]))
+        assert curve["per_layer"][k][3] == pytest.approx(ccc(prediction, y), abs=1e-5)
+    assert curve["ridge"][0][0] is None  # no attributes here
+    assert set(np.array(curve["ridge"])[:, 3]) <= set(probe.RIDGES)
+    assert curve["behind"][2] == curve["behind_low"][2] == curve["behind_high"][2] == 0
+    assert curve["behind_low"][1] > 0
+
+
+def test_speakers_are_dealt_by_name_and_seed(workdir):
+    config = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3}})
+    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    question = ranking.ask(config, utterances, ratings, fingerprint)
+    speakers = utterances["speaker"].to_pylist()
+    fold_of = {speakers[row]: question.fold[row] for row in question.rows}
+    assert all(question.fold[row] == fold_of[speakers[row]] for row in question.rows)
+    assert sorted(np.bincount(list(fold_of.values()))) == [2, 2, 2]
+    assert len({speakers[row]: question.group[row] for row in question.rows}) == question.group.max() + 1 == 6
+    assert set(question.fold[~question.is_drawn]) == {-1}
+    backwards = ranking.ask(config, utterances.take(list(range(N))[::-1]), ratings, fingerprint)
+    np.testing.assert_array_equal(backwards.fold[::-1], question.fold)
+    other = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3, "seed": 5}})
+    assert ranking.ask(other, utterances, ratings, fingerprint).fold.tolist() != question.fold.tolist()
+
+
+def test_one_speaker_has_no_probe_and_says_so(workdir):
+    utterances, ratings, _ = tables.read_tables(workdir)
+    column = utterances.schema.get_field_index("speaker")
+    utterances = utterances.set_column(column, utterances.schema.field(column), [["unknown"] * N])
+    tables.write_table(workdir / tables.UTTERANCES_FILE, utterances)
+    write_json(workdir / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(utterances, ratings)})
+    answer(workdir, from_config_dict(VOTES), [0.1, 2.0, 0.5])
+    summary = ranking.summarise(workdir, from_config_dict(VOTES))
+    assert summary["curves"]["probe"] is None
+    assert summary["curves"]["ccs"]["low"] == [None, None, None]
+    assert "no probe of the layers" in summary["warnings"][-1]
+    with pytest.raises(ConfigError, match=r"saliency.kind=ccs, or --config.data.unknown_speakers=each"):
+        ranking.summarise(workdir, from_config_dict({"saliency": {"targets": "votes", "kind": "probe"}}))

@@ -1,0 +1,147 @@
+"""The launchers as a user runs them: help, plain errors, kill -9 in the middle, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("ingest", "extract", "saliency", "train", "evaluate", "report")
+TINY = "--config=configs/simulated.py:tiny"
+
+
+def _start(stage, *arguments):
+    command = [sys.executable, "-m", f"launch.{stage}", *map(str, arguments)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _run(stage, *arguments):
+    process = _start(stage, *arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def test_help_lists_every_field():
+    _, output = _run("ingest", "--help")
+    assert "--config.train.patience" in output
+    assert "epochs without improvement" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([TINY], "--workdir"),
+        ([TINY, "--workdir=W", "--config.train.patience=0"], "train.patience must be at least 1"),
+        ([TINY, "--workdir=W", "--config.saliency.targets=vote"], "choose one of attributes, votes"),
+        (["--config=configs/simulated.py:huge", "--workdir=W"], "no variant 'huge'"),
+        (["--config=configs/crema_d.py", "--workdir=W"], "config.corpus.root"),
+        (["--config=configs/crema_d.py", "--workdir=W", "--config.corpus.root=nowhere"], "nowhere"),
+        ([TINY, "--workdir=W", "stray"], "stray"),
+        ([TINY, "--workdir=ftp://bucket/w"], "begins with gs://, s3://, az://"),
+    ],
+)
+def test_wrong_input_is_told_plainly(tmp_path, arguments, message):
+    status, output = _run("ingest", *(argument.replace("W", str(tmp_path / "w"), 1) for argument in arguments))
+    assert status != 0
+    assert message in output
+    assert not (tmp_path / "w" / "ingest.json").exists()
+
+
+def test_a_full_disk_is_told_plainly_whoever_raises(tmp_path):
+    # Orbax and TensorStore raise ValueError with the words of the system somewhere inside.
+    code = """
+from launch import cli
+def main(config, workdir):
+    raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']")
+cli.run(main)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, TINY, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode != 0
+    assert "error: no space left on the disk" in process.stderr
+    assert "the same command goes on from there" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("imports", "flags", "environment", "where"),
+    [
+        ("", [], {}, "w/compiled"),
+        ("import jax", [], {}, "w/compiled"),
+        ("import jax", ["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, None),
+        ("", ["--compilation_cache=elsewhere"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "elsewhere"),
+        ("", [], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
+    ],
+)
+def test_compiled_programs_are_kept(tmp_path, imports, flags, environment, where):
+    code = f"""
+{imports}
+from launch import cli
+def main(config, workdir):
+    import jax
+    print(jax.jit(lambda x: x + 1)(jax.numpy.zeros(3)))
+cli.run(main)
+"""
+    environment = (
+        os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": str(ROOT)} | environment
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, f"--config={ROOT}/configs/simulated.py:tiny", "--workdir=w", *flags],
+        cwd=tmp_path, env=environment, check=True,
+    )  # fmt: skip
+    folders = ("w/compiled", "elsewhere", "mine")
+    assert [name for name in folders if any((tmp_path / name).glob("jit__lambda*"))] == ([where] if where else [])
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_missing_stage_before_is_named(tmp_path, stage):
+    status, output = _run(stage, TINY, f"--workdir={tmp_path}")
+    assert status != 0
+    assert "python -m launch." in output
+    assert "Traceback" not in output
+
+
+def _walk(workdir, kills=()):
+    """All stages; at each of `kills`, (stage, file that tells it is under way), the process is killed and run again."""
+    num_killed = 0
+    for stage in STAGES:
+        for killed, sign in kills:
+            if killed == stage:
+                process = _start(stage, TINY, f"--workdir={workdir}", "--config.extract.shard_utterances=4")
+                deadline_s = time.monotonic() + 240
+                while not any(workdir.glob(sign)) and process.poll() is None and time.monotonic() < deadline_s:
+                    time.sleep(0.002)
+                num_killed += process.poll() is None
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+        status, output = _run(stage, TINY, f"--workdir={workdir}", "--config.extract.shard_utterances=4")
+        assert status == 0, output
+    # A stage this small may end before the signal; that every stage resumes is tested in its own file as well.
+    assert num_killed or not kills
+    return (workdir / "results.jsonl").read_text(), (workdir / "report" / "report.md").read_text()
+
+
+def test_killed_and_run_again_gives_the_tables_of_an_undisturbed_run(tmp_path):
+    undisturbed = _walk(tmp_path / "a")
+    kills = [("extract", "store/parts/*.json"), ("train", "train/log.jsonl")]
+    assert _walk(tmp_path / "b", kills) == undisturbed
+
+
+def test_interrupt_says_how_to_go_on(tmp_path):
+    process = _start("ingest", "--config=configs/simulated.py", f"--workdir={tmp_path}")
+    deadline_s = time.monotonic() + 120
+    while not any(tmp_path.glob("audio/**/*.flac")) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "the same command goes on from here" in output
+    assert not (tmp_path / "ingest.json").exists()

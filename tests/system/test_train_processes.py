@@ -1,0 +1,182 @@
+"""Trainings through their launcher: several processes, signals in the middle, another mesh."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from configs import simulated
+from seremo_jax.core.config import from_config_dict
+from seremo_jax.data import ingest
+from seremo_jax.features import extract
+from seremo_jax.saliency import ranking
+from seremo_jax.training.log import read_log
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = "configs/simulated.py:tiny"
+FLAGS = ("--config.train.max_epochs=4", "--config.train.batch_size=8", "--config.train.checkpoint_batches=2")
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """Workdir with tables, store and saliency."""
+    workdir = tmp_path_factory.mktemp("extracted")
+    config = from_config_dict(simulated.get_config("tiny"))
+    ingest.run(config, workdir, is_quiet=True)
+    extract.run(config, workdir, is_quiet=True)
+    ranking.summarise(workdir, config)
+    return workdir
+
+
+def _fresh(extracted, tmp_path, name):
+    """A workdir that shares tables and store."""
+    workdir = tmp_path / name
+    workdir.mkdir()
+    for path in extracted.iterdir():
+        (workdir / path.name).symlink_to(path)
+    return workdir
+
+
+def _start(workdir, *options, launcher="train", devices=2, python=sys.executable, **environment):
+    command = [python, "-m", f"launch.{launcher}", f"--config={RECIPE}", f"--workdir={workdir}", *FLAGS]
+    return subprocess.Popen(
+        [*command, *options],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _end(*runs):
+    outputs = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * len(runs), "\n".join(outputs)
+    return outputs
+
+
+def _start_two(workdir, *options):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [
+        _start(workdir, "--distributed", *options, devices=1, JAX_PROCESS_ID=str(number), **address)
+        for number in range(2)
+    ]
+
+
+def _predictions(workdir):
+    _end(_start(workdir, launcher="evaluate"))
+    return pq.read_table(workdir / "predictions" / "test_clean.parquet")
+
+
+def _curve(workdir):
+    return [line["train_loss"] for line in read_log(workdir / "train" / "log.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(extracted, tmp_path_factory):
+    """Trained by one process with two devices."""
+    workdir = _fresh(extracted, tmp_path_factory.mktemp("undisturbed"), "w")
+    _end(_start(workdir))
+    return workdir, _curve(workdir), _predictions(workdir)
+
+
+def test_two_processes_train_their_members_bit_by_bit(extracted, undisturbed, tmp_path):
+    workdir = _fresh(extracted, tmp_path, "members")
+    _end(*_start_two(workdir))
+    assert _curve(workdir) == undisturbed[1]
+    assert _predictions(workdir).equals(undisturbed[2])
+
+
+def test_two_processes_share_batches_each_reading_its_rows(extracted, undisturbed, tmp_path):
+    workdir = _fresh(extracted, tmp_path, "data")
+    _end(*_start_two(workdir, "--config.train.data_shards=2", "--config.train.device_cache=off"))
+    np.testing.assert_allclose(_curve(workdir), undisturbed[1], atol=2e-6)
+
+
+def _signalled(runs, workdir, number):
+    """Sends a signal once a checkpoint is there."""
+    until = time.monotonic() + 200
+    while not list((workdir / "train" / "checkpoints").glob("[0-9]*")) and time.monotonic() < until:
+        time.sleep(0.02)
+    for run in runs[:1]:
+        run.send_signal(number)
+    outputs = _end(*runs)
+    assert not (workdir / "train" / "finished.json").exists(), outputs
+    return outputs
+
+
+LONG = ("--config.train.max_epochs=4000", "--config.train.patience=4000")
+
+
+def _until_epoch(run, workdir, epoch, number=signal.SIGTERM):
+    """Lets a run come to an epoch and stops it."""
+    until = time.monotonic() + 200
+    while len(read_log(workdir / "train" / "log.jsonl")) < epoch and time.monotonic() < until:
+        time.sleep(0.05)
+    run.send_signal(number)
+    return _end(run)
+
+
+@pytest.fixture(scope="module")
+def long(extracted, tmp_path_factory):
+    """Loss curve of a long training, stopped by SIGUSR1."""
+    workdir = _fresh(extracted, tmp_path_factory.mktemp("long"), "w")
+    (output,) = _until_epoch(_start(workdir, *LONG), workdir, 30, signal.SIGUSR1)
+    assert "the same command goes on from there" in output
+    assert not (workdir / "train" / "finished.json").exists()
+    return _curve(workdir)
+
+
+def _same_as_far_as_both_go(workdir, curve):
+    lines = read_log(workdir / "train" / "log.jsonl")
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    num = min(len(lines), len(curve))
+    assert _curve(workdir)[:num] == curve[:num]
+
+
+def test_stopped_by_signals_and_resumed_is_one_run(extracted, long, tmp_path):
+    workdir = _fresh(extracted, tmp_path, "stopped")
+    _signalled([_start(workdir, *LONG)], workdir, signal.SIGTERM)
+    before = len(_curve(workdir))
+    assert before < 4000
+    _until_epoch(_start(workdir, *LONG), workdir, before + 5)
+    _same_as_far_as_both_go(workdir, long)
+
+
+def test_two_processes_stop_at_the_same_step_and_one_process_goes_on(extracted, long, tmp_path):
+    """Preempted on two processes, taken over by one: as if nothing had happened, bit by bit."""
+    workdir = _fresh(extracted, tmp_path, "requeued")
+    _signalled(_start_two(workdir, *LONG), workdir, signal.SIGTERM)
+    before = len(_curve(workdir))
+    _until_epoch(_start(workdir, *LONG), workdir, before + 5)
+    _same_as_far_as_both_go(workdir, long)
+
+
+@pytest.mark.skipif(not os.environ.get("SEREMO_OTHER_PYTHON"), reason="SEREMO_OTHER_PYTHON names no second interpreter")
+def test_another_python_goes_on_where_this_one_stopped(extracted, long, tmp_path):
+    """Checkpoints move between stacks; another jax may round otherwise."""
+    other = os.environ["SEREMO_OTHER_PYTHON"]
+    workdir = _fresh(extracted, tmp_path, "moved")
+    _signalled([_start(workdir, *LONG, python=other)], workdir, signal.SIGTERM)
+    before = len(_curve(workdir))
+    _until_epoch(_start(workdir, *LONG), workdir, before + 5)
+    lines = read_log(workdir / "train" / "log.jsonl")
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) >= before + 5
+    num = min(10, before)
+    np.testing.assert_allclose(_curve(workdir)[:num], long[:num], atol=1e-3)

@@ -1,0 +1,293 @@
+"""The ensemble: a member equals itself alone, on any mesh, mapping, cache and split of the batch; stopping."""
+
+import dataclasses
+import os
+import re
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core.preemption import SIGNALS, Notice, PreemptedError
+from seremo_jax.core.progress import Progress
+from seremo_jax.training.checkpoint import Checkpoints, Position
+from tests.support import toy_training as toy
+
+ONE = {"ensemble": {"layers": (), "class_targets": (), "seeds": ()}}
+
+
+@pytest.fixture(scope="module")
+def company():
+    """All eight members on one device."""
+    return toy.run(toy.config(), toy.mesh(1), 2)
+
+
+def _same(ours, theirs, **tolerance):
+    for a, b in zip(toy.params_of(ours), toy.params_of(theirs), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(a, b, **tolerance)
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_member_equals_itself_alone_bit_by_bit(company, number):
+    config = toy.config()
+    alone, lines = toy.run(config, toy.mesh(1), 2, members=[ensemble.members(config, None)[number]])
+    assert [line["train_loss"][0] for line in lines] == [line["train_loss"][number] for line in company[1]]
+    for whole, one in zip(toy.params_of(company[0]), toy.params_of(alone), strict=True):
+        np.testing.assert_array_equal(whole[number], one[0])
+
+
+def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
+    axes = {
+        "layers": (2,), "class_targets": ("votes",), "seeds": (0,), "learning_rates": (0.01, 0.03),
+        "weight_decays": (0.0, 0.1), "dropouts": (0.0, 0.3), "class_kinds": ("ccc", "kl"),
+        "label_smoothings": (0.0, 0.2),
+    }  # fmt: skip
+    config = toy.config(ensemble=axes)
+    members = ensemble.members(config, None)
+    assert len(members) == 32
+    together, _ = toy.run(config, toy.mesh(1))
+    stacked = np.stack([leaf.reshape(32, -1)[:, :3] for leaf in toy.params_of(together)], axis=1).reshape(32, -1)
+    assert len(np.unique(stacked, axis=0)) == 32
+    for number in (0, 7, 22, 31):
+        alone, _ = toy.run(config, toy.mesh(1), members=[members[number]])
+        for whole, one in zip(toy.params_of(together), toy.params_of(alone), strict=True):
+            np.testing.assert_array_equal(whole[number], one[0])
+
+
+def test_single_values_and_axes_of_one_are_the_same_member():
+    axis = toy.config(ensemble={"layers": (5,), "seeds": (3,), "learning_rates": (0.5,), "class_targets": ("votes",)})
+    ensemble_ = {"layers": (), "class_targets": (), "seeds": ()}
+    single = toy.config(model={"layer": 5}, train={"seed": 3}, optim={"learning_rate": 0.5}, ensemble=ensemble_)
+    assert ensemble.members(axis, None) == ensemble.members(single, None)
+
+
+def test_vmap_equals_map(company):
+    together, _ = toy.run(toy.config(train={"member_map": "vmap"}), toy.mesh(1), 2)
+    _same(together, company[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_member", "num_data"), [(3, 1), (1, 2), (2, 4)])
+def test_every_mesh_agrees(company, num_member, num_data):
+    """Three shards of eight members hold an inactive copy; four data shards leave some without a row."""
+    together, lines = toy.run(toy.config(), toy.mesh(num_member, num_data), 2)
+    _same(together, company[0], atol=1e-6)
+    np.testing.assert_allclose(lines[-1]["train_loss"], company[1][-1]["train_loss"], atol=1e-6)
+
+
+def test_members_on_more_devices_agree_bit_by_bit():
+    _same(toy.run(toy.config(), toy.mesh(2), 2)[0], toy.run(toy.config(), toy.mesh(4), 2)[0])
+
+
+def _compiled_text(num_member, num_data):
+    loop = toy.loop(toy.config(), toy.mesh(num_member, num_data))
+    batch = next(loop._train.batches(1))
+    return loop._steps.train.lower(loop._state, loop._train.members, batch, loop._train.inputs).compile().as_text()
+
+
+def test_members_alone_need_no_collective():
+    collective = re.compile(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter")
+    assert not collective.search(_compiled_text(4, 1))
+    assert collective.search(_compiled_text(2, 2))
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_accumulated_gradients_are_those_of_the_whole_batch(parts, dropout):
+    whole, lines = toy.run(toy.config(model={"dropout": dropout}), toy.mesh(1), 2)
+    config = toy.config(train={"micro_batches": parts}, model={"dropout": dropout})
+    split, split_lines = toy.run(config, toy.mesh(1), 2)
+    np.testing.assert_allclose(lines[0]["train_gradient_norm"], split_lines[0]["train_gradient_norm"], rtol=1e-5)
+    _same(split, whole, atol=1e-6)
+
+
+def test_frames_in_device_memory_give_the_same_bits_without_reading(company):
+    made = toy.targets()
+    store = toy.ToyStore(made)
+    loop = toy.loop(toy.config(train={"device_cache": "on"}), toy.mesh(1), store=store)
+    before = store.num_reads
+    cached, _ = toy.run(None, None, 2, loop=loop)
+    assert store.num_reads == before
+    _same(cached, company[0])
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 2)])
+def test_frames_in_device_memory_on_meshes(company, shape):
+    cached, _ = toy.run(toy.config(train={"device_cache": "on"}), toy.mesh(*shape), 2)
+    _same(cached, company[0], atol=1e-6)
+
+
+def test_members_of_another_data_seed_see_another_order_and_equal_themselves_alone():
+    config = toy.config(ensemble={"layers": (2,), "class_targets": ("votes",), "seeds": (0,), "data_seeds": (0, 1)})
+    both, lines = toy.run(config, toy.mesh(1), 2)
+    assert lines[0]["train_loss"][0] != lines[0]["train_loss"][1]
+    for number, member in enumerate(ensemble.members(config, None)):
+        alone, _ = toy.run(config, toy.mesh(1), 2, members=[member])
+        for whole, one in zip(toy.params_of(both), toy.params_of(alone), strict=True):
+            np.testing.assert_array_equal(whole[number], one[0])
+
+
+def _folds():
+    fold = np.arange(toy.NUM) % 3
+    return {f: np.where(fold == f, "test", np.where(fold == (f + 1) % 3, "development", "train")) for f in range(3)}
+
+
+@pytest.mark.parametrize("device_cache", ["off", "on"])
+def test_folds_in_one_program_equal_folds_alone(device_cache):
+    """Each fold has its own splits and feature statistics, so a member never sees its test part."""
+    config = toy.config(
+        data={"split_kind": "kfold", "num_folds": 3},
+        ensemble={"layers": (2, 5), "class_targets": ("votes",), "seeds": (0,), "folds": (0, 1, 2)},
+        train={"device_cache": device_cache},
+    )
+    members, splits = ensemble.members(config, None), _folds()
+    together, _ = toy.run(config, toy.mesh(1), 2, splits=splits)
+    for number in (0, 4):
+        member = members[number]
+        alone, _ = toy.run(config, toy.mesh(1), 2, members=[member], splits={member.fold: splits[member.fold]})
+        for whole, one in zip(toy.params_of(together), toy.params_of(alone), strict=True):
+            np.testing.assert_allclose(whole[number], one[0], atol=1e-6)
+
+
+def test_initial_parameters_depend_on_the_seed_alone():
+    first, *_ = toy.params_of(toy.loop(toy.config(), toy.mesh(1)))
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_array_equal(first[1], first[7])
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_every_member_learns_and_one_program_does(company):
+    loop, lines = toy.run(toy.config(optim={"learning_rate": 0.02}), toy.mesh(1), 12)
+    assert np.all(np.array(lines[-1]["train_class_loss"]) < 0.8 * np.array(lines[0]["train_class_loss"]))
+    assert loop._steps.train._cache_size() == 1
+
+
+def test_stopped_members_are_compacted_away_and_change_nobody():
+    """Members of learning rate 0 never improve and stop; those left are spread anew and train as if alone."""
+    axes = {"layers": (2,), "class_targets": ("votes",), "learning_rates": (0.0, 0.02), "seeds": (0, 1)}
+    config = toy.config(ensemble=axes, train={"patience": 2})
+    loop, lines = toy.run(config, toy.mesh(2), 6)
+    assert loop.is_active.tolist() == [False, False, True, True]
+    assert loop._current.num_running == 1
+    still = dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, learning_rates=(0.02,)))
+    alone, _ = toy.run(still, toy.mesh(2), 6)
+    for whole, one in zip(toy.params_of(loop), toy.params_of(alone), strict=True):
+        np.testing.assert_array_equal(whole[2:], one)
+    assert loop.values("best_epoch").tolist()[2:] == alone.values("best_epoch").tolist()
+    assert np.isnan(lines[-1]["development_score"][0])
+
+
+def test_best_parameters_are_those_of_the_best_epoch():
+    config = toy.config(optim={"learning_rate": 0.1})
+    loop, lines = toy.run(config, toy.mesh(1), 6)
+    for member, (score, epoch) in enumerate(zip(loop.values("best_score"), loop.values("best_epoch"), strict=True)):
+        curve = [line["development_score"][member] for line in lines]
+        assert score == np.float32(max(curve))
+        assert epoch == 1 + int(np.argmax(curve))
+
+
+@pytest.mark.parametrize("member_map", ["map", "vmap"])
+def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(member_map):
+    config = toy.config(train={"member_map": member_map})
+    store = toy.ToyStore(toy.targets())
+    store.arrays = toy.ToyStore(toy.targets()).arrays
+    store.poison(5)
+    # Utterance 0 is in the development split; here it is trained on, too.
+    splits = {None: np.where(np.arange(toy.NUM) % 4 == 1, "development", "train")}
+    poisoned, lines = toy.run(config, toy.mesh(1), 2, store=store, splits=splits)
+    whole, _ = toy.run(config, toy.mesh(1), 2, splits=splits)
+    is_hit = np.array([member.layer == 5 for member in poisoned.members])
+    np.testing.assert_array_equal(poisoned.values("has_failed"), is_hit)
+    np.testing.assert_array_equal(poisoned.is_active, ~is_hit)
+    for ours, theirs in zip(toy.params_of(poisoned), toy.params_of(whole), strict=True):
+        assert np.isfinite(ours).all()
+        # Batched products of fewer members may round otherwise.
+        np.testing.assert_allclose(ours[~is_hit], theirs[~is_hit], rtol=0, atol=0 if member_map == "map" else 1e-6)
+    assert np.isfinite(np.array(lines[0]["train_loss"])[~is_hit]).all()
+
+
+OPTIONS = {
+    "variances, mean and sd, learned task weights": {
+        "targets": {"predict_variance": True},
+        "model": {"pooling": "mean_sd"},
+        "loss": {"task_weighting": "uncertainty"},
+    },
+    "earth mover, Jensen-Shannon, mean": {
+        "loss": {"attribute_kind": "emd", "class_kind": "jsd"},
+        "model": {"pooling": "mean"},
+    },
+    "sum of layers, balanced classes": {"model": {"layer": "sum"}, "loss": {"class_kind": "balanced_soft_ce"}, **ONE},
+    "bfloat16": {"model": {"dtype": "bfloat16"}},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_learns_and_is_exact_on_a_split_batch(name):
+    whole, lines = toy.run(toy.config(**OPTIONS[name], optim={"learning_rate": 0.02}), toy.mesh(1), 12)
+    first, last = (np.array(lines[i]["train_loss"]) for i in (0, -1))
+    assert (last < first).all()
+    options = {**OPTIONS[name], "train": {"micro_batches": 2}, "optim": {"learning_rate": 0.02}}
+    split, split_lines = toy.run(toy.config(**options), toy.mesh(1, 2), 1)
+    assert split.members == whole.members
+    tolerance = 1e-2 if name == "bfloat16" else 5e-6
+    for term in ("train_loss", "train_attribute_loss", "train_class_loss"):
+        np.testing.assert_allclose(split_lines[0][term], lines[0][term], atol=tolerance)
+
+
+class _Asked(Notice):
+    """A notice that comes after some batches."""
+
+    def __init__(self, after):
+        self.after, self.number = after, None
+
+    def has_come(self):
+        """True from that batch on."""
+        self.after -= 1
+        return self.after < 0
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (2, 1)])
+def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh):
+    """4 epochs = 2 and a part, saved, restored by another loop (also on another mesh), and the rest."""
+    config = toy.config(train={"device_cache": "on"})
+    whole, lines = toy.run(config, toy.mesh(1), 4)
+    first, _ = toy.run(config, toy.mesh(1), 2)
+    with Checkpoints(tmp_path / "c", {}) as checkpoints:
+        save = lambda position: checkpoints.save(position, first.canonical_state())  # noqa: E731
+        with (
+            pytest.raises(PreemptedError, match="in epoch 3, after batch 2"),
+            Progress(9, "", "", is_quiet=True) as bar,
+        ):
+            first.epoch(Position(2), _Asked(1), save, bar)
+    with Checkpoints(tmp_path / "c", {}) as checkpoints:
+        second = toy.loop(config, toy.mesh(*mesh))
+        position, state = checkpoints.restore(second.like)
+        assert position == (2, 2)
+        second.take_over(state)
+        with Notice() as notice, Progress(9, "", "", is_quiet=True) as bar:
+            line = second.epoch(position, notice, lambda position: None, bar)
+        toy.run(None, None, 1, first=3, loop=second)
+    tolerance = {} if mesh == (1, 1) else {"atol": 1e-6}
+    np.testing.assert_allclose(line["train_loss"], lines[2]["train_loss"], rtol=0, atol=tolerance.get("atol", 0))
+    _same(second, whole, **tolerance)
+    assert second.values("best_epoch").tolist() == whole.values("best_epoch").tolist()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_are_heard_and_handlers_put_back(number):
+    before = signal.getsignal(number)
+    with Notice() as notice:
+        assert not notice.has_come()
+        os.kill(os.getpid(), number)
+        assert notice.has_come()
+    assert signal.getsignal(number) is before
+
+
+def test_fetching_brings_every_position_to_the_host(company):
+    state = company[0].canonical_state()
+    np.testing.assert_array_equal(sharding.fetch(state.step), np.asarray(jax.device_get(state.step)))

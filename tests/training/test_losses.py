@@ -1,0 +1,196 @@
+"""CCC and the losses: independent formula, invariances, the zero-variance rule, masks, absent classes."""
+
+import audmetric
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.spatial.distance
+import scipy.special
+import scipy.stats
+
+from seremo_jax.training import losses
+
+
+def _draw(num=40, columns=3, seed=0):
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=(num, columns)).astype(np.float32)
+    pred = (0.6 * target + rng.normal(0, 0.5, (num, columns)) + 0.2).astype(np.float32)
+    return jnp.asarray(pred), jnp.asarray(target), jnp.asarray(rng.random((num, columns)) > 0.3)
+
+
+def _reference(pred, target):
+    return audmetric.concordance_cc(np.asarray(target), np.asarray(pred))
+
+
+def test_equals_audmetric_over_masked_rows():
+    pred, target, mask = _draw()
+    got = losses.ccc(pred, target, mask, eps=0.0)
+    expected = [_reference(pred[mask[:, d], d], target[mask[:, d], d]) for d in range(3)]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_of_itself_is_one_and_common_affine_map_changes_nothing():
+    pred, target, mask = _draw()
+    np.testing.assert_allclose(losses.ccc(target, target, mask), 1, atol=1e-6)
+    plain, mapped = losses.ccc(pred, target, mask), losses.ccc(3 * pred + 7, 3 * target + 7, mask)
+    np.testing.assert_allclose(mapped, plain, atol=1e-5)
+    centred = [x - x.mean(0)[None] for x in (pred, target)]
+    everything = jnp.ones_like(mask)
+    np.testing.assert_allclose(
+        losses.ccc(-centred[0], centred[1], everything), -losses.ccc(*centred, everything), atol=1e-6
+    )
+
+
+def test_masked_rows_even_nan_change_nothing():
+    pred, target, mask = _draw()
+    spoilt_pred, spoilt_target = jnp.where(mask, pred, jnp.nan), jnp.where(mask, target, jnp.nan)
+
+    def value_and_gradient(pred, target):
+        return jax.value_and_grad(lambda p: losses.ccc(p, target, mask).sum())(pred)
+
+    value, gradient = value_and_gradient(spoilt_pred, spoilt_target)
+    expected, expected_gradient = value_and_gradient(pred, target)
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+    assert np.all(gradient[~mask] == 0)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 40])
+def test_constant_target_gives_zero_with_zero_gradient(num_rows):
+    pred, target, _ = _draw()
+    mask = jnp.arange(40)[:, None] < jnp.full((1, 3), num_rows)
+    target = jnp.full_like(target, 0.25)
+    value, gradient = jax.value_and_grad(lambda p: losses.ccc(p, target, mask, eps=0.0).sum())(pred)
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_constant_prediction_scores_zero():
+    _, target, mask = _draw()
+    np.testing.assert_allclose(losses.ccc(jnp.full_like(target, 0.3), target, mask), 0, atol=1e-12)
+
+
+def test_large_mean_keeps_its_digits():
+    pred, target, mask = _draw()
+    shifted = losses.ccc(pred + 500, target + 500, mask, eps=0.0)
+    np.testing.assert_allclose(shifted, losses.ccc(pred, target, mask, eps=0.0), atol=1e-3)
+
+
+def test_mean_of_batch_values_is_not_the_value():
+    pred, target, _ = _draw()
+    mask = jnp.ones_like(pred, bool)
+    halves = np.mean([losses.ccc(pred[i : i + 20], target[i : i + 20], mask[:20]) for i in (0, 20)])
+    assert abs(halves - losses.ccc(pred, target, mask).mean()) > 1e-3
+
+
+def test_class_loss_ignores_a_class_absent_from_the_batch():
+    rng = np.random.default_rng(1)
+    p, q = (jnp.asarray(rng.dirichlet(np.ones(4), 30), jnp.float32) for _ in range(2))
+    mask = jnp.asarray(rng.random(30) > 0.2)
+    absent = jnp.zeros((30, 1))
+    with_absent = losses.class_loss(jnp.hstack([q, absent + 0.1]), jnp.hstack([p, absent]), mask)
+    np.testing.assert_allclose(with_absent, losses.class_loss(q, p, mask), atol=1e-6)
+    expected = 1 - np.mean([_reference(q[mask, c], p[mask, c]) for c in range(4)])
+    np.testing.assert_allclose(losses.class_loss(q, p, mask), expected, atol=1e-5)
+
+
+def test_losses_without_labels_are_zero_with_zero_gradient():
+    pred, target, _ = _draw()
+    nothing = jnp.zeros((40, 3), bool)
+    weights = jnp.full(3, 1 / 3)
+    value, gradient = jax.value_and_grad(losses.attribute_loss)(pred, target, nothing, weights)
+    assert value == 0
+    assert np.all(gradient == 0)
+    value, gradient = jax.value_and_grad(losses.class_loss)(pred, target, nothing[:, 0])
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_attribute_loss_weights_by_attribute():
+    pred, target, mask = _draw()
+    weights = jnp.array([0.5, 0.3, 0.2])
+    expected = 1 - (weights * losses.ccc(pred, target, mask)).sum()
+    np.testing.assert_allclose(losses.attribute_loss(pred, target, mask, weights), expected, atol=1e-6)
+
+
+def _drawn_distributions():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(30, 4)).astype(np.float32)
+    p = rng.dirichlet(np.full(4, 0.4), 30).astype(np.float32)
+    p[:5] = np.eye(4)[[0, 1, 2, 3, 0]]
+    mask = rng.random(30) > 0.2
+    q = np.exp(logits - scipy.special.logsumexp(logits, axis=1, keepdims=True))
+    return jnp.asarray(logits), jnp.asarray(p), jnp.asarray(mask), q.astype(np.float64)
+
+
+@pytest.mark.parametrize("kind", losses.DISTRIBUTION_KINDS)
+def test_distribution_losses_equal_scipy(kind):
+    logits, p, mask, q = _drawn_distributions()
+    expected = {
+        "kl": lambda p, q: scipy.stats.entropy(p, q),
+        "jsd": lambda p, q: scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2,
+    }.get(kind, lambda p, q: -np.sum(p * np.log(q)))
+    rows = [expected(np.asarray(p, np.float64)[i], q[i]) for i in np.flatnonzero(mask)]
+    np.testing.assert_allclose(losses.distribution_loss(logits, p, mask, kind, jnp.ones(4)), np.mean(rows), atol=1e-5)
+    smoothed = 0.9 * np.asarray(p, np.float64) + 0.1 / 4
+    rows = [expected(smoothed[i], q[i]) for i in np.flatnonzero(mask)]
+    ours = losses.distribution_loss(logits, losses.smoothed(p, 0.1), mask, kind, jnp.ones(4))
+    np.testing.assert_allclose(ours, np.mean(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", losses.DISTRIBUTION_KINDS)
+def test_distribution_losses_have_finite_gradients_and_none_without_utterances(kind):
+    logits, p, mask, _ = _drawn_distributions()
+    extreme = logits * 200
+    gradient = jax.grad(losses.distribution_loss)(extreme, p, mask, kind, jnp.ones(4))
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient[~np.asarray(mask)]).max() == 0
+    value, gradient = jax.value_and_grad(losses.distribution_loss)(logits, p, jnp.zeros_like(mask), kind, jnp.ones(4))
+    assert value == 0
+    assert np.all(gradient == 0)
+
+
+def test_soft_cross_entropy_equals_torch():
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    logits, p, _, _ = _drawn_distributions()
+    weights = np.array([0.5, 1.0, 2.0, 0.5], np.float32)
+    everyone = jnp.ones(30, bool)
+    theirs = torch.nn.functional.cross_entropy(torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(p)))
+    np.testing.assert_allclose(losses.distribution_loss(logits, p, everyone, "soft_ce"), theirs, atol=1e-6)
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(p)), weight=torch.tensor(weights), reduction="sum"
+    )
+    ours = losses.distribution_loss(logits, p, everyone, "balanced_soft_ce", jnp.asarray(weights))
+    np.testing.assert_allclose(ours, theirs / 30, atol=1e-6)
+
+
+def test_balanced_weights_favour_rare_classes_and_skip_absent_ones():
+    weights = losses.balanced_weights(np.array([800.0, 190.0, 10.0, 0.0]))
+    assert weights[0] < weights[1] < weights[2]
+    assert weights[3] == 0
+    assert weights.sum() == pytest.approx(3)
+    b = 999 / 1000
+    raw = [(1 - b) / (1 - b**n) for n in (800, 190, 10)]
+    np.testing.assert_allclose(weights[:3], 3 * np.array(raw) / sum(raw), rtol=1e-5)
+    np.testing.assert_allclose(losses.balanced_weights(np.full(4, 50.0)), 1, rtol=1e-6)
+
+
+def test_earth_mover_loss_equals_scipy_on_the_line():
+    """In one dimension the squared distance between cumulative shares is scipy's energy distance, halved."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 2, 5)).astype(np.float32)
+    shares = rng.dirichlet(np.ones(5), (6, 2)).astype(np.float32)
+    mask = np.array([[True, True], [True, False], [False, False], [True, True], [True, True], [True, True]])
+    q = scipy.special.softmax(logits, axis=-1)
+    levels, weights, expected = np.arange(5), np.array([0.25, 0.75]), 0.0
+    for a in range(2):
+        rows = [
+            scipy.stats.energy_distance(levels, levels, shares[i, a], q[i, a]) ** 2 / 2 / 5
+            for i in np.flatnonzero(mask[:, a])
+        ]
+        expected += weights[a] * np.mean(rows)
+    ours = losses.earth_mover_loss(
+        jnp.asarray(logits), jnp.asarray(shares), jnp.asarray(mask), jnp.asarray(weights, jnp.float32)
+    )
+    np.testing.assert_allclose(ours, expected, atol=1e-6)

@@ -1,0 +1,159 @@
+"""TC-GRU: parameter counts, a NumPy loop, packing and padding, dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seremo_jax.training import model
+
+SIZES = {"num_features": 5, "num_attributes": 3, "num_classes": 6, "gru_units": 8, "embedding_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("num_features", "num_outputs", "expected"),
+    [(1024, 11, 2_204_171), (384, 11, 1_218_571), (768, 11, 1_809_931), (1280, 11, 2_598_411), (1024, 14, 2_204_558)],
+)
+def test_parameter_count_of_the_method(num_features, num_outputs, expected):
+    sizes = {"num_features": num_features, "num_attributes": num_outputs - 8, "num_classes": 8}
+    assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
+
+
+def _numpy(params, x):
+    """The whole head for one utterance [T, D], by loops."""
+
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-v))
+
+    w, b = params["conv"]["w"], params["conv"]["b"]
+    padded = np.pad(x, ((1, 1), (0, 0)))
+    u = np.stack([b + sum(w[o] * padded[t + o] for o in range(3)) for t in range(len(x))])
+    x = np.concatenate([np.maximum(u, 0), x], axis=1)
+    for depth in range(2):
+        layer = params["grus"][depth]
+        h, states = np.zeros(layer["w_h"].shape[0]), []
+        for frame in x:
+            i = np.split(frame @ layer["w_i"] + layer["b_i"], 3)
+            g = np.split(h @ layer["w_h"] + layer["b_h"], 3)
+            r, z = sigmoid(i[0] + g[0]), sigmoid(i[1] + g[1])
+            h = (1 - z) * np.tanh(i[2] + r * g[2]) + z * h
+            states.append(h)
+        x = np.array(states)
+    e = x[-1] @ params["embedding"]["w"] + params["embedding"]["b"]
+    logits = e @ params["class_head"]["w"] + params["class_head"]["b"]
+    p = np.exp(logits - logits.max())
+    return e @ params["attribute_head"]["w"] + params["attribute_head"]["b"], p / p.sum()
+
+
+def _rows(utterances, num_frames, order, gap_content=0.0):
+    """Utterances packed into one row each by `order`: list of rows, each a list of utterance numbers."""
+    features = np.full((num_frames, len(order), 5), gap_content, np.float32)
+    reset, slot = np.zeros((num_frames, len(order)), bool), np.full((num_frames, len(order)), -1, np.int32)
+    last = np.zeros(len(utterances), np.int32)
+    for row, numbers in enumerate(order):
+        start = 0
+        for number in numbers:
+            stop = start + len(utterances[number])
+            features[start:stop, row], slot[start:stop, row], reset[start, row] = utterances[number], number, True
+            last[number] = (stop - 1) * len(order) + row
+            features[stop : stop + 1, row] = 0
+            start = stop + 1
+    return tuple(map(jnp.asarray, (features, reset, slot, last)))
+
+
+@pytest.fixture
+def utterances():
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(n, 5)).astype(np.float32) for n in (6, 9, 4)]
+
+
+def test_packed_predictions_equal_a_numpy_loop(utterances):
+    params = model.init(SIZES, jax.random.key(1))
+    out = model.apply(SIZES, params, *_rows(utterances, 16, [[0, 1], [2]]))
+    host = jax.tree.map(np.asarray, params)
+    for number, x in enumerate(utterances):
+        attributes, distribution = _numpy(host, x)
+        np.testing.assert_allclose(out.attributes[number], attributes, atol=2e-6)
+        np.testing.assert_allclose(out.distribution[number], distribution, atol=2e-6)
+
+
+def test_order_padding_and_neighbours_change_nothing(utterances):
+    params = model.init(SIZES, jax.random.key(1))
+    expected = model.apply(SIZES, params, *_rows(utterances, 16, [[0, 1], [2]]))
+    for num_frames, order in ((30, [[2, 0, 1]]), (10, [[1], [2], [0]]), (21, [[1, 0], [2]])):
+        out = model.apply(SIZES, params, *_rows(utterances, num_frames, order))
+        np.testing.assert_allclose(out.distribution, expected.distribution, atol=1e-6)
+        np.testing.assert_allclose(out.attributes, expected.attributes, atol=1e-6)
+
+
+def test_packed_gradient_equals_the_sum_alone(utterances):
+    params = model.init(SIZES, jax.random.key(1))
+
+    def loss(params, *rows):
+        out = model.apply(SIZES, params, *rows)
+        return (out.distribution[:, 0] ** 2).sum() + (out.attributes**3).sum()
+
+    packed = jax.jit(jax.grad(loss))(params, *_rows(utterances, 23, [[0, 1, 2]]))
+    alone = [jax.jit(jax.grad(loss))(params, *_rows([x], len(x), [[0]])) for x in utterances]
+    for got, *parts in zip(jax.tree.leaves(packed), *map(jax.tree.leaves, alone), strict=True):
+        np.testing.assert_allclose(got, sum(parts), atol=1e-5)
+
+
+def test_without_convolution_the_branch_is_gone():
+    sizes = SIZES | {"conv_kernel": 0, "gru_layers": 1}
+    params = model.init(sizes, jax.random.key(0))
+    assert "conv" not in params
+    assert params["grus"][0]["w_i"].shape == (5, 24)
+
+
+def _dropout(key, rate, rows):
+    return model.Dropout(key, jnp.float32(rate), jnp.asarray(rows))
+
+
+def test_dropout_keeps_the_mean(utterances):
+    sizes = SIZES | {"gru_layers": 1}
+    params = model.init(sizes, jax.random.key(1))
+    rows = _rows(utterances, 16, [[0, 1], [2]])
+    plain = model.apply(sizes, params, *rows).embedding
+    keys = jax.random.split(jax.random.key(2), 600)
+
+    def embed(key):
+        return model.apply(sizes, params, *rows, dropout=_dropout(key, 0.5, [0, 1])).embedding
+
+    dropped = jax.vmap(embed)(keys)
+    assert 0.45 < np.mean(dropped == 0) < 0.55
+    np.testing.assert_allclose(dropped.mean(0), plain, atol=5 * float(jnp.abs(plain).max()) / 600**0.5)
+
+
+def test_dropout_of_a_row_depends_on_its_number_in_the_whole_batch(utterances):
+    x = jnp.ones((4, 3, 5))
+    whole = _dropout(jax.random.key(0), 0.5, [0, 1, 2]).of_rows(x, 1)
+    part = _dropout(jax.random.key(0), 0.5, [2]).of_rows(x[:, :1], 1)
+    np.testing.assert_array_equal(whole[:, 2:], part)
+    assert not np.array_equal(whole[:, 0], whole[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["mean", "mean_sd"])
+def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
+    features, _, slot, last = _rows(utterances, 16, [[0, 1], [2]], gap_content=9.0)
+    got = model.pool(features, slot, last, kind)
+    expected = [np.concatenate([x.mean(0), x.std(0)]) if kind == "mean_sd" else x.mean(0) for x in utterances]
+    np.testing.assert_allclose(got, np.array(expected), atol=1e-5)
+
+
+def test_levels_give_attributes_as_means_of_distributions(utterances):
+    sizes = SIZES | {"levels": (-1.0, 0.0, 1.0), "predicts_variance": True}
+    out = model.apply(sizes, model.init(sizes, jax.random.key(0)), *_rows(utterances, 16, [[0, 1], [2]]))
+    p = np.exp(out.levels) / np.exp(out.levels).sum(-1, keepdims=True)
+    np.testing.assert_allclose(out.attributes, p[..., 2] - p[..., 0], atol=1e-6)
+    assert out.variances.shape == out.attributes.shape == (3, 3)
+
+
+def test_sum_of_layers_starts_as_their_mean(utterances):
+    sizes = SIZES | {"num_layers": 2}
+    params = model.init(sizes, jax.random.key(0))
+    features, *rows = _rows(utterances, 16, [[0, 1], [2]])
+    summed = model.apply(sizes, params, jnp.stack([features, 3 * features]), *rows)
+    params.pop("layer_weights")
+    single = model.apply(SIZES, params, 2 * features, *rows)
+    np.testing.assert_allclose(summed.logits, single.logits, atol=1e-6)

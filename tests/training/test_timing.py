@@ -1,0 +1,76 @@
+"""Where wall time goes: every moment in one phase, compilation wherever it happens, lines that sum to 1."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import monitoring
+
+from seremo_jax.training import timing
+from tests.support import toy_training as toy
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock, and time that only moves when told."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = timing.Clock()
+    clock.advance = lambda seconds: now.__setitem__(0, now[0] + seconds)
+    yield clock
+    clock.close()
+
+
+def test_every_moment_has_one_phase(clock):
+    clock.advance(1)
+    with clock.phase("steps"):
+        clock.advance(2)
+        with clock.phase("input"):
+            clock.advance(4)
+        with clock.phase("checkpoint"):
+            clock.advance(8)
+        clock.advance(16)
+    with clock.phase("evaluation"):
+        clock.advance(32)
+    clock.advance(64)
+    expected = {"steps": 18.0, "input": 4.0, "checkpoint": 8.0, "evaluation": 32.0, "rest": 65.0, "compile": 0.0}
+    assert clock.seconds() == expected
+    assert timing.shares(expected)["steps"] == 18 / 127
+    assert timing.sentence(expected).startswith("goodput: steps 14.2 %, input 3.1 %, evaluation 25.2 %, checkpoint")
+
+
+def test_compilation_is_taken_from_its_phase_and_nested_spans_count_once(clock):
+    with clock.phase("steps"):
+        clock.advance(10)
+        monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", 1.0)
+        clock.advance(1)
+        monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", 5.0)
+        clock.advance(2)
+        monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", 2.0)
+        monitoring.record_event_duration_secs("/jax/other", 2.0)
+        clock.advance(7)
+    assert clock.seconds() == dict.fromkeys(timing.PHASES, 0.0) | {"compile": 7.0, "steps": 13.0}
+
+
+def test_a_real_compilation_is_seen():
+    clock = timing.Clock()
+    with clock.phase("steps"):
+        jax.jit(lambda x: jnp.sin(x) * np.float32(time.monotonic()))(jnp.ones(3)).block_until_ready()
+    found = clock.seconds()
+    clock.close()
+    assert found["compile"] > 0
+    assert found["steps"] >= 0
+
+
+def test_no_time_at_all_is_rest():
+    assert timing.shares(dict.fromkeys(timing.PHASES, 0.0))["rest"] == 1
+
+
+def test_a_loop_tells_steps_input_and_evaluation_apart():
+    config = toy.config()
+    loop, _ = toy.run(config, toy.mesh(1), num_epochs=2)
+    found = loop.clock.seconds()
+    assert all(found[name] > 0 for name in ("steps", "input", "evaluation", "compile"))
+    assert sum(timing.entries(found)[f"goodput_{name}"] for name in timing.PHASES) == pytest.approx(1)

@@ -1,0 +1,208 @@
+"""The whole chain on a tiny simulated corpus: learning, resuming bit by bit, skipping, refusing, evaluating."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from configs import simulated
+from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh as sharding
+from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.config import from_config_dict
+from seremo_jax.data import ingest, tables
+from seremo_jax.evaluation import evaluate
+from seremo_jax.features import extract, store
+from seremo_jax.reports import report
+from seremo_jax.saliency import ranking
+from seremo_jax.training import log as writer_module
+from seremo_jax.training import protocol, step_trace, timing, train
+
+
+@pytest.fixture(scope="module")
+def config():
+    recipe = simulated.get_config("tiny")
+    recipe.train.max_epochs = 3
+    return from_config_dict(recipe)
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory, config):
+    """Workdir with tables, store and saliency."""
+    workdir = tmp_path_factory.mktemp("extracted")
+    ingest.run(config, workdir, is_quiet=True)
+    extract.run(config, workdir, is_quiet=True)
+    ranking.summarise(workdir, config)
+    return workdir
+
+
+def _split_rows(utterances, split):
+    return np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
+
+
+def _train(config, workdir, is_quiet=True, **options):
+    utterances, ratings, _ = tables.read_tables(workdir)
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    mesh = sharding.make_mesh(len(members))
+    reader = store.Reader(workdir / "store")
+    return train.train(
+        config, reader, (utterances, ratings), mesh, members=members, workdir=workdir, is_quiet=is_quiet, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, extracted, config):
+    """The same, trained and evaluated without interruption."""
+    workdir = tmp_path_factory.mktemp("trained") / "w"
+    shutil.copytree(extracted, workdir)
+    _train(config, workdir)
+    evaluate.run(config, workdir, is_quiet=True)
+    return workdir
+
+
+def _results(workdir):
+    return (workdir / "results.jsonl").read_text()
+
+
+def test_log_has_a_line_an_epoch_and_a_value_a_member(trained):
+    lines = writer_module.read_log(trained / "train" / "log.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert all(len(line["train_loss"]) == len(line["development_score"]) == 4 for line in lines)
+    assert np.mean(lines[-1]["train_loss"]) < np.mean(lines[0]["train_loss"])
+
+
+def test_log_shares_the_wall_time_out(trained):
+    for line in writer_module.read_log(trained / "train" / "log.jsonl"):
+        assert sum(line[f"goodput_{name}"] for name in timing.PHASES) == pytest.approx(1)
+        assert line["wall_s"] >= line["epoch_s"] > 0
+        assert all(line[f"goodput_{name}"] > 0 for name in ("steps", "input", "evaluation", "rest"))
+
+
+def test_profile_leaves_a_trace_and_changes_nothing(tmp_path, extracted, trained, config, capsys, monkeypatch):
+    monkeypatch.setattr(step_trace, "FIRST", 2)
+    monkeypatch.setattr(step_trace, "LAST", 3)
+    workdir = tmp_path / "w"
+    shutil.copytree(extracted, workdir)
+    for _ in range(2):
+        _train(config, workdir, is_quiet=False, is_profiled=True)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("goodput: steps ")
+    assert said[1].endswith("is up to date, so no step was traced")
+    (space,) = workdir.glob("train/profile/plugins/profile/*/*.xplane.pb")
+    assert space.stat().st_size > 0
+    evaluate.run(config, workdir, is_quiet=True)
+    assert _results(workdir) == _results(trained)
+
+
+@pytest.mark.parametrize("moment", ["before the checkpoint", "after the checkpoint"])
+def test_cut_off_training_goes_on_and_gives_identical_results(
+    tmp_path, monkeypatch, extracted, trained, config, moment
+):
+    workdir = tmp_path / "w"
+    shutil.copytree(extracted, workdir)
+
+    class CutOffError(Exception):
+        pass
+
+    with monkeypatch.context() as patch:
+        owner, name = (train.Writer, "write") if moment.startswith("before") else (train, "_summary")
+        original, calls = getattr(owner, name), []
+
+        def cut(*arguments):
+            calls.append(None)
+            if len(calls) == 2:
+                raise CutOffError
+            return original(*arguments)
+
+        patch.setattr(owner, name, cut)
+        with pytest.raises(CutOffError):
+            _train(config, workdir)
+    assert not (workdir / "train" / "finished.json").exists()
+    _train(config, workdir)
+    evaluate.run(config, workdir, is_quiet=True)
+    assert _results(workdir) == _results(trained)
+    assert [line["epoch"] for line in writer_module.read_log(workdir / "train" / "log.jsonl")] == [1, 2, 3]
+
+
+def test_finished_work_is_left_alone_and_other_settings_are_refused(trained, config):
+    before = (trained / "train" / "finished.json").stat().st_mtime_ns
+    _train(config, trained)
+    assert (trained / "train" / "finished.json").stat().st_mtime_ns == before
+    other = dataclasses.replace(config, optim=dataclasses.replace(config.optim, learning_rate=0.5))
+    with pytest.raises(ArtefactError, match=r"optim\.learning_rate: 0\.001 there, 0\.5 asked for"):
+        _train(other, trained)
+    with pytest.raises(ArtefactError, match=r"optim\.learning_rate"):
+        evaluate.run(other, trained, is_quiet=True)
+
+
+def test_training_does_not_read_the_test_split(tmp_path, monkeypatch, extracted, config):
+    workdir = tmp_path / "w"
+    shutil.copytree(extracted, workdir)
+    utterances = tables.read_utterances(workdir)
+    in_test = set(_split_rows(utterances, "test"))
+    read = store.Reader.read
+
+    def guarded(self, layer, rows):
+        assert not in_test & set(np.asarray(rows).tolist())
+        return read(self, layer, rows)
+
+    monkeypatch.setattr(store.Reader, "read", guarded)
+    _train(config, workdir)
+
+
+def test_predictions_are_distributions_of_every_member(trained, config):
+    arrow = pq.read_table(trained / "predictions" / "test_clean.parquet")
+    shares = np.stack([arrow[name].to_numpy() for name in arrow.column_names if name.startswith("p_")], axis=1)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
+    num_test = len(_split_rows(tables.read_utterances(trained), "test"))
+    assert len(arrow) == 4 * num_test
+    assert {"valence", "activation", "dominance"} <= set(arrow.column_names)
+
+
+def test_best_parameters_belong_to_the_best_epoch(trained):
+    stamp = json.loads((trained / "train" / "finished.json").read_text())
+    lines = writer_module.read_log(trained / "train" / "log.jsonl")
+    for member, (score, epoch) in enumerate(zip(stamp["best_score"], stamp["best_epoch"], strict=True)):
+        curve = [line["development_score"][member] for line in lines]
+        assert score == max(curve)
+        assert epoch == 1 + int(np.argmax(curve))
+
+
+def test_results_carry_their_protocol(trained, config):
+    records = [json.loads(line) for line in _results(trained).splitlines()]
+    assert {record["system"] for record in records} == {"votes", "consensus"}
+    assert {record["group"] for record in records} >= {"all", "female", "male"}
+    card = records[0]["protocol"]
+    assert card["is_simulated"]
+    assert card["settings"]["targets.class_set"] == "crema6"
+    assert protocol.is_card_of(card, trained / "results.jsonl")
+    assert not protocol.is_card_of(card | {"checkpoint": "x"}, trained / "results.jsonl")
+
+
+def test_report_is_one_page(trained):
+    report.run(trained)
+    page = (trained / "report" / "index.html").read_text()
+    assert "simulated" in page.lower()
+    assert "vote distribution" in report.markdown_summary(trained)
+
+
+def test_split_without_labels_is_named(tmp_path, extracted, config):
+    workdir = tmp_path / "w"
+    shutil.copytree(extracted, workdir)
+    utterances, ratings, _ = tables.read_tables(workdir)
+    development = {utterances["id"][int(row)].as_py() for row in _split_rows(utterances, "development")}
+    keeps = [utterance not in development for utterance in ratings["utterance"].to_pylist()]
+    members = ensemble.members(config, 0)
+    with pytest.raises(ArtefactError, match="development split has"):
+        train.train(
+            config,
+            store.Reader(workdir / "store"),
+            (utterances, ratings.filter(keeps)),
+            sharding.make_mesh(len(members)),
+            members=members,
+            workdir=workdir,
+            is_quiet=True,
+        )
