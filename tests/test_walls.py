@@ -29,9 +29,6 @@ ROOMS_WITHOUT_JAX = ("data", "conditions", "reports")
 # Imports against the order, each to go by a carve.
 YET_TO_CARVE = {
     ("evaluation.baseline", "reports"),
-    ("saliency.ranking", "features"),
-    ("training.loop", "evaluation"),
-    ("training.train", "evaluation"),
 }
 # Library -> modules, or whole rooms, that may import it. Nobody imports torch; launch and tests/ may.
 OWNERS = {

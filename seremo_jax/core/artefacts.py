@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, content hashes, JSON, and the stamp that says a stage is finished.
+"""Files that are whole or absent: atomic writes, content hashes, JSON, arrays, full disks, refusals of a mismatch.
 
 They lie in a folder, or in a bucket: gs://, s3:// or az://, through etils.epath and fsspec. A file is put into a bucket
 at once and whole; a folder is put there file by file, so that what needs all of it waits for a stamp.
@@ -6,6 +6,7 @@ at once and whole; a folder is put there file by file, so that what needs all of
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -13,9 +14,11 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePath
 from typing import Any
+
+import numpy as np
 
 _BUCKETS = {"gs": "gs", "s3": "s3", "az": "az"}
 """Scheme -> extra of this package that reaches it."""
@@ -232,6 +235,45 @@ def read_json(path: str | os.PathLike, remedy: str) -> Any:
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
+
+
+@contextlib.contextmanager
+def clear_when_full(path: str | os.PathLike) -> Iterator[None]:
+    """Turns a full disk below into an error that says what to do.
+
+    Raises:
+      ArtefactError: No space is left where `path` lies.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError with the text of errno
+        if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            raise ArtefactError(
+                f"no space left on the disk while writing {path}: free some, or choose a --workdir elsewhere. "
+                "What is finished is whole and stays; the same command continues from there"
+            ) from error
+        raise
+
+
+def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
+    """Writes arrays as NPZ, whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Reads an NPZ file of plain arrays, or those of `names` only.
+
+    Raises:
+      ArtefactError: The file is missing or damaged; the message ends with `remedy`.
+    """
+    try:
+        with on_disk(place_of(path)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names or arrays}
+    except FileNotFoundError:
+        raise ArtefactError(f"{path} is missing; {remedy}") from None
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
         raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
 
 

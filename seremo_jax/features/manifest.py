@@ -1,10 +1,7 @@
-"""What a store says of itself: settings, manifest, sizes and hashes of its files; arrays and errors of full disks."""
+"""What a store says of itself: settings, manifest, sizes and hashes of its files."""
 
-import contextlib
 import dataclasses
-import errno
-import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -12,9 +9,6 @@ import numpy as np
 
 from seremo_jax.core.artefacts import (
     ArtefactError,
-    atomic_path,
-    on_disk,
-    place_of,
     read_json,
     require_same,
     sha256_of_file,
@@ -63,45 +57,6 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the manifest."""
         return {**dataclasses.asdict(self), "layers": list(self.layers)}
-
-
-@contextlib.contextmanager
-def clear_when_full(path: str | os.PathLike) -> Iterator[None]:
-    """Turns a full disk below into an error that says what to do.
-
-    Raises:
-      ArtefactError: No space is left where `path` lies.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError with the text of errno
-        if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
-            raise ArtefactError(
-                f"no space left on the disk while writing {path}: free some, or choose a --workdir elsewhere. "
-                "What is finished is whole and stays; the same command continues from there"
-            ) from error
-        raise
-
-
-def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
-    """Writes arrays as NPZ, whole or not at all."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Reads an NPZ file of plain arrays, or those of `names` only.
-
-    Raises:
-      ArtefactError: The file is missing or damaged; the message ends with `remedy`.
-    """
-    try:
-        with on_disk(place_of(path)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names or arrays}
-    except FileNotFoundError:
-        raise ArtefactError(f"{path} is missing; {remedy}") from None
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
-        raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def describe_file(path: PurePath) -> dict[str, Any]:

@@ -26,8 +26,10 @@ from seremo_jax import __version__
 from seremo_jax.core.artefacts import (
     ArtefactError,
     atomic_path,
+    clear_when_full,
     on_disk,
     place_of,
+    read_arrays,
     read_json,
     readable,
     remove_leftovers,
@@ -35,6 +37,7 @@ from seremo_jax.core.artefacts import (
     require_same,
     size_of,
     to_json,
+    write_arrays,
     write_json,
 )
 from seremo_jax.features.manifest import (
@@ -44,12 +47,9 @@ from seremo_jax.features.manifest import (
     REMEDY,
     UNFINISHED,
     Settings,
-    clear_when_full,
     describe_file,
-    read_arrays,
     read_manifest,
     require_files,
-    write_arrays,
 )
 
 PLAN_FILE, INDEX_FILE, PARTS_FOLDER = "plan.json", "index.parquet", "parts"

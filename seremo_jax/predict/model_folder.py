@@ -35,10 +35,10 @@ from seremo_jax.core.artefacts import (
 from seremo_jax.core.config import Config
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
-from seremo_jax.evaluation import calibration_fit, evaluate
+from seremo_jax.evaluation import calibration_fit
 from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
-from seremo_jax.training import protocol
+from seremo_jax.training import predictions, protocol
 from seremo_jax.training.dataset import Data
 
 FORMAT_VERSION = 1
@@ -75,11 +75,11 @@ def read(path: str | os.PathLike, members: Sequence[str] = ()) -> Model:
             raise ArtefactError(f"{path} is an exported model: export the members wanted from its workdir instead")
         return _read_folder(path)
     for workdir in (path, path.parent):
-        if (workdir / "train" / evaluate.STAMP_FILE).exists() and path in (workdir, workdir / "train"):
+        if (workdir / "train" / predictions.STAMP_FILE).exists() and path in (workdir, workdir / "train"):
             return from_workdir(workdir, members)
     raise ArtefactError(
         f"{path} is no model: it has neither {RECORD_FILE} (python -m launch.export writes it) nor a finished training "
-        f"(train/{evaluate.STAMP_FILE}, python -m launch.train)"
+        f"(train/{predictions.STAMP_FILE}, python -m launch.train)"
     )
 
 
@@ -91,7 +91,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     """
     workdir = place_of(workdir)
     folder = workdir / "train"
-    trained = read_json(folder / evaluate.STAMP_FILE, "run python -m launch.train with this --workdir")
+    trained = read_json(folder / predictions.STAMP_FILE, "run python -m launch.train with this --workdir")
     config = config_file.read(folder)
     utterances, ratings, fingerprint = read_tables(workdir)
     store = Reader(workdir / "store")
@@ -104,8 +104,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     require_same(f"the training in {folder}", trained["run"], run, remedy)
     targets = protocol.build_targets(config, utterances, ratings)
     data = Data.of(config, store, utterances, targets, all_members)
-    settings = evaluate.settings_of(config, data)
-    params = evaluate.load_members(folder, settings, all_members, mesh.make_mesh(1))
+    settings = predictions.settings_of(config, data)
+    params = predictions.load_members(folder, settings, all_members, mesh.make_mesh(1))
     names = ensemble.names(all_members)
     picked = pick(trained, names, members)
     wanted = [all_members[i] for i in picked]

@@ -15,11 +15,19 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, place_of, require_same, to_json, write_json
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    clear_when_full,
+    place_of,
+    read_arrays,
+    require_same,
+    to_json,
+    write_arrays,
+    write_json,
+)
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.data import policies, splits, targets
 from seremo_jax.data.tables import read_tables
-from seremo_jax.features.manifest import clear_when_full, read_arrays, write_arrays
 from seremo_jax.metrics import intervals
 from seremo_jax.metrics.distributions import Moments
 from seremo_jax.saliency import correlation, uncertainty

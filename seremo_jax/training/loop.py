@@ -16,9 +16,8 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Batch
-from seremo_jax.evaluation import evaluate
 from seremo_jax.training import feed as feeding
-from seremo_jax.training import roofline, steps
+from seremo_jax.training import predictions, roofline, steps
 from seremo_jax.training.arrangement import arrange, is_worth_compacting
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
@@ -56,7 +55,7 @@ class Loop:
         self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
         self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
         self._shape = feeding.shape_of(data, self._rows, self._development_rows)
-        self._settings = evaluate.settings_of(config, data)
+        self._settings = predictions.settings_of(config, data)
         self._class_weights = None
         if "balanced_soft_ce" in {member.class_kind for member in members}:
             self._class_weights = data.class_weights(members)
@@ -222,9 +221,9 @@ class Loop:
 
     def _finish_epoch(self, number: int, tally: dict[str, np.ndarray]) -> dict[str, Any]:
         """Scores on the development split, who stops, and where the rest sit."""
-        predicted = evaluate.predict(self._steps.predict, self._state.params, self._development, self._current)
+        predicted = predictions.predict(self._steps.predict, self._state.params, self._development, self._current)
         class_targets = [member.class_target for member in self.members]
-        scores = evaluate.development_scores(predicted, self._data.targets, class_targets)
+        scores = predictions.development_scores(predicted, self._data.targets, class_targets)
         was_active = self.is_active
         placed = np.append(scores, np.full(len(self._current.order) - len(scores), np.nan, np.float32))
         placed = placed[self._current.order]

@@ -30,9 +30,8 @@ from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import tables
-from seremo_jax.evaluation import evaluate
 from seremo_jax.features.store import Reader
-from seremo_jax.training import checkpoint, protocol, timing, trackers
+from seremo_jax.training import checkpoint, predictions, protocol, timing, trackers
 from seremo_jax.training.checkpoint import Checkpoints, Position
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.log import Writer
@@ -109,8 +108,8 @@ def train(
     folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
     named = [vars(member) for member in members]
     run = protocol.run_identity(config, store, named)
-    if (folder / evaluate.STAMP_FILE).exists():
-        found = read_json(folder / evaluate.STAMP_FILE, "delete this folder to train anew")
+    if (folder / predictions.STAMP_FILE).exists():
+        found = read_json(folder / predictions.STAMP_FILE, "delete this folder to train anew")
         require_same(f"the training in {folder}", found["run"], run, "Use another --workdir, or delete this folder.")
         if not is_quiet:
             print(f"{folder} is up to date" + ", so no step was traced" * is_profiled)
@@ -201,7 +200,7 @@ def _summary(line: dict[str, Any], loop: Loop) -> str:
 
 def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
     """Writes the best parameters and, last, the stamp that says the training is finished."""
-    best = folder / evaluate.BEST_FOLDER
+    best = folder / predictions.BEST_FOLDER
     if is_first_process():
         remove_tree(best)
     wait_for_all("train: best folder")
@@ -215,7 +214,7 @@ def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]]
     }
     if is_first_process():
         write_json(
-            folder / evaluate.STAMP_FILE,
+            folder / predictions.STAMP_FILE,
             {**content, "members": members, "checkpoint_id": fingerprint_of(content)},
         )
     wait_for_all("train: finished")
