@@ -86,7 +86,7 @@ print("consensus:", made.class_names[index] if index >= 0 else "no agreement")
 # is pure; the caller compiles it.
 
 # %%
-path = ingest.audio_root(config, workdir) / utterances["audio"][row].as_py()
+path = tables.audio_root(config, workdir) / utterances["audio"][row].as_py()
 waveform = audio.decode(path).waveform
 backbone = backbones.load(config.backbone.name)
 hear = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))

@@ -26,10 +26,6 @@ from tests.support.house import (
 
 ALONE = {"core", "metrics"}  # rooms that import nothing of ours
 ROOMS_WITHOUT_JAX = ("data", "conditions", "reports")
-# Imports against the order, each to go by a carve.
-YET_TO_CARVE = {
-    ("evaluation.baseline", "reports"),
-}
 # Library -> modules, or whole rooms, that may import it. Nobody imports torch; launch and tests/ may.
 OWNERS = {
     "flax": ("training.model", "training.gru", "backbones"),
@@ -67,8 +63,6 @@ def test_rooms_import_only_from_rooms_before_them():
                 wrong.append(f"{dotted(path)}:{line} imports {name}: the package stands on its own")
             other = room_of(name)
             if not name.startswith(f"{PACKAGE}.") or other not in ROOMS or other == room:
-                continue
-            if (dotted(path).removeprefix(f"{PACKAGE}."), other) in YET_TO_CARVE:
                 continue
             if room in ALONE or ROOMS.index(other) > ROOMS.index(room):
                 wrong.append(f"{dotted(path)}:{line} ({room}) imports {name} ({other}), a later room")

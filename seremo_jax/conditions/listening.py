@@ -16,8 +16,7 @@ from seremo_jax.core.condition_names import ConditionError
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.ingest import audio_root
-from seremo_jax.data.tables import read_tables
+from seremo_jax.data.tables import audio_root, read_tables
 
 MANIFEST_FILE = "manifest.csv"
 COLUMNS = ("file", "condition", "utterance", "speaker", "seed", "noise", "snr_db", "room", "rt60_s", "scale", "peak")

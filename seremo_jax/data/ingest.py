@@ -36,31 +36,14 @@ from seremo_jax.data import (
     tables,
     targets,
 )
-from seremo_jax.data.screening import REASONS, IngestError
+from seremo_jax.data.screening import REASONS
+from seremo_jax.data.tables import IngestError, audio_root
 from seremo_jax.data.votes import Policies
 
-SIMULATED = "simulated"
 VALIDATION_FILE = Path("validation", "validation.json")
 """What the checks found, in the workdir."""
 
 
-def audio_root(config: Config, workdir: str | os.PathLike) -> PurePath:
-    """Folder that the column `audio` is relative to.
-
-    Raises:
-      IngestError: `corpus.root` is not set or is no folder.
-    """
-    if config.corpus.name == SIMULATED:
-        return place_of(workdir) / "audio"
-    corpora.parser_of(config.corpus.name)
-    if not config.corpus.root:
-        raise IngestError(
-            f"corpus {config.corpus.name} is not part of this project: say where it lies, --config.corpus.root=FOLDER"
-        )
-    root = Path(config.corpus.root).expanduser()
-    if not root.is_dir():
-        raise IngestError(f"--config.corpus.root={config.corpus.root} is no folder")
-    return root
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
@@ -85,6 +68,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
     if record is not None:
         _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
         return record
+    corpora.parser_of(config.corpus.name)  # an unknown name is told before a folder is missed
     root = audio_root(config, workdir)
     remove_leftovers(workdir)
     found = screening.look_at(*_parse(config, root, is_quiet), root, config, is_quiet)
@@ -151,6 +135,7 @@ def validate(config: Config, workdir: str | os.PathLike, is_quiet: bool = False)
     Raises:
       CorpusError, IngestError, SplitError: See `screening.look_at`.
     """
+    corpora.parser_of(config.corpus.name)  # an unknown name is told before a folder is missed
     root = audio_root(config, workdir)
     found = screening.look_at(*_parse(config, root, is_quiet), root, config, is_quiet)
     kept, ratings = found.kept()

@@ -17,6 +17,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.config_fields import DataConfig
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, partitions, splits, tables, targets
+from seremo_jax.data.tables import IngestError
 
 REASONS = audio.REASONS | {
     "duplicate_audio": "the same samples as an utterance with an earlier id",
@@ -36,8 +37,6 @@ _Exclusions = list[tuple[str, str]]
 """(reason, detail) of each utterance; the reason is empty where the utterance is kept."""
 
 
-class IngestError(Exception):
-    """A corpus cannot be ingested. The message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

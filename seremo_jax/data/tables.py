@@ -1,11 +1,11 @@
-"""The two label tables as artefacts: making, writing, reading with validation, and a fingerprint of their content."""
+"""The two label tables as artefacts: making, writing, reading with validation, a fingerprint, the root of the audio."""
 
 import collections
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, readable, require_same, to_json
+from seremo_jax.core.config import Config
 from seremo_jax.core.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data.text_lines import Report
 
@@ -25,6 +26,13 @@ STAMP_FILE = "ingest.json"
 _INFO_KEY = b"seremo_jax"
 _REPORT_KEY = b"seremo_jax_report"
 _REMEDY = "delete the tables of this workdir and run python -m launch.ingest again"
+
+SIMULATED = "simulated"
+"""Corpus whose recordings are made in the workdir."""
+
+
+class IngestError(Exception):
+    """A corpus cannot be ingested. The message says what to do."""
 
 
 def make_table(
@@ -211,3 +219,21 @@ def _hash_array(digest: Any, array: pa.Array | pa.ChunkedArray) -> None:
         digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
     else:
         raise TypeError(f"no fingerprint for a column of type {array.type}")
+
+
+def audio_root(config: Config, workdir: str | os.PathLike) -> PurePath:
+    """Folder that the column `audio` is relative to.
+
+    Raises:
+      IngestError: `corpus.root` is not set or is no folder.
+    """
+    if config.corpus.name == SIMULATED:
+        return place_of(workdir) / "audio"
+    if not config.corpus.root:
+        raise IngestError(
+            f"corpus {config.corpus.name} is not part of this project: say where it lies, --config.corpus.root=FOLDER"
+        )
+    root = Path(config.corpus.root).expanduser()
+    if not root.is_dir():
+        raise IngestError(f"--config.corpus.root={config.corpus.root} is no folder")
+    return root

@@ -24,9 +24,8 @@ from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
 from seremo_jax.evaluation import predictions_file, scoring
-from seremo_jax.evaluation.records import FILE
+from seremo_jax.evaluation.records import BALANCED, BASELINE, BASELINE_FOLDER, FILE
 from seremo_jax.features.store import Reader
-from seremo_jax.reports.benchmark_rows import BALANCED, BASELINE, BASELINE_FOLDER
 from seremo_jax.training import protocol
 from seremo_jax.training.dataset import split_of
 

@@ -7,6 +7,11 @@ from seremo_jax.core.artefacts import ArtefactError, place_of
 from seremo_jax.core.schema import ResultRecord
 
 FILE = "results.jsonl"
+BASELINE_FOLDER = "baseline"
+BASELINE = "logistic regression"
+"""Name of the system that every user would pick instead; its records stand in `WORKDIR/baseline/`."""
+BALANCED = "classes balanced"
+
 EVALUATE = "run python -m launch.evaluate with this --workdir"
 
 

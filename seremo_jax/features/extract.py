@@ -25,8 +25,7 @@ from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.ingest import audio_root
-from seremo_jax.data.tables import read_tables
+from seremo_jax.data.tables import audio_root, read_tables
 from seremo_jax.features import forward, normalisation, store
 from seremo_jax.features.forward import Outputs, load_backbone
 from seremo_jax.features.manifest import MANIFEST_FILE, Settings

@@ -16,12 +16,6 @@ from seremo_jax.evaluation import records as result_records
 from seremo_jax.reports import blocks as comparison
 from seremo_jax.reports.blocks import Block, ReportError
 
-BASELINE_FOLDER = "baseline"
-BASELINE = "logistic regression"
-"""Name of the system that every user would pick instead; its records stand in `WORKDIR/baseline/`."""
-
-BALANCED = "classes balanced"
-
 _NO_SETTING = ("layer", "fold", "seed", "data_seed", "class_target")
 _OF_HEADS = tuple(f"settings.{section}.*" for section in ("model", "loss", "optim", "train", "ensemble"))
 

@@ -355,7 +355,7 @@ def test_the_simulated_corpus_lands_in_the_workdir(tmp_path):
     record = ingest.run(config, tmp_path, is_quiet=True)
     totals_close(record)
     utterances, _, _ = tables.read_tables(tmp_path)
-    assert ingest.audio_root(config, tmp_path) == tmp_path / "audio"
+    assert tables.audio_root(config, tmp_path) == tmp_path / "audio"
     assert all((tmp_path / "audio" / path).is_file() for path in utterances["audio"].to_pylist())
     assert record["corpus"]["is_simulated"]
     assert record["utterances"]["excluded"] == {}
