@@ -44,8 +44,6 @@ VALIDATION_FILE = Path("validation", "validation.json")
 """What the checks found, in the workdir."""
 
 
-
-
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
     """Writes `utterances.parquet`, `ratings.parquet` and `ingest.json`, or finds that they are up to date.
 

@@ -37,8 +37,6 @@ _Exclusions = list[tuple[str, str]]
 """(reason, detail) of each utterance; the reason is empty where the utterance is kept."""
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class Gathered:
     """A corpus as it was found.

@@ -1,15 +1,12 @@
 """The sections of the report: which tables, pictures and sentences stand where."""
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
 from seremo_jax.reports import (
     blocks as comparison,
 )
@@ -19,40 +16,17 @@ from seremo_jax.reports import (
     data_section,
     failure_signs,
     figures,
+    layer_section,
     look,
     page,
     score_tables,
     speaker_section,
 )
+from seremo_jax.reports.artefacts import Artefacts, member_systems, picture
 from seremo_jax.reports.blocks import Block
 
 MOST_SYSTEMS = 6
 """Systems a figure shows; all are in the tables."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Artefacts:
-    """What the report is made from; `saliency` and `log` are None where those stages left nothing."""
-
-    blocks: tuple[Block, ...]
-    ingest: Mapping[str, Any]
-    saliency: Mapping[str, Any] | None
-    log: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None
-
-    @property
-    def whole_blocks(self) -> tuple[Block, ...]:
-        """Blocks with sections of their own: the clean ones. Other conditions are compared with them in one section."""
-        return tuple(block for block in self.blocks if block.condition == vocab.CLEAN)
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """Protocol of the first block."""
-        return self.blocks[0].protocol
-
-    @property
-    def is_simulated(self) -> bool:
-        """Whether the speech is simulated."""
-        return self.blocks[0].is_simulated
 
 
 def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
@@ -69,10 +43,10 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
     for block in artefacts.whole_blocks:
         sections += _block_sections(artefacts, block, folder)
     sections += condition_section.sections_of(
-        artefacts.blocks, lambda name, words, draw: _picture(artefacts, None, folder, name, words, draw)
+        artefacts.blocks, lambda name, words, draw: picture(artefacts, None, folder, name, words, draw)
     )
     sections += [
-        _saliency_section(artefacts, folder),
+        layer_section.saliency_section(artefacts, folder),
         _training_section(artefacts, folder),
         data_section.data_section(
             artefacts.ingest, artefacts.blocks[0].class_names, "Simulated speech. " if artefacts.is_simulated else ""
@@ -104,29 +78,6 @@ def _tiles(block: Block) -> Iterable[page.Tile]:
                 yield page.Tile(f"{words}, {system}", f"{value.partition(' ±')[0]}{unit}", "; ".join(notes))
 
 
-def _look(artefacts: Artefacts, theme: look.Theme, block: Block | None) -> look.Look:
-    corpus = artefacts.ingest.get("corpus", {})
-    words = ["simulated speech" if artefacts.is_simulated else str(corpus.get("corpus", ""))]
-    if block:
-        words += [f"{block.split} split", block.condition]
-    systems = dict.fromkeys(system for block in artefacts.blocks for system in block.systems)
-    systems |= dict.fromkeys(_member_systems(artefacts.log[1]) if artefacts.log else ())
-    return look.Look(theme, " · ".join(words), tuple(systems))
-
-
-def _picture(
-    artefacts: Artefacts, block: Block | None, folder: Path, name: str, words: tuple[str, str],
-    draw: Callable[[look.Look], Figure],
-) -> page.Picture:  # fmt: skip
-    """Draws one figure; `words` are what it shows and how to read it."""
-    suffix = f"_{block.split}_{block.condition}" if block and len(artefacts.whole_blocks) > 1 else ""
-    file = f"{name}{suffix}.png"
-    light, dark = look.render(lambda theme: draw(_look(artefacts, theme, block)), folder / file)
-    speech = "Simulated speech. " if artefacts.is_simulated else ""
-    return page.Picture(file, f"{words[0]}, simulated speech" if speech else words[0],
-                        f"{speech}{words[0]}. {words[1]}", light, dark)  # fmt: skip
-
-
 def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[page.Section]:
     many = len(artefacts.whole_blocks) > 1
     key = f"-{block.split}-{block.condition}" if many else ""
@@ -135,7 +86,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     left = f" The first {len(shown)} of {len(block.systems)} systems." if len(shown) < len(block.systems) else ""
 
     def picture(name: str, what: str, how: str, draw: Callable[[look.Look], Figure]) -> page.Picture:
-        return _picture(artefacts, block, folder, name, (what, how + left), draw)
+        return picture(artefacts, block, folder, name, (what, how + left), draw)
 
     points, chance = score_tables.speaker_points(block, shown)
     entries = {system: _speaker_entries(block, system) for system in shown}
@@ -190,89 +141,12 @@ def _speaker_entries(block: Block, system: str) -> list[dict[str, Any]]:
     return [{**speaker, "uar": speaker["uar"][first]} for speaker in block.whole(system).speakers]
 
 
-def _saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
-    saliency, title = artefacts.saliency, "Which layer carries emotion"
-    if saliency is None:
-        text = "No saliency was ranked in this workdir: python -m launch.saliency ranks the layers that were extracted."
-        return page.Section("saliency", title, (text,))
-    names, curves = saliency["targets"], saliency["curves"]
-    per_layer = np.array(curves["ccs"]["per_layer"], np.float64)
-    panels: dict[str, dict[str, np.ndarray]] = {"attributes": {}, "shares of votes": {}}
-    for y, name in enumerate(names):
-        if saliency["varies"][y]:  # a target nobody rated has no curve
-            panels["shares of votes" if name in saliency["classes"] else "attributes"][name] = per_layer[:, y]
-    panels = {panel: found for panel, found in panels.items() if found}
-    used = "shares of votes" if saliency["use"] == "votes" else "attributes"
-    score = np.array(curves["ccs"]["score"], np.float64)
-    layers, kind = saliency["layers"], saliency["kind"]
-    by_title = {_CURVES[name]: curve for name, curve in curves.items() if curve is not None}
-    pictures = [
-        _picture(
-            artefacts, None, folder, "layer_curves",
-            ("Both curves over layers, with intervals over speakers", f"Means over {used}. {_CURVE_WORDS}"),
-            lambda style: figures.layer_curves(style, layers, by_title, _CURVES[kind]),
-        ),
-        _picture(
-            artefacts, None, folder, "saliency",
-            ("Saliency (ccs) of every layer for every target", f"The bold line is the mean over {used}."),
-            lambda style: figures.saliency(
-                style, layers, panels, score, saliency["chosen"], used, saliency["num_utterances"]
-            ),
-        ),
-    ]  # fmt: skip
-    told = [f"{_CURVES[name]} is largest in layer {curve['chosen']} ({max(curve['score']):.3f})"
-            for name, curve in curves.items() if curve is not None]  # fmt: skip
-    text = (
-        f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(told)}, of layers "
-        f"{layers[0]} to {layers[-1]}. Layer {saliency['chosen']} was chosen by {kind} (saliency.kind)."
-    )
-    warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, saliency["chosen"])
-    signs = tuple(f"{sign[0].upper()}{sign[1:].rstrip('.')}." for sign in warnings)
-    items = (pictures[0], _curve_table(artefacts, layers, by_title), pictures[1])
-    return page.Section("saliency", title, (text,), signs, items)
-
-
-_CURVES = {"ccs": "ccs", "probe": "ridge probe"}
-_CURVE_WORDS = (
-    "ccs: mean over features of the absolute correlation between a feature's mean over an utterance and a target. "
-    "Ridge probe: CCC of ridge regression on all features, predicting speakers it was not fitted to; its intervals "
-    "hold for other speakers to predict, not others to fit."
-)
-
-
-def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> page.Table:
-    """Scores of every layer with intervals, and what each lacks to the best one."""
-
-    def cell(curve: Mapping[str, Any], name: str, k: int, prefix: str) -> str:
-        low, high = curve[f"{prefix}low"][k], curve[f"{prefix}high"][k]
-        return f"{curve[name][k]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
-
-    columns = [("score", "", ""), ("behind", "behind_", " behind the best")]
-    header = ("layer", *(f"{title}{words}" for title in curves for _, _, words in columns))
-    rows = tuple(
-        page.Row((str(layer), *(cell(curve, name, k, prefix) for curve in curves.values()
-                                for name, prefix, _ in columns))) for k, layer in enumerate(layers)
-    )  # fmt: skip
-    notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
-    caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{_CURVE_WORDS} {notes}".strip()
-    return page.Table("Layers", header, rows, f"{caption} Brackets: 95 % interval over speakers.")
-
-
-def _member_systems(members: list[dict[str, Any]]) -> list[str]:
-    """Label of each member's system."""
-    labels = [""] * len(members)
-    for rows, about in ensemble.systems(members):
-        for row in rows:
-            labels[row] = comparison.system_label(about["system"])
-    return labels
-
-
 def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
     if artefacts.log is None:
         text = "No training log in this workdir (train/log.jsonl and train/members.json; python -m launch.train)."
         return page.Section("training", "Training", (text,))
     lines, members = artefacts.log
-    systems = _member_systems(members)
+    systems = member_systems(members)
     epochs = np.array([line["epoch"] for line in lines])
     loss, score = (np.array([line[key] for line in lines], np.float64) for key in ("train_loss", "development_score"))
     # A member that has stopped has no score any more, and its loss is frozen.
@@ -281,7 +155,7 @@ def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
     for system in list(dict.fromkeys(systems))[:MOST_SYSTEMS]:
         own = [e for e, name in enumerate(systems) if name == system]
         curves[system] = (epochs, loss[:, own], score[:, own])
-    picture = _picture(
+    curves_picture = picture(
         artefacts, None, folder, "training",
         ("Training loss and development score by epoch",
          "The score is the mean CCC of attributes, where there are any, plus the mean CCC of classes. Each member is "
@@ -290,7 +164,7 @@ def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
     )  # fmt: skip
     num_systems = len(dict.fromkeys(systems))
     text = f"{len(members)} members ({num_systems} systems) trained together for at most {epochs.max()} epochs."
-    return page.Section("training", "Training", (text,), items=(picture,))
+    return page.Section("training", "Training", (text,), items=(curves_picture,))
 
 
 def _protocol_section(artefacts: Artefacts) -> page.Section:

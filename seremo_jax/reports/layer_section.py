@@ -1,0 +1,78 @@
+"""The section on layers: both curves with intervals, saliency of every target, what each layer lacks to the best."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seremo_jax.reports import failure_signs, figures, page
+from seremo_jax.reports.artefacts import Artefacts, picture
+
+_CURVES = {"ccs": "ccs", "probe": "ridge probe"}
+_CURVE_WORDS = (
+    "ccs: mean over features of the absolute correlation between a feature's mean over an utterance and a target. "
+    "Ridge probe: CCC of ridge regression on all features, predicting speakers it was not fitted to; its intervals "
+    "hold for other speakers to predict, not others to fit."
+)
+
+
+def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
+    """Curves over layers as figure and table, or how to get them; `folder` is where the figures are drawn."""
+    saliency, title = artefacts.saliency, "Which layer carries emotion"
+    if saliency is None:
+        text = "No saliency was ranked in this workdir: python -m launch.saliency ranks the layers that were extracted."
+        return page.Section("saliency", title, (text,))
+    names, curves = saliency["targets"], saliency["curves"]
+    per_layer = np.array(curves["ccs"]["per_layer"], np.float64)
+    panels: dict[str, dict[str, np.ndarray]] = {"attributes": {}, "shares of votes": {}}
+    for y, name in enumerate(names):
+        if saliency["varies"][y]:  # a target nobody rated has no curve
+            panels["shares of votes" if name in saliency["classes"] else "attributes"][name] = per_layer[:, y]
+    panels = {panel: found for panel, found in panels.items() if found}
+    used = "shares of votes" if saliency["use"] == "votes" else "attributes"
+    score = np.array(curves["ccs"]["score"], np.float64)
+    layers, kind = saliency["layers"], saliency["kind"]
+    by_title = {_CURVES[name]: curve for name, curve in curves.items() if curve is not None}
+    pictures = [
+        picture(
+            artefacts, None, folder, "layer_curves",
+            ("Both curves over layers, with intervals over speakers", f"Means over {used}. {_CURVE_WORDS}"),
+            lambda style: figures.layer_curves(style, layers, by_title, _CURVES[kind]),
+        ),
+        picture(
+            artefacts, None, folder, "saliency",
+            ("Saliency (ccs) of every layer for every target", f"The bold line is the mean over {used}."),
+            lambda style: figures.saliency(
+                style, layers, panels, score, saliency["chosen"], used, saliency["num_utterances"]
+            ),
+        ),
+    ]  # fmt: skip
+    told = [f"{_CURVES[name]} is largest in layer {curve['chosen']} ({max(curve['score']):.3f})"
+            for name, curve in curves.items() if curve is not None]  # fmt: skip
+    text = (
+        f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(told)}, of layers "
+        f"{layers[0]} to {layers[-1]}. Layer {saliency['chosen']} was chosen by {kind} (saliency.kind)."
+    )
+    warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, saliency["chosen"])
+    signs = tuple(f"{sign[0].upper()}{sign[1:].rstrip('.')}." for sign in warnings)
+    items = (pictures[0], _curve_table(artefacts, layers, by_title), pictures[1])
+    return page.Section("saliency", title, (text,), signs, items)
+
+
+def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> page.Table:
+    """Scores of every layer with intervals, and what each lacks to the best one."""
+
+    def cell(curve: Mapping[str, Any], name: str, k: int, prefix: str) -> str:
+        low, high = curve[f"{prefix}low"][k], curve[f"{prefix}high"][k]
+        return f"{curve[name][k]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+
+    columns = [("score", "", ""), ("behind", "behind_", " behind the best")]
+    header = ("layer", *(f"{title}{words}" for title in curves for _, _, words in columns))
+    rows = tuple(
+        page.Row((str(layer), *(cell(curve, name, k, prefix) for curve in curves.values()
+                                for name, prefix, _ in columns))) for k, layer in enumerate(layers)
+    )  # fmt: skip
+    notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
+    caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{_CURVE_WORDS} {notes}".strip()
+    return page.Table("Layers", header, rows, f"{caption} Brackets: 95 % interval over speakers.")
