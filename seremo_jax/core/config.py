@@ -6,6 +6,7 @@ Every field has its default here and nowhere else. Names of fields follow `metho
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -14,8 +15,10 @@ from typing import Any
 import ml_collections
 
 from seremo_jax.core import condition_names, vocab
-from seremo_jax.core.artefacts import fingerprint_of
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, read_json, write_json
 from seremo_jax.core.config_fields import (
+    CHOICES,
+    LOWEST,
     BackboneConfig,
     CorpusConfig,
     DataConfig,
@@ -29,7 +32,6 @@ from seremo_jax.core.config_fields import (
     TargetsConfig,
     TrainConfig,
 )
-from seremo_jax.core.config_limits import CHOICES, LOWEST
 
 
 class ConfigError(ValueError):
@@ -247,3 +249,27 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint)) if not typing.get_origin(hint) else str(hint)
     raise ConfigError(f"{path} must be {name}, is {value!r} ({type(value).__name__})")
+
+
+CONFIG_FILE = "config.json"
+_FILE_REMEDY = "delete the folder train of this workdir and run python -m launch.train again"
+
+
+def write_config(folder: str | os.PathLike, config: Config) -> None:
+    """Writes `FOLDER/config.json`, every field."""
+    write_json(place_of(folder) / CONFIG_FILE, dataclasses.asdict(config))
+
+
+def read_config(folder: str | os.PathLike) -> Config:
+    """Reads it back.
+
+    Raises:
+      ArtefactError: The file is missing, damaged, or has fields that this version does not know.
+    """
+    path = place_of(folder) / CONFIG_FILE
+    try:
+        return from_config_dict(
+            read_json(path, f"it says which settings the members were trained with: {_FILE_REMEDY}")
+        )
+    except ConfigError as error:
+        raise ArtefactError(f"{path} does not fit this version ({error}); {_FILE_REMEDY}") from None

@@ -23,8 +23,8 @@ from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
-from seremo_jax.evaluation import predictions_file, scoring
-from seremo_jax.evaluation.records import BALANCED, BASELINE, BASELINE_FOLDER, FILE
+from seremo_jax.evaluation import scoring
+from seremo_jax.evaluation.records import BALANCED, BASELINE, BASELINE_FOLDER, FILE, write_predictions
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
 from seremo_jax.training.dataset import split_of
@@ -133,7 +133,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         for split in config.eval.splits:
             predictions = _predictions(store, targets, members, splits, split, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
-            predictions_file.write(path, predictions, members, targets, checkpoint)
+            write_predictions(path, predictions, members, targets, checkpoint)
             whole = np.full(len(utterances), "", dtype=object)
             whole[np.isin(targets.ids, predictions.utterances)] = split
             column = utterances.column_names.index("split")

@@ -20,17 +20,12 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_tables
-from seremo_jax.evaluation import (
-    calibration_fit,
-    calibration_scores,
-    predictions_file,
-    scoring,
-    stability,
-)
+from seremo_jax.evaluation import calibration_fit, calibration_scores, scoring, stability
 from seremo_jax.evaluation import (
     pooled as mean_heads,
 )
 from seremo_jax.evaluation.alignment import Aligned, align
+from seremo_jax.evaluation.records import write_predictions
 from seremo_jax.features import condition_frames
 from seremo_jax.features.store import Reader
 from seremo_jax.training import feed as feeding
@@ -164,7 +159,7 @@ class _Job:
                     )
                     predictions = Predictions(clean.utterances, attributes, distribution)
                 path = folder / f"{split}_{condition.file_name}.parquet"
-                predictions_file.write(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
+                write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
                 found, aligned = self._scored(predictions, pooled, table, split, condition.id)
                 reference = reference or aligned
                 if aligned is not reference:

@@ -19,8 +19,7 @@ from seremo_jax.evaluation import group_gaps, speakers
 from seremo_jax.evaluation import system_scores as of_system
 from seremo_jax.evaluation.alignment import Aligned, align
 from seremo_jax.evaluation.differences import Compared, differences
-from seremo_jax.evaluation.score_settings import Settings
-from seremo_jax.evaluation.states import States, member_states
+from seremo_jax.evaluation.states import Settings, States, member_states
 from seremo_jax.evaluation.system_scores import Statistics
 from seremo_jax.metrics import class_distances, distributions, intervals, resampling
 

@@ -1,9 +1,12 @@
 """What one member's predictions leave of each unit: the states behind all its scores."""
 
+import dataclasses
+
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from seremo_jax.metrics import distributions
-from seremo_jax.metrics.class_distances import Transport
+from seremo_jax.metrics.class_distances import Ground, Transport
 from seremo_jax.metrics.moments import AnyArray
 
 States = tuple[distributions.NBest, distributions.Moments, distributions.Distribution, Transport]
@@ -37,3 +40,34 @@ def member_states(
         ),
         Transport.empty(num_units).update(unit, predicted_distribution, distribution, has_votes, potentials),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Names, thresholds and distances of one split.
+
+    Attributes:
+      class_names: Class set in order.
+      attribute_names: Attributes in order.
+      nbest: The N of N-best, 1 among them.
+      thresholds: The T of paUAR-T, in percent.
+      f1_classes: Macro-F1 over the classes `present`, or `all`.
+      ground: How far classes are apart; None where the corpus does not say.
+    """
+
+    class_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    nbest: tuple[int, ...]
+    thresholds: tuple[int, ...]
+    f1_classes: str
+    ground: Ground | None
+
+    @property
+    def potentials(self) -> Float[np.ndarray, "V C"]:
+        """Of the ground metric; V = 0 where there is none."""
+        return self.ground.potentials if self.ground else np.zeros((0, len(self.class_names)), np.float32)
+
+    @property
+    def groups_of_classes(self) -> tuple[int, ...]:
+        """Group of each class for the merged UAR; empty where co-votes do not tell."""
+        return self.ground.groups if self.ground else ()

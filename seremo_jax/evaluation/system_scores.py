@@ -12,8 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seremo_jax.evaluation.score_settings import Settings
-from seremo_jax.evaluation.states import States
+from seremo_jax.evaluation.states import Settings, States
 from seremo_jax.metrics import class_distances, distributions, intervals, resampling
 from seremo_jax.metrics.confusions import class_scores
 

@@ -11,8 +11,8 @@ from jax import export
 from jaxtyping import Array, Float, Int
 
 from seremo_jax.training import model
+from seremo_jax.training.arrangement import over_members
 from seremo_jax.training.gradients import normalise
-from seremo_jax.training.member_map import over_members
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """What a StableHLO module is lowered for."""
@@ -52,7 +52,7 @@ def apply(
       heads: The members.
       hidden: Frames of the layers, not normalised, any floating-point dtype; anything beyond each length.
       num_frames: Valid frames of each utterance; what a row of 0 gives means nothing.
-      member_map: `vmap`, or `map` for one member after the other (see `member_map`).
+      member_map: `vmap`, or `map` for one member after the other (see `arrangement.over_members`).
 
     Returns:
       Outputs with a leading axis E: attributes [E, B, A], distribution [E, B, C], logits and embedding.

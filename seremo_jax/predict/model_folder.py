@@ -21,8 +21,8 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from seremo_jax import __version__
-from seremo_jax.core import config_file, mesh, vocab
 from seremo_jax.core import members as ensemble
+from seremo_jax.core import mesh, vocab
 from seremo_jax.core.artefacts import (
     ArtefactError,
     atomic_path,
@@ -32,7 +32,7 @@ from seremo_jax.core.artefacts import (
     require_same,
     to_json,
 )
-from seremo_jax.core.config import Config
+from seremo_jax.core.config import CONFIG_FILE, Config, read_config
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
 from seremo_jax.evaluation import calibration_fit
@@ -92,15 +92,13 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     workdir = place_of(workdir)
     folder = workdir / "train"
     trained = read_json(folder / predictions.STAMP_FILE, "run python -m launch.train with this --workdir")
-    config = config_file.read(folder)
+    config = read_config(folder)
     utterances, ratings, fingerprint = read_tables(workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
     all_members = ensemble.members(config, ensemble.chosen_layer(workdir))
     run = protocol.run_identity(config, store, [vars(member) for member in all_members])
-    remedy = (
-        f"{folder / config_file.CONFIG_FILE} is not the config of this training: train again into another --workdir."
-    )
+    remedy = f"{folder / CONFIG_FILE} is not the config of this training: train again into another --workdir."
     require_same(f"the training in {folder}", trained["run"], run, remedy)
     targets = protocol.build_targets(config, utterances, ratings)
     data = Data.of(config, store, utterances, targets, all_members)

@@ -1,17 +1,161 @@
 """Metrics of a run as JSON lines, TensorBoard scalars and, where asked for, in a tracker; from process 0."""
 
+import dataclasses
+import importlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Protocol, runtime_checkable
 
 from tensorboardX import SummaryWriter
 
-from seremo_jax.core.artefacts import finite, in_bucket, place_of, to_json, upload, write_text
-from seremo_jax.training.trackers import Tracker
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    finite,
+    in_bucket,
+    place_of,
+    read_json,
+    require_same,
+    to_json,
+    upload,
+    write_json,
+    write_text,
+)
+
+
+RUN_FILE = "tracker.json"
+_MOST_PARAMS = 100
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """A run of a tracker."""
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        """Sends the numbers of an epoch."""
+
+    def close(self) -> None:
+        """Ends the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run is called.
+
+    Attributes:
+      project: Project, or experiment.
+      name: Name for people.
+      id: Unique; the same after a restart.
+      folder: Where to keep what the tracker writes on this machine.
+      is_new: Whether this is its beginning.
+      settings: The config, flat: `section.field` -> value.
+    """
+
+    project: str
+    name: str
+    id: str
+    folder: PurePath
+    is_new: bool
+    settings: Mapping[str, Any]
+
+
+class _Wandb:
+    def __init__(self, wandb: Any, run: Run):
+        self._run = wandb.init(
+            project=run.project,
+            name=run.name,
+            id=run.id,
+            resume="allow",
+            config=dict(run.settings),
+            dir=tempfile.gettempdir() if in_bucket(run.folder) else os.fspath(run.folder),
+        )
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        self._run.log(dict(numbers), step=epoch)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _Trackio(_Wandb):
+    def __init__(self, trackio: Any, run: Run):
+        # Runs are told apart by their names.
+        name, settings = f"{run.name}-{run.id}", dict(run.settings)
+        self._run = trackio.init(project=run.project, name=name, resume="allow", config=settings, embed=False)
+
+
+class _Mlflow:
+    def __init__(self, mlflow: Any, run: Run):
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            raise ArtefactError("train.tracker = 'mlflow': set MLFLOW_TRACKING_URI to your server, http://HOST:PORT")
+        self._client, self._entities = mlflow.MlflowClient(), mlflow.entities
+        experiment = self._client.get_experiment_by_name(run.project)
+        number = experiment.experiment_id if experiment else self._client.create_experiment(run.project)
+        # MLflow gives ids of its own, so a run is found again by a tag.
+        tag = "seremo_jax.run"
+        found = [] if run.is_new else self._client.search_runs([number], f"tags.`{tag}` = '{run.id}'")
+        if found:
+            self._id = found[0].info.run_id
+            self._client.update_run(self._id, status="RUNNING")
+            return
+        self._id = self._client.create_run(number, run_name=run.name, tags={tag: run.id}).info.run_id
+        params = [self._entities.Param(name, str(value)) for name, value in run.settings.items()]
+        for start in range(0, len(params), _MOST_PARAMS):
+            self._client.log_batch(self._id, params=params[start : start + _MOST_PARAMS])
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        now_ms = int(1000 * time.time())
+        self._client.log_batch(
+            self._id, metrics=[self._entities.Metric(name, value, now_ms, epoch) for name, value in numbers.items()]
+        )
+
+    def close(self) -> None:
+        self._client.set_terminated(self._id)
+
+
+_KINDS = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
+
+
+def start(kind: str, project: str, folder: PurePath, settings: Mapping[str, Any]) -> Tracker | None:
+    """Begins a run of a tracker, or goes on with the one that `folder` tells of.
+
+    Args:
+      kind: wandb, mlflow, trackio, or none.
+      project: Project (MLflow: experiment) of the run.
+      folder: The training; its parent gives the run its name.
+      settings: The config as a nested mapping.
+
+    Raises:
+      ArtefactError: The package is not installed, MLflow has no server, or the training was begun with another tracker.
+    """
+    if kind == "none":
+        return None
+    try:
+        module = importlib.import_module(kind)
+    except ModuleNotFoundError as error:
+        if error.name != kind:
+            raise
+        raise ArtefactError(f"train.tracker = {kind!r}: install it with pip install 'seremo_jax[{kind}]'") from None
+    path = folder / RUN_FILE
+    is_new = not path.exists()
+    if is_new:
+        write_json(path, {"tracker": kind, "project": project, "id": secrets.token_hex(8)})
+    found = read_json(path, "delete it to begin another run of the tracker")
+    remedy = f"Give the same train.tracker and train.tracker_project, or delete {path} to begin another run."
+    require_same(
+        f"the tracker of {path}",
+        {name: found[name] for name in ("tracker", "project")},
+        {"tracker": kind, "project": project},
+        remedy,
+    )
+    flat = {f"{section}.{name}": value for section, fields in settings.items() for name, value in fields.items()}
+    run = Run(project, os.path.basename(os.path.dirname(os.path.abspath(folder))), found["id"], folder, is_new, flat)
+    return _KINDS[kind](module, run)
 
 
 class Writer:

@@ -22,8 +22,7 @@ from seremo_jax.training.arrangement import arrange, is_worth_compacting
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.state import TrainState
-from seremo_jax.training.step_trace import StepTrace
-from seremo_jax.training.timing import Clock
+from seremo_jax.training.timing import Clock, StepTrace
 
 _STEPS_AHEAD = 2
 

@@ -17,8 +17,8 @@ from jaxtyping import Array
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import optim
+from seremo_jax.training.arrangement import over_members
 from seremo_jax.training.gradients import Reader
-from seremo_jax.training.member_map import over_members
 from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init
 
 batch_of = jax.jit(lambda epoch, index: jax.tree.map(lambda array: array[index], epoch))

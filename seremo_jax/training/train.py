@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax.core import config_file
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core.artefacts import (
@@ -25,19 +24,19 @@ from seremo_jax.core.artefacts import (
     require_same,
     write_json,
 )
-from seremo_jax.core.config import Config
+from seremo_jax.core.config import Config, write_config
 from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import tables
 from seremo_jax.features.store import Reader
-from seremo_jax.training import checkpoint, predictions, protocol, timing, trackers
+from seremo_jax.training import checkpoint, log, predictions, protocol, timing
 from seremo_jax.training.checkpoint import Checkpoints, Position
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.log import Writer
 from seremo_jax.training.loop import Loop
 from seremo_jax.training.state import TASK_SCALES
-from seremo_jax.training.step_trace import StepTrace
+from seremo_jax.training.timing import StepTrace
 
 
 class NothingToKeepError(ArtefactError):
@@ -93,7 +92,7 @@ def train(
       members: The members; None means those of the config.
       workdir: Folder under which `train/` is written; None means the store's.
       is_quiet: Shows no progress.
-      is_profiled: Traces a few steps of this process into `train/profile/` (`step_trace`).
+      is_profiled: Traces a few steps of this process into `train/profile/` (`timing`).
 
     Returns:
       The folder `train/`, with `best/` (parameters), `log.jsonl`, `members.json` and, last, `finished.json`.
@@ -139,9 +138,9 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool)
     names, most, writer = ensemble.names(loop.members), loop.config.train.max_epochs, None
     if is_first_process():
         write_json(folder / "members.json", [vars(member) for member in loop.members])
-        config_file.write(folder, loop.config)
+        write_config(folder, loop.config)
         train = loop.config.train
-        tracker = trackers.start(train.tracker, train.tracker_project, folder, dataclasses.asdict(loop.config))
+        tracker = log.start(train.tracker, train.tracker_project, folder, dataclasses.asdict(loop.config))
         writer = Writer(folder, position.epoch, names, tracker)
 
     def save(position: Position) -> None:

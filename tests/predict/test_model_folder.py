@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seremo_jax.core import config_file
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.config import read_config, write_config
 from seremo_jax.data import tables
 from seremo_jax.evaluation import calibration_fit, evaluate
 from seremo_jax.features.store import Reader
@@ -226,7 +226,7 @@ def test_what_is_no_model_says_so(workdir, exported, tmp_path):
 def test_the_config_beside_the_training_must_be_its_own(corpus, workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / "w")
     other = toy_corpus.config_of(corpus, **HEAD, optim__learning_rate=0.5)
-    config_file.write(folder / "train", other)
+    write_config(folder / "train", other)
     with pytest.raises(ArtefactError, match=r"optim\.learning_rate: 0\.0005 there, 0\.5 asked for"):
         predictor.load(folder, members=["best"])
     (folder / "train" / "config.json").unlink()
@@ -236,14 +236,14 @@ def test_the_config_beside_the_training_must_be_its_own(corpus, workdir, tmp_pat
 
 def test_the_config_comes_back_as_it_was_and_foreign_fields_are_refused(corpus, tmp_path):
     config = toy_corpus.config_of(corpus, **HEAD, loss__attribute_weights=(0.5, 0.25, 0.25))
-    config_file.write(tmp_path, config)
-    assert config_file.read(tmp_path) == config
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"patience"', '"patients"'))
     with pytest.raises(
         ArtefactError, match=r"config\.json does not fit.*train\.patients; did you mean train\.patience"
     ):
-        config_file.read(tmp_path)
+        read_config(tmp_path)
 
 
 def test_an_export_cut_off_leaves_nothing(workdir, tmp_path, monkeypatch):

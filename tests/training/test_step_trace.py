@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from seremo_jax.training.step_trace import FIRST, LAST, StepTrace
+from seremo_jax.training.timing import FIRST, LAST, StepTrace
 
 
 def _steps(folder, num):

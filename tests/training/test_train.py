@@ -19,7 +19,7 @@ from seremo_jax.features import extract, store
 from seremo_jax.reports import report
 from seremo_jax.saliency import ranking
 from seremo_jax.training import log as writer_module
-from seremo_jax.training import protocol, step_trace, timing, train
+from seremo_jax.training import protocol, timing, train
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +82,8 @@ def test_log_shares_the_wall_time_out(trained):
 
 
 def test_profile_leaves_a_trace_and_changes_nothing(tmp_path, extracted, trained, config, capsys, monkeypatch):
-    monkeypatch.setattr(step_trace, "FIRST", 2)
-    monkeypatch.setattr(step_trace, "LAST", 3)
+    monkeypatch.setattr(timing, "FIRST", 2)
+    monkeypatch.setattr(timing, "LAST", 3)
     workdir = tmp_path / "w"
     shutil.copytree(extracted, workdir)
     for _ in range(2):

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from seremo_jax.core.artefacts import ArtefactError
-from seremo_jax.training import trackers
+from seremo_jax.training import log
 from seremo_jax.training.log import Writer
 
 SETTINGS = {"train": {"seed": 0, "batch_size": 8}, "optim": {"learning_rate": 0.1}}
@@ -15,7 +15,7 @@ SETTINGS = {"train": {"seed": 0, "batch_size": 8}, "optim": {"learning_rate": 0.
 
 def _log(kind, folder, epochs, project="emotion"):
     """Two members' losses, epoch by epoch, through the writer."""
-    tracker = trackers.start(kind, project, folder, SETTINGS)
+    tracker = log.start(kind, project, folder, SETTINGS)
     writer = Writer(folder, epochs[0] - 1, ["a", "b"], tracker)
     for epoch in epochs:
         writer.write(epoch, {"train_loss": [0.5 / epoch, float("nan")], "speed": 3.0})
@@ -61,8 +61,8 @@ def test_a_restarted_training_goes_on_in_the_same_run(tmp_path, monkeypatch, kin
 def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ArtefactError, match=r"train.tracker = 'wandb': install it .*seremo_jax\[wandb\]"):
-        trackers.start("wandb", "p", tmp_path, SETTINGS)
-    assert trackers.start("none", "p", tmp_path, SETTINGS) is None
+        log.start("wandb", "p", tmp_path, SETTINGS)
+    assert log.start("none", "p", tmp_path, SETTINGS) is None
     assert not any(tmp_path.iterdir())
 
 
@@ -97,7 +97,7 @@ def test_mlflow_in_a_folder(tmp_path, monkeypatch):
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ArtefactError, match="set MLFLOW_TRACKING_URI"):
-        trackers.start("mlflow", "emotion", tmp_path / "other", SETTINGS)
+        log.start("mlflow", "emotion", tmp_path / "other", SETTINGS)
     # A folder instead of a server, which MLflow allows for old times' sake.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
