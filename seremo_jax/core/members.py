@@ -76,7 +76,7 @@ MEMBER_AXES = {field: axis for axis, field, _ in AXES}
 
 
 def members(config: Config, chosen_layer: int | None) -> list[Member]:
-    """The product of the ensemble axes, layers outermost, seeds innermost; of it those of `members.only`.
+    """The product of the ensemble axes, layers outermost, seeds innermost; of it those of `ensemble.only`.
 
     Args:
       config: The experiment.
@@ -187,6 +187,6 @@ def layers(wanted: Sequence[Member]) -> tuple[int, ...]:
 
 
 def chosen_layer(workdir: str | os.PathLike) -> int | None:
-    """Layer of largest saliency as `correlation.json` has it; None where no saliency was ranked."""
+    """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked."""
     path = place_of(workdir) / "saliency.json"
     return read_json(path, "run python -m launch.saliency again")["chosen"] if path.exists() else None

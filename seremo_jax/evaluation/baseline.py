@@ -101,7 +101,7 @@ def fit_attributes(
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
     """Fits and evaluates the regression on `eval.splits`; writes `WORKDIR/baseline/`, and `results.jsonl` in it last.
 
-    With `members.folds`, each utterance is predicted by the regression of the fold whose test part it's in.
+    With `ensemble.folds`, each utterance is predicted by the regression of the fold whose test part it's in.
 
     Raises:
       ArtefactError: An artefact of an earlier stage is missing or belongs to other settings, a split is empty, or

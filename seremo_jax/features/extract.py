@@ -36,7 +36,7 @@ STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> PurePath:
-    """Writes `WORKDIR/store/`, `correlation.npz` and `correlation.json`; continues or skips what is there already.
+    """Writes `WORKDIR/store/`, `saliency.npz` and `saliency.json`; continues or skips what is there already.
 
     Args:
       config: The experiment.
@@ -130,7 +130,7 @@ class _Job:
         return {**about, "final_norm": b.final_norm, "layers": list(range(b.num_layers))}
 
     def rank(self) -> None:
-        """Saliency sums of every layer over the drawn utterances, nothing stored: writes `correlation.npz`."""
+        """Saliency sums of every layer over the drawn utterances, nothing stored: writes `saliency.npz`."""
         folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in self.question.rows]
         writer = self._writer(folder, ids, (), self.question.about, "rank layers")
         self._pass(writer, self.question.rows, "rank layers")
@@ -168,7 +168,7 @@ class _Job:
         writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
 
     def _write_curves(self, writer: store.Writer) -> None:
-        """Writes `correlation.npz` from what the shards kept, in their order: an interruption changes no bit."""
+        """Writes `saliency.npz` from what the shards kept, in their order: an interruption changes no bit."""
         about = self.backbone_about
         state, curves = layer_curves.measure(
             len(writer.shards), writer.sums, self.question, len(about["layers"]), self.is_quiet

@@ -1,8 +1,8 @@
 """The question put to every layer, and the answer: which utterances and targets the curves are over, what they say.
 
 Two curves: `ccs`, the mean absolute correlation of single features with the targets, and `probe`, the CCC that ridge
-regression on all features reaches on held-out speakers. `correlation.npz` holds the sums with what they were made from;
-`correlation.json` the curves, each with its interval over speakers, and the layer chosen.
+regression on all features reaches on held-out speakers. `saliency.npz` holds the sums with what they were made from;
+`saliency.json` the curves, each with its interval over speakers, and the layer chosen.
 """
 
 import dataclasses
@@ -99,7 +99,7 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
       fingerprint: Fingerprint of both.
 
     Raises:
-      ConfigError: `correlation.targets` names targets that the corpus lacks.
+      ConfigError: `saliency.targets` names targets that the corpus lacks.
       ArtefactError: The training split has fewer than two utterances.
     """
     asked = {**policies.of_targets(config), "attribute_scale": "centered", "tie_rule": "no_agreement"}
@@ -201,7 +201,7 @@ def read(workdir: str | os.PathLike) -> tuple[correlation.State, Curves, dict[st
 
 
 def require(workdir: str | os.PathLike, question: Question, backbone: dict[str, Any]) -> None:
-    """Refuses a `correlation.npz` of other settings.
+    """Refuses a `saliency.npz` of other settings.
 
     Raises:
       ArtefactError: Names both sides.
@@ -213,7 +213,7 @@ def require(workdir: str | os.PathLike, question: Question, backbone: dict[str, 
 
 
 def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
-    """Ranks the layers by `correlation.npz`, writes `WORKDIR/saliency.json` and returns its content.
+    """Ranks the layers by `saliency.npz`, writes `WORKDIR/saliency.json` and returns its content.
 
     Returns:
       `layers` [K]; `targets` [Y], of which `attributes` and `classes`; `curves`, see below; `kind`, the curve in use,
@@ -228,8 +228,8 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
       too. Its interval is that of the probes as they were fitted: other speakers to predict, not others to fit.
 
     Raises:
-      ArtefactError: `correlation.npz` is missing, damaged, or belongs to other tables or settings.
-      ConfigError: None of the targets in use varies, or `correlation.kind` asks for a probe that cannot be.
+      ArtefactError: `saliency.npz` is missing, damaged, or belongs to other tables or settings.
+      ConfigError: None of the targets in use varies, or `saliency.kind` asks for a probe that cannot be.
 
     Source: method.md section 7; OURS: the probe and all intervals.
     """

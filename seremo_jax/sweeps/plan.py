@@ -68,7 +68,7 @@ def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config],
 
     Args:
       base: The recipe, which points override. A point that sets the single value of a member (`train.seed`) takes the
-        recipe's axis (`members.seeds`) away.
+        recipe's axis (`ensemble.seeds`) away.
       points: The points.
       most_members: Config of a program -> members that may train at once; None does not limit them.
 

@@ -22,7 +22,7 @@ PNGS = ("layer_curves", "saliency", "training", "speakers", "confusion", "speake
 
 
 def curve_of(layers, per_layer, score) -> dict:
-    """A curve over layers as `correlation.json` has it."""
+    """A curve over layers as `saliency.json` has it."""
     behind = score.max() - score
     bounds = {"low": score - 0.01, "high": score + 0.01, "behind_low": behind - 0.02, "behind_high": behind + 0.02}
     fields = {"per_layer": per_layer, "score": score, "behind": behind, **bounds}

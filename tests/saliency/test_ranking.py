@@ -50,7 +50,7 @@ def ask(workdir: Path, config: Config) -> ranking.Question:
 
 
 def answer(workdir: Path, config: Config, strengths: list[float]) -> np.ndarray:
-    """Writes `correlation.npz` for layers that hold the share of angry as strongly as asked; returns the means."""
+    """Writes `saliency.npz` for layers that hold the share of angry as strongly as asked; returns the means."""
     question = ask(workdir, config)
     rng = np.random.default_rng(1)
     share = question.values[:, 3]
