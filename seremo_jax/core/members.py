@@ -21,6 +21,10 @@ JOINER = " + "
 """Between the class losses of the heads behind a mean."""
 
 
+_WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
+"""Fields in which members of one system differ."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
     """One head of the ensemble axis.
@@ -128,29 +132,34 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     """Members that differ only in seeds or fold, in order of first appearance; means of heads are their own systems.
 
     Returns:
-      Of each system its members, and what a record says of it: `system` (whatever tells these systems apart, whether
-      it's a mean of heads, the class target last), `layer`, `seeds` (of the heads behind it).
+      Of each system its members, and what a record says of it: `system` (its axes in words), `layer`, `seeds` (of the
+      heads behind it), `axes` (see `schema.ResultRecord`).
     """
-    found: dict[tuple, list[int]] = {}
+    rows_of: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
-        same = tuple((k, v) for k, v in member.items() if k not in ("seed", "data_seed", "fold"))
-        found.setdefault((same, member["seed"] == MEAN), []).append(i)
-    fields = [dict(same) for same, _ in found]
+        same = tuple((k, v) for k, v in member.items() if k not in _WITHIN_A_SYSTEM)
+        rows_of.setdefault((same, member["seed"] == MEAN), []).append(i)
+    fields = [dict(same) for same, _ in rows_of]
     told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
-    named = []
-    for one, ((_, is_mean), rows) in zip(fields, found.items(), strict=True):
-        words = [f"{name.replace('_', ' ')} {one[name]}" for name in told]
+    described = []
+    for values, ((_, is_mean), rows) in zip(fields, rows_of.items(), strict=True):
         heads = rows
         if is_mean:
-            kinds = one["class_kind"].split(JOINER)
-            behind = [(tuple((one | {"class_kind": kind}).items()), False) for kind in kinds]
-            heads = [i for key in behind for i in found[key]]
-            words.append(f"mean of {len(heads)} heads")
+            kinds = values["class_kind"].split(JOINER)
+            behind = [(tuple((values | {"class_kind": kind}).items()), False) for kind in kinds]
+            heads = [i for key in behind for i in rows_of[key]]
+        axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "told": told, **values}
         seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
-        named.append(
-            (rows, {"system": ", ".join([*words, one["class_target"]]), "layer": one["layer"], "seeds": seeds})
-        )
-    return named
+        described.append((rows, {"system": label(axes), "layer": values["layer"], "seeds": seeds, "axes": axes}))
+    return described
+
+
+def label(axes: Mapping[str, Any]) -> str:
+    """A system in words: whatever tells it from the others of its evaluation, its class target last."""
+    words = [f"{name.replace('_', ' ')} {axes[name]}" for name in axes["told"]]
+    if axes["model"] == "mean":
+        words.append(f"mean of {axes['num_heads']} heads")
+    return ", ".join([*words, axes["class_target"]])
 
 
 def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:

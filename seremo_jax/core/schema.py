@@ -171,16 +171,23 @@ class ResultRecord:
       seeds: Seeds of the members behind the row.
       split: Split evaluated.
       condition: Acoustic condition.
-      group: `all`, or the value of the grouping column (`female`, `male`, `unknown`).
+      group: `all`, or the value of the grouping column (`female`, `male`, `unknown`), or of a comparison of groups a
+        name of its own.
       num_utterances: Utterances of the group in the split.
       num_scored: Those with a consensus inside the class set.
       num_speakers: Known speakers among the scored utterances.
-      metrics: Name -> {value, low, high, members, sd, count, defined}: mean over members, 95 % interval resampled by
+      metrics: Name -> {metric, value, low, high, members, sd, count, defined}: its kind and parameters
+        (`metrics.catalogue`), mean over members, 95 % interval resampled by
         speaker, the value of each member, standard deviation over members, number of things the mean is over.
       states: The mergeable sums behind the metrics, as nested lists.
       speakers: One entry a known speaker (group `all` only): {speaker, gender, num_scored, num_classes, uar}, uar one
         value per N averaged over members.
       protocol: The protocol card.
+      axes: What tells this system from others, as data: `model` (`head`, `mean` or `regression`), `num_heads` behind
+        it, every field of its members but seeds and fold, and under `told` the names of those fields that differ
+        between the systems of this evaluation. `system` is these in words.
+      comparison: Of a comparison of groups its `kind` (`gap`, `worst` or `ratio`), the grouping `column`, and for a gap
+        with a sign the two `groups`; empty for a group by itself.
     """
 
     system: str
@@ -196,3 +203,5 @@ class ResultRecord:
     states: dict[str, Any]
     speakers: list[dict[str, Any]]
     protocol: dict[str, Any]
+    axes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    comparison: dict[str, Any] = dataclasses.field(default_factory=dict)

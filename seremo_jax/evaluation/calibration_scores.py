@@ -22,6 +22,7 @@ from seremo_jax.evaluation import calibration_sums
 from seremo_jax.evaluation.alignment import Aligned
 from seremo_jax.evaluation.calibration_fit import Applied, Calibrations
 from seremo_jax.metrics import abstention, calibration, intervals, resampling
+from seremo_jax.metrics.catalogue import Metric, entries_by_name
 
 STATES = "calibration"
 """Where a record's states hold the mean distribution and the curves."""
@@ -112,7 +113,7 @@ def with_calibration(
 def _entries(models: Iterable[resampling.Sums], cells: _Cells, draw: _Draw) -> dict[str, dict[str, dict[str, Any]]]:
     """Group -> entries of the mean of every metric over some models, given by their sums of cells."""
 
-    def values(sums: resampling.Sums) -> dict[str, np.ndarray]:
+    def values(sums: resampling.Sums) -> dict[Metric, np.ndarray]:
         return calibration_sums.values(sums, draw.level)
 
     found: dict[str, list[tuple]] = {group: [] for group in cells.groups}
@@ -128,20 +129,20 @@ def _entries(models: Iterable[resampling.Sums], cells: _Cells, draw: _Draw) -> d
     num_models = len(found["all"])
     weights = resampling.resample_weights(num_models, draw.num_resamples, draw.seed + 1, draw.num_resamples)
     weights = np.concatenate(list(weights))
-    return {group: _entries_of(some, weights) for group, some in found.items()}
+    return {group: entries_by_name(_entries_of(some, weights)) for group, some in found.items()}
 
 
-def _entries_of(found: Sequence[tuple], weights: Float[np.ndarray, "R E"]) -> dict[str, dict[str, Any]]:
+def _entries_of(found: Sequence[tuple], weights: Float[np.ndarray, "R E"]) -> dict[Metric, dict[str, Any]]:
     """Entries of one group from (point, resampled, counts, units) of each model."""
     points, resampled, (counts, *_), (num_units, *_) = zip(*found, strict=True)
     made = {}
     for name in points[0]:
         point, drawn = (np.stack([one[name] for one in many], axis=1) for many in (points, resampled))
         score = intervals.Score(drawn, np.isfinite(drawn).all(axis=1), np.zeros(len(drawn)))
-        count = counts["consensus" if "consensus" in name else "votes"]
+        count = counts[name.field("outcome") or "votes"]
         at_all = intervals.Score(point, np.isfinite(point).all(axis=1), count)
         made[name] = intervals.entry(at_all, score.means(weights), num_units)
-        if name.startswith("ECE"):
+        if name.kind in ("ece", "ece_calibrated"):
             made[name] = _reaching_down(made[name], at_all, score.means(weights), num_units)
     return made
 

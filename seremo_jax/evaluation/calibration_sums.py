@@ -8,12 +8,14 @@ from jaxtyping import Bool, Float, Int
 
 from seremo_jax.evaluation.calibration_fit import Applied
 from seremo_jax.metrics import abstention, calibration, conformal, resampling
+from seremo_jax.metrics.catalogue import Metric, metric
 
 NUM_ENTROPIES = 5
 """Bins of equal width of the raters' entropy, from 0 to log C."""
 OUTCOMES = ("votes", "consensus")
 """What a prediction is held against."""
-_KINDS = (("set", ""), ("set by gender", ", by gender"), ("aps set", ", APS"))
+_KINDS = (("set", ""), ("set by gender", "_by_gender"), ("aps set", "_aps"))
+"""Name of the sums of a kind of set, and the end of the key of its metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,26 +111,30 @@ def of_units(
     return made
 
 
-def values(sums: Mapping[str, np.ndarray], level: float) -> dict[str, Float[np.ndarray, " R"]]:
+def values(sums: Mapping[str, np.ndarray], level: float) -> dict[Metric, Float[np.ndarray, " R"]]:
     """Metrics of R resamples from their sums, NaN where not defined."""
-    percent, made = f"{100 * level:g} %", {}
+    percent = 100 * level
+    made: dict[Metric, np.ndarray] = {}
     for outcome in OUTCOMES:
         number = sums[f"num {outcome}"]
 
         def mean(name: str, number: np.ndarray = number) -> np.ndarray:
             return np.where(number > 0, sums[name] / np.maximum(number, 1), np.nan)
 
-        made[f"ECE ({outcome})"] = calibration.calibration_error(sums[f"plain bins {outcome}"])
-        made[f"ECE ({outcome}, calibrated)"] = calibration.calibration_error(sums[f"calibrated bins {outcome}"])
+        made[metric("ece", outcome=outcome)] = calibration.calibration_error(sums[f"plain bins {outcome}"])
+        made[metric("ece_calibrated", outcome=outcome)] = calibration.calibration_error(
+            sums[f"calibrated bins {outcome}"]
+        )
         if outcome == "votes":
-            made |= {"NLL": mean("plain log loss"), "NLL (calibrated)": mean("calibrated log loss")}
-            for name, words in _KINDS:
-                made[f"set size ({percent}{words})"] = mean(f"{name} size votes")
-        for name, words in _KINDS:
-            made[f"{outcome} in set ({percent}{words})"] = mean(f"{name} holds {outcome}")
-        made[f"AURC ({outcome})"] = abstention.area(sums[f"steps {outcome}"])
-        made[f"risk ({outcome})"] = mean_of(sums[f"steps {outcome}"].sum(axis=1))
-    made["set size-entropy correlation"] = _correlation(sums)
+            made[metric("nll")] = mean("plain log loss")
+            made[metric("nll_calibrated")] = mean("calibrated log loss")
+            for name, end in _KINDS:
+                made[metric(f"set_size{end}", level=percent)] = mean(f"{name} size votes")
+        for name, end in _KINDS:
+            made[metric(f"held{end}", outcome=outcome, level=percent)] = mean(f"{name} holds {outcome}")
+        made[metric("aurc", outcome=outcome)] = abstention.area(sums[f"steps {outcome}"])
+        made[metric("risk", outcome=outcome)] = mean_of(sums[f"steps {outcome}"].sum(axis=1))
+    made[metric("set_size_entropy")] = _correlation(sums)
     return made
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seremo_jax.metrics import intervals, resampling, significance
+from seremo_jax.metrics.catalogue import Metric
 
 MOST_PAIRED = 3
 """Systems up to which each is compared with every other; more of them are compared with the first."""
@@ -26,9 +27,9 @@ class Compared:
     """
 
     sums: resampling.Sums
-    means: Callable[[resampling.Sums], Mapping[str, Float[np.ndarray, " R"]]]
-    points: Mapping[str, intervals.Score]
-    resampled: Mapping[str, Float[np.ndarray, "R 2"]]
+    means: Callable[[resampling.Sums], Mapping[Metric, Float[np.ndarray, " R"]]]
+    points: Mapping[Metric, intervals.Score]
+    resampled: Mapping[Metric, Float[np.ndarray, "R 2"]]
     num_units: int
 
 
@@ -46,24 +47,25 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
     """
     names = list(systems)
     pairs = [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
-    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str, Metric], dict[str, Any]] = {}
     for before, after in pairs:
         first, second = systems[after], systems[before]
-        found: dict[str, float | None] = {}
+        found: dict[Metric, float | None] = {}
         if len({one.values.shape for side in (first, second) for one in side.points.values()}) == 1:
             found = significance.permutation_p(first.sums, second.sums, first.means, num_permutations, seed)
-        for name, here in first.points.items():
-            there, is_defined = second.points[name], bool(here.is_defined[0])
-            drawn = first.resampled[name][:, 0] - second.resampled[name][:, 0]
+        for metric, here in first.points.items():
+            there, is_defined = second.points[metric], bool(here.is_defined[0])
+            drawn = first.resampled[metric][:, 0] - second.resampled[metric][:, 0]
             low, high = intervals.interval(drawn, first.num_units) if is_defined else (None, None)
-            rows[after, before, name] = {
+            rows[after, before, metric] = {
                 "than": before,
-                "metric": name,
+                "metric": metric.name,
+                "about": metric.to_json(),
                 "value": float(here.values.mean() - there.values.mean()) if is_defined else None,
                 "low": low,
                 "high": high,
                 "p_bootstrap": significance.bootstrap_p(drawn) if is_defined else None,
-                "p_permutation": found.get(name) if is_defined else None,
+                "p_permutation": found.get(metric) if is_defined else None,
             }
     corrected = significance.holm(
         {key: row["p_bootstrap"] if row["p_permutation"] is None else row["p_permutation"] for key, row in rows.items()}

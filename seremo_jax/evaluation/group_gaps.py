@@ -11,22 +11,15 @@ from jaxtyping import Float
 
 from seremo_jax.core import vocab
 from seremo_jax.metrics import intervals
+from seremo_jax.metrics.catalogue import Metric
 
-LOWER_IS_BETTER = ("JSD", "KL", "RMSE", "MAE", "total variation", "Wasserstein", "expected cost")
-"""First words of the metrics that are errors."""
-
-Points = Mapping[str, intervals.Score]
-Resampled = Mapping[str, Float[np.ndarray, "R 2"]]
-
-
-def is_error(name: str) -> bool:
-    """Whether a smaller value of the metric is the better one."""
-    return name.startswith(LOWER_IS_BETTER)
+Points = Mapping[Metric, intervals.Score]
+Resampled = Mapping[Metric, Float[np.ndarray, "R 2"]]
 
 
 def worst_best(
     points: Mapping[str, Points], resampled: Mapping[str, Resampled], num_units: Mapping[str, int]
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[Metric, dict[str, Any]]]:
     """Entries of the worst group, of the gap best - worst and of the ratio smaller / larger value.
 
     Args:
@@ -38,27 +31,27 @@ def worst_best(
       `worst`, `gap` and `ratio` -> metric -> entry, which names the groups; empty with fewer than two groups.
     """
     groups = [group for group in points if group not in ("all", vocab.UNKNOWN)]
-    made: dict[str, dict[str, dict[str, Any]]] = {"worst": {}, "gap": {}, "ratio": {}}
+    made: dict[str, dict[Metric, dict[str, Any]]] = {"worst": {}, "gap": {}, "ratio": {}}
     if len(groups) < 2:
         return {}
-    for name in points[groups[0]]:
-        here = [group for group in groups if name in points[group] and points[group][name].is_defined[0]]
+    for metric in points[groups[0]]:
+        here = [group for group in groups if metric in points[group] and points[group][metric].is_defined[0]]
         if len(here) < 2:
             continue
-        sign = -1 if is_error(name) else 1
-        means = [sign * points[group][name].values[0].mean() for group in here]
+        sign = -1 if metric.about.direction < 0 else 1
+        means = [sign * points[group][metric].values[0].mean() for group in here]
         worst, best = here[int(np.argmin(means))], here[int(np.argmax(means))]
-        drawn = sign * np.stack([resampled[group][name] for group in here])
+        drawn = sign * np.stack([resampled[group][metric] for group in here])
         is_drawn = np.isfinite(drawn).sum(axis=0) > 1
         low = np.where(is_drawn, np.where(np.isfinite(drawn), drawn, np.inf).min(axis=0), np.nan)
         high = np.where(is_drawn, np.where(np.isfinite(drawn), drawn, -np.inf).max(axis=0), np.nan)
         low, high = (sign * low, sign * high)
-        first, second, number = points[best][name], points[worst][name], sum(num_units[group] for group in here)
-        made["worst"][name] = intervals.entry(second, low, num_units[worst]) | {"groups": [worst]}
+        first, second, number = points[best][metric], points[worst][metric], sum(num_units[group] for group in here)
+        made["worst"][metric] = intervals.entry(second, low, num_units[worst]) | {"groups": [worst]}
         gap = intervals.Score(first.values - second.values, first.is_defined, first.count + second.count)
-        made["gap"][name] = intervals.entry(gap, high - low, number) | {"groups": [best, worst]}
+        made["gap"][metric] = intervals.entry(gap, high - low, number) | {"groups": [best, worst]}
         smaller, larger = (second, first) if sign > 0 else (first, second)
-        made["ratio"][name] = intervals.entry(
+        made["ratio"][metric] = intervals.entry(
             intervals.Score(
                 _ratio(smaller.values, larger.values),
                 (larger.values > 0).all(axis=1),

@@ -22,6 +22,7 @@ from seremo_jax.evaluation.differences import Compared, differences
 from seremo_jax.evaluation.states import Settings, States, member_states
 from seremo_jax.evaluation.system_scores import Statistics
 from seremo_jax.metrics import class_distances, distributions, intervals, resampling
+from seremo_jax.metrics.catalogue import Metric, entries_by_name
 
 GAP_GROUP = "gap:female-male"
 
@@ -49,7 +50,7 @@ class _Scored:
     whole: Statistics
     states: dict[str, dict[str, Any]]
     points: dict[str, of_system.Scores]
-    resampled: dict[str, dict[str, np.ndarray]]
+    resampled: dict[str, dict[Metric, np.ndarray]]
     num_units: dict[str, int]
 
 
@@ -226,9 +227,9 @@ def _score_system(
 
 def _redrawn(
     aligned: Aligned, rows: list[int], settings: Settings, draw: _Draw, states: Callable[..., States]
-) -> dict[str, dict[str, list[float]]]:
+) -> dict[str, dict[Metric, list[float]]]:
     """Group -> metric -> mean over members in each resample of speakers and then of their utterances."""
-    made: dict[str, dict[str, list[float]]] = {group: {} for group in aligned.groups}
+    made: dict[str, dict[Metric, list[float]]] = {group: {} for group in aligned.groups}
     generator = np.random.default_rng(draw.seed)
     for _ in range(draw.num_utterance_resamples):
         again = aligned.redraw(generator)
@@ -242,7 +243,7 @@ def _redrawn(
 def _records(
     aligned: Aligned,
     scored: _Scored,
-    redrawn: Mapping[str, Mapping[str, list[float]]],
+    redrawn: Mapping[str, Mapping[Metric, list[float]]],
     settings: Settings,
     draw: _Draw,
     chances: _Chances,
@@ -258,7 +259,7 @@ def _records(
                 low, high = intervals.interval(np.asarray(values), scored.num_units[group])
                 entries[name] |= {"low_utterances": low, "high_utterances": high}
         records.append(ResultRecord(
-            **common, **aligned.numbers(aligned.groups[group]), group=group, metrics=entries,
+            **common, **aligned.numbers(aligned.groups[group]), group=group, metrics=entries_by_name(entries),
             states=states | (_speaker_states(aligned, scored.whole, settings, draw, chances) if group == "all" else {}),
             speakers=_speakers(aligned, scored.whole) if group == "all" else [],
         ))  # fmt: skip
@@ -271,13 +272,31 @@ def _records(
             sides = scored.points["female"][name], scored.points["male"][name]
             difference = scored.resampled["female"][name] - scored.resampled["male"][name]
             gaps[name] = intervals.gap_entry(*sides, difference, ("female", "male"), number)
-        records.append(ResultRecord(**common, **sizes, group=GAP_GROUP, metrics=gaps, **empty))
+        records.append(
+            ResultRecord(
+                **common,
+                **sizes,
+                group=GAP_GROUP,
+                metrics=entries_by_name(gaps),
+                comparison={"kind": "gap", "column": group_by, "groups": ["female", "male"]},
+                **empty,
+            )
+        )
     pairs = group_gaps.worst_best(scored.points, scored.resampled, scored.num_units)
     known = [is_in for group, is_in in aligned.groups.items() if group not in ("all", vocab.UNKNOWN)]
     for kind, entries in pairs.items():
         if kind != "gap" or group_by != "gender":  # the gap of genders has a sign
             sizes = aligned.numbers(np.any(known, axis=0))
-            records.append(ResultRecord(**common, **sizes, group=f"{kind}:{group_by}", metrics=entries, **empty))
+            records.append(
+                ResultRecord(
+                    **common,
+                    **sizes,
+                    group=f"{kind}:{group_by}",
+                    metrics=entries_by_name(entries),
+                    comparison={"kind": kind, "column": group_by},
+                    **empty,
+                )
+            )
     return records
 
 
@@ -312,11 +331,11 @@ def _add_differences(
     for system, scored in systems.items():
         statistics = scored.whole
 
-        def means(sums: resampling.Sums, statistics: Statistics = statistics) -> dict[str, np.ndarray]:
+        def means(sums: resampling.Sums, statistics: Statistics = statistics) -> dict[Metric, np.ndarray]:
             scores = of_system.main_scores(sums, statistics, settings)
             return {name: np.where(one.is_defined, one.values.mean(axis=1), np.nan) for name, one in scores.items()}
 
-        names = of_system.main_names(settings, scored.points["all"])
+        names = of_system.main_metrics(settings, scored.points["all"])
         compared[system] = Compared(
             of_system.main_sums(statistics),
             means,

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float, Int
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation.alignment import Aligned, AlignmentError
 from seremo_jax.metrics import intervals, resampling
+from seremo_jax.metrics.catalogue import Metric, entries_by_name, metric
 
-STABLE_SHARE, UAR_CHANGE, UAR_DROP = "stable share", "UAR change", "UAR relative drop (%)"
+STABLE_SHARE, UAR_CHANGE, UAR_DROP = metric("stable_share"), metric("uar_change"), metric("uar_drop")
 LOWEST_CLEAN = 0.05
 """Below this clean score a relative drop says nothing."""
 
@@ -28,7 +29,7 @@ def compare(
     is_in: Bool[np.ndarray, " B"],
     num_resamples: int,
     seed: int,
-) -> dict[str, dict[str, Any]]:
+) -> dict[Metric, dict[str, Any]]:
     """Entries for `ResultRecord.metrics` of one system.
 
     Args:
@@ -73,7 +74,7 @@ def compare(
     return {name: _entry(values[0], resampled[name], counts[name], num_units) for name, values in point.items()}
 
 
-def _values(sums: resampling.Sums) -> dict[str, Float[np.ndarray, "R E"]]:
+def _values(sums: resampling.Sums) -> dict[Metric, Float[np.ndarray, "R E"]]:
     """Values of R resamples, NaN where not defined."""
     support = sums["support"][:, None]
     num_classes = (support > 0).sum(axis=-1)
@@ -139,5 +140,5 @@ def with_stability(
         rows = list(systems[record.system])
         predicted = (one.predictions_distribution[rows] for one in (clean, heard))
         found = compare(*predicted, heard.consensus, heard.unit, heard.groups[record.group], num_resamples, seed)
-        added.append(dataclasses.replace(record, metrics=record.metrics | found))
+        added.append(dataclasses.replace(record, metrics=record.metrics | entries_by_name(found)))
     return added

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from seremo_jax.evaluation.states import Settings, States
 from seremo_jax.metrics import class_distances, distributions, intervals, resampling
+from seremo_jax.metrics.catalogue import Metric, metric
 from seremo_jax.metrics.confusions import class_scores
 
 _ROW_SCORES = ("num_rows", "jsd", "kl", "total_variation", "num_true", "num_predicted", "num_present")
@@ -144,7 +145,7 @@ def unit_statistics(
     return Statistics(units, sums, cells.shifts, uar, cells.confusion[list(groups)].sum(axis=0), chance)
 
 
-Scores = dict[str, intervals.Score]
+Scores = dict[Metric, intervals.Score]
 
 
 def scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
@@ -170,18 +171,23 @@ def main_scores(sums: resampling.Sums, statistics: Statistics, settings: Setting
     found: Scores = {}
     for part in (_class_scores, _speaker_scores, _attribute_scores):
         found |= part(sums, statistics, settings)
-    found["class CCC mean"] = _class_ccc_scores(sums, statistics, settings)["class CCC mean"]
-    return {name: found[name] for name in main_names(settings, found)}
+    mean = metric("class_ccc_mean")
+    found[mean] = _class_ccc_scores(sums, statistics, settings)[mean]
+    return {one: found[one] for one in main_metrics(settings, found)}
 
 
-def main_names(settings: Settings, found: Iterable[str]) -> list[str]:
-    """Names of the `main_scores` among those found."""
-    prefixes = ["" if n == 1 else f"{n}-best " for n in settings.nbest]
+def main_metrics(settings: Settings, available: Iterable[Metric]) -> list[Metric]:
+    """The metrics by which systems are compared, those of them that are available."""
     wanted = [
-        *(f"{prefix}UAR" for prefix in prefixes), f"macro-F1 ({settings.f1_classes})", "weighted-F1", "class CCC mean",
-        "CCC mean", *(f"paUAR-{max(settings.thresholds, default=0)} ({n}-best, all)" for n in settings.nbest),
-    ]  # fmt: skip
-    return [name for name in wanted if name in found]
+        *(metric("uar", n) for n in settings.nbest),
+        metric("macro_f1", classes=settings.f1_classes),
+        metric("weighted_f1"),
+        metric("class_ccc_mean"),
+        metric("ccc_mean"),
+        *(metric("pa_uar", n, threshold=max(settings.thresholds, default=0), speakers="all") for n in settings.nbest),
+    ]
+    available = set(available)
+    return [one for one in wanted if one in available]
 
 
 def point(statistics: Statistics, settings: Settings, part: Callable[..., Scores] = scores) -> Scores:
@@ -200,20 +206,19 @@ def _class_scores(sums: resampling.Sums, statistics: Statistics, settings: Setti
     num_averaged = num_classes if settings.f1_classes == "present" else np.full_like(num_classes, right.shape[-1])
     made: Scores = {}
     for i, n in enumerate(settings.nbest):
-        prefix = "" if n == 1 else f"{n}-best "
         chance = n / len(settings.class_names)
-        made[f"{prefix}UAR"] = intervals.Score(found.uar[..., i], is_defined, num_classes, chance)
-        made[f"{prefix}macro-F1 ({settings.f1_classes})"] = intervals.Score(
+        made[metric("uar", n)] = intervals.Score(found.uar[..., i], is_defined, num_classes, chance)
+        made[metric("macro_f1", n, classes=settings.f1_classes)] = intervals.Score(
             found.macro_f1[..., i], is_defined, num_averaged
         )
-        made[f"{prefix}micro-F1"] = intervals.Score(found.micro_f1[..., i], is_defined, num_rows)
+        made[metric("micro_f1", n)] = intervals.Score(found.micro_f1[..., i], is_defined, num_rows)
         if n == 1:
-            made["weighted-F1"] = intervals.Score(found.weighted_f1[..., i], is_defined, num_rows)
-            made["accuracy"] = intervals.Score(found.accuracy[..., i], is_defined, num_rows)
+            made[metric("weighted_f1")] = intervals.Score(found.weighted_f1[..., i], is_defined, num_rows)
+            made[metric("accuracy")] = intervals.Score(found.accuracy[..., i], is_defined, num_rows)
             for c, name in enumerate(settings.class_names):
                 has_class = found.has_class[:, 0, 0, c]
                 for score in ("recall", "precision", "f1"):
-                    made[f"{score.replace('f1', 'F1')} {name}"] = intervals.Score(
+                    made[metric(score, label=name)] = intervals.Score(
                         getattr(found, score)[:, :, i, c], has_class, support[:, 0, 0, c]
                     )
     return made
@@ -226,7 +231,7 @@ def _speaker_scores(sums: resampling.Sums, statistics: Statistics, settings: Set
         share = 100 * sums["passing"][:, :, f] / np.maximum(num_speakers, 1)[:, None, None, None]
         for t, threshold in enumerate(settings.thresholds):
             for i, n in enumerate(settings.nbest):
-                made[f"paUAR-{threshold} ({n}-best, {name})"] = intervals.Score(
+                made[metric("pa_uar", n, threshold=threshold, speakers=name)] = intervals.Score(
                     share[:, :, i, t], num_speakers > 0, num_speakers, float(statistics.chance[f, i, t]), is_share=True
                 )
     return made
@@ -238,17 +243,17 @@ def _attribute_scores(sums: resampling.Sums, statistics: Statistics, settings: S
     # Targets, and so what is defined, are the same for all members.
     is_defined, num_rows = found.is_defined[:, 0], found.num_rows[:, 0]
     made: Scores = {}
-    for label, values, has_value in (
-        ("CCC", found.ccc, is_defined), ("Pearson", found.pearson, is_defined),
-        ("RMSE", found.rmse, num_rows > 0), ("MAE", found.mae, num_rows > 0),
+    for kind, values, has_value in (
+        ("ccc", found.ccc, is_defined), ("pearson", found.pearson, is_defined),
+        ("rmse", found.rmse, num_rows > 0), ("mae", found.mae, num_rows > 0),
     ):  # fmt: skip
         for i, name in enumerate(settings.attribute_names):
             if has_rating[i]:
-                made[f"{label} {name}"] = intervals.Score(values[..., i], has_value[:, i], num_rows[:, i])
-        if label == "CCC" and made:
+                made[metric(kind, attribute=name)] = intervals.Score(values[..., i], has_value[:, i], num_rows[:, i])
+        if kind == "ccc" and made:
             num_defined = is_defined.sum(axis=1)
             mean = values.sum(axis=-1) / np.maximum(num_defined, 1)[:, None]
-            made["CCC mean"] = intervals.Score(mean, num_defined > 0, num_defined)
+            made[metric("ccc_mean")] = intervals.Score(mean, num_defined > 0, num_defined)
     return made
 
 
@@ -257,9 +262,11 @@ def _class_ccc_scores(sums: resampling.Sums, statistics: Statistics, settings: S
     is_defined = found.is_defined[:, 0]
     num_defined = is_defined.sum(axis=1)
     mean = found.ccc.sum(axis=-1) / np.maximum(num_defined, 1)[:, None]
-    made = {"class CCC mean": intervals.Score(mean, num_defined > 0, num_defined)}
+    made = {metric("class_ccc_mean"): intervals.Score(mean, num_defined > 0, num_defined)}
     for c, name in enumerate(settings.class_names):
-        made[f"class CCC {name}"] = intervals.Score(found.ccc[..., c], is_defined[:, c], found.num_rows[:, 0, c])
+        made[metric("class_ccc", label=name)] = intervals.Score(
+            found.ccc[..., c], is_defined[:, c], found.num_rows[:, 0, c]
+        )
     return made
 
 
@@ -268,13 +275,13 @@ def _distribution_scores(sums: resampling.Sums, statistics: Statistics, settings
     rows = {name: sums[f"distribution {name}"] for name in _ROW_SCORES}
     num_rows = rows["num_rows"][:, 0]
     has_rows, count = num_rows > 0, np.maximum(rows["num_rows"], 1)
-    for label, name in (("JSD", "jsd"), ("KL", "kl"), ("total variation", "total_variation")):
-        made[label] = intervals.Score(rows[name] / count, has_rows, num_rows)
+    for name in ("jsd", "kl", "total_variation"):
+        made[metric(name)] = intervals.Score(rows[name] / count, has_rows, num_rows)
     entropy = intervals.moments_of_sums(sums, "entropy ", statistics.shifts["entropy "]).compute()
-    made["entropy correlation"] = intervals.Score(entropy.pearson, entropy.is_defined[:, 0], num_rows)
+    made[metric("entropy_correlation")] = intervals.Score(entropy.pearson, entropy.is_defined[:, 0], num_rows)
     label = class_scores(rows["num_true"], rows["num_present"], rows["num_predicted"], f1_classes="all")
     num_classes = len(settings.class_names)
-    made[f"multi-label macro-F1 (1/{num_classes})"] = intervals.Score(
+    made[metric("multi_label_f1", num_classes=num_classes)] = intervals.Score(
         label.macro_f1, has_rows, np.full_like(num_rows, num_classes)
     )
     return made
@@ -289,10 +296,10 @@ def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Se
     share = statistics.sums["support"].sum(axis=0) / max(statistics.sums["support"].sum(), 1)
     guess = float(share @ ground.distance.mean(axis=1))
     cost = sums["cost"] / np.maximum(num_rows, 1)[:, None]
-    made[f"expected cost ({ground.source})"] = intervals.Score(cost, num_rows > 0, num_rows, guess)
+    made[metric("expected_cost", source=ground.source)] = intervals.Score(cost, num_rows > 0, num_rows, guess)
     if len(ground.potentials):
         count = sums["transport num_rows"]
-        made[f"Wasserstein ({ground.source})"] = intervals.Score(
+        made[metric("wasserstein", source=ground.source)] = intervals.Score(
             sums["transport distance"] / np.maximum(count, 1), count[:, 0] > 0, count[:, 0]
         )
     if ground.groups:
@@ -300,7 +307,7 @@ def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Se
         support = sums["support"] @ (np.asarray(ground.groups)[:, None] == np.arange(number))
         right = sums["merged right"]
         found = class_scores(right, support[:, None], support[:, None])
-        made[f"merged UAR ({number} groups)"] = intervals.Score(
+        made[metric("merged_uar", num_groups=number)] = intervals.Score(
             found.uar, found.is_defined[:, 0], found.num_classes[:, 0], 1 / number
         )
     return made

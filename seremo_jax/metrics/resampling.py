@@ -7,7 +7,7 @@ of an unknown speaker is a unit of its own). Plain NumPy, no JAX.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -88,21 +88,21 @@ class Group:
 
     Attributes:
       statistics: Name -> [V, ...] sums of each of its units; all of them add up over units.
-      compute: Sums [R, ...] of R resamples -> name -> value [R, ...] of each, NaN where a metric is not defined. Where
+      compute: Sums [R, ...] of R resamples -> metric -> value [R, ...] of each, NaN where it is not defined. Where
         members are drawn, too, it is given a second argument: [R, num_members], how often each is.
       places: [V] place of its units among all, ascending.
       parts: Groups that this one is made of: sums that it has no statistics of are those of its parts added up.
     """
 
     statistics: Mapping[str, Shaped[np.ndarray, "V ..."]]
-    compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]]
+    compute: Callable[..., Mapping[Hashable, Float[np.ndarray, "R ..."]]]
     places: Int[np.ndarray, " V"]
     parts: tuple[str, ...] = ()
 
 
 def bootstrap_groups(
     groups: Mapping[str, Group], num_units: int, num_resamples: int, seed: int, num_members: int = 0
-) -> dict[str, dict[str, Float[np.ndarray, "num_resamples ..."]]]:
+) -> dict[str, dict[Hashable, Float[np.ndarray, "num_resamples ..."]]]:
     """Values of every metric of every group under resampling of all units with replacement.
 
     Memory is bounded whatever the number of resamples. Calls with the same seed and number of units see the same
@@ -127,7 +127,7 @@ def bootstrap_groups(
     draws = [resample_weights(num_units, num_resamples, seed, chunk)]
     if num_members:
         draws.append(resample_weights(num_members, num_resamples, seed + 1, chunk))
-    found: dict[str, list[Mapping[str, np.ndarray]]] = {name: [] for name in groups}
+    found: dict[str, list[Mapping[Hashable, np.ndarray]]] = {name: [] for name in groups}
     for weights, *of_members in zip(*draws, strict=True):
         added: dict[str, Sums] = {name: {} for name in groups}
         for name in sorted(groups, key=lambda name: bool(groups[name].parts)):
@@ -148,12 +148,12 @@ def bootstrap_groups(
 
 def bootstrap(
     statistics: Mapping[str, Shaped[np.ndarray, "U ..."]],
-    compute: Callable[..., Mapping[str, Float[np.ndarray, "R ..."]]],
+    compute: Callable[..., Mapping[Hashable, Float[np.ndarray, "R ..."]]],
     num_resamples: int,
     seed: int,
     num_members: int = 0,
     among: tuple[Int[np.ndarray, " U"], int] | None = None,
-) -> dict[str, Float[np.ndarray, "num_resamples ..."]]:
+) -> dict[Hashable, Float[np.ndarray, "num_resamples ..."]]:
     """The `bootstrap_groups` of a single group; `among`: places of its units among all, and how many these are."""
     num_units = next(iter(statistics.values())).shape[0]
     places, num_units = among or (np.arange(num_units), num_units)

@@ -17,7 +17,7 @@ _CHUNK_BYTES = 32 << 20
 """Bound on the exchanged sums held at a time."""
 
 Key = TypeVar("Key", bound=Hashable)
-Compute = Callable[[Sums], Mapping[str, Float[np.ndarray, " R"]]]
+Compute = Callable[[Sums], Mapping[Hashable, Float[np.ndarray, " R"]]]
 
 
 def bootstrap_p(difference: Float[np.ndarray, " R"]) -> float | None:
@@ -38,7 +38,7 @@ def permutation_p(
     compute: Compute,
     num_permutations: int,
     seed: int,
-) -> dict[str, float | None]:
+) -> dict[Hashable, float | None]:
     """Two-sided p of the difference of two systems in every metric, by exchanging the systems unit by unit.
 
     Args:
@@ -60,7 +60,7 @@ def permutation_p(
     is_apart = used_units(moving) if moving else np.zeros(num_units, bool)
     columns = Columns(moving, is_apart) if moving else None
 
-    def differences(signs: Float[np.ndarray, "R V"]) -> dict[str, np.ndarray]:
+    def differences(signs: Float[np.ndarray, "R V"]) -> dict[Hashable, np.ndarray]:
         moved = columns.named(columns.weighted(signs)) if columns else {}
         still = {name: np.broadcast_to(value, (len(signs), *value.shape)) for name, value in half.items()}
         one, other = (

@@ -27,7 +27,6 @@ from seremo_jax.core.artefacts import (
     write_text,
 )
 
-
 RUN_FILE = "tracker.json"
 _MOST_PARAMS = 100
 

@@ -238,7 +238,7 @@ def test_intervals_cover_the_truth():
     num_corpora, num_resamples, temperature = 300, 300, 1.6
     parts = [corpus(np.random.default_rng(10**6 + i), 2_000, temperature) for i in range(10)]
     whole = {name: sum(part[name].sum(0, keepdims=True) for part in parts) for name in parts[0]}
-    truth = {name: float(value[0]) for name, value in calibration_sums.values(whole, LEVEL).items()}
+    truth = {metric.name: float(value[0]) for metric, value in calibration_sums.values(whole, LEVEL).items()}
     names = ("ECE (votes)", "ECE (votes, calibrated)", "ECE (consensus)", "NLL", "votes in set (90 %)",
              "set size (90 %)", "consensus in set (90 %)", "AURC (votes)", "AURC (consensus)", "risk (votes)",
              "set size-entropy correlation")  # fmt: skip
@@ -247,10 +247,10 @@ def test_intervals_cover_the_truth():
         sums = corpus(np.random.default_rng(10_300 + i), S, temperature)
         point = calibration_sums.values({name: one.sum(0, keepdims=True) for name, one in sums.items()}, LEVEL)
         drawn = resampling.bootstrap(sums, lambda one: calibration_sums.values(one, LEVEL), num_resamples, 300 + i)
-        pair = ({name: values[name] for name in names} for values in (point, drawn))
+        pair = ({metric: values[metric] for metric in point if metric.name in names} for values in (point, drawn))
         found = (*pair, {"votes": np.array([S]), "consensus": np.array([S])}, S)
-        for name, entry in calibration_scores._entries_of([found], np.ones((num_resamples, 1))).items():
-            num_covered[name] += entry["low"] <= truth[name] <= entry["high"]
+        for metric, entry in calibration_scores._entries_of([found], np.ones((num_resamples, 1))).items():
+            num_covered[metric.name] += entry["low"] <= truth[metric.name] <= entry["high"]
     for name, number in num_covered.items():
         assert 0.93 <= number / num_corpora <= 0.97, (name, number / num_corpora)
 

@@ -1,0 +1,233 @@
+"""Every metric as one record: how it is written, its unit, digits, direction, table, and its sentence in the glossary.
+
+A `Metric` is a kind with its parameters, e.g. `pa_uar` with threshold 75 of 1-best over all speakers. Scores, result
+records, tables, figures, the glossary, CSV files and leaderboards read a metric's properties here and never take its
+name apart. A new metric is one entry in `KINDS`, in the order in which tables show them.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What all metrics of one kind have in common.
+
+    Attributes:
+      key: Identifies the kind in result records.
+      template: The written name, with the parameters in braces.
+      table: Which table shows it: `scores`, `speakers`, `classes`, `shares`, `attributes`, `calibration`, `conditions`
+        or `further`.
+      unit: `%` for a share in percent; empty for a number without unit.
+      digits: Decimals shown.
+      direction: 1 where larger is better, -1 where smaller is better, 0 where neither is.
+      word: Its word in the glossary; empty where another entry explains it.
+      sentence: What the word means.
+    """
+
+    key: str
+    template: str
+    table: str
+    unit: str = ""
+    digits: int = 3
+    direction: int = 1
+    word: str = ""
+    sentence: str = ""
+
+
+KINDS: dict[str, Kind] = {
+    kind.key: kind
+    for kind in (
+        Kind(
+            "uar",
+            "{best}UAR",
+            "scores",
+            word="UAR",
+            sentence="unweighted average recall: recall of each class, then the mean over classes; 1 is perfect",
+        ),
+        Kind(
+            "macro_f1",
+            "{best}macro-F1 ({classes})",
+            "scores",
+            word="macro-F1",
+            sentence="F1 of each class, then the mean over classes; the bracket says over which classes",
+        ),
+        Kind(
+            "weighted_f1",
+            "weighted-F1",
+            "scores",
+            word="weighted-F1",
+            sentence="mean of the classes' F1, weighted by their number of utterances",
+        ),
+        Kind("class_ccc_mean", "class CCC mean", "scores"),
+        Kind(
+            "ccc",
+            "CCC {attribute}",
+            "attributes",
+            word="CCC",
+            sentence="concordance correlation coefficient between prediction and rating, -1 to 1; 0 is no agreement",
+        ),
+        Kind("ccc_mean", "CCC mean", "scores"),
+        Kind(
+            "pa_uar",
+            "paUAR-{threshold} ({n}-best, {speakers})",
+            "speakers",
+            unit="%",
+            digits=1,
+            word="paUAR-T",
+            sentence=(
+                "share (%) of speakers whose own UAR is above T/100. A high UAR with a low paUAR-75 hides speakers"
+            ),
+        ),
+        Kind("pearson", "Pearson {attribute}", "attributes"),
+        Kind("rmse", "RMSE {attribute}", "attributes", direction=-1),
+        Kind("mae", "MAE {attribute}", "attributes", direction=-1),
+        Kind("recall", "recall {label}", "classes"),
+        Kind("precision", "precision {label}", "classes"),
+        Kind("f1", "F1 {label}", "classes"),
+        Kind(
+            "class_ccc",
+            "class CCC {label}",
+            "shares",
+            word="class CCC",
+            sentence="CCC between the predicted and the voted share of a class over all utterances with votes",
+        ),
+        Kind("micro_f1", "{best}micro-F1", "further"),
+        Kind(
+            "accuracy",
+            "accuracy",
+            "further",
+            word="accuracy",
+            sentence="share of scored utterances whose 1-best class is the consensus (equal to micro-F1 here)",
+        ),
+        Kind(
+            "jsd",
+            "JSD",
+            "further",
+            direction=-1,
+            word="JSD",
+            sentence="Jensen-Shannon divergence of predicted and voted distribution, 0 (equal) to 1, lower is better",
+        ),
+        Kind(
+            "kl",
+            "KL",
+            "further",
+            direction=-1,
+            word="KL",
+            sentence="Kullback-Leibler divergence of the votes from the prediction in nats, lower is better",
+        ),
+        Kind("total_variation", "total variation", "further", direction=-1),
+        Kind("entropy_correlation", "entropy correlation", "further"),
+        Kind(
+            "multi_label_f1",
+            "multi-label macro-F1 (1/{num_classes})",
+            "further",
+            word="multi-label macro-F1 (1/C)",
+            sentence=(
+                "a class is present if its share exceeds 1/C, in votes and prediction alike; F1 of each class over all "
+                "utterances, then the mean. Not comparable with macro-F1"
+            ),
+        ),
+        Kind("expected_cost", "expected cost ({source})", "further", direction=-1),
+        Kind("wasserstein", "Wasserstein ({source})", "further", direction=-1),
+        Kind("merged_uar", "merged UAR ({num_groups} groups)", "further"),
+        Kind(
+            "stable_share",
+            "stable share",
+            "conditions",
+            word="stable share",
+            sentence="share of utterances whose 1-best class is that of the clean rendering",
+        ),
+        Kind("uar_change", "UAR change", "conditions"),
+        Kind("uar_drop", "UAR relative drop (%)", "conditions", unit="%", digits=1, direction=-1),
+        Kind("ece", "ECE ({outcome})", "calibration", direction=-1),
+        Kind("ece_calibrated", "ECE ({outcome}, calibrated)", "calibration", direction=-1),
+        Kind("nll", "NLL", "calibration", direction=-1),
+        Kind("nll_calibrated", "NLL (calibrated)", "calibration", direction=-1),
+        Kind("set_size", "set size ({level:g} %)", "calibration", direction=-1),
+        Kind("set_size_by_gender", "set size ({level:g} %, by gender)", "calibration", direction=-1),
+        Kind("set_size_aps", "set size ({level:g} %, APS)", "calibration", direction=-1),
+        Kind("held", "{outcome} in set ({level:g} %)", "calibration", direction=0),
+        Kind("held_by_gender", "{outcome} in set ({level:g} %, by gender)", "calibration", direction=0),
+        Kind("held_aps", "{outcome} in set ({level:g} %, APS)", "calibration", direction=0),
+        Kind("aurc", "AURC ({outcome})", "calibration", direction=-1),
+        Kind("risk", "risk ({outcome})", "calibration", direction=-1),
+        Kind("set_size_entropy", "set size-entropy correlation", "calibration", direction=0),
+    )
+}
+"""Kind by its key, in the order of tables."""
+
+_PLACES = {key: place for place, key in enumerate(KINDS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A kind with its parameters.
+
+    Attributes:
+      kind: Key of the kind.
+      n: N of N-best, where the kind has one.
+      fields: The other parameters, in the order of the template: (name, value).
+    """
+
+    kind: str
+    n: int = 1
+    fields: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def about(self) -> Kind:
+        """Its kind."""
+        return KINDS[self.kind]
+
+    @property
+    def name(self) -> str:
+        """As it is written in tables and files."""
+        best = "" if self.n == 1 else f"{self.n}-best "
+        return KINDS[self.kind].template.format(n=self.n, best=best, **dict(self.fields))
+
+    @property
+    def place(self) -> tuple:
+        """Sort key for tables: the order of kinds, higher thresholds first, then N and the other parameters."""
+        fields = dict(self.fields)
+        threshold = fields.get("threshold")
+        first = -threshold if isinstance(threshold, int) else 0
+        return _PLACES[self.kind], first, self.n, self.name
+
+    def field(self, name: str) -> Any:
+        """One parameter; None where the kind has no such one."""
+        return dict(self.fields).get(name)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a result record; `from_json` reads it."""
+        return {"kind": self.kind, "n": self.n, **dict(self.fields)}
+
+
+def metric(kind: str, n: int = 1, **fields: Any) -> Metric:
+    """A metric by its kind's key and parameters.
+
+    Raises:
+      KeyError: No such kind, or a parameter of its template is missing.
+    """
+    made = Metric(kind, n, tuple(fields.items()))
+    _ = made.name
+    return made
+
+
+def from_json(entry: Mapping[str, Any]) -> Metric:
+    """Reads what `Metric.to_json` made.
+
+    Raises:
+      KeyError: No such kind, or a parameter of its template is missing.
+    """
+    return metric(**entry)
+
+
+def entries_by_name(entries: Mapping[Metric, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Entries as a result record holds them: by written name, each with its metric under `metric`."""
+    return {one.name: {**entry, "metric": one.to_json()} for one, entry in entries.items()}
+
+
+def glossary() -> tuple[tuple[str, str], ...]:
+    """(word, sentence) of every kind that has one, in the order of tables."""
+    return tuple((kind.word, kind.sentence) for kind in KINDS.values() if kind.word)

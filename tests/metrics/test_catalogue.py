@@ -1,0 +1,51 @@
+"""The catalogue of metrics: one name a metric, its properties from its kind, and the way through a result record."""
+
+import json
+
+import pytest
+
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import KINDS, from_json, metric
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (metric("uar"), "UAR"),
+        (metric("uar", 3), "3-best UAR"),
+        (metric("macro_f1", 2, classes="present"), "2-best macro-F1 (present)"),
+        (metric("pa_uar", 2, threshold=75, speakers="min10c2"), "paUAR-75 (2-best, min10c2)"),
+        (metric("ccc", attribute="valence"), "CCC valence"),
+        (metric("class_ccc", label="angry"), "class CCC angry"),
+        (metric("held_by_gender", outcome="votes", level=90.0), "votes in set (90 %, by gender)"),
+    ],
+)
+def test_a_metric_is_written_by_its_kind_and_read_back_from_json(made, name):
+    assert made.name == name
+    back = from_json(json.loads(json.dumps(made.to_json())))
+    assert back == made
+    assert back.about is KINDS[made.kind]
+
+
+def test_a_parameter_too_few_or_an_unknown_kind_is_an_error():
+    with pytest.raises(KeyError, match="threshold"):
+        metric("pa_uar", 1, speakers="all")
+    with pytest.raises(KeyError, match="nothing"):
+        from_json({"kind": "nothing"})
+
+
+def test_tables_are_in_the_order_of_the_catalogue():
+    mixed = [
+        metric("jsd"), metric("pa_uar", 1, threshold=50, speakers="all"), metric("uar", 2), metric("uar"),
+        metric("pa_uar", 1, threshold=75, speakers="all"), metric("weighted_f1"),
+    ]  # fmt: skip
+    names = [one.name for one in sorted(mixed, key=lambda one: one.place)]
+    assert names == ["UAR", "2-best UAR", "weighted-F1", "paUAR-75 (1-best, all)", "paUAR-50 (1-best, all)", "JSD"]
+
+
+def test_every_kind_is_shown_somewhere_and_explained_once():
+    tables = {"scores", "speakers", "classes", "shares", "attributes", "calibration", "conditions", "further"}
+    assert {kind.table for kind in KINDS.values()} == tables
+    words = [word for word, _ in catalogue.glossary()]
+    assert len(words) == len(set(words))
+    assert {kind.direction for kind in KINDS.values()} == {-1, 0, 1}
