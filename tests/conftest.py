@@ -18,6 +18,13 @@ import jax
 NUM_DEVICES = 8
 ROOT = Path(__file__).resolve().parent.parent
 
+# Compiled programs are shared by all workers and by the processes that tests start, per Python and jax: compilation is
+# most of the time of a test that trains. Launchers take the folder from the environment (`--compilation_cache`).
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = ROOT / ".jax_cache" / f"{sys.version_info.major}.{sys.version_info.minor}-{jax.__version__}"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+
 # Through jax.config and not the environment, so that launchers started by a test as a process of their own run as a
 # user would run them. seremo_jax is not imported here: jaxtyping's hook must come first.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -54,6 +61,12 @@ def _forgotten_programs():
         steps.compile_steps.cache_clear()
     jax.clear_caches()
     gc.collect()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first, so that no worker ends with one of them while the others wait."""
+    first = {item.path for item in items if item.get_closest_marker("long") or item.get_closest_marker("statistical")}
+    items.sort(key=lambda item: item.path not in first)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

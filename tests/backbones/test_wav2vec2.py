@@ -12,6 +12,8 @@ from seremo_jax.backbones import layers
 from seremo_jax.backbones.wav2vec2_front import RelativeBias, SpectralConv
 from tests.support import small_models
 
+pytestmark = pytest.mark.stack
+
 LENGTHS = (1_500, 900, 411, 37)
 """Samples; the last is too short for one frame and is padded to one."""
 

@@ -20,6 +20,8 @@ from seremo_jax.backbones.torch_files import TorchFile
 from seremo_jax.backbones.weights import CheckpointError, open_checkpoint, read_tensors
 from tests.support.small_models import GOLDEN
 
+pytestmark = pytest.mark.stack
+
 WAVLM, WHISPER, TORCH = GOLDEN / "wavlm-large", GOLDEN.parent / "whisper", GOLDEN.parent / "torch"
 
 

@@ -15,6 +15,8 @@ from seremo_jax.backbones import logmel, whisper
 from tests.backbones.test_wav2vec2 import assert_close
 from tests.support import small_models
 
+pytestmark = pytest.mark.stack
+
 GOLDEN = small_models.GOLDEN.parent / "whisper"
 REAL = ("whisper-tiny.en-encoder", "whisper-base-encoder")
 

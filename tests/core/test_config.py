@@ -11,6 +11,8 @@ import pytest
 
 from seremo_jax.core.config import Config, ConfigError, describe, from_config_dict, to_config_dict
 
+pytestmark = pytest.mark.stack
+
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_EFFECT_ON_RESULTS = {
     "corpus.root",

@@ -5,6 +5,8 @@ import pytest
 
 from seremo_jax.core import mesh as sharding
 
+pytestmark = pytest.mark.stack
+
 
 @pytest.mark.parametrize(
     ("num_members", "num_data", "expected"),

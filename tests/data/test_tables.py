@@ -7,6 +7,8 @@ import pytest
 from seremo_jax.core import artefacts, schema
 from seremo_jax.data import tables, text_lines
 
+pytestmark = pytest.mark.stack
+
 INFO = schema.CorpusInfo("toy", "1", "crema6", {"intensity": (0.0, 100.0)}, notes=("a note",))
 
 

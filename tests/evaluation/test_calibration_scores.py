@@ -228,6 +228,7 @@ def corpus(rng, num_speakers, temperature):
     )
 
 
+@pytest.mark.statistical
 def test_intervals_cover_the_truth():
     """Expanded percentile intervals of 300 corpora of 40 speakers, each with 20 utterances.
 

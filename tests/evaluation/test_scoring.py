@@ -19,6 +19,8 @@ from seremo_jax.data.targets import Targets, plurality, vote_distribution
 from seremo_jax.evaluation import scoring
 from seremo_jax.metrics import intervals
 
+pytestmark = pytest.mark.stack
+
 NUM_ROWS, NUM_CLASSES = 160, 6
 CLASSES = vocab.CLASS_SETS["crema6"]
 MEMBERS = [{"layer": 2, "seed": seed, "class_target": kind} for kind in vocab.CLASS_TARGETS for seed in (0, 1)]

@@ -7,6 +7,8 @@ from seremo_jax.metrics import distributions, intervals, resampling
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import Moments
 
+pytestmark = pytest.mark.statistical
+
 NUM_CORPORA, NUM_SPEAKERS, NUM_RESAMPLES = 300, 40, 600
 PRIOR = np.asarray([0.4, 0.3, 0.2, 0.1])
 EASE = np.asarray([0.6, 0.2, -0.2, -0.5])  # of each class, log-odds of being right

@@ -109,6 +109,7 @@ def test_auto_dtype_is_float32_on_cpu():
     assert forward.load_backbone(rounded).dtype == "bfloat16"
 
 
+@pytest.mark.long
 def test_two_processes_write_what_one_writes(corpus, tmp_path):
     """Each its own shards, the first one the manifest: byte for byte the store of one process."""
     with socket.socket() as probe:

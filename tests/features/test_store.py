@@ -17,6 +17,8 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.features import store
 from seremo_jax.features.manifest import Settings
 
+pytestmark = pytest.mark.stack
+
 SETTINGS = Settings(
     tables_fingerprint="0123456789abcdef",
     backbone="toy",

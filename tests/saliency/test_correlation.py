@@ -13,6 +13,8 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.saliency import correlation as saliency
 from seremo_jax.saliency import curves
 
+pytestmark = pytest.mark.stack
+
 K, N, D, Y = 3, 240, 10, 4
 PLANTED_LAYER, PLANTED_FEATURES = 1, (2, 7)
 

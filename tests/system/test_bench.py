@@ -12,6 +12,8 @@ import pytest
 
 from launch.bench import engine, timing
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = {
     "train": ("peak", "B = 32", "share of peak", "12 members", "25 members", "in sequence", "epoch", "GPU"),

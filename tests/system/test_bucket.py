@@ -127,6 +127,7 @@ def _run(config, workdir):
     report.run(workdir)
 
 
+@pytest.mark.long
 def test_a_whole_run_equals_one_on_disk(bucket, tmp_path, monkeypatch):
     config = from_config_dict(simulated.get_config("tiny"))
     extract_section = dataclasses.replace(config.extract, shard_utterances=40)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.stack
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("ingest", "extract", "saliency", "train", "evaluate", "report")
 TINY = "--config=configs/simulated.py:tiny"
@@ -129,6 +131,7 @@ def _walk(workdir, kills=()):
     return (workdir / "results.jsonl").read_text(), (workdir / "report" / "report.md").read_text()
 
 
+@pytest.mark.long
 def test_killed_and_run_again_gives_the_tables_of_an_undisturbed_run(tmp_path):
     undisturbed = _walk(tmp_path / "a")
     kills = [("extract", "store/parts/*.json"), ("train", "train/log.jsonl")]

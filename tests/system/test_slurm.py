@@ -19,6 +19,8 @@ from seremo_jax.training.log import read_log
 from tests.conftest import is_ci
 from tests.support.toy_corpus import contents
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
 SUBMIT = ROOT / "launch" / "slurm" / "submit.sh"

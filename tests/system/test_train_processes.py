@@ -14,10 +14,10 @@ import pytest
 
 from configs import simulated
 from seremo_jax.core.config import from_config_dict
-from seremo_jax.data import ingest
-from seremo_jax.features import extract
-from seremo_jax.saliency import ranking
 from seremo_jax.training.log import read_log
+from tests.support import prepared
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = "configs/simulated.py:tiny"
@@ -27,12 +27,7 @@ FLAGS = ("--config.train.max_epochs=4", "--config.train.batch_size=8", "--config
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
     """Workdir with tables, store and saliency."""
-    workdir = tmp_path_factory.mktemp("extracted")
-    config = from_config_dict(simulated.get_config("tiny"))
-    ingest.run(config, workdir, is_quiet=True)
-    extract.run(config, workdir, is_quiet=True)
-    ranking.summarise(workdir, config)
-    return workdir
+    return prepared.extracted(tmp_path_factory, from_config_dict(simulated.get_config("tiny")), "simulated-tiny")
 
 
 def _fresh(extracted, tmp_path, name):

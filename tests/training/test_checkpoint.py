@@ -11,6 +11,8 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.training import checkpoint
 from seremo_jax.training.checkpoint import Position
 
+pytestmark = pytest.mark.stack
+
 RUN = {"optim.learning_rate": 0.1, "members": [{"seed": 0}]}
 
 

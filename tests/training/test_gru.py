@@ -7,6 +7,8 @@ import pytest
 
 from seremo_jax.training.gru import gru, gru_beside
 
+pytestmark = pytest.mark.stack
+
 
 def _params(num_features: int, units: int, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)

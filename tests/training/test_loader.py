@@ -7,6 +7,8 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data.targets import Targets
 from seremo_jax.training import loader
 
+pytestmark = pytest.mark.stack
+
 
 def _podcast_lengths(num=4000):
     rng = np.random.default_rng(0)

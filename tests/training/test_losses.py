@@ -11,6 +11,8 @@ import scipy.stats
 
 from seremo_jax.training import losses
 
+pytestmark = pytest.mark.stack
+
 
 def _draw(num=40, columns=3, seed=0):
     rng = np.random.default_rng(seed)

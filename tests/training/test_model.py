@@ -7,6 +7,8 @@ import pytest
 
 from seremo_jax.training import model
 
+pytestmark = pytest.mark.stack
+
 SIZES = {"num_features": 5, "num_attributes": 3, "num_classes": 6, "gru_units": 8, "embedding_size": 4}
 
 

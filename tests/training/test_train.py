@@ -21,6 +21,8 @@ from seremo_jax.saliency import ranking
 from seremo_jax.training import log as writer_module
 from seremo_jax.training import protocol, timing, train
 
+pytestmark = pytest.mark.stack
+
 
 @pytest.fixture(scope="module")
 def config():
