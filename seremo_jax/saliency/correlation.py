@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, pair
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _RESOLUTION = 2e-5
@@ -91,7 +92,7 @@ def empty(num_layers: int, num_features: int, num_targets: int) -> State:
     of_target = jnp.zeros(num_targets, jnp.float32)
     of_pair = jnp.zeros((num_layers, num_features, num_targets), jnp.float32)
     count = jnp.zeros(num_targets, jnp.int32)
-    return State(count, of_feature, of_pair, _pair(of_pair), of_target, of_target, _pair(of_target), _pair(of_pair))
+    return State(count, of_feature, of_pair, pair(of_pair), of_target, of_target, pair(of_target), pair(of_pair))
 
 
 def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N Y"], mask: Bool[Array, "N Y"]) -> State:
@@ -154,11 +155,11 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         count=count,
         feature_shift=feature_shift,
         feature_mean=centre[:, :, None] * has_rows[None, None, :] + totals / num_rows[None, None, :],
-        feature_moment=_pair(jnp.where(moment <= _RESOLUTION * squares, 0, moment)),
+        feature_moment=pair(jnp.where(moment <= _RESOLUTION * squares, 0, moment)),
         target_shift=target_shift,
         target_mean=target_mean,
-        target_moment=_pair(jnp.square(targets).sum(axis=0)),
-        comoment=_pair(products),
+        target_moment=pair(jnp.square(targets).sum(axis=0)),
+        comoment=pair(products),
     )
     return merge(state, batch)
 
@@ -168,56 +169,28 @@ def _product(columns: Float[Array, "N M"], features: Float[Array, "N D"]) -> Flo
 
 
 def merge(a: State, b: State) -> State:
-    """Both states as one; associative and commutative to rounding.
-
-    Source: KNOWN: T. F. Chan, G. H. Golub, R. J. LeVeque, Updating formulae and a pairwise algorithm for computing
-    sample variances, 1979. OURS: the shifts.
-    """
-    has_a = a.count > 0
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1).astype(jnp.float32)
-    cross = a.count.astype(jnp.float32) * share
-
-    # Differences of shifts are exact or nearly so in float32, differences of means would not be.
-    feature_shift = jnp.where(has_a.any(), a.feature_shift, b.feature_shift)
-    mean_a = a.feature_mean + (a.feature_shift - feature_shift)[..., None]
-    mean_b = b.feature_mean + (b.feature_shift - feature_shift)[..., None]
-    step = mean_b - mean_a
-    target_shift = jnp.where(has_a, a.target_shift, b.target_shift)
-    target_mean_a = a.target_mean + (a.target_shift - target_shift)
-    target_mean_b = b.target_mean + (b.target_shift - target_shift)
-    target_step = target_mean_b - target_mean_a
-
-    has_a_too, share_too, cross_too = (value[None, None, :] for value in (has_a, share, cross))
-    return State(
-        count=count,
-        feature_shift=feature_shift,
-        feature_mean=jnp.where(has_a_too, mean_a + step * share_too, mean_b),
-        feature_moment=_add(a.feature_moment, b.feature_moment, jnp.square(step) * cross_too),
-        target_shift=target_shift,
-        target_mean=jnp.where(has_a, target_mean_a + target_step * share, target_mean_b),
-        target_moment=_add(a.target_moment, b.target_moment, jnp.square(target_step) * cross),
-        comoment=_add(a.comoment, b.comoment, step * target_step[None, None, :] * cross_too),
+    """Both states as one; associative and commutative to rounding. Source: as `comoments.merge_means`."""
+    # The features have one shift, which the first rows of any target set. Each target has a shift of its own: its first
+    # row may come batches later than those of the others.
+    has_rows = a.count > 0
+    feature_shift, mean_a, mean_b = on_one_shift(
+        has_rows.any(), a.feature_shift[..., None], a.feature_mean, b.feature_shift[..., None], b.feature_mean
     )
-
-
-def _pair(values: Float[Array, "*shape"]) -> Float[Array, "2 *shape"]:
-    return jnp.stack([values, jnp.zeros_like(values)])
-
-
-def _add(
-    a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"], more: Float[Array, "*shape"]
-) -> Float[Array, "2 *shape"]:
-    """Sum of all three, of sums kept as two float32. Source: KNOWN: D. E. Knuth's TwoSum, TAOCP vol. 2, 4.2.2."""
-
-    def two_sum(x: Array, y: Array) -> tuple[Array, Array]:
-        total = x + y
-        y_part = total - x
-        return total, (x - (total - y_part)) + (y - y_part)
-
-    high, rest = two_sum(a[0], b[0])
-    high, more_rest = two_sum(high, more)
-    return jnp.stack(two_sum(high, rest + more_rest + a[1] + b[1]))
+    target_shift, target_a, target_b = on_one_shift(
+        has_rows, a.target_shift, a.target_mean, b.target_shift, b.target_mean
+    )
+    target_mean, target_step, factor = merge_means(a.count, target_a, b.count, target_b)
+    feature_mean, step, factors = merge_means(a.count[None, None, :], mean_a, b.count[None, None, :], mean_b)
+    return State(
+        count=a.count + b.count,
+        feature_shift=feature_shift[..., 0],
+        feature_mean=feature_mean,
+        feature_moment=add_pairs(a.feature_moment, b.feature_moment, jnp.square(step) * factors),
+        target_shift=target_shift,
+        target_mean=target_mean,
+        target_moment=add_pairs(a.target_moment, b.target_moment, jnp.square(target_step) * factor),
+        comoment=add_pairs(a.comoment, b.comoment, step * target_step[None, None, :] * factors),
+    )
 
 
 def compute(state: State) -> Saliency:
