@@ -1,15 +1,14 @@
-"""Saliency: running co-moments of all layers at once; how strongly every feature of every layer goes with a target.
+"""How strongly every feature of every layer correlates with a target, from co-moments of all layers that merge.
 
     state = empty(num_layers, num_features, num_targets)
     for hidden, num_frames, targets, mask in batches:
         state = update(state, mean_over_frames(hidden, num_frames), targets, mask)
     saliency = compute(state)                                                 # correlation [K, D, Y]
-    layer = pick_layer(layer_score(saliency, target_names, attribute_names))
 
 Targets `Y` are attributes, then vote shares. Each has its own mask, and its correlation is over exactly the utterances
 that have it. Means are kept relative to a value of the data itself (`*_shift`), so float32 loses nothing where a mean
 is hundreds of standard deviations from 0, and a constant feature has a second moment of exactly 0. Sums are pairs of
-float32, so a thousand small batches lose no more than one large one.
+float32, so a thousand small batches lose no more than one large one. `metrics.comoments` has the arithmetic.
 """
 
 import functools
@@ -196,7 +195,7 @@ def merge(a: State, b: State) -> State:
 def compute(state: State) -> Saliency:
     """Absolute Pearson correlations, and their mean over features for each layer and target.
 
-    Source: method.md section 7 (INFERRED: absolute Pearson correlation of means over frames; OURS: constants count 0).
+    Source: METHOD.md, section 7 (INFERRED: absolute Pearson correlation of means over frames; OURS: constants count 0).
     """
     count = jnp.maximum(state.count, 1).astype(jnp.float32)
     feature_moment, target_moment = state.feature_moment[0], state.target_moment[0]
@@ -213,10 +212,10 @@ def compute(state: State) -> Saliency:
     return Saliency(correlation, correlation.mean(axis=1), num_constant, is_varying, state.count)
 
 
-def layer_score(
-    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str = "attributes"
-) -> Float[np.ndarray, " K"]:
-    """mu_CCS of each layer: the mean over the targets in use that vary, float64.
+def targets_in_use(
+    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str
+) -> Bool[np.ndarray, " Y"]:
+    """The targets that the score of a layer is the mean over: those in use that vary.
 
     Args:
       saliency: From `compute`.
@@ -227,17 +226,8 @@ def layer_score(
     Raises:
       ValueError: Unknown `use`, names that do not fit, or none of these targets varies (the corpus lacks them).
 
-    Source: method.md section 7.
+    Source: METHOD.md, section 7.
     """
-    return np.asarray(saliency.per_layer, np.float64)[
-        :, targets_in_use(saliency, target_names, attribute_names, use)
-    ].mean(axis=1)
-
-
-def targets_in_use(
-    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str
-) -> Bool[np.ndarray, " Y"]:
-    """The targets that `layer_score` averages over; arguments and errors are its own."""
     if use not in ("attributes", "votes"):
         raise ValueError(f"saliency.targets = {use!r}: choose attributes or votes")
     is_varying = np.asarray(saliency.is_varying)
@@ -290,17 +280,6 @@ def without_each(
     return np.where(is_zero, 0, np.minimum(np.abs(comoment) / spread, 1)).mean(axis=2)
 
 
-def pick_layer(mu: Float[np.ndarray, " K"]) -> int:
-    """Index of the largest score; the lowest of equal ones.
-
-    Raises:
-      ValueError: A score is not finite, which only a NaN or infinity in a layer's features can cause.
-    """
-    if not np.isfinite(mu).all():
-        raise ValueError(f"saliency is not finite at index {np.flatnonzero(~np.isfinite(mu)).tolist()} of the layers")
-    return int(np.argmax(mu))
-
-
 def to_arrays(state: State) -> dict[str, np.ndarray]:
     """The state as named NumPy arrays, for `np.savez`."""
     return {name: np.asarray(value) for name, value in state._asdict().items()}
@@ -316,8 +295,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> State:
     if missing:
         raise ArtefactError(f"saliency state lacks {', '.join(missing)}; compute the saliency again")
     state = State(*(jnp.asarray(arrays[name]) for name in State._fields))
-    found = [value.shape for value in state]
-    if state.comoment.ndim != 4 or found != [value.shape for value in empty(*state.comoment.shape[1:])]:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(State._fields, found, strict=True))
+    shapes = [value.shape for value in state]
+    if state.comoment.ndim != 4 or shapes != [value.shape for value in empty(*state.comoment.shape[1:])]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(State._fields, shapes, strict=True))
         raise ArtefactError(f"shapes of the saliency state do not fit together ({shapes}); compute the saliency again")
     return state
