@@ -73,7 +73,7 @@ print({str(split): int((splits == split).sum()) for split in np.unique(splits)})
 # is a field of the config.
 
 # %%
-made = targets.build(utterances, ratings, **policies.of_targets(config))
+made = targets.build(utterances, ratings, policies.target_policies(config))
 row = int(np.argmin(made.distribution.max(axis=1) + 2.0 * ~made.has_votes))  # the one that raters disagree on most
 print(f"{made.ids[row]}:")
 print({name: round(float(share), 2) for name, share in zip(made.class_names, made.distribution[row], strict=True)})

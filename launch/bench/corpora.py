@@ -45,7 +45,7 @@ def measure(folder: str, layout: str, number: str) -> None:
     writer.join()
 
     from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA
-    from seremo_jax.data import corpora, targets
+    from seremo_jax.data import corpora, policies, targets
     from seremo_jax.data.tables import require_schema, tables_fingerprint
 
     times = [time.perf_counter()]
@@ -55,7 +55,7 @@ def measure(folder: str, layout: str, number: str) -> None:
     require_schema(ratings, RATING_SCHEMA, "ratings")
     tables_fingerprint(utterances, ratings)
     times.append(time.perf_counter())
-    targets.build(utterances, ratings, class_set="msp8", modality="voice")
+    targets.build(utterances, ratings, policies.TargetPolicies("msp8"))
     times.append(time.perf_counter())
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(ratings.num_rows, *(b - a for a, b in itertools.pairwise(times)), peak_mb)

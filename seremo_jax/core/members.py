@@ -1,4 +1,4 @@
-"""The member axis: which members a config asks for, in which order, under which names."""
+"""The member axis: which members a config asks for, which layer each reads, in which order, under which names."""
 
 import dataclasses
 import itertools
@@ -10,6 +10,7 @@ import numpy as np
 
 from seremo_jax.core.artefacts import ArtefactError, place_of, read_json
 from seremo_jax.core.config import Config
+from seremo_jax.core.vocab import CHOSEN_LAYER, LAYER_SUM
 
 SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
@@ -58,7 +59,8 @@ class Member:
     fold: int | None = None
 
 
-# Axis of `ensemble`, the member's field, and the single value it stands for; outermost first.
+# Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
+# first. This order is that of the product, so it decides the number of a member and thus its place in checkpoints.
 AXES = (
     ("layers", "layer", "model.layer"),
     ("folds", "fold", "data.fold"),
@@ -79,18 +81,43 @@ MEMBER_AXES = {field: axis for axis, field, _ in AXES}
 """Field of a member -> its axis of the section `ensemble`, in the order of the product, outermost first."""
 
 
+def needs_chosen_layer(config: Config) -> bool:
+    """Whether the members wait for saliency to choose their layer."""
+    return config.model.layer == CHOSEN_LAYER and not config.ensemble.layers
+
+
+def reads_layer_sum(config: Config) -> bool:
+    """Whether the members read a learned weighted sum of all stored layers."""
+    return config.model.layer == LAYER_SUM and not config.ensemble.layers
+
+
+def chosen_layer(workdir: str | os.PathLike) -> int | None:
+    """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked."""
+    path = place_of(workdir) / "saliency.json"
+    return read_json(path, "run python -m launch.saliency again")["chosen"] if path.exists() else None
+
+
+def members_in(workdir: str | os.PathLike, config: Config) -> list[Member]:
+    """`members` with the layer that saliency chose in this workdir, where they need it.
+
+    Raises:
+      ArtefactError: They need it, and no saliency was computed.
+    """
+    return members(config, chosen_layer(workdir) if needs_chosen_layer(config) else None)
+
+
 def members(config: Config, chosen_layer: int | None) -> list[Member]:
     """The product of the ensemble axes, layers outermost, seeds innermost; of it those of `ensemble.only`.
 
     Args:
       config: The experiment.
-      chosen_layer: Layer of largest saliency; needed where `model.layer` is `saliency`.
+      chosen_layer: Layer of largest saliency; read where `needs_chosen_layer`.
 
     Raises:
       ArtefactError: `model.layer` is `saliency`, and no layer was chosen.
     """
-    layer = {"saliency": chosen_layer, "sum": SUM}.get(config.model.layer, config.model.layer)
-    if layer is None and not config.ensemble.layers:
+    layer = {CHOSEN_LAYER: chosen_layer, LAYER_SUM: SUM}.get(config.model.layer, config.model.layer)
+    if chosen_layer is None and needs_chosen_layer(config):
         raise ArtefactError("model.layer is 'saliency', but no saliency was computed: run python -m launch.saliency")
     fields, values = [], []
     for axis, field, path in AXES:
@@ -108,9 +135,9 @@ def members(config: Config, chosen_layer: int | None) -> list[Member]:
 
 
 def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
-    """A name for each member, for logs: layer, class target, seed, and whatever else tells these members apart."""
+    """A name for each member, for logs: layer, class target, seed, and the fields in which these members differ."""
     wanted = [member if isinstance(member, dict) else vars(member) for member in wanted]
-    told = [
+    varying = [
         field
         for _, field, _ in AXES
         if field not in ("layer", "class_target", "seed") and len({member[field] for member in wanted}) > 1
@@ -120,7 +147,7 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
             [
                 "layers" if member["layer"] == SUM else f"layer{member['layer']:02d}",
                 member["class_target"],
-                *(f"{field}{member[field]}" for field in told),
+                *(f"{field}{member[field]}" for field in varying),
                 f"seed{member['seed']}",
             ]
         )
@@ -139,16 +166,17 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     for i, member in enumerate(members):
         same = tuple((k, v) for k, v in member.items() if k not in _WITHIN_A_SYSTEM)
         rows_of.setdefault((same, member["seed"] == MEAN), []).append(i)
-    fields = [dict(same) for same, _ in rows_of]
-    told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
+    settings = [dict(same) for same, _ in rows_of]
+    varying = [name for name in settings[0] if len({fields[name] for fields in settings}) > 1]
+    varying = [name for name in varying if name != "class_target"]
     described = []
-    for values, ((_, is_mean), rows) in zip(fields, rows_of.items(), strict=True):
+    for values, ((_, is_mean), rows) in zip(settings, rows_of.items(), strict=True):
         heads = rows
         if is_mean:
             kinds = values["class_kind"].split(JOINER)
             behind = [(tuple((values | {"class_kind": kind}).items()), False) for kind in kinds]
             heads = [i for key in behind for i in rows_of[key]]
-        axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "told": told, **values}
+        axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "told": varying, **values}
         seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
         described.append((rows, {"system": label(axes), "layer": values["layer"], "seeds": seeds, "axes": axes}))
     return described
@@ -170,32 +198,28 @@ def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:
       over: `seeds`: the members of each system of several. `class_kinds`: those of all systems that differ in nothing
         but their class loss.
     """
-    own = [rows for rows, _ in systems([vars(member) for member in members])]
+    by_system = [rows for rows, _ in systems([vars(member) for member in members])]
     if over == "seeds":
-        return [rows for rows in own if len(rows) > 1]
-    found: dict[Member, list[int]] = {}
-    for rows in own:
-        found.setdefault(_alike(members[rows[0]]), []).extend(rows)
-    return [rows for rows in found.values() if len({members[row].class_kind for row in rows}) > 1]
+        return [rows for rows in by_system if len(rows) > 1]
+    groups: dict[Member, list[int]] = {}
+    for rows in by_system:
+        groups.setdefault(_without_kind(members[rows[0]]), []).extend(rows)
+    return [rows for rows in groups.values() if len({members[row].class_kind for row in rows}) > 1]
 
 
-def stands_for(one: Member, member: Member) -> bool:
+def stands_for(evaluated: Member, member: Member) -> bool:
     """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
-    if one.seed != MEAN:
-        return one == dataclasses.replace(member, fold=None)
-    return member.class_kind in one.class_kind.split(JOINER) and _alike(one) == _alike(member)
+    if evaluated.seed != MEAN:
+        return evaluated == dataclasses.replace(member, fold=None)
+    is_in_mean = member.class_kind in evaluated.class_kind.split(JOINER)
+    return is_in_mean and _without_kind(evaluated) == _without_kind(member)
 
 
-def _alike(member: Member) -> Member:
+def _without_kind(member: Member) -> Member:
+    """The member without its class loss, seeds and fold: two members of equal rest may be in one mean."""
     return dataclasses.replace(member, seed=0, data_seed=0, fold=None, class_kind="")
 
 
 def layers(wanted: Sequence[Member]) -> tuple[int, ...]:
     """Layers the members read, ascending, without `SUM`."""
     return tuple(sorted({member.layer for member in wanted} - {SUM}))
-
-
-def chosen_layer(workdir: str | os.PathLike) -> int | None:
-    """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked."""
-    path = place_of(workdir) / "saliency.json"
-    return read_json(path, "run python -m launch.saliency again")["chosen"] if path.exists() else None

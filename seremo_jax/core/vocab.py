@@ -20,6 +20,9 @@ CLASS_SETS = {
 }
 """Named, ordered class sets. The order breaks ties between equal probabilities (earlier class first)."""
 
+CLASS_WORDS = frozenset(word for words in CLASS_SETS.values() for word in words)
+"""Every word that some class set knows."""
+
 MERGED_WORDS = {"iemocap4": {"excited": "happy"}}
 """Class set -> words that count as another in it. Tables keep the rater's own word."""
 
@@ -40,6 +43,9 @@ MODALITIES = ("voice", "face", "both")
 CLASS_TARGETS = ("votes", "consensus")
 CLEAN = "clean"
 """The condition an utterance was recorded in."""
+
+CHOSEN_LAYER, LAYER_SUM = "saliency", "sum"
+"""Words that `model.layer` takes beside numbers: the layer that saliency chose, a learned sum of the stored layers."""
 
 CLASS_KINDS = ("ccc", "soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
 """Losses of the class output; see `losses`."""

@@ -1,4 +1,4 @@
-"""How far raters agree: Krippendorff's alpha and the entropy of votes, of the corpus, of each split and class."""
+"""How far raters agree: Krippendorff's alpha and the entropy of votes, for the corpus, each split and each class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Float, Num
 
 from seremo_jax.core import vocab
 from seremo_jax.data import votes
+from seremo_jax.data.policies import RatingPolicies
 from seremo_jax.data.targets import Targets
 
 _MOST_VALUES = 64
@@ -44,17 +45,14 @@ def alpha(counts: Num[np.ndarray, "N V"], values: Sequence[float] | None = None)
     return float(krippendorff.alpha(value_counts=counts, value_domain=domain, level_of_measurement=level))
 
 
-def describe(
-    utterances: pa.Table, ratings: pa.Table, targets: Targets, modality: str, policies: votes.Policies
-) -> dict[str, Any]:
+def describe(utterances: pa.Table, ratings: pa.Table, targets: Targets, policies: RatingPolicies) -> dict[str, Any]:
     """Agreement of the whole corpus, of each split, and of the utterances of each consensus class.
 
     Args:
       utterances: Utterance table.
       ratings: Ratings table; attributes are read from it.
       targets: Their targets, with whole votes.
-      modality: Whose ratings count.
-      policies: Which of them, as in the targets.
+      policies: Which ratings count, as in the targets.
 
     Returns:
       Part (`all`, `split SPLIT`, `class CLASS`) -> `num_utterances`, `alpha` of the classes, `mean_entropy_bits`, and
@@ -65,7 +63,7 @@ def describe(
     parts |= {f"split {split}": splits == split for split in vocab.SPLITS if (splits == split).any()}
     for c, name in enumerate(targets.class_names):
         parts[f"class {name}"] = targets.consensus_index == c
-    entropy, rated = entropy_bits(targets.distribution), _attribute_counts(utterances, ratings, modality, policies)
+    entropy, rated = entropy_bits(targets.distribution), _attribute_counts(utterances, ratings, policies)
     described = {}
     for part, rows in parts.items():
         has_votes = rows & targets.has_votes
@@ -80,11 +78,11 @@ def describe(
 
 
 def _attribute_counts(
-    utterances: pa.Table, ratings: pa.Table, modality: str, policies: votes.Policies
+    utterances: pa.Table, ratings: pa.Table, policies: RatingPolicies
 ) -> dict[str, tuple[np.ndarray, list[float]]]:
     """Attribute -> ([N, V] how often each value was given, the values)."""
     ids = pl.DataFrame({"utterance": pl.Series(utterances["id"].to_pylist(), dtype=pl.String)}).with_row_index("row")
-    frame = pl.DataFrame(pl.from_arrow(ratings)).filter(pl.col("modality") == modality)
+    frame = pl.DataFrame(pl.from_arrow(ratings)).filter(pl.col("modality") == policies.modality)
     frame, _ = votes.select(frame.join(ids, on="utterance", how="inner"), policies)
     result = {}
     for name in vocab.ATTRIBUTES:

@@ -1,101 +1,124 @@
-"""Means and variances of the raters' attributes, on the scale asked for. No JAX.
+"""Means, variances and step shares of the raters' attributes, on the scale asked for.
 
-Rules: `method.md`, section 3.3.
+The rules are those of METHOD.md, section 3.3.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float, Int
 
 from seremo_jax.core import vocab
-from seremo_jax.data.votes import TargetsError
+from seremo_jax.data.policies import TargetsError
 
 
-def averaged(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+@dataclasses.dataclass(frozen=True)
+class AttributeScale:
+    """Which attributes, and on which scale.
+
+    Attributes:
+      names: A attributes, in order.
+      ranges: Attribute -> (lowest, highest) of its rating scale, for those that have one.
+      scale: `centered`, `unit`, `raw` or `minmax`, see `policies.TargetPolicies`.
+    """
+
+    names: tuple[str, ...]
+    ranges: dict[str, tuple[float, float]]
+    scale: str
+
+
+class AttributeTargets(NamedTuple):
+    """What the ratings of N utterances come to; the fields are those of `targets.Targets`."""
+
+    attributes: np.ndarray
+    has_attribute: np.ndarray
+    attribute_variance: np.ndarray
+    has_variance: np.ndarray
+
+
+def average_repeated(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     """One rating for each rater of an utterance: the mean of what they gave to each attribute."""
     columns = [name for name in _columns_of(names) if name in frame.columns]
     return frame.group_by("row", "rater", maintain_order=True).agg(
-        # A missing rating is missing, however the corpus writes it.
+        # A missing rating is missing, however the corpus writes it: a NaN would take the given ones with it.
         pl.col(name).cast(pl.Float64).fill_nan(None).mean()
         for name in columns
     )
 
 
-def rated(
-    frame: pl.DataFrame,
-    num_rows: int,
-    ranges: dict[str, tuple[float, float]],
-    names: tuple[str, ...],
-    scale: str,
-    is_train: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, variance and number of ratings of each attribute, all [N, A] float64, on the scale asked for.
+def describe(
+    frame: pl.DataFrame, num_rows: int, scale: AttributeScale, is_train: np.ndarray | None
+) -> AttributeTargets:
+    """Mean and variance of each attribute of each utterance.
 
     Args:
       frame: Ratings that count, with the `row` of their utterance.
       num_rows: N.
-      ranges: Attribute -> (lowest, highest) of its rating scale.
-      names: A attributes.
-      scale: `centered`, `unit`, `raw` or `minmax`, see `targets.build`.
+      scale: The attributes and their scale.
       is_train: [N] bool, for `minmax`.
 
     Raises:
       TargetsError: A value lies outside its range, or the attribute has no range or no column.
     """
-    if not names:
-        return (np.zeros((num_rows, 0)),) * 3
-    row = frame["row"].to_numpy().astype(np.int64)
-    first = "unit" if scale == "minmax" else scale
-    columns = [_scale(name, _rating_column(frame, name), ranges.get(name), first) for name in names]
-    moments = [_mean_and_variance(column, row, num_rows) for column in columns]
-    mean, variance, num_ratings = (np.stack(parts, axis=1) for parts in zip(*moments, strict=True))
-    if scale == "minmax":
-        mean, variance = _by_training_range(mean, variance, num_ratings, names, is_train)
-    return mean, variance, num_ratings
+    row, shape = frame["row"].to_numpy().astype(np.int64), (num_rows, len(scale.names))
+    mean, variance, num_ratings = np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64)
+    # The range of the training split is known once all means are, so those are taken on the unit scale first.
+    first = "unit" if scale.scale == "minmax" else scale.scale
+    for i, name in enumerate(scale.names):
+        values = _scale(name, _rating_column(frame, name), scale.ranges.get(name), first)
+        mean[:, i], variance[:, i], num_ratings[:, i] = _mean_and_variance(values, row, num_rows)
+    if scale.scale == "minmax":
+        mean, variance = _by_training_range(mean, variance, num_ratings, scale.names, is_train)
+    return AttributeTargets(mean.astype(np.float32), num_ratings > 0, variance.astype(np.float32), num_ratings > 1)
 
 
-def levels(
-    frame: pl.DataFrame, num_rows: int, ranges: dict[str, tuple[float, float]], names: tuple[str, ...], scale: str
-) -> tuple[tuple[float, ...], np.ndarray]:
-    """Steps of the rating scale, L values on the scale asked for, and shares of the ratings at each, [N, A, L] float64.
+def level_shares(
+    frame: pl.DataFrame, num_rows: int, scale: AttributeScale
+) -> tuple[tuple[float, ...], Float[np.ndarray, "N A L"]]:
+    """Steps of the rating scale, L values on the scale asked for, and shares [N, A, L] of the ratings at each, float32.
 
     A rating between two steps counts in part for both, so that the mean stays what it is. Rows are 0 where not rated.
 
     Args:
       frame: Ratings that count, with the `row` of their utterance.
       num_rows: N.
-      ranges: Attribute -> (lowest, highest) of its rating scale.
-      names: A attributes.
-      scale: `centered`, `unit` or `raw`.
+      scale: The attributes and their scale, which is not `minmax`.
 
     Raises:
       TargetsError: The attributes have no range, or not the same one, or its ends are no whole numbers.
     """
-    found = {ranges.get(name) for name in names}
-    bounds = found.pop() if len(found) == 1 else None
+    spans = {scale.ranges.get(name) for name in scale.names}
+    bounds = spans.pop() if len(spans) == 1 else None
     if bounds is None or any(end % 1 for end in bounds):
         raise TargetsError(
             "loss.attribute_kind = 'emd' needs attributes with one rating scale of whole numbers; the table's metadata "
-            f"says {ranges or 'nothing'}: choose targets.attributes of one scale, or loss.attribute_kind = 'ccc'"
+            f"says {scale.ranges or 'nothing'}: choose targets.attributes of one scale, or loss.attribute_kind = 'ccc'"
         )
     num_levels = int(bounds[1] - bounds[0]) + 1
-    row, shares = frame["row"].to_numpy().astype(np.int64), np.zeros((num_rows, len(names), num_levels))
-    for a, name in enumerate(names):
+    row, shares = frame["row"].to_numpy().astype(np.int64), np.zeros((num_rows, len(scale.names), num_levels))
+    for a, name in enumerate(scale.names):
         values = _scale(name, _rating_column(frame, name), bounds, "unit") * (num_levels - 1)
         is_rated = ~np.isnan(values)
+        # The highest value itself has no step above it: it counts in whole for the upper one of the last two.
         below = np.minimum(values[is_rated].astype(np.int64), num_levels - 2)
         above = values[is_rated] - below
         np.add.at(shares, (row[is_rated], a, below), 1 - above)
         np.add.at(shares, (row[is_rated], a, below + 1), above)
     total = shares.sum(axis=2, keepdims=True)
-    steps = np.linspace(*{"centered": (-1, 1), "unit": (0, 1)}.get(scale, bounds), num_levels)
-    return tuple(steps.tolist()), shares / np.where(total > 0, total, 1)
+    steps = np.linspace(*{"centered": (-1, 1), "unit": (0, 1)}.get(scale.scale, bounds), num_levels)
+    return tuple(steps.tolist()), (shares / np.where(total > 0, total, 1)).astype(np.float32)
 
 
 def _by_training_range(
-    mean: np.ndarray, variance: np.ndarray, num_ratings: np.ndarray, names: tuple[str, ...], is_train: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    mean: Float[np.ndarray, "N A"],
+    variance: Float[np.ndarray, "N A"],
+    num_ratings: Int[np.ndarray, "N A"],
+    names: tuple[str, ...],
+    is_train: np.ndarray,
+) -> tuple[Float[np.ndarray, "N A"], Float[np.ndarray, "N A"]]:
     """Means and variances scaled so that the training split's means lie between 0 and 1."""
     mean, variance = mean.copy(), variance.copy()
     for i, name in enumerate(names):

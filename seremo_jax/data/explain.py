@@ -7,23 +7,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax.core import vocab
 from seremo_jax.core.config import Config
+from seremo_jax.core.config_fields import CHOICES
 from seremo_jax.data import policies, targets
 from seremo_jax.data.tables import read_tables
 
-ALTERNATIVES: dict[str, tuple[Any, ...]] = {
-    "data.modality": vocab.MODALITIES,
-    "data.self_reports": ("out", "in"),
-    "targets.class_set": tuple(vocab.CLASS_SETS),
-    "targets.other_votes": ("drop", "spread", "class"),
+_NUMBERS = {
     "targets.secondary_weight": (0.0, 0.5, 1.0),
-    "targets.repeated_rater": ("keep", "average", "last"),
-    "targets.multi_primary": ("share", "each", "first"),
     "targets.min_raters": (1, 3, 5),
-    "targets.tie_rule": ("no_agreement", "share", "first"),
     "targets.smoothing": (0.0, 0.5),
 }
+_POLICIES = (
+    *("data.modality", "data.self_reports", "data.keep_no_agreement", "targets.class_set", "targets.other_votes"),
+    *("targets.secondary_weight", "targets.repeated_rater", "targets.multi_primary", "targets.min_raters"),
+    *("targets.tie_rule", "targets.smoothing"),
+)
+ALTERNATIVES: dict[str, tuple[Any, ...]] = {path: _NUMBERS.get(path) or CHOICES[path] for path in _POLICIES}
 """Policy -> the values that are tried; the configured one always is, and comes first."""
 
 
@@ -64,40 +63,46 @@ def explain(config: Config, utterances: pa.Table, ratings: pa.Table) -> list[Lin
       utterances: Utterance table.
       ratings: Ratings table.
     """
-    configured = targets.build(utterances, ratings, **policies.of_targets(config))
+    configured = _build(config, utterances, ratings)
     lines = []
     for policy, alternatives in ALTERNATIVES.items():
         section, name = policy.split(".")
-        own = getattr(getattr(config, section), name)
-        lines.append(_line(policy, own, configured, configured))
+        present = getattr(getattr(config, section), name)
+        lines.append(_line(policy, present, configured, configured))
         for value in alternatives:
-            if value != own:
+            if value != present:
                 part = dataclasses.replace(getattr(config, section), **{name: value})
                 changed = dataclasses.replace(config, **{section: part})
                 try:
-                    made = targets.build(utterances, ratings, **policies.of_targets(changed))
+                    alternative = _build(changed, utterances, ratings)
                 except targets.TargetsError as error:
                     lines.append(Line(policy, value, False, problem=str(error).partition(";")[0].partition(":")[0]))
                 else:
-                    lines.append(_line(policy, value, made, configured))
+                    lines.append(_line(policy, value, alternative, configured))
     return lines
 
 
-def _line(policy: str, value: Any, made: targets.Targets, configured: targets.Targets) -> Line:
-    if made.class_names == configured.class_names:
-        is_moved = (made.distribution != configured.distribution).any(axis=1)
-        is_moved |= (made.consensus != configured.consensus).any(axis=1)
+def _build(config: Config, utterances: pa.Table, ratings: pa.Table) -> targets.Targets:
+    # Without the steps of the rating scale, which no count of the table depends on.
+    asked = dataclasses.replace(policies.target_policies(config), has_levels=False)
+    return targets.build(utterances, ratings, asked)
+
+
+def _line(policy: str, value: Any, built: targets.Targets, configured: targets.Targets) -> Line:
+    if built.class_names == configured.class_names:
+        is_moved = (built.distribution != configured.distribution).any(axis=1)
+        is_moved |= (built.consensus != configured.consensus).any(axis=1)
     else:
-        is_moved = made.has_votes | configured.has_votes
+        is_moved = built.has_votes | configured.has_votes
     return Line(
         policy,
         value,
-        made is configured,
-        num_ratings=made.counts["num_ratings_used"],
-        num_votes=float(np.sum(made.votes)),
-        num_voted=int(made.has_votes.sum()),
-        num_consensus=int(made.has_consensus.sum()),
-        num_ties=made.counts["num_ties"],
+        built is configured,
+        num_ratings=built.counts["num_ratings_used"],
+        num_votes=float(np.sum(built.votes)),
+        num_voted=int(built.has_votes.sum()),
+        num_consensus=int(built.has_consensus.sum()),
+        num_ties=built.counts["num_ties"],
         num_moved=int(is_moved.sum()),
     )
 

@@ -1,7 +1,7 @@
 """The first stage: parse a corpus, look at every audio file, split the speakers, write the two label tables.
 
-What cannot be used is left out, counted by reason and listed in `ingest.json`, which is written last: tables without it
-are those of an ingest that did not finish, and are made anew.
+What cannot be used is left out, counted by reason and listed in `ingest.json`. That file is written last. Tables
+without it are those of an ingest that did not finish, and are made again.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import os
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from seremo_jax.core.artefacts import (
@@ -24,9 +23,9 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.config_fields import DataConfig
 from seremo_jax.data import (
     agreement,
-    audio,
     checks,
     corpora,
     ingest_record,
@@ -38,10 +37,9 @@ from seremo_jax.data import (
 )
 from seremo_jax.data.screening import REASONS
 from seremo_jax.data.tables import IngestError, audio_root
-from seremo_jax.data.votes import Policies
 
 VALIDATION_FILE = Path("validation", "validation.json")
-"""What the checks found, in the workdir."""
+"""Findings of the checks, in the workdir."""
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
@@ -66,30 +64,23 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
     if record is not None:
         _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
         return record
-    corpora.parser_of(config.corpus.name)  # an unknown name is told before a folder is missed
-    root = audio_root(config, workdir)
     remove_leftovers(workdir)
-    found = screening.look_at(*_parse(config, root, is_quiet), root, config, is_quiet)
-    screening.require_usable(found, config.data)
-    kept, kept_ratings = found.kept()
+    screened = _screen(config, workdir, is_quiet)
+    screening.require_usable(screened, config.data)
+    kept, kept_ratings = screened.kept()
     kept = screening.with_splits(kept, kept_ratings, config.data)
     record = {"settings": settings}
-    record |= ingest_record.of_exclusions(found.utterances, found.ratings, found.exclusions, config.data.modality)
-    record |= _describe_splits(kept, kept_ratings, config.data.modality)
-    validation = validation_record(found, kept, kept_ratings, config)
+    record |= ingest_record.count_kept(screened.utterances, screened.ratings, screened.verdicts, config.data.modality)
+    record |= _describe_splits(kept, kept_ratings, config.data)
+    validation = validation_record(screened, kept, kept_ratings, config)
     record |= {name: validation[name] for name in ("corpus", "fingerprint", "agreement")}
-    used = [fact for fact, (reason, _) in zip(found.facts, found.exclusions, strict=True) if fact and not reason]
-    record["audio"] = ingest_record.of_audio(
-        [fact.source_rate_hz for fact in used],
-        [fact.num_channels for fact in used],
-        [fact.duration_s for fact in used],
-        audio.SAMPLE_RATE_HZ,
-    )
-    report = tables.report_of(found.utterances)
+    pairs = zip(screened.facts, screened.verdicts, strict=True)
+    record["audio"] = ingest_record.describe_audio([fact for fact, verdict in pairs if fact and not verdict.reason])
+    report = tables.report_of(screened.utterances)
     record["parser"] = dict(report.counts)
-    record["warnings"] = ingest_record.warnings_of(record, report.problems)
+    record["warnings"] = ingest_record.warnings(record, report.problems)
     _write(workdir, kept, kept_ratings, record, validation)
-    _say(ingest_record.describe(record, REASONS), is_quiet)
+    _say(ingest_record.to_text(record, REASONS), is_quiet)
     return json.loads(to_json(record))
 
 
@@ -111,11 +102,18 @@ def finished(workdir: PurePath, settings: dict[str, Any]) -> dict[str, Any] | No
     return record
 
 
+def _screen(config: Config, workdir: PurePath, is_quiet: bool) -> screening.ScreenedCorpus:
+    """Parses the corpus and looks at its audio."""
+    corpora.parser_of(config.corpus.name)  # so that an unknown name is reported before a missing folder
+    root = audio_root(config, workdir)
+    return screening.screen(*_parse(config, root, is_quiet), root, config, is_quiet)
+
+
 def _parse(config: Config, root: PurePath, is_quiet: bool) -> tuple[pa.Table, pa.Table]:
     """Runs the parser with those policies of the config that it has."""
     name = config.corpus.name
     try:
-        asked = policies.of_parser(config, corpora.policies_of(name))
+        asked = policies.parser_policies(config, corpora.policies_of(name))
     except ConfigError as error:
         raise IngestError(str(error)) from None
     try:
@@ -125,77 +123,85 @@ def _parse(config: Config, root: PurePath, is_quiet: bool) -> tuple[pa.Table, pa
 
 
 def validate(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
-    """Runs the checks on a corpus as `run` would find it, writes no table and lets nothing but its reading be fatal.
+    """Runs the checks on a corpus as `run` would read it.
+
+    It writes no table, and only a corpus that cannot be read is an error.
 
     Returns:
       The record that `run` writes as `validation/validation.json`.
 
     Raises:
-      CorpusError, IngestError, SplitError: See `screening.look_at`.
+      CorpusError, IngestError, SplitError: See `screening.screen`.
     """
-    corpora.parser_of(config.corpus.name)  # an unknown name is told before a folder is missed
-    root = audio_root(config, workdir)
-    found = screening.look_at(*_parse(config, root, is_quiet), root, config, is_quiet)
-    kept, ratings = found.kept()
+    screened = _screen(config, place_of(workdir), is_quiet)
+    kept, ratings = screened.kept()
     problem = ""
     try:
         kept = screening.with_splits(kept, ratings, config.data)
     except (splits.SplitError, targets.TargetsError) as error:
         problem = str(error)
-    return validation_record(found, kept, ratings, config, problem)
+    return validation_record(screened, kept, ratings, config, problem)
 
 
 def validation_record(
-    found: screening.Gathered, kept: pa.Table, ratings: pa.Table, config: Config, problem: str = ""
+    screened: screening.ScreenedCorpus, kept: pa.Table, ratings: pa.Table, config: Config, problem: str = ""
 ) -> dict[str, Any]:
-    """Findings and numbers of a corpus; `problem` says why the utterances kept are not in the splits asked for."""
+    """What `validation/validation.json` holds: findings, agreement and numbers of a corpus.
+
+    Args:
+      screened: All of the corpus.
+      kept: The utterances that stay, in their splits.
+      ratings: Theirs.
+      config: The experiment.
+      problem: Why the utterances kept are not in the splits asked for, or "".
+    """
     split_of = dict(zip(kept["id"].to_pylist(), kept["split"].to_pylist(), strict=True))
-    of_speaker = dict(zip(kept["speaker"].to_pylist(), kept["split"].to_pylist(), strict=True))
-    rows = zip(*(found.utterances[name].to_pylist() for name in ("id", "speaker", "split")), strict=True)
-    kind, report = config.data.split_kind, tables.report_of(found.utterances)
-    # What is left out stands where the corpus puts it, else where its speaker stands.
+    split_of_speaker = dict(zip(kept["speaker"].to_pylist(), kept["split"].to_pylist(), strict=True))
+    rows = zip(*(screened.utterances[name].to_pylist() for name in ("id", "speaker", "split")), strict=True)
+    kind, report = config.data.split_kind, tables.report_of(screened.utterances)
+    # The checks look for one recording or speaker in two splits, among what is left out, too. So an utterance that is
+    # left out is placed where the corpus itself puts it, or else where its speaker stands.
     all_splits = [
-        split_of.get(name) or (official if kind == "auto" else "") or of_speaker.get(speaker, "")
+        split_of.get(name) or (official if kind == "auto" else "") or split_of_speaker.get(speaker, "")
         for name, speaker, official in rows
     ]
     evidence = checks.Evidence(
-        found.utterances,
-        found.ratings,
-        found.facts,
+        screened.utterances,
+        screened.ratings,
+        screened.facts,
         all_splits,
-        [not reason for reason, _ in found.exclusions],
+        [not verdict.reason for verdict in screened.verdicts],
         config.data.modality,
         report.problems,
         problem,
     )
     return {
         "settings": config.results_fields("corpus", "data"),
-        "corpus": dataclasses.asdict(tables.info_of(found.utterances)),
+        "corpus": dataclasses.asdict(tables.info_of(screened.utterances)),
         "fingerprint": tables.tables_fingerprint(kept, ratings),
-        "agreement": _agreement(kept, ratings, config.data.modality),
+        "agreement": _describe_agreement(kept, ratings, config.data),
         "findings": [dataclasses.asdict(finding) for finding in checks.run(evidence)],
-        "numbers": ingest_record.of_kept(kept, ratings, found.utterances.num_rows, config.data.modality),
+        "numbers": ingest_record.describe_kept(kept, ratings, screened.utterances.num_rows, config.data.modality),
     }
 
 
-def _agreement(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
+def _describe_agreement(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> dict[str, Any]:
     """How far the raters agree, by the corpus's own class set; nothing where its words are not all known."""
-    class_set = tables.info_of(utterances).class_set
+    asked = policies.corpus_policies(tables.info_of(utterances), data)
     try:
-        made = targets.build(utterances, ratings, class_set=class_set, attributes=(), modality=modality)
+        built = targets.build(utterances, ratings, asked)
     except targets.TargetsError:
         return {}
-    return agreement.describe(utterances, ratings, made, modality, Policies())
+    return agreement.describe(utterances, ratings, built, asked.ratings)
 
 
-def _describe_splits(utterances: pa.Table, ratings: pa.Table, modality: str) -> dict[str, Any]:
+def _describe_splits(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> dict[str, Any]:
     """Split hash, and who and what is in each split, by the corpus's own class set."""
-    class_set = tables.info_of(utterances).class_set
-    made = targets.build(utterances, ratings, class_set=class_set, attributes=(), modality=modality)
+    built = targets.build(utterances, ratings, policies.corpus_policies(tables.info_of(utterances), data))
     assignment = list(zip(utterances["id"].to_pylist(), utterances["split"].to_pylist(), strict=True))
     return {
         "split_hash": fingerprint_of(assignment),
-        "splits": ingest_record.of_splits(utterances, np.asarray(made.consensus_index), made.class_names),
+        "splits": ingest_record.describe_splits(utterances, built.consensus_index, built.class_names),
     }
 
 

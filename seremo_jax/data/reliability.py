@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from seremo_jax.data.votes import TargetsError
+from seremo_jax.data.policies import TargetsError
 
 ANONYMOUS = "anon-"
 """How ids of raters begin that are made up utterance by utterance."""

@@ -1,4 +1,8 @@
-"""A corpus as it was found: its tables, what its audio is, which utterances are left out and why, and their splits."""
+"""Which utterances of a corpus are left out of an experiment, and why; and the splits of those that stay.
+
+A reason lies in the tables (no speaker known, nobody rated it) or in the audio (missing, silent, the same recording
+twice). Nothing is decided by looking at labels.
+"""
 
 import collections
 import dataclasses
@@ -6,7 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +20,7 @@ from seremo_jax.core import vocab
 from seremo_jax.core.config import Config
 from seremo_jax.core.config_fields import DataConfig
 from seremo_jax.core.progress import Progress
-from seremo_jax.data import audio, partitions, splits, tables, targets
+from seremo_jax.data import audio, partitions, policies, splits, tables, targets
 from seremo_jax.data.tables import IngestError
 
 REASONS = audio.REASONS | {
@@ -33,45 +37,55 @@ BAD_AUDIO = (*audio.REASONS, "duplicate_audio")
 """Reasons that `data.on_bad_audio = error` does not let pass."""
 
 _LISTED = 10
-_Exclusions = list[tuple[str, str]]
-"""(reason, detail) of each utterance; the reason is empty where the utterance is kept."""
+
+
+class Verdict(NamedTuple):
+    """What becomes of an utterance.
+
+    Attributes:
+      reason: A key of `REASONS` where it is left out; empty where it is kept.
+      detail: The reason in words, with what is particular to this utterance; may be empty.
+    """
+
+    reason: str
+    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class Gathered:
-    """A corpus as it was found.
+class ScreenedCorpus:
+    """A corpus, and what becomes of each of its utterances.
 
     Attributes:
       root: Folder that the column `audio` is relative to.
       utterances: All that the corpus has.
       ratings: All that the corpus has.
       facts: What each utterance's audio is, None where it was not looked at.
-      exclusions: (reason, detail) of each utterance, the reason empty where it is kept.
+      verdicts: Of each utterance.
     """
 
     root: PurePath
     utterances: pa.Table
     ratings: pa.Table
     facts: list[audio.AudioFacts | None]
-    exclusions: _Exclusions
+    verdicts: list[Verdict]
 
     def kept(self) -> tuple[pa.Table, pa.Table]:
         """The utterances kept, by id, with duration and hash, in the corpus's own splits; and their ratings."""
-        rows = [row for row, (reason, _) in enumerate(self.exclusions) if not reason]
+        rows = [row for row, verdict in enumerate(self.verdicts) if not verdict.reason]
         ids = self.utterances["id"].to_pylist()
         rows.sort(key=ids.__getitem__)
         kept = self.utterances.take(pa.array(rows, pa.int64()))
-        used = [fact for row in rows if (fact := self.facts[row]) is not None]
-        kept = _with_column(kept, "duration_s", [fact.duration_s for fact in used])
-        kept = _with_column(kept, "audio_sha256", [fact.sha256 for fact in used])
+        facts = [fact for row in rows if (fact := self.facts[row]) is not None]
+        kept = _with_column(kept, "duration_s", [fact.duration_s for fact in facts])
+        kept = _with_column(kept, "audio_sha256", [fact.sha256 for fact in facts])
         is_rated = pc.is_in(self.ratings["utterance"], value_set=kept["id"].combine_chunks())
         return kept.combine_chunks(), self.ratings.filter(is_rated)
 
 
-def look_at(
+def screen(
     utterances: pa.Table, ratings: pa.Table, root: PurePath, config: Config, is_quiet: bool = False
-) -> Gathered:
-    """Reads the audio, and decides which utterances are left out; nothing it finds is fatal.
+) -> ScreenedCorpus:
+    """Reads the audio, and decides which utterances are left out. No bad recording is an error here.
 
     Args:
       utterances: All that the corpus has.
@@ -86,10 +100,10 @@ def look_at(
     """
     if config.data.unknown_speakers == "each":
         utterances = _name_unknown_speakers(utterances)
-    exclusions = _exclude_by_table(utterances, ratings, config.data)
-    facts = _check_audio(utterances, root, exclusions, config, is_quiet)
-    _exclude_by_audio(utterances, facts, exclusions)
-    return Gathered(root, utterances, ratings, facts, exclusions)
+    verdicts = _judge_tables(utterances, ratings, config.data)
+    facts = _check_audio(utterances, root, verdicts, config, is_quiet)
+    _judge_audio(utterances, facts, verdicts)
+    return ScreenedCorpus(root, utterances, ratings, facts, verdicts)
 
 
 def _name_unknown_speakers(utterances: pa.Table) -> pa.Table:
@@ -104,8 +118,8 @@ def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
 
 
-def _exclude_by_table(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> _Exclusions:
-    """The reasons that lie in the tables."""
+def _judge_tables(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> list[Verdict]:
+    """The verdicts whose reasons lie in the tables."""
     rated = set(ratings["utterance"].filter(pc.equal(ratings["modality"], data.modality)).to_pylist())
     if not rated:
         there = ", ".join(sorted(set(ratings["modality"].to_pylist()))) or "none at all"
@@ -132,15 +146,15 @@ def _exclude_by_table(utterances: pa.Table, ratings: pa.Table, data: DataConfig)
         )
         for row in usable:
             reasons[row] = "" if columns[0][row] in drawn else "not_drawn"
-    return [(reason, "") for reason in reasons]
+    return [Verdict(reason) for reason in reasons]
 
 
 def _check_audio(
-    utterances: pa.Table, root: PurePath, exclusions: _Exclusions, config: Config, is_quiet: bool
+    utterances: pa.Table, root: PurePath, verdicts: Sequence[Verdict], config: Config, is_quiet: bool
 ) -> list[audio.AudioFacts | None]:
-    """Facts of every utterance not excluded so far, None for the others."""
+    """Facts of every utterance that is kept so far, None for the others."""
     paths = utterances["audio"].to_pylist()
-    rows = [row for row, (reason, _) in enumerate(exclusions) if not reason]
+    rows = [row for row, verdict in enumerate(verdicts) if not verdict.reason]
     facts: list[audio.AudioFacts | None] = [None] * len(paths)
 
     def check(row: int) -> audio.AudioFacts:
@@ -157,35 +171,36 @@ def _check_audio(
     return facts
 
 
-def _exclude_by_audio(utterances: pa.Table, facts: Sequence[audio.AudioFacts | None], exclusions: _Exclusions) -> None:
+def _judge_audio(utterances: pa.Table, facts: Sequence[audio.AudioFacts | None], verdicts: list[Verdict]) -> None:
     """Adds the reasons that lie in the audio; of utterances with the same samples the one of the first id stays."""
     ids = utterances["id"].to_pylist()
+    # In the order of ids and not of rows, so that the same corpus listed in another order keeps the same utterances.
     first: dict[str, str] = {}
     for row in sorted(range(len(ids)), key=ids.__getitem__):
         fact = facts[row]
         if fact is None:
             continue
         if fact.reason:
-            exclusions[row] = (fact.reason, fact.detail)
+            verdicts[row] = Verdict(fact.reason, fact.detail)
         elif first.setdefault(fact.sha256, ids[row]) != ids[row]:
-            exclusions[row] = ("duplicate_audio", f"the same samples as {first[fact.sha256]}")
+            verdicts[row] = Verdict("duplicate_audio", f"the same samples as {first[fact.sha256]}")
 
 
-def require_usable(found: Gathered, data: DataConfig) -> None:
+def require_usable(screened: ScreenedCorpus, data: DataConfig) -> None:
     """Raises where nothing is left, or where the config lets nothing bad pass.
 
     Raises:
       IngestError: Names the reasons, and the first utterances.
     """
-    root, exclusions = found.root, found.exclusions
-    counts = collections.Counter(reason for reason, _ in exclusions if reason)
+    root, verdicts = screened.root, screened.verdicts
+    counts = collections.Counter(verdict.reason for verdict in verdicts if verdict.reason)
     by_reason = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.items())) or "it has none"
     hint = f"\nFetch the audio itself: cd {root} && git lfs install && git lfs pull" if counts["lfs_pointer"] else ""
-    if counts.total() == len(exclusions):
-        raise IngestError(f"no usable utterance among the {len(exclusions)} of {root}: {by_reason}{hint}")
+    if counts.total() == len(verdicts):
+        raise IngestError(f"no usable utterance among the {len(verdicts)} of {root}: {by_reason}{hint}")
     bad = [
         f"{name}: {reason} ({detail})"
-        for name, (reason, detail) in zip(found.utterances["id"].to_pylist(), exclusions, strict=True)
+        for name, (reason, detail) in zip(screened.utterances["id"].to_pylist(), verdicts, strict=True)
         if reason in BAD_AUDIO
     ]
     if bad and data.on_bad_audio == "error":
@@ -200,7 +215,7 @@ def with_splits(kept: pa.Table, ratings: pa.Table, data: DataConfig) -> pa.Table
     """The utterances in the splits that the settings ask for.
 
     Args:
-      kept: Those kept, in the corpus's own splits (see `Gathered.kept`).
+      kept: Those kept, in the corpus's own splits (see `ScreenedCorpus.kept`).
       ratings: Their ratings; read where the split depends on classes.
       data: The settings.
 
@@ -211,8 +226,7 @@ def with_splits(kept: pa.Table, ratings: pa.Table, data: DataConfig) -> pa.Table
     columns = {name: kept[name].to_pylist() for name in ("speaker", "gender", "split", "session")}
     info, classes = tables.info_of(kept), np.full(kept.num_rows, -1)
     if data.split_kind == "derived_by_class":
-        made = targets.build(kept, ratings, class_set=info.class_set, attributes=(), modality=data.modality)
-        classes = np.asarray(made.consensus_index)
+        classes = targets.build(kept, ratings, policies.corpus_policies(info, data)).consensus_index
     people = partitions.People(
         info.corpus, columns["speaker"], columns["gender"], columns["split"], columns["session"], classes
     )

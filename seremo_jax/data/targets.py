@@ -1,6 +1,8 @@
-"""Ratings -> vote distributions, consensus, attribute means and variances, masks. Every policy is an argument.
+"""Ratings to vote distributions, consensus, attribute means and variances, each with its mask.
 
-Rules: `method.md`, sections 3.1-3.3. No JAX: labels are made on a login node.
+Every label policy is applied here, from one record (`policies.TargetPolicies`), so that whoever asks for the targets of
+a config sees the same ones. The rules are those of METHOD.md, sections 3.1 to 3.3. There is no JAX: labels are made on
+a login node.
 """
 
 import dataclasses
@@ -12,30 +14,23 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.core import vocab
-from seremo_jax.data import attribute_means as attributes_of
-from seremo_jax.data import reliability, votes
+from seremo_jax.core.config_fields import CHOICES
+from seremo_jax.data import attribute_means, reliability, votes
+from seremo_jax.data.policies import TargetPolicies, TargetsError, require_choice
 from seremo_jax.data.tables import info_of
-from seremo_jax.data.votes import Policies, TargetsError, require_choice
-
-_CHOICES = {
-    "class_set": tuple(vocab.CLASS_SETS),
-    "attribute_scale": ("centered", "unit", "raw", "minmax"),
-    "other_votes": ("drop", "spread", "class"),
-    "modality": vocab.MODALITIES,
-    "distribution_of": ("shares", "dawid_skene"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What the head is trained on and scored against; rows follow the utterance table.
+    """What the heads are trained on and scored against; rows follow the utterance table.
 
     Attributes:
       ids: [N] utterance ids.
       votes: [N, C] votes of each class, before smoothing and without the votes outside the class set; int32, or
         float64 where policies make parts of votes.
       distribution: [N, C] float32 vote shares; rows sum to 1, and are 0 where `has_votes` is False.
-      has_votes: [N] bool, at least one kept vote.
+      has_votes: [N] bool, there is a vote distribution: at least one kept vote, and a consensus where
+        `keep_no_agreement` asks for one.
       consensus_index: [N] int32 plurality class, the one that metrics use; -1 where a word outside the class set won,
         where the vote is tied (unless `tie_rule` is `first`) and where nobody voted.
       consensus: [N, C] float32 one-hot plurality; equal shares of the tied classes where `tie_rule` is `share`.
@@ -87,7 +82,7 @@ def vote_distribution(
     Raises:
       TargetsError: A count or the smoothing is negative or not finite.
 
-    Source: method.md 3.1 (KNOWN: the vote distribution is the target; INFERRED formula).
+    Source: METHOD.md, section 3.1 (KNOWN: the vote distribution is the target; INFERRED formula).
     """
     counts = np.asarray(counts, np.float64)
     if not np.isfinite(counts).all() or (counts < 0).any():
@@ -114,10 +109,9 @@ def plurality(
     Returns:
       consensus_index [N] int32, consensus [N, C] float32 and is_tied [N] bool; see `Targets`.
 
-    Source: method.md 3.2 (KNOWN: the corpus's own rule; OURS: O among the tied under `share` and `first`).
+    Source: METHOD.md, section 3.2 (KNOWN: the corpus's own rule; OURS: O among the tied under `share` and `first`).
     """
-    if tie_rule not in ("no_agreement", "share", "first"):
-        raise TargetsError(f"tie_rule = {tie_rule!r}: choose no_agreement, share or first")
+    require_choice("tie_rule", tie_rule, CHOICES["targets.tie_rule"])
     full = np.concatenate([votes, other[:, None]], axis=1)
     largest = full.max(axis=1, keepdims=True)
     is_top = (full == largest) & (largest > 0)
@@ -133,60 +127,42 @@ def plurality(
     return index, consensus, is_tied
 
 
-def build(
-    utterances: pa.Table,
-    ratings: pa.Table,
-    *,
-    class_set: str,
-    attributes: tuple[str, ...] = vocab.ATTRIBUTES,
-    attribute_scale: str = "centered",
-    other_votes: str = "drop",
-    tie_rule: str = "no_agreement",
-    smoothing: float = 0.0,
-    modality: str = "voice",
-    distribution_of: str = "shares",
-    has_levels: bool = False,
-    policies: Policies = Policies(),  # noqa: B008 - frozen
-) -> Targets:
+def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> Targets:
     """Applies every label policy.
 
     Args:
-      utterances: Utterance table; the result's rows follow it.
+      utterances: Utterance table; the result's rows follow it. Its column `split` is read where a policy asks for it.
       ratings: Ratings table, one row a rating; its metadata gives the range of each attribute.
-      class_set: Name of a class set of `vocab.CLASS_SETS`.
-      attributes: Attributes wanted; those that nobody rated are masked. `arousal` is read as `activation`.
-      attribute_scale: `centered`: (a - mid) / half in [-1, 1]; `unit`: [0, 1]; `raw`: the corpus's own; `minmax`: 0 and
-        1 are the least and the largest mean of the training split.
-      other_votes: Votes outside the class set: `drop` them, `spread` each as 1/C on every class, or count them as a
-        further `class`.
-      tie_rule: See `plurality`.
-      smoothing: See `vote_distribution`.
-      modality: Only ratings of this modality count: voice, face or both.
-      distribution_of: `shares` of the votes, or `dawid_skene`: each utterance's posterior over the classes, raters
-        weighed by how reliable they are (`reliability.posterior`).
-      has_levels: Attributes as shares of the steps of their scale, too.
-      policies: Which ratings count, and how much.
+      policies: Which ratings count, and how they become targets.
 
     Raises:
-      TargetsError: A setting is unknown, a primary word is in no class set, an attribute lies outside its range or has
-        none, no rating has the modality, or an utterance id occurs twice.
+      TargetsError: A primary word is in no class set, an attribute lies outside its range or has none, no rating has
+        the modality, or an utterance id occurs twice.
       ArtefactError: The ratings table says nothing of its corpus.
     """
-    given = (class_set, attribute_scale, other_votes, modality, distribution_of)
-    for value, (name, choices) in zip(given, _CHOICES.items(), strict=True):
-        require_choice(name, value, choices)
-    frame, counts = _kept_ratings(utterances, ratings, modality, policies)
-    voted = _voted(frame, utterances.num_rows, class_set, other_votes, tie_rule, policies, counts)
-    distribution, has_votes = vote_distribution(voted.shared, smoothing)
-    if distribution_of == "dawid_skene":
+    frame, counts = _kept_ratings(utterances, ratings, policies)
+    voted = _voted(frame, utterances.num_rows, policies, counts)
+    distribution, has_votes = vote_distribution(voted.shared, policies.smoothing)
+    if policies.distribution_of == "dawid_skene":
         distribution, has_votes = reliability.posterior(voted.single, utterances.num_rows, len(voted.class_names))
-    names = tuple(vocab.ATTRIBUTE_SYNONYMS.get(name, name) for name in attributes)
-    ranges = _attribute_ranges(ratings, names)
-    is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN if attribute_scale == "minmax" else None
-    frame = attributes_of.averaged(frame, names) if policies.repeated_rater == "average" else frame
-    rated = _rated(frame, utterances.num_rows, ranges, names, attribute_scale, is_train, has_levels)
     counts["num_no_votes"] = int((~has_votes).sum())
-    counts["num_rated"] = {name: int(rated["has_attribute"][:, i].sum()) for i, name in enumerate(names)}
+    has_consensus = voted.consensus.sum(axis=1) > 0
+    if policies.keep_no_agreement != "keep":
+        is_left_out = ~has_consensus
+        if policies.keep_no_agreement == "train_only":
+            is_left_out &= ~_is_train(utterances)
+        counts["num_no_agreement_left_out"] = int((is_left_out & has_votes).sum())
+        distribution = np.where(is_left_out[:, None], np.float32(0), distribution)
+        has_votes = has_votes & ~is_left_out
+    scale = _attribute_scale(ratings, policies)
+    if policies.ratings.repeated_rater == "average":
+        frame = attribute_means.average_repeated(frame, scale.names)
+    is_train = _is_train(utterances) if policies.attribute_scale == "minmax" else None
+    rated = attribute_means.describe(frame, utterances.num_rows, scale, is_train)
+    counts["num_rated"] = {name: int(rated.has_attribute[:, i].sum()) for i, name in enumerate(scale.names)}
+    levels, shares = (), None
+    if policies.has_levels:
+        levels, shares = attribute_means.level_shares(frame, utterances.num_rows, scale)
     return Targets(
         ids=np.asarray(utterances["id"].to_pylist(), dtype=object),
         votes=voted.votes.astype(np.int32) if (voted.votes % 1 == 0).all() else voted.votes,
@@ -194,41 +170,32 @@ def build(
         has_votes=has_votes,
         consensus_index=voted.index,
         consensus=voted.consensus,
-        has_consensus=voted.consensus.sum(axis=1) > 0,
-        **rated,
+        has_consensus=has_consensus,
+        **rated._asdict(),
         class_names=voted.class_names,
-        attribute_names=names,
-        attribute_ranges=ranges,
+        attribute_names=scale.names,
+        attribute_ranges=scale.ranges,
         counts=counts,
+        levels=levels,
+        attribute_shares=shares,
     )
 
 
-def _rated(
-    frame: pl.DataFrame,
-    num_rows: int,
-    ranges: dict[str, tuple[float, float]],
-    names: tuple[str, ...],
-    scale: str,
-    is_train: np.ndarray | None,
-    has_levels: bool,
-) -> dict[str, Any]:
-    """The fields of `Targets` that attributes make."""
-    mean, variance, num_ratings = attributes_of.rated(frame, num_rows, ranges, names, scale, is_train)
-    levels, shares = (), None
-    if has_levels:
-        levels, shares = attributes_of.levels(frame, num_rows, ranges, names, scale)
-    return {
-        "attributes": mean.astype(np.float32),
-        "has_attribute": num_ratings > 0,
-        "attribute_variance": variance.astype(np.float32),
-        "has_variance": num_ratings > 1,
-        "attribute_shares": None if shares is None else shares.astype(np.float32),
-        "levels": levels,
-    }
+def _is_train(utterances: pa.Table) -> Bool[np.ndarray, " N"]:
+    return np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN
 
 
 class _Voted(NamedTuple):
-    """Votes [N, C], the same with spread ones, plurality [N] and [N, C], names of the classes, and single votes."""
+    """What the votes of N utterances come to.
+
+    Attributes:
+      votes: [N, C] votes of each class, those outside the class set left out.
+      shared: [N, C] the same with votes outside the class set spread over the classes, where a policy says so.
+      index: [N] plurality class, see `Targets.consensus_index`.
+      consensus: [N, C] see `Targets.consensus`.
+      class_names: Names of the C classes.
+      single: One row a vote, see `votes.count`.
+    """
 
     votes: np.ndarray
     shared: np.ndarray
@@ -238,24 +205,17 @@ class _Voted(NamedTuple):
     single: pl.DataFrame
 
 
-def _voted(
-    frame: pl.DataFrame,
-    num_rows: int,
-    class_set: str,
-    other_votes: str,
-    tie_rule: str,
-    policies: Policies,
-    counts: dict[str, Any],
-) -> _Voted:
+def _voted(frame: pl.DataFrame, num_rows: int, policies: TargetPolicies, counts: dict[str, Any]) -> _Voted:
     """Counts the votes, adding what was done with them to `counts`."""
-    class_names = vocab.CLASS_SETS[class_set]
-    full, single, counted = votes.count(frame, num_rows, class_set, policies)
+    class_names = vocab.CLASS_SETS[policies.class_set]
+    full, single, counted = votes.count(frame, num_rows, policies.class_set, policies.ratings)
     counts |= counted
-    if other_votes == "class":
+    if policies.other_votes == "class":
+        # The pooled column becomes the last class, and nothing is left outside the class set.
         class_names, full = (*class_names, vocab.OTHER), np.pad(full, ((0, 0), (0, 1)))
     by_class, other = full[:, :-1], full[:, -1]
-    spread = other[:, None] / len(class_names) if other_votes == "spread" else 0.0
-    index, consensus, is_tied = plurality(by_class, other, tie_rule)
+    spread = other[:, None] / len(class_names) if policies.other_votes == "spread" else 0.0
+    index, consensus, is_tied = plurality(by_class, other, policies.tie_rule)
     counts |= {
         "num_ties": int(is_tied.sum()),
         "num_consensus": {name: int((index == c).sum()) for c, name in enumerate(class_names)},
@@ -265,9 +225,10 @@ def _voted(
 
 
 def _kept_ratings(
-    utterances: pa.Table, ratings: pa.Table, modality: str, policies: Policies
+    utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Ratings of the modality and of known utterances that count, with the utterance's `row`, and what was left out."""
+    modality = policies.ratings.modality
     ids = pl.DataFrame({"utterance": pl.Series(utterances["id"].to_pylist(), dtype=pl.String)})
     if ids["utterance"].n_unique() != ids.height:
         twice = ids.filter(ids["utterance"].is_duplicated())["utterance"].unique(maintain_order=True).head(5).to_list()
@@ -278,7 +239,7 @@ def _kept_ratings(
         there = ", ".join(sorted(frame["modality"].unique().to_list()))
         raise TargetsError(f"ratings table: no rating has modality {modality!r} (there: {there}); set data.modality")
     kept = in_modality.join(ids.with_row_index("row"), on="utterance", how="inner", maintain_order="left")
-    counting, selected = votes.select(kept, policies)
+    counting, selected = votes.select(kept, policies.ratings)
     return counting, {
         **selected,
         "num_utterances": ids.height,
@@ -291,8 +252,11 @@ def _kept_ratings(
     }
 
 
-def _attribute_ranges(ratings: pa.Table, names: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+def _attribute_scale(ratings: pa.Table, policies: TargetPolicies) -> attribute_means.AttributeScale:
+    """The attributes asked for, with the ranges that the table's metadata names."""
+    names = tuple(vocab.ATTRIBUTE_SYNONYMS.get(name, name) for name in policies.attributes)
     ranges = {
         vocab.ATTRIBUTE_SYNONYMS.get(name, name): bounds for name, bounds in info_of(ratings).attribute_ranges.items()
     }
-    return {name: ranges[name] for name in names if name in ranges}
+    ranges = {name: ranges[name] for name in names if name in ranges}
+    return attribute_means.AttributeScale(names, ranges, policies.attribute_scale)

@@ -1,10 +1,9 @@
-"""Ratings -> counts of votes: which ratings count, how much, and for which class. Every policy is an argument.
+"""Ratings to counts of votes: which ratings count, how much, and for which class.
 
-Rules: `label_formats.md`, section 5. No JAX: labels are made on a login node.
+The rules are those of LABELS.md, section 5.
 """
 
 import collections
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,62 +12,13 @@ import polars as pl
 from jaxtyping import Float
 
 from seremo_jax.core import vocab
-
-
-class TargetsError(ValueError):
-    """The ratings contradict the settings, e.g. a word that no class set knows. The message gives the remedy."""
-
-
-_CHOICES = {
-    "self_reports": ("out", "in"),
-    "repeated_rater": ("keep", "average", "last"),
-    "multi_primary": ("share", "each", "first"),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Policies:
-    """Which ratings count, and how much.
-
-    Attributes:
-      self_reports: `out` leaves out what actors said of themselves, `in` keeps it.
-      repeated_rater: One rater twice on an utterance: `keep` both, `average` (each counts 1 / times), or the `last`.
-      multi_primary: Several primary words of one rating: `share` its vote, `each` counts whole, or the `first` only.
-      secondary_weight: What a secondary word of the class set counts; other secondary words count nothing.
-      min_raters: Utterances with fewer raters lose all their ratings.
-      other_map: Texts `WORD=CLASS` for words or free texts outside the class set.
-
-    Raises:
-      TargetsError: A value is none of the choices.
-    """
-
-    self_reports: str = "out"
-    repeated_rater: str = "keep"
-    multi_primary: str = "share"
-    secondary_weight: float = 0.0
-    min_raters: int = 1
-    other_map: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            require_choice(name, getattr(self, name), choices)
-
+from seremo_jax.data.policies import RatingPolicies, TargetsError
 
 _DECIMALS = 9
 """Thirds of votes add up to whole ones: counts are rounded to this many decimals."""
 
 
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuses a setting that is none of the choices.
-
-    Raises:
-      TargetsError: Names the choices.
-    """
-    if value not in choices:
-        raise TargetsError(f"{name} = {value!r}: choose one of {', '.join(choices)}")
-
-
-def select(frame: pl.DataFrame, policies: Policies) -> tuple[pl.DataFrame, dict[str, Any]]:
+def select(frame: pl.DataFrame, policies: RatingPolicies) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The ratings that count, each with its `weight`, and how many were left out or met twice.
 
     Args:
@@ -107,7 +57,7 @@ def _num_raters() -> pl.Expr:
 
 
 def count(
-    frame: pl.DataFrame, num_rows: int, class_set: str, policies: Policies
+    frame: pl.DataFrame, num_rows: int, class_set: str, policies: RatingPolicies
 ) -> tuple[Float[np.ndarray, "N C1"], pl.DataFrame, dict[str, Any]]:
     """Votes of each class and, in the last column, pooled votes for every other word; the single votes; what was done.
 
@@ -158,14 +108,19 @@ def is_other(word: str) -> bool:
     return word == vocab.OTHER or word.startswith(f"{vocab.OTHER}-")
 
 
+def pooled_word(column: str) -> pl.Expr:
+    """The words of a column, `other` in place of any `other-<free text>`."""
+    is_free_text = pl.col(column).str.starts_with(f"{vocab.OTHER}-")
+    return pl.when(is_free_text).then(pl.lit(vocab.OTHER)).otherwise(column).alias(column)
+
+
 def require_known(occurrences: Mapping[str, int], class_names: tuple[str, ...]) -> None:
     """Refuses words that no class set knows.
 
     Raises:
       TargetsError: Lists them with their counts.
     """
-    known = {word for words_of_set in vocab.CLASS_SETS.values() for word in words_of_set}
-    unknown = {word: n for word, n in occurrences.items() if not is_other(word) and word not in known}
+    unknown = {word: n for word, n in occurrences.items() if not is_other(word) and word not in vocab.CLASS_WORDS}
     if unknown:
         listed = ", ".join(f"{word!r} x {n}" for word, n in sorted(unknown.items(), key=lambda item: -item[1]))
         raise TargetsError(

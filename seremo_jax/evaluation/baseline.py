@@ -21,8 +21,10 @@ from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, t
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.data.policies import target_policies
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
+from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.records import BALANCED, BASELINE, BASELINE_FOLDER, FILE, write_predictions
 from seremo_jax.features.store import Reader
@@ -117,8 +119,8 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     utterances, ratings, fingerprint = read_tables(workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
-    targets = protocol.build_targets(config, utterances, ratings)
-    members = _members(config, ensemble.chosen_layer(workdir), store)
+    targets = build_targets(utterances, ratings, target_policies(config))
+    members = _members(config, ensemble.members_in(workdir, config), store)
     checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": sklearn.__version__})
     card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
     results = workdir / BASELINE_FOLDER / FILE
@@ -143,9 +145,8 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     return results
 
 
-def _members(config: Config, chosen: int | None, store: Reader) -> list[ensemble.Member]:
+def _members(config: Config, like: Sequence[ensemble.Member], store: Reader) -> list[ensemble.Member]:
     """Every layer of the config x class target x class balancing; what else tells heads apart means nothing here."""
-    like = ensemble.members(config, chosen)
     layers = ensemble.layers(like) or tuple(store.layers)  # a learned sum of layers has none of its own
     targets = config.ensemble.class_targets or vocab.CLASS_TARGETS
     return [

@@ -19,7 +19,9 @@ from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.data.policies import target_policies
 from seremo_jax.data.tables import read_tables
+from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import calibration_fit, calibration_scores, scoring, stability
 from seremo_jax.evaluation import (
     pooled as mean_heads,
@@ -46,7 +48,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
     trained = read_json(workdir / "train" / STAMP_FILE, "run python -m launch.train with this --workdir")
-    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    members = ensemble.members_in(workdir, config)
     require_same(
         f"the training in {workdir / 'train'}",
         trained["run"],
@@ -59,7 +61,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         if not is_quiet:
             print(f"{results} is up to date")
         return results
-    targets = protocol.build_targets(config, utterances, ratings)
+    targets = build_targets(utterances, ratings, target_policies(config))
     data = Data.of(config, store, utterances, targets, members)
     settings = settings_of(config, data)
     mesh = sharding.make_mesh(len(members))

@@ -22,6 +22,7 @@ from seremo_jax import backbones
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import place_of, remove_tree
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.members import needs_chosen_layer
 from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
@@ -31,6 +32,7 @@ from seremo_jax.features.forward import Outputs, load_backbone
 from seremo_jax.features.manifest import MANIFEST_FILE, Settings
 from seremo_jax.saliency import curves as layer_curves
 from seremo_jax.saliency import ranking
+from seremo_jax.saliency.question import Question, ask
 
 STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
 
@@ -55,7 +57,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
     """
     workdir, is_quiet = place_of(workdir), is_quiet or not is_first_process()
     utterances, ratings, fingerprint = read_tables(workdir)
-    question = ranking.ask(config, utterances, ratings, fingerprint)
+    question = ask(config, utterances, ratings, fingerprint)
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
     is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN
     job = _Job(config, workdir, recordings, is_train, question, load_backbone(config), fingerprint, is_quiet, mesh)
@@ -76,7 +78,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
         job.fill_store(layers)
     summary = ranking.summarise(workdir, config)
     warnings = list(summary["warnings"])
-    if config.model.layer == "saliency" and not config.ensemble.layers and summary["chosen"] not in layers:
+    if needs_chosen_layer(config) and summary["chosen"] not in layers:
         warnings.append(f"layer {summary['chosen']} was chosen, but extract.layers leaves it out of the store")
     if not is_quiet:
         print(
@@ -93,7 +95,7 @@ def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ..
         return tuple(range(backbone.num_layers))
     name, layers = "extract.layers", config.extract.layers
     if layers == "saliency":
-        if config.model.layer == "saliency":
+        if needs_chosen_layer(config):
             return None
         name, layers = "model.layer", (config.model.layer,)
     try:
@@ -110,7 +112,7 @@ class _Job:
     workdir: PurePath
     recordings: audio_batches.Recordings
     is_train: np.ndarray
-    question: ranking.Question
+    question: Question
     backbone: backbones.Backbone
     fingerprint: str
     is_quiet: bool

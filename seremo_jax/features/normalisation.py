@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from seremo_jax.metrics.comoments import merge_means, on_one_shift
+
 _HIGHEST = jax.lax.Precision.HIGHEST
 MIN_SD = 1e-6
 """A standard deviation below this counts as 1."""
@@ -74,21 +76,16 @@ def update(
 
 
 def merge(a: State, b: State) -> State:
-    """Both states as one; associative and commutative to rounding. Source: as `saliency.correlation.merge`."""
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1).astype(jnp.float32)
-    shift = jnp.where(a.count > 0, a.shift, b.shift)
-    mean_a, mean_b = a.mean + (a.shift - shift), b.mean + (b.shift - shift)
-    step = mean_b - mean_a
-    mean = jnp.where(a.count > 0, mean_a + step * share, mean_b)
-    moment = a.moment + b.moment + jnp.square(step) * (a.count.astype(jnp.float32) * share)
-    return State(count, shift, mean, moment)
+    """Both states as one; associative and commutative to rounding. Source: as `comoments.merge_means`."""
+    shift, mean_a, mean_b = on_one_shift(a.count > 0, a.shift, a.mean, b.shift, b.mean)
+    mean, step, factor = merge_means(a.count, mean_a, b.count, mean_b)
+    return State(a.count + b.count, shift, mean, a.moment + b.moment + jnp.square(step) * factor)
 
 
 def compute(state: State) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
     """Mean and population standard deviation of each feature, float32; one below 1e-6 is returned as 1.
 
-    Source: method.md 4.2, step 1.
+    Source: METHOD.md, section 4.2, step 1.
     """
     sd = jnp.sqrt(state.moment / jnp.maximum(state.count, 1).astype(jnp.float32))
     return jnp.asarray(state.shift) + state.mean, jnp.where(sd < MIN_SD, 1.0, sd)

@@ -8,19 +8,13 @@
 Part of `seremo_jax.metrics.distributions`, which says what all states have in common.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
-AnyArray = jax.Array | np.ndarray
-
-
-def namespace_of(array: AnyArray) -> Any:
-    """`jax.numpy` or `numpy`, whichever the array belongs to."""
-    return array.__array_namespace__()
+from seremo_jax.metrics.comoments import AnyArray, merge_means, namespace_of
 
 
 class RegressionScores(NamedTuple):
@@ -82,16 +76,14 @@ class Moments(NamedTuple):
         return self.merge(_pool_moments(rows, jnp.asarray(unit), self.num_rows.shape[0]))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Both states as one. Associative and commutative to rounding. Source: Chan, Golub, LeVeque (1983)."""
-        num_rows = self.num_rows + other.num_rows
-        share = other.num_rows / namespace_of(num_rows).maximum(num_rows, 1)
-        step_prediction = other.mean_prediction - self.mean_prediction
-        step_target = other.mean_target - self.mean_target
-        factor = self.num_rows * share
+        """Both states as one. Associative and commutative to rounding."""
+        n, m = self.num_rows, other.num_rows
+        mean_prediction, step_prediction, factor = merge_means(n, self.mean_prediction, m, other.mean_prediction)
+        mean_target, step_target, _ = merge_means(n, self.mean_target, m, other.mean_target)
         return Moments(
-            num_rows,
-            self.mean_prediction + share * step_prediction,
-            self.mean_target + share * step_target,
+            n + m,
+            mean_prediction,
+            mean_target,
             self.squares_prediction + other.squares_prediction + factor * step_prediction * step_prediction,
             self.squares_target + other.squares_target + factor * step_target * step_target,
             self.products + other.products + factor * step_prediction * step_target,

@@ -33,8 +33,10 @@ from seremo_jax.core.artefacts import (
     to_json,
 )
 from seremo_jax.core.config import CONFIG_FILE, Config, read_config
+from seremo_jax.data.policies import target_policies
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
+from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import calibration_fit
 from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
@@ -96,11 +98,11 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     utterances, ratings, fingerprint = read_tables(workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
-    all_members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    all_members = ensemble.members_in(workdir, config)
     run = protocol.run_identity(config, store, [vars(member) for member in all_members])
     remedy = f"{folder / CONFIG_FILE} is not the config of this training: train again into another --workdir."
     require_same(f"the training in {folder}", trained["run"], run, remedy)
-    targets = protocol.build_targets(config, utterances, ratings)
+    targets = build_targets(utterances, ratings, target_policies(config))
     data = Data.of(config, store, utterances, targets, all_members)
     settings = predictions.settings_of(config, data)
     params = predictions.load_members(folder, settings, all_members, mesh.make_mesh(1))
@@ -297,8 +299,7 @@ def describe_attributes(
     is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN
     scale, unit = config.targets.attribute_scale, None
     if scale == "minmax":
-        as_unit = dataclasses.replace(config.targets, attribute_scale="unit")
-        unit = protocol.build_targets(dataclasses.replace(config, targets=as_unit), utterances, ratings)
+        unit = build_targets(utterances, ratings, dataclasses.replace(target_policies(config), attribute_scale="unit"))
     described = []
     for a, name in enumerate(targets.attribute_names):
         rated = is_train & targets.has_attribute[:, a]

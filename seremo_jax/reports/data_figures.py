@@ -71,7 +71,7 @@ def histogram(look: Look, title: str, label: str, values: Mapping[str, Any]) -> 
       look: Theme and words.
       title: Title.
       label: Words and unit under the axis.
-      values: `edges`, `counts`, `mean`, `median`, as `ingest_record.of_kept` gives them.
+      values: `edges`, `counts`, `mean`, `median`, as `ingest_record.describe_kept` gives them.
     """
     mean, median = values["mean"], values["median"]
     note = "no utterance" if mean is None else f"mean {mean:.2f} (dashed) · median {median:.2f} (dotted)"

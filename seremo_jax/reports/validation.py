@@ -28,7 +28,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
 
     Raises:
       ArtefactError: The workdir holds the tables of other settings, or damaged ones.
-      CorpusError, IngestError, SplitError: The corpus cannot even be read; see `screening.look_at`.
+      CorpusError, IngestError, SplitError: The corpus cannot even be read; see `screening.screen`.
     """
     workdir = place_of(workdir)
     path = workdir / ingest.VALIDATION_FILE

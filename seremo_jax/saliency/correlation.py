@@ -1,15 +1,14 @@
-"""Saliency: running co-moments of all layers at once; how strongly every feature of every layer goes with a target.
+"""How strongly every feature of every layer correlates with a target, from co-moments of all layers that merge.
 
     state = empty(num_layers, num_features, num_targets)
     for hidden, num_frames, targets, mask in batches:
         state = update(state, mean_over_frames(hidden, num_frames), targets, mask)
     saliency = compute(state)                                                 # correlation [K, D, Y]
-    layer = pick_layer(layer_score(saliency, target_names, attribute_names))
 
 Targets `Y` are attributes, then vote shares. Each has its own mask, and its correlation is over exactly the utterances
 that have it. Means are kept relative to a value of the data itself (`*_shift`), so float32 loses nothing where a mean
 is hundreds of standard deviations from 0, and a constant feature has a second moment of exactly 0. Sums are pairs of
-float32, so a thousand small batches lose no more than one large one.
+float32, so a thousand small batches lose no more than one large one. `metrics.comoments` has the arithmetic.
 """
 
 import functools
@@ -22,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, pair
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _RESOLUTION = 2e-5
@@ -91,7 +91,7 @@ def empty(num_layers: int, num_features: int, num_targets: int) -> State:
     of_target = jnp.zeros(num_targets, jnp.float32)
     of_pair = jnp.zeros((num_layers, num_features, num_targets), jnp.float32)
     count = jnp.zeros(num_targets, jnp.int32)
-    return State(count, of_feature, of_pair, _pair(of_pair), of_target, of_target, _pair(of_target), _pair(of_pair))
+    return State(count, of_feature, of_pair, pair(of_pair), of_target, of_target, pair(of_target), pair(of_pair))
 
 
 def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N Y"], mask: Bool[Array, "N Y"]) -> State:
@@ -154,11 +154,11 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         count=count,
         feature_shift=feature_shift,
         feature_mean=centre[:, :, None] * has_rows[None, None, :] + totals / num_rows[None, None, :],
-        feature_moment=_pair(jnp.where(moment <= _RESOLUTION * squares, 0, moment)),
+        feature_moment=pair(jnp.where(moment <= _RESOLUTION * squares, 0, moment)),
         target_shift=target_shift,
         target_mean=target_mean,
-        target_moment=_pair(jnp.square(targets).sum(axis=0)),
-        comoment=_pair(products),
+        target_moment=pair(jnp.square(targets).sum(axis=0)),
+        comoment=pair(products),
     )
     return merge(state, batch)
 
@@ -168,62 +168,34 @@ def _product(columns: Float[Array, "N M"], features: Float[Array, "N D"]) -> Flo
 
 
 def merge(a: State, b: State) -> State:
-    """Both states as one; associative and commutative to rounding.
-
-    Source: KNOWN: T. F. Chan, G. H. Golub, R. J. LeVeque, Updating formulae and a pairwise algorithm for computing
-    sample variances, 1979. OURS: the shifts.
-    """
-    has_a = a.count > 0
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1).astype(jnp.float32)
-    cross = a.count.astype(jnp.float32) * share
-
-    # Differences of shifts are exact or nearly so in float32, differences of means would not be.
-    feature_shift = jnp.where(has_a.any(), a.feature_shift, b.feature_shift)
-    mean_a = a.feature_mean + (a.feature_shift - feature_shift)[..., None]
-    mean_b = b.feature_mean + (b.feature_shift - feature_shift)[..., None]
-    step = mean_b - mean_a
-    target_shift = jnp.where(has_a, a.target_shift, b.target_shift)
-    target_mean_a = a.target_mean + (a.target_shift - target_shift)
-    target_mean_b = b.target_mean + (b.target_shift - target_shift)
-    target_step = target_mean_b - target_mean_a
-
-    has_a_too, share_too, cross_too = (value[None, None, :] for value in (has_a, share, cross))
-    return State(
-        count=count,
-        feature_shift=feature_shift,
-        feature_mean=jnp.where(has_a_too, mean_a + step * share_too, mean_b),
-        feature_moment=_add(a.feature_moment, b.feature_moment, jnp.square(step) * cross_too),
-        target_shift=target_shift,
-        target_mean=jnp.where(has_a, target_mean_a + target_step * share, target_mean_b),
-        target_moment=_add(a.target_moment, b.target_moment, jnp.square(target_step) * cross),
-        comoment=_add(a.comoment, b.comoment, step * target_step[None, None, :] * cross_too),
+    """Both states as one; associative and commutative to rounding. Source: as `comoments.merge_means`."""
+    # The features have one shift, which the first rows of any target set. Each target has a shift of its own: its first
+    # row may come batches later than those of the others.
+    has_rows = a.count > 0
+    feature_shift, mean_a, mean_b = on_one_shift(
+        has_rows.any(), a.feature_shift[..., None], a.feature_mean, b.feature_shift[..., None], b.feature_mean
     )
-
-
-def _pair(values: Float[Array, "*shape"]) -> Float[Array, "2 *shape"]:
-    return jnp.stack([values, jnp.zeros_like(values)])
-
-
-def _add(
-    a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"], more: Float[Array, "*shape"]
-) -> Float[Array, "2 *shape"]:
-    """Sum of all three, of sums kept as two float32. Source: KNOWN: D. E. Knuth's TwoSum, TAOCP vol. 2, 4.2.2."""
-
-    def two_sum(x: Array, y: Array) -> tuple[Array, Array]:
-        total = x + y
-        y_part = total - x
-        return total, (x - (total - y_part)) + (y - y_part)
-
-    high, rest = two_sum(a[0], b[0])
-    high, more_rest = two_sum(high, more)
-    return jnp.stack(two_sum(high, rest + more_rest + a[1] + b[1]))
+    target_shift, target_a, target_b = on_one_shift(
+        has_rows, a.target_shift, a.target_mean, b.target_shift, b.target_mean
+    )
+    target_mean, target_step, factor = merge_means(a.count, target_a, b.count, target_b)
+    feature_mean, step, factors = merge_means(a.count[None, None, :], mean_a, b.count[None, None, :], mean_b)
+    return State(
+        count=a.count + b.count,
+        feature_shift=feature_shift[..., 0],
+        feature_mean=feature_mean,
+        feature_moment=add_pairs(a.feature_moment, b.feature_moment, jnp.square(step) * factors),
+        target_shift=target_shift,
+        target_mean=target_mean,
+        target_moment=add_pairs(a.target_moment, b.target_moment, jnp.square(target_step) * factor),
+        comoment=add_pairs(a.comoment, b.comoment, step * target_step[None, None, :] * factors),
+    )
 
 
 def compute(state: State) -> Saliency:
     """Absolute Pearson correlations, and their mean over features for each layer and target.
 
-    Source: method.md section 7 (INFERRED: absolute Pearson correlation of means over frames; OURS: constants count 0).
+    Source: METHOD.md, section 7 (INFERRED: absolute Pearson correlation of means over frames; OURS: constants count 0).
     """
     count = jnp.maximum(state.count, 1).astype(jnp.float32)
     feature_moment, target_moment = state.feature_moment[0], state.target_moment[0]
@@ -240,10 +212,10 @@ def compute(state: State) -> Saliency:
     return Saliency(correlation, correlation.mean(axis=1), num_constant, is_varying, state.count)
 
 
-def layer_score(
-    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str = "attributes"
-) -> Float[np.ndarray, " K"]:
-    """mu_CCS of each layer: the mean over the targets in use that vary, float64.
+def targets_in_use(
+    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str
+) -> Bool[np.ndarray, " Y"]:
+    """The targets that the score of a layer is the mean over: those in use that vary.
 
     Args:
       saliency: From `compute`.
@@ -254,17 +226,8 @@ def layer_score(
     Raises:
       ValueError: Unknown `use`, names that do not fit, or none of these targets varies (the corpus lacks them).
 
-    Source: method.md section 7.
+    Source: METHOD.md, section 7.
     """
-    return np.asarray(saliency.per_layer, np.float64)[
-        :, targets_in_use(saliency, target_names, attribute_names, use)
-    ].mean(axis=1)
-
-
-def targets_in_use(
-    saliency: Saliency, target_names: Sequence[str], attribute_names: Sequence[str], use: str
-) -> Bool[np.ndarray, " Y"]:
-    """The targets that `layer_score` averages over; arguments and errors are its own."""
     if use not in ("attributes", "votes"):
         raise ValueError(f"saliency.targets = {use!r}: choose attributes or votes")
     is_varying = np.asarray(saliency.is_varying)
@@ -317,17 +280,6 @@ def without_each(
     return np.where(is_zero, 0, np.minimum(np.abs(comoment) / spread, 1)).mean(axis=2)
 
 
-def pick_layer(mu: Float[np.ndarray, " K"]) -> int:
-    """Index of the largest score; the lowest of equal ones.
-
-    Raises:
-      ValueError: A score is not finite, which only a NaN or infinity in a layer's features can cause.
-    """
-    if not np.isfinite(mu).all():
-        raise ValueError(f"saliency is not finite at index {np.flatnonzero(~np.isfinite(mu)).tolist()} of the layers")
-    return int(np.argmax(mu))
-
-
 def to_arrays(state: State) -> dict[str, np.ndarray]:
     """The state as named NumPy arrays, for `np.savez`."""
     return {name: np.asarray(value) for name, value in state._asdict().items()}
@@ -343,8 +295,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray]) -> State:
     if missing:
         raise ArtefactError(f"saliency state lacks {', '.join(missing)}; compute the saliency again")
     state = State(*(jnp.asarray(arrays[name]) for name in State._fields))
-    found = [value.shape for value in state]
-    if state.comoment.ndim != 4 or found != [value.shape for value in empty(*state.comoment.shape[1:])]:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(State._fields, found, strict=True))
+    shapes = [value.shape for value in state]
+    if state.comoment.ndim != 4 or shapes != [value.shape for value in empty(*state.comoment.shape[1:])]:
+        shapes = ", ".join(f"{name} {shape}" for name, shape in zip(State._fields, shapes, strict=True))
         raise ArtefactError(f"shapes of the saliency state do not fit together ({shapes}); compute the saliency again")
     return state

@@ -11,6 +11,7 @@ import numpy as np
 from seremo_jax.core.progress import track
 from seremo_jax.metrics.distributions import Moments
 from seremo_jax.saliency import correlation, probe, ranking
+from seremo_jax.saliency.question import Question
 
 _BLOCK_ROWS = 2_048
 _ROWS = "rows"
@@ -24,7 +25,7 @@ def part(means: np.ndarray, rows: Sequence[int]) -> dict[str, np.ndarray]:
 def measure(
     num_shards: int,
     read: Callable[[int, tuple[str, ...]], Mapping[str, np.ndarray]],
-    question: ranking.Question,
+    question: Question,
     num_layers: int,
     is_quiet: bool = False,
 ) -> tuple[correlation.State, ranking.Curves]:

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Bool, Float, Int
 
+from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, pair
 from seremo_jax.metrics.moments import Moments
 
 RIDGES = tuple(float(value) for value in 10.0 ** np.arange(2, -3.25, -0.5))
@@ -135,58 +136,35 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
 
     feature_shift, feature_mean, gram, cross = jax.lax.map(of_layer, (means, state.feature_shift))
     moment = jnp.matmul(weight, jnp.square(targets), precision=_HIGHEST)
-    pairs = [jnp.stack([high, jnp.zeros_like(high)]) for high in (gram, moment, cross)]
-    batch = State(count, feature_shift, feature_mean, pairs[0], target_shift, target_mean, *pairs[1:])
+    means = feature_mean, pair(gram), target_shift, target_mean
+    batch = State(count, feature_shift, *means, pair(moment), pair(cross))
     return merge(state, batch)
 
 
 def merge(a: State, b: State) -> State:
-    """Both states as one; associative and commutative to rounding.
-
-    Source: KNOWN: T. F. Chan, G. H. Golub, R. J. LeVeque, Updating formulae and a pairwise algorithm for computing
-    sample variances, 1979. OURS: the shifts.
-    """
-    has_begun, has_a = (a.count > 0).any(), a.count > 0
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1).astype(jnp.float32)
-    factor = a.count.astype(jnp.float32) * share
-
-    # Differences of shifts are exact or nearly so in float32, differences of means would not be.
-    feature_shift = jnp.where(has_begun, a.feature_shift, b.feature_shift)
-    feature_a = a.feature_mean + (a.feature_shift - feature_shift)[:, None, :]
-    feature_b = b.feature_mean + (b.feature_shift - feature_shift)[:, None, :]
-    step = feature_b - feature_a
-    target_shift = jnp.where(has_begun, a.target_shift, b.target_shift)
-    target_a = a.target_mean + (a.target_shift - target_shift)[None, :]
-    target_b = b.target_mean + (b.target_shift - target_shift)[None, :]
-    target_step = target_b - target_a
-
-    scaled = step * factor[None, :, None]
-    return State(
-        count=count,
-        feature_shift=feature_shift,
-        feature_mean=jnp.where(has_a[None, :, None], feature_a + step * share[None, :, None], feature_b),
-        gram=_add(a.gram, b.gram, scaled[..., :, None] * step[..., None, :]),
-        target_shift=target_shift,
-        target_mean=jnp.where(has_a[:, None], target_a + target_step * share[:, None], target_b),
-        target_moment=_add(a.target_moment, b.target_moment, jnp.square(target_step) * factor[:, None]),
-        cross=_add(a.cross, b.cross, scaled[..., :, None] * target_step[None, :, None, :]),
+    """Both states as one; associative and commutative to rounding. Source: as `comoments.merge_means`."""
+    # All targets of a state have the same utterances, so both shifts come from the first utterance of any fold.
+    has_rows = (a.count > 0).any()
+    feature_shift, feature_a, feature_b = on_one_shift(
+        has_rows, a.feature_shift[:, None, :], a.feature_mean, b.feature_shift[:, None, :], b.feature_mean
     )
-
-
-def _add(
-    a: Float[Array, "2 *shape"], b: Float[Array, "2 *shape"], more: Float[Array, "*shape"]
-) -> Float[Array, "2 *shape"]:
-    """Sum of all three, of sums kept as two float32. Source: KNOWN: D. E. Knuth's TwoSum, TAOCP vol. 2, 4.2.2."""
-
-    def two_sum(x: Array, y: Array) -> tuple[Array, Array]:
-        total = x + y
-        y_part = total - x
-        return total, (x - (total - y_part)) + (y - y_part)
-
-    high, rest = two_sum(a[0], b[0])
-    high, more_rest = two_sum(high, more)
-    return jnp.stack(two_sum(high, rest + more_rest + a[1] + b[1]))
+    target_shift, target_a, target_b = on_one_shift(
+        has_rows, a.target_shift[None, :], a.target_mean, b.target_shift[None, :], b.target_mean
+    )
+    counts = a.count[None, :, None], b.count[None, :, None]
+    feature_mean, step, factor = merge_means(counts[0], feature_a, counts[1], feature_b)
+    target_mean, target_step, target_factor = merge_means(counts[0][0], target_a, counts[1][0], target_b)
+    scaled = step * factor
+    return State(
+        count=a.count + b.count,
+        feature_shift=feature_shift[:, 0],
+        feature_mean=feature_mean,
+        gram=add_pairs(a.gram, b.gram, scaled[..., :, None] * step[..., None, :]),
+        target_shift=target_shift[0],
+        target_mean=target_mean,
+        target_moment=add_pairs(a.target_moment, b.target_moment, jnp.square(target_step) * target_factor),
+        cross=add_pairs(a.cross, b.cross, scaled[..., :, None] * target_step[None, :, None, :]),
+    )
 
 
 class _Sums(NamedTuple):
@@ -200,16 +178,15 @@ class _Sums(NamedTuple):
     xy: np.ndarray
 
     def merge(self, other: "_Sums") -> "_Sums":
-        n = self.n + other.n
-        share = other.n / max(n, 1)
-        x, y, factor = other.x - self.x, other.y - self.y, self.n * share
+        x, step_x, factor = merge_means(self.n, self.x, other.n, other.x)
+        y, step_y, _ = merge_means(self.n, self.y, other.n, other.y)
         return _Sums(
-            n,
-            self.x + share * x,
-            self.xx + other.xx + factor * np.outer(x, x),
-            self.y + share * y,
-            self.yy + other.yy + factor * y * y,
-            self.xy + other.xy + factor * np.outer(x, y),
+            self.n + other.n,
+            x,
+            self.xx + other.xx + factor * np.outer(step_x, step_x),
+            y,
+            self.yy + other.yy + factor * step_y * step_y,
+            self.xy + other.xy + factor * np.outer(step_x, step_y),
         )
 
 

@@ -1,20 +1,18 @@
-"""The question put to every layer, and the answer: which utterances and targets the curves are over, what they say.
+"""The answer of the layers: two curves over them, the layer and the features that they choose.
 
-Two curves: `ccs`, the mean absolute correlation of single features with the targets, and `probe`, the CCC that ridge
-regression on all features reaches on held-out speakers. `saliency.npz` holds the sums with what they were made from;
-`saliency.json` the curves, each with its interval over speakers, and the layer chosen.
+The curve `ccs` is the mean absolute correlation of single features with the targets. The curve `probe` is the CCC that
+ridge regression on all features reaches on held-out speakers. `saliency.npz` holds the sums behind both, with the
+question that they answer. `saliency.json` holds the curves, each with its interval over speakers, and the layer chosen.
 """
 
-import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float
 
-from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import (
     ArtefactError,
     clear_when_full,
@@ -26,43 +24,14 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.config import Config, ConfigError
-from seremo_jax.data import policies, splits, targets
 from seremo_jax.data.tables import read_tables
 from seremo_jax.metrics import intervals
 from seremo_jax.metrics.distributions import Moments
 from seremo_jax.saliency import correlation, uncertainty
+from seremo_jax.saliency.question import Question, about
 
 SUMS_FILE, SUMMARY_FILE = "saliency.npz", "saliency.json"
 _REMEDY = f"Use another --workdir, or delete {SUMS_FILE} and run python -m launch.extract again"
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What saliency is asked for.
-
-    Attributes:
-      rows: [n] rows of the utterance table: the seeded draw from the training split, ascending.
-      values: [N, Y] float32 targets of every row of the table, attributes then vote shares.
-      mask: [N, Y] bool, False where a row has no such target or was not drawn.
-      is_drawn: [N] bool, the rows in `rows`.
-      fold: [N] int32 fold of the row's speaker, -1 where it was not drawn. Utterances of speaker `unknown` are in one
-        fold together: nobody can say who else they are.
-      group: [N] int32 group of speakers that the intervals leave out together (one speaker a group up to 100 speakers),
-        -1 likewise.
-      attribute_names: Names of the attributes.
-      class_names: Names of the classes.
-      about: Everything that decides `rows`, `values` and `mask`.
-    """
-
-    rows: np.ndarray
-    values: np.ndarray
-    mask: np.ndarray
-    is_drawn: np.ndarray
-    fold: np.ndarray
-    group: np.ndarray
-    attribute_names: tuple[str, ...]
-    class_names: tuple[str, ...]
-    about: dict[str, Any]
 
 
 class Curves(NamedTuple):
@@ -81,78 +50,6 @@ class Curves(NamedTuple):
     held_out: Moments
 
 
-_MOST_GROUPS = 100
-_WITHOUT_EFFECT = (
-    *("targets.class_target", "targets.attribute_scale", "targets.tie_rule"),
-    "targets.predict_variance",
-)
-"""Correlation knows neither scale nor tie rule, so these settings need no new pass over the audio."""
-
-
-def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: str) -> Question:
-    """The question that the config asks of a corpus.
-
-    Args:
-      config: Sections `saliency` and `targets` are read, and `data.modality`.
-      utterances: Utterance table.
-      ratings: Ratings table.
-      fingerprint: Fingerprint of both.
-
-    Raises:
-      ConfigError: `saliency.targets` names targets that the corpus lacks.
-      ArtefactError: The training split has fewer than two utterances.
-    """
-    asked = {**policies.of_targets(config), "attribute_scale": "centered", "tie_rule": "no_agreement"}
-    built = targets.build(utterances, ratings, **asked)
-    train = np.flatnonzero(np.array(utterances["split"].to_pylist()) == vocab.TRAIN)
-    if len(train) < 2:
-        raise ArtefactError(f"the training split has {len(train)} utterances: saliency needs at least 2")
-    rows = np.sort(np.random.default_rng(config.saliency.seed).permutation(train)[: config.saliency.num_utterances])
-    has_votes = np.repeat(built.has_votes[:, None], len(built.class_names), axis=1)
-    is_drawn = np.zeros(len(built.has_votes), bool)
-    is_drawn[rows] = True
-    mask = np.concatenate([built.has_attribute, has_votes], axis=1) & is_drawn[:, None]
-    num_attributes = len(built.attribute_names)
-    if config.saliency.targets == "attributes" and not mask[:, :num_attributes].any():
-        raise ConfigError(
-            "saliency.targets = 'attributes', but no training utterance has any of "
-            f"{', '.join(asked['attributes']) or 'them'} (the corpus may have none): rank layers by the shares of "
-            "votes with --config.saliency.targets=votes"
-        )
-    if config.saliency.targets == "votes" and not mask[:, num_attributes:].any():
-        raise ConfigError("saliency.targets = 'votes', but no training utterance has a vote in targets.class_set")
-    speakers, seed = np.array(utterances["speaker"].to_pylist()), config.saliency.seed
-    fold, group = (
-        _parts(speakers, is_drawn, most, f"{what}:{seed}")
-        for what, most in (("fold", config.saliency.num_folds), ("group", _MOST_GROUPS))
-    )
-    return Question(
-        rows,
-        np.concatenate([built.attributes, built.distribution], axis=1).astype(np.float32),
-        mask,
-        is_drawn,
-        fold,
-        group,
-        built.attribute_names,
-        built.class_names,
-        {"tables_fingerprint": fingerprint, "split": vocab.TRAIN, **_fields(config)},
-    )
-
-
-def _parts(speakers: np.ndarray, is_drawn: np.ndarray, most: int, salt: str) -> np.ndarray:
-    """[N] int32 part that each drawn row's speaker was dealt to, at most `most`; -1 for the other rows."""
-    part_of = splits.deal(set(speakers[is_drawn].tolist()), most, salt)
-    return np.array([part_of[name] if drawn else -1 for name, drawn in zip(speakers, is_drawn, strict=True)], np.int32)
-
-
-def _fields(config: Config) -> dict[str, Any]:
-    """The config fields that decide a question."""
-    fields = config.results_fields("saliency", "targets", "data")
-    names = ["saliency.num_utterances", "saliency.seed", "saliency.num_folds", "data.modality", "data.self_reports"]
-    names += [name for name in fields if name.startswith("targets.") and name not in _WITHOUT_EFFECT]
-    return {name: fields[name] for name in names}
-
-
 def write(
     workdir: str | os.PathLike, state: correlation.State, curves: Curves, question: Question, backbone: dict[str, Any]
 ) -> None:
@@ -165,7 +62,7 @@ def write(
       question: What they answer.
       backbone: Name, revision and layers of what they were computed from.
     """
-    about = {
+    origin = {
         "question": question.about,
         "backbone": backbone,
         "attributes": question.attribute_names,
@@ -177,7 +74,7 @@ def write(
     arrays |= {f"held_out.{name}": leaf for name, leaf in curves.held_out._asdict().items()}
     with clear_when_full(place_of(workdir) / SUMS_FILE):
         write_arrays(
-            place_of(workdir) / SUMS_FILE, about=np.array(to_json(about)), **correlation.to_arrays(state), **arrays
+            place_of(workdir) / SUMS_FILE, about=np.array(to_json(origin)), **correlation.to_arrays(state), **arrays
         )
 
 
@@ -206,10 +103,10 @@ def require(workdir: str | os.PathLike, question: Question, backbone: dict[str, 
     Raises:
       ArtefactError: Names both sides.
     """
-    about = read(workdir)[2]
+    origin = read(workdir)[2]
     path = place_of(workdir) / SUMS_FILE
-    require_same(f"{path} (question)", about["question"], json.loads(to_json(question.about)), _REMEDY)
-    require_same(f"{path} (backbone)", about["backbone"], json.loads(to_json(backbone)), _REMEDY)
+    require_same(f"{path} (question)", origin["question"], json.loads(to_json(question.about)), _REMEDY)
+    require_same(f"{path} (backbone)", origin["backbone"], json.loads(to_json(backbone)), _REMEDY)
 
 
 def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
@@ -231,15 +128,15 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
       ArtefactError: `saliency.npz` is missing, damaged, or belongs to other tables or settings.
       ConfigError: None of the targets in use varies, or `saliency.kind` asks for a probe that cannot be.
 
-    Source: method.md section 7; OURS: the probe and all intervals.
+    Source: METHOD.md, section 7; OURS: the probe and all intervals.
     """
-    state, sums, about = read(workdir)
-    expected = {"tables_fingerprint": read_tables(workdir)[2], "split": vocab.TRAIN, **_fields(config)}
-    require_same(f"{place_of(workdir) / SUMS_FILE}", about["question"], json.loads(to_json(expected)), _REMEDY)
-    answer, layers, use = correlation.compute(state), about["backbone"]["layers"], config.saliency.targets
-    names = [*about["attributes"], *about["classes"]]
+    state, sums, origin = read(workdir)
+    expected = about(config, read_tables(workdir)[2])
+    require_same(f"{place_of(workdir) / SUMS_FILE}", origin["question"], json.loads(to_json(expected)), _REMEDY)
+    answer, layers, use = correlation.compute(state), origin["backbone"]["layers"], config.saliency.targets
+    names = [*origin["attributes"], *origin["classes"]]
     try:
-        is_used = correlation.targets_in_use(answer, names, about["attributes"], use)
+        is_used = correlation.targets_in_use(answer, names, origin["attributes"], use)
         curves = {
             "ccs": _curve(layers, np.asarray(answer.per_layer, np.float64), sums.without, is_used),
             "probe": _probe_curve(layers, sums, is_used),
@@ -256,20 +153,20 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
     summary = {
         "layers": layers,
         "targets": names,
-        "attributes": about["attributes"],
-        "classes": about["classes"],
+        "attributes": origin["attributes"],
+        "classes": origin["classes"],
         "curves": curves,
         "kind": kind,
         "chosen": chosen,
         "use": use,
-        "num_utterances": about["num_utterances"],
+        "num_utterances": origin["num_utterances"],
         "count": np.asarray(answer.count),
         "varies": np.asarray(answer.is_varying),
-        "num_folds": about["num_folds"],
+        "num_folds": origin["num_folds"],
         "num_groups": sums.without.shape[1],
         "num_features": int(answer.correlation.shape[1]),
         "num_constant": num_constant,
-        "backbone": about["backbone"],
+        "backbone": origin["backbone"],
         "warnings": _warnings(layers, chosen, num_constant, curves["probe"] is None),
     }
     with clear_when_full(place_of(workdir) / SUMMARY_FILE):
@@ -281,7 +178,7 @@ def _curve(
     layers: list[int], per_layer: Float[np.ndarray, "K Y"], without: Float[np.ndarray, "K G Y"], is_used: np.ndarray
 ) -> dict[str, Any]:
     score, score_without = per_layer[:, is_used].mean(axis=1), without[..., is_used].mean(axis=2).T
-    place = correlation.pick_layer(score)
+    place = uncertainty.pick_layer(score)
     low, high = uncertainty.jackknife(score, score_without)
     behind = score[place] - score
     behind_low, behind_high = uncertainty.jackknife(behind, score_without[:, [place]] - score_without)
@@ -299,12 +196,40 @@ def _probe_curve(layers: list[int], sums: Curves, is_used: np.ndarray) -> dict[s
     if np.isnan(sums.ridge[:, is_used]).any():
         return None
     by_group = Moments(*(np.swapaxes(leaf, 0, 1) for leaf in sums.held_out))
-    own, shift = intervals.moment_sums(by_group, "")
-    total = {name: values.sum(axis=0, keepdims=True) for name, values in own.items()}
-    others = {name: total[name] - values for name, values in own.items()}
+    sums_of_group, shift = intervals.moment_sums(by_group, "")
+    total = {name: values.sum(axis=0, keepdims=True) for name, values in sums_of_group.items()}
+    others = {name: total[name] - values for name, values in sums_of_group.items()}
     whole, without = (intervals.moments_of_sums(part, "", shift).compute().ccc for part in (total, others))
     ridge = [[None if np.isnan(value) else value for value in row] for row in sums.ridge.tolist()]
     return {**_curve(layers, whole[0], np.swapaxes(without, 0, 1), is_used), "ridge": ridge}
+
+
+def top_features(workdir: str | os.PathLike, config: Config, layers: Sequence[int]) -> dict[int, np.ndarray]:
+    """Layer -> its `model.top_features` features of largest saliency, ascending; empty where all features are kept.
+
+    Args:
+      workdir: Folder of the experiment, with `saliency.npz`.
+      config: The experiment.
+      layers: Layers that heads read, in the order of the result.
+
+    Raises:
+      ArtefactError: No saliency was computed, or the backbone has fewer features.
+
+    Source: METHOD.md, section 7 (KNOWN idea of the predecessor; of equal features the lower one is kept).
+    """
+    num = config.model.top_features
+    if not num:
+        return {}
+    state, _, origin = read(workdir)
+    answer = correlation.compute(state)
+    num_features = answer.correlation.shape[1]
+    if num > num_features:
+        raise ArtefactError(f"model.top_features = {num}: the backbone has {num_features} features")
+    names = [*origin["attributes"], *origin["classes"]]
+    is_used = correlation.targets_in_use(answer, names, origin["attributes"], config.saliency.targets)
+    scores = np.asarray(answer.correlation)[:, :, is_used].mean(axis=2)
+    slots = {layer: origin["backbone"]["layers"].index(layer) for layer in layers}
+    return {layer: np.sort(np.argsort(-scores[slot], kind="stable")[:num]) for layer, slot in slots.items()}
 
 
 def _warnings(layers: list[int], chosen: int, num_constant: np.ndarray, lacks_probe: bool) -> list[str]:
@@ -314,8 +239,8 @@ def _warnings(layers: list[int], chosen: int, num_constant: np.ndarray, lacks_pr
             f"saliency chose the last layer, {chosen}: published curves peak at intermediate ones, so look at the curve"
         )
     if num_constant.any():
-        told = ", ".join(f"{count} in layer {layers[k]}" for k, count in enumerate(num_constant.tolist()) if count)
-        warnings.append(f"features that never vary count as saliency 0: {told}")
+        listed = ", ".join(f"{count} in layer {layers[k]}" for k, count in enumerate(num_constant.tolist()) if count)
+        warnings.append(f"features that never vary count as saliency 0: {listed}")
     if lacks_probe:
         warnings.append("no probe of the layers: the targets in use are of one speaker, or of unknown ones")
     return warnings

@@ -1,4 +1,4 @@
-"""How far a curve over layers can be trusted: its interval over speakers, and what trained heads say of its choice."""
+"""Which layer a curve picks, and how far it can be trusted: its interval over speakers, and the heads trained on it."""
 
 from typing import NamedTuple
 
@@ -32,6 +32,18 @@ def jackknife(
     se = np.sqrt((G - 1) / G * np.square(deviations).sum(axis=0))
     reach = scipy.stats.t.ppf((1 + level) / 2, G - 1) * se
     return whole - reach, whole + reach
+
+
+def pick_layer(scores: Float[np.ndarray, " K"]) -> int:
+    """Place of the largest score; the lowest of equal ones.
+
+    Raises:
+      ValueError: A score is not finite, which only a NaN or infinity in a layer's features can cause.
+    """
+    if not np.isfinite(scores).all():
+        places = np.flatnonzero(~np.isfinite(scores)).tolist()
+        raise ValueError(f"saliency is not finite at index {places} of the layers")
+    return int(np.argmax(scores))
 
 
 class Regret(NamedTuple):
@@ -69,7 +81,7 @@ def regret(curve: Float[np.ndarray, " K"], head_scores: Float[np.ndarray, " K"])
             "a curve is judged by heads: it needs one layer with a head, and a number for every such layer"
         )
     curve, scores = curve[places], head_scores[places]
-    picked, best = int(np.argmax(curve)), int(np.argmax(scores))
+    picked, best = pick_layer(curve), pick_layer(scores)
     ranks = np.stack([scipy.stats.rankdata(curve), scipy.stats.rankdata(scores)])
     varies = (np.ptp(ranks, axis=1) > 0).all()
     correlation = float(np.corrcoef(ranks)[0, 1]) if varies else float("nan")

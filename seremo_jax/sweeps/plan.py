@@ -146,7 +146,7 @@ def _with_layers(configs: Sequence[Config]) -> list[Tree]:
     trees = [dataclasses.asdict(config) for config in configs]
     stored: dict[str, list[tuple[Tree, int]]] = {}
     for config, tree in zip(configs, trees, strict=True):
-        if config.extract.layers == "saliency" and isinstance(config.model.layer, int):
+        if config.extract.layers == "saliency" and not ensemble.needs_chosen_layer(config):
             key = to_json(_stage_of(config) | {"model.layer": None})
             stored.setdefault(key, []).append((tree, config.model.layer))
     for found in stored.values():
@@ -158,7 +158,8 @@ def _with_layers(configs: Sequence[Config]) -> list[Tree]:
 
 def _stage_of(config: Config) -> dict[str, Any]:
     """The settings that tables, hidden states and saliency depend on."""
-    fields = config.results_fields("corpus", "data", "backbone", "extract", "saliency") | policies.of_targets(config)
+    fields = config.results_fields("corpus", "data", "backbone", "extract", "saliency")
+    fields["policies"] = dataclasses.replace(policies.target_policies(config), has_levels=False)
     # Without a list of layers, what is stored depends on the layer to train on.
     return fields | {"model.layer": config.model.layer if config.extract.layers == "saliency" else None}
 
@@ -166,14 +167,15 @@ def _stage_of(config: Config) -> dict[str, Any]:
 def _split(tree: Tree) -> tuple[Tree, list[Fields]]:
     """What the members of a point share, and the members; the order of members is that of `members.members`."""
     config = from_config_dict(tree)
-    word = config.model.layer if isinstance(config.model.layer, str) and not config.ensemble.layers else None
-    listed = ensemble.members(config, None if word is None else ensemble.SUM)
+    # Which layer a word stands for is not known yet, and stays a setting that all members of the point share.
+    is_word = ensemble.needs_chosen_layer(config) or ensemble.reads_layer_sum(config)
+    listed = ensemble.members(config, ensemble.SUM)
     members = [tuple(vars(member)[field] for field in ensemble.MEMBER_AXES) for member in listed]
     rest = json.loads(to_json(tree))
     del rest["ensemble"]
     for field, path in ensemble.MEMBER_FIELDS.items():
         section, name = path.split(".")
-        if not (field == "fold" or (field == "layer" and word is not None)):
+        if not (field == "fold" or (field == "layer" and is_word)):
             del rest[section][name]
     return rest, members
 

@@ -17,7 +17,7 @@ from seremo_jax.data.tables import info_of
 from seremo_jax.data.targets import Targets
 from seremo_jax.features import normalisation as feature_norm
 from seremo_jax.features.store import Reader
-from seremo_jax.saliency import correlation, ranking
+from seremo_jax.saliency import ranking
 from seremo_jax.training import losses
 from seremo_jax.training.loader import FrameSource
 
@@ -68,7 +68,7 @@ class Data:
             frames=store,
             num_frames=store.num_frames,
             store_rows=np.array([position.get(utterance, -1) for utterance in targets.ids], np.int64),
-            columns=top_columns(config, store, members),
+            columns=ranking.top_features(store.path.parent, config, ensemble.layers(members)),
         )
 
     @property
@@ -169,27 +169,6 @@ def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:
         data.split_kind, people, shares=data.split_shares, seed=data.split_seed, fold=fold, num_folds=data.num_folds
     )
     return np.array(assigned)
-
-
-def top_columns(config: Config, store: Reader, members: Sequence[ensemble.Member]) -> dict[int, np.ndarray]:
-    """Layer -> the `model.top_features` features of largest saliency, ascending; empty where all are kept.
-
-    Source: method.md section 7 (KNOWN idea of the predecessor; ties: lower index).
-    """
-    num, num_features = config.model.top_features, store.manifest["num_features"]
-    if not num:
-        return {}
-    if num > num_features:
-        raise ArtefactError(f"model.top_features = {num}: the backbone has {num_features} features")
-    state, about = ranking.read(store.path.parent)
-    answer = correlation.compute(state)
-    is_attribute = np.array([name in about["attributes"] for name in (*about["attributes"], *about["classes"])])
-    is_used = np.asarray(answer.is_varying) & (
-        is_attribute if config.saliency.targets == "attributes" else ~is_attribute
-    )
-    scores = np.asarray(answer.correlation)[:, :, is_used].mean(axis=2)
-    slots = {layer: about["backbone"]["layers"].index(layer) for layer in ensemble.layers(members)}
-    return {layer: np.sort(np.argsort(-scores[slot], kind="stable")[:num]) for layer, slot in slots.items()}
 
 
 def _statistics(store: Reader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -126,7 +126,7 @@ def _mean_ccc(pred: Float[AnyArray, "m N Y"], target: Float[AnyArray, "N Y"], ma
 
 def settings_of(config: Config, data: Data) -> Settings:
     """What all members of a run share."""
-    num_layers = len(data.store.layers) if config.model.layer == "sum" and not config.ensemble.layers else 0
+    num_layers = len(data.store.layers) if ensemble.reads_layer_sum(config) else 0
     targets = data.targets
     return Settings.of(config, data.num_features, len(targets.class_names), num_layers, targets.levels)
 

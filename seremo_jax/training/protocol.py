@@ -1,13 +1,11 @@
-"""The protocol: what an experiment asks of its targets, what makes two trainings the same, and the card of a number."""
+"""The protocol: what makes two trainings the same, and the card of a number."""
 
-import dataclasses
 import json
 import os
 import subprocess
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from seremo_jax import __version__
@@ -15,27 +13,8 @@ from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import fingerprint_of, read_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.members import MEMBER_FIELDS
-from seremo_jax.data.policies import of_targets
 from seremo_jax.data.tables import info_of
-from seremo_jax.data.targets import Targets, build
 from seremo_jax.features.store import Reader
-
-
-def build_targets(config: Config, utterances: pa.Table, ratings: pa.Table) -> Targets:
-    """The targets an experiment asks for, in the order of the utterance table.
-
-    Where `data.keep_no_agreement` leaves utterances without a consensus out, of all splits (`drop`) or of all but the
-    training split (`train_only`), they have no vote distribution; their attributes stay.
-    """
-    made = build(utterances, ratings, **of_targets(config), has_levels=config.loss.attribute_kind == "emd")
-    if config.data.keep_no_agreement == "keep":
-        return made
-    is_left_out = ~made.has_consensus
-    if config.data.keep_no_agreement == "train_only":
-        is_left_out &= np.asarray(utterances["split"].to_pylist()) != vocab.TRAIN
-    distribution = np.where(is_left_out[:, None], 0, made.distribution).astype(np.float32)
-    counts = made.counts | {"num_no_agreement_left_out": int((is_left_out & made.has_votes).sum())}
-    return dataclasses.replace(made, distribution=distribution, has_votes=made.has_votes & ~is_left_out, counts=counts)
 
 
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:

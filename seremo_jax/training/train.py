@@ -29,6 +29,8 @@ from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import tables
+from seremo_jax.data.policies import target_policies
+from seremo_jax.data.targets import build as build_targets
 from seremo_jax.features.store import Reader
 from seremo_jax.training import checkpoint, log, predictions, protocol, timing
 from seremo_jax.training.checkpoint import Checkpoints, Position
@@ -60,7 +62,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, is_p
     utterances, ratings, fingerprint = tables.read_tables(workdir)
     store = Reader(place_of(workdir) / "store")
     store.require(tables_fingerprint=fingerprint)
-    members = ensemble.members(config, ensemble.chosen_layer(workdir))
+    members = ensemble.members_in(workdir, config)
     mesh = sharding.make_mesh(len(members), config.train.data_shards)
     return train(
         config, store, (utterances, ratings), mesh,
@@ -103,7 +105,7 @@ def train(
       PreemptedError: A signal asked to stop; the state is saved.
     """
     workdir = place_of(store.path.parent if workdir is None else workdir)
-    members = list(members or ensemble.members(config, ensemble.chosen_layer(workdir)))
+    members = list(members or ensemble.members_in(workdir, config))
     folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
     named = [vars(member) for member in members]
     run = protocol.run_identity(config, store, named)
@@ -117,7 +119,7 @@ def train(
         clock = stack.enter_context(contextlib.closing(timing.Clock()))
         is_traced = is_profiled and is_first_process()
         trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
-        data = Data.of(config, store, tables[0], protocol.build_targets(config, *tables), members)
+        data = Data.of(config, store, tables[0], build_targets(*tables, target_policies(config)), members)
         loop = Loop(config, data, members, mesh, clock=clock, trace=trace)
         with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
             _run(loop, checkpoints, folder, is_quiet)

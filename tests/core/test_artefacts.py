@@ -14,6 +14,7 @@ import pytest
 
 from seremo_jax.core import artefacts
 from seremo_jax.core.artefacts import ArtefactError, atomic_path
+from tests.support.house import ROOT
 
 
 def _names(folder: Path) -> list[str]:

@@ -49,10 +49,27 @@ def test_saliency_layer_must_be_there(tmp_path):
     config = from_config_dict({})
     assert ensemble.chosen_layer(tmp_path) is None
     with pytest.raises(ArtefactError, match=r"launch.saliency"):
-        ensemble.members(config, None)
+        ensemble.members_in(tmp_path, config)
     write_json(tmp_path / "saliency.json", {"chosen": 5})
-    (member,) = ensemble.members(config, ensemble.chosen_layer(tmp_path))
+    (member,) = ensemble.members_in(tmp_path, config)
     assert member.layer == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_chosen", "is_sum", "layers"),
+    [
+        ({}, True, False, [7]),
+        ({"model": {"layer": 3}}, False, False, [3]),
+        ({"model": {"layer": "sum"}, "extract": {"layers": "all"}}, False, True, [ensemble.SUM]),
+        ({"ensemble": {"layers": (1, 2)}, "extract": {"layers": "all"}}, False, False, [1, 2]),
+    ],
+)
+def test_which_layer_members_read(fields, is_chosen, is_sum, layers):
+    config = from_config_dict(fields)
+    assert ensemble.needs_chosen_layer(config) == is_chosen
+    assert ensemble.reads_layer_sum(config) == is_sum
+    assert [member.layer for member in ensemble.members(config, 7)] == layers
+    assert [member.layer for member in ensemble.members(config, None if not is_chosen else 7)] == layers
 
 
 def test_a_mean_of_heads_is_a_system_of_its_own():

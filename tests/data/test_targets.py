@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from seremo_jax.core import vocab
+from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import CorpusInfo
-from seremo_jax.data import targets, votes
+from seremo_jax.data import policies, targets
 from seremo_jax.data.tables import with_info
 
 RANGES = {"valence": (1, 7), "activation": (1, 7), "dominance": (1, 7)}
@@ -38,10 +39,15 @@ def rating_table(rows, ranges=RANGES, **extra) -> pa.Table:
     )
 
 
-def votes_of(words, class_set="iemocap4", **policies) -> targets.Targets:
-    return targets.build(
-        utterance_table(["u"]), rating_table([("u", w) for w in words]), class_set=class_set, **policies
-    )
+def build(utterances: pa.Table, ratings: pa.Table, **fields) -> targets.Targets:
+    """Targets by policies of these fields, whichever of the two records has them."""
+    names = {field.name for field in dataclasses.fields(policies.RatingPolicies)} & fields.keys()
+    counting = policies.RatingPolicies(**{name: fields.pop(name) for name in names})
+    return targets.build(utterances, ratings, policies.TargetPolicies(**fields, ratings=counting))
+
+
+def votes_of(words, class_set="iemocap4", **fields) -> targets.Targets:
+    return build(utterance_table(["u"]), rating_table([("u", w) for w in words]), class_set=class_set, **fields)
 
 
 @hypothesis.given(
@@ -127,23 +133,21 @@ def test_unknown_words_are_an_error_that_lists_them():
 @pytest.mark.parametrize("field", ["self_reports", "repeated_rater", "multi_primary"])
 def test_unknown_policies_are_refused(field):
     with pytest.raises(targets.TargetsError, match=field):
-        votes.Policies(**{field: "nonsense"})
+        policies.RatingPolicies(**{field: "nonsense"})
 
 
 @pytest.mark.parametrize("field", ["class_set", "attribute_scale", "other_votes", "tie_rule", "modality"])
 def test_unknown_settings_are_refused(field):
     with pytest.raises(targets.TargetsError, match=field):
-        targets.build(
-            utterance_table(["u"]), rating_table([("u", "sad")]), **{"class_set": "crema6", field: "nonsense"}
-        )
+        build(utterance_table(["u"]), rating_table([("u", "sad")]), **{"class_set": "crema6", field: "nonsense"})
 
 
 def test_rows_follow_the_utterances_and_no_order_of_ratings_matters():
     rows = [("b", "sad", 1.0, 2.0, 3.0), ("a", "happy", 4.0, 5.0, None), ("b", "sad", 2.0, 7.0, 3.0), ("x", "sad", 1.0)]
     ratings = rating_table(rows)
-    made = targets.build(utterance_table(["c", "a", "b"]), ratings, class_set="crema6")
+    made = build(utterance_table(["c", "a", "b"]), ratings, class_set="crema6")
     shuffled = ratings.take([3, 1, 2, 0]).select(ratings.column_names[::-1])
-    again = targets.build(utterance_table(["c", "a", "b"]), shuffled, class_set="crema6")
+    again = build(utterance_table(["c", "a", "b"]), shuffled, class_set="crema6")
     assert made.ids.tolist() == ["c", "a", "b"]
     assert made.consensus_index.tolist() == [-1, 3, 5]
     np.testing.assert_allclose(made.attributes, [[0, 0, 0], [0, 1 / 3, 0], [-2.5 / 3, 0.5 / 3, -1 / 3]], rtol=1e-6)
@@ -159,7 +163,7 @@ def test_rows_follow_the_utterances_and_no_order_of_ratings_matters():
 
 def test_missing_ratings_are_masked_and_never_filled():
     rows = [("u", None, 2.0, float("nan"), None), ("u", None, 5.0, None, 4.0), ("u", None, None, float("nan"), None)]
-    made = targets.build(utterance_table(["u"]), rating_table(rows), class_set="msp8", attribute_scale="raw")
+    made = build(utterance_table(["u"]), rating_table(rows), class_set="msp8", attribute_scale="raw")
     assert made.attributes.tolist() == [[3.5, 0, 4]]
     assert made.has_attribute.tolist() == [[True, False, True]]
     assert made.attribute_variance.tolist() == [[4.5, 0, 0]]
@@ -173,9 +177,7 @@ def test_scales_and_variance_agree_with_numpy():
     rows = [("u", "sad", *row) for row in values]
     ranges = dict.fromkeys(vocab.ATTRIBUTES, (1, 5))
     for scale, scaled in (("centered", (values - 3) / 2), ("unit", (values - 1) / 4), ("raw", values)):
-        made = targets.build(
-            utterance_table(["u"]), rating_table(rows, ranges), class_set="crema6", attribute_scale=scale
-        )
+        made = build(utterance_table(["u"]), rating_table(rows, ranges), class_set="crema6", attribute_scale=scale)
         np.testing.assert_allclose(made.attributes[0], scaled.mean(axis=0), rtol=1e-6)
         np.testing.assert_allclose(made.attribute_variance[0], scaled.var(axis=0, ddof=1), rtol=1e-6)
     assert made.attribute_ranges == dict.fromkeys(vocab.ATTRIBUTES, (1.0, 5.0))
@@ -185,45 +187,45 @@ def test_arousal_is_read_as_activation():
     ratings = rating_table([("u", "sad", 1.0), ("u", "sad", 7.0)], {"valence": (1, 7), "arousal": (1, 5)})
     ratings = ratings.append_column("arousal", pa.array([1.0, 2.0], pa.float32()))
     for wanted in (("valence", "activation"), ("valence", "arousal")):
-        made = targets.build(utterance_table(["u"]), ratings, class_set="crema6", attributes=wanted)
+        made = build(utterance_table(["u"]), ratings, class_set="crema6", attributes=wanted)
         assert made.attribute_names == ("valence", "activation")
         assert made.attributes.tolist() == [[0.0, -0.75]]
     both = ratings.set_column(ratings.column_names.index("activation"), "activation", ratings["arousal"])
     with pytest.raises(targets.TargetsError, match="both hold activation"):
-        targets.build(utterance_table(["u"]), both, class_set="crema6")
+        build(utterance_table(["u"]), both, class_set="crema6")
 
 
 def test_attributes_of_a_corpus_and_those_it_lacks():
     ratings = rating_table([("u", "sad")], {"intensity": (0, 100)}, intensity=pa.array([80.0], pa.float32()))
-    made = targets.build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("valence", "intensity"))
+    made = build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("valence", "intensity"))
     np.testing.assert_allclose(made.attributes, [[0, 0.6]], rtol=1e-6)
     assert made.has_attribute.tolist() == [[False, True]]
     with pytest.raises(targets.TargetsError, match="no column 'intensty'"):
-        targets.build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("intensty",))
+        build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("intensty",))
 
 
 def test_attribute_ranges_are_required_and_enforced():
     with pytest.raises(targets.TargetsError, match=r"column valence: 1 values outside \[1.0, 7.0\], e.g. 8.0"):
-        targets.build(utterance_table(["u"]), rating_table([("u", "sad", 8.0)]), class_set="crema6")
+        build(utterance_table(["u"]), rating_table([("u", "sad", 8.0)]), class_set="crema6")
     with pytest.raises(targets.TargetsError, match="no range"):
-        targets.build(utterance_table(["u"]), rating_table([("u", "sad", 8.0)], {}), class_set="crema6")
+        build(utterance_table(["u"]), rating_table([("u", "sad", 8.0)], {}), class_set="crema6")
 
 
 def test_only_the_modality_counts():
     ratings = rating_table([("u", "sad"), ("u", "angry"), ("u", "angry")])
     ratings = ratings.set_column(2, "modality", pa.array(["voice", "face", "face"]))
-    made = targets.build(utterance_table(["u"]), ratings, class_set="crema6")
+    made = build(utterance_table(["u"]), ratings, class_set="crema6")
     assert made.votes.sum() == 1
     assert made.counts["num_ratings_other_modality"] == 2
-    assert targets.build(utterance_table(["u"]), ratings, class_set="crema6", modality="face").consensus_index[0] == 0
+    assert build(utterance_table(["u"]), ratings, class_set="crema6", modality="face").consensus_index[0] == 0
     with pytest.raises(targets.TargetsError, match=r"'both' \(there: face, voice\)"):
-        targets.build(utterance_table(["u"]), ratings, class_set="crema6", modality="both")
+        build(utterance_table(["u"]), ratings, class_set="crema6", modality="both")
 
 
 def test_duplicate_utterances_are_an_error_and_empty_tables_are_none():
     with pytest.raises(targets.TargetsError, match="occur twice"):
-        targets.build(utterance_table(["u", "u"]), rating_table([("u", "sad")]), class_set="crema6")
-    made = targets.build(utterance_table(["u"]), rating_table([]), class_set="crema6")
+        build(utterance_table(["u", "u"]), rating_table([("u", "sad")]), class_set="crema6")
+    made = build(utterance_table(["u"]), rating_table([]), class_set="crema6")
     assert made.distribution.shape == (1, 6)
     assert not made.has_votes.any()
     assert made.counts["num_no_ratings"] == 1
@@ -242,7 +244,7 @@ def test_published_counts_of_crema_d(shared, modality, ties, plurality, num_acte
     table = table.filter(pl.col("").cast(pl.Int64) // 100_000 == modality)
     long = table.unpivot(index="fileName", on=list(LETTERS)).filter(pl.col("value") > 0)
     rows = [(name, LETTERS[letter]) for name, letter, votes in long.iter_rows() for _ in range(votes)]
-    made = targets.build(utterance_table(table["fileName"]), rating_table(rows, {}), class_set="crema6")
+    made = build(utterance_table(table["fileName"]), rating_table(rows, {}), class_set="crema6")
     is_tied = made.consensus_index < 0
     sizes = (made.votes == made.votes.max(axis=1, keepdims=True)).sum(axis=1)[is_tied]
     assert dict(zip(*np.unique(sizes, return_counts=True), strict=True)) == ties
@@ -257,8 +259,8 @@ def test_published_counts_of_crema_d(shared, modality, ties, plurality, num_acte
     assert not made.has_attribute.any()
 
 
-def build_of(rows, class_set="iemocap4", splits=None, **policies):
-    """Targets of ratings given as dicts, whose keys are columns; policies of ratings go where they belong."""
+def build_of(rows, class_set="iemocap4", splits=None, **fields):
+    """Targets of ratings given as dicts, whose keys are columns."""
     ids = list(dict.fromkeys(row["utterance"] for row in rows))
     columns = {
         "utterance": pa.array([row["utterance"] for row in rows], pa.string()),
@@ -272,10 +274,7 @@ def build_of(rows, class_set="iemocap4", splits=None, **policies):
     }
     info = CorpusInfo("made", "1", class_set, dict.fromkeys(vocab.ATTRIBUTES, (1.0, 7.0)))
     utterances = pa.table({"id": ids, "split": [(splits or {}).get(name, "train") for name in ids]})
-    of_ratings = {field.name for field in dataclasses.fields(votes.Policies)}
-    chosen = votes.Policies(**{name: policies.pop(name) for name in of_ratings & policies.keys()})
-    ratings = with_info(pa.table(columns), info)
-    return targets.build(utterances, ratings, class_set=class_set, policies=chosen, **policies)
+    return build(utterances, with_info(pa.table(columns), info), class_set=class_set, **fields)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +282,7 @@ def build_of(rows, class_set="iemocap4", splits=None, **policies):
     [("keep", [1, 2, 0, 0], 4.0), ("average", [1, 1, 0, 0], 4.5), ("last", [1, 1, 0, 0], 5.5)],
 )
 def test_a_repeated_rater_counts_as_the_policy_says(policy, votes, valence):
-    """label_formats.md L13: three policies, three known results; found and counted whatever the policy."""
+    """LABELS.md L13: three policies, three known results; found and counted whatever the policy."""
     rows = [
         {"utterance": "u", "rater": "a", "primary": "happy", "valence": 1.0},
         {"utterance": "u", "rater": "b", "primary": "angry", "valence": 7.0},
@@ -300,7 +299,7 @@ def test_a_repeated_rater_counts_as_the_policy_says(policy, votes, valence):
     ("policy", "votes"), [("share", [0.5, 1.5, 0, 0]), ("each", [1, 2, 0, 0]), ("first", [0, 2, 0, 0])]
 )
 def test_several_categories_of_one_rater_follow_the_policy(policy, votes):
-    """label_formats.md L8: under `share` a rater's votes weigh 1 in all."""
+    """LABELS.md L8: under `share` a rater's votes weigh 1 in all."""
     rows = [{"utterance": "u", "primary": "happy", "also_primary": ["angry"]}, {"utterance": "u", "primary": "happy"}]
     made = build_of(rows, multi_primary=policy)
     assert made.votes.tolist() == [votes]
@@ -352,7 +351,7 @@ def test_other_votes_as_a_class_of_their_own_and_mapped():
 
 
 def test_minmax_scale_looks_at_the_training_split_alone():
-    """label_formats.md T7: another development split changes no training target."""
+    """LABELS.md T7: another development split changes no training target."""
     rows = [{"utterance": name, "primary": "sad", "valence": v} for name, v in (("a", 2), ("b", 4), ("c", 3), ("d", 7))]
     made = build_of(rows, splits={"d": "test"}, attribute_scale="minmax", attributes=("valence",))
     np.testing.assert_allclose(made.attributes[:, 0], [0, 1, 0.5, 2.5])
@@ -384,13 +383,10 @@ def test_dawid_skene_trusts_the_raters_who_agree():
     [("keep", [True] * 4), ("drop", [True, False, True, False]), ("train_only", [True, True, True, False])],
 )
 def test_utterances_without_agreement_stay_where_the_policy_says(policy, has_votes):
-    from seremo_jax.core.config import from_config_dict
-    from seremo_jax.training import protocol
-
     rows = [(name, word) for name in "abcd" for word in (("sad", "happy") if name in "bd" else ("sad", "sad"))]
     utterances = utterance_table(list("abcd")).append_column("split", [["train", "train", "test", "test"]])
     config = from_config_dict({"data": {"keep_no_agreement": policy}, "targets": {"class_set": "iemocap4"}})
-    made = protocol.build_targets(config, utterances, rating_table(rows))
+    made = targets.build(utterances, rating_table(rows), policies.target_policies(config))
     assert made.has_votes.tolist() == has_votes
     np.testing.assert_allclose(made.distribution.sum(axis=1), np.array(has_votes, float))
     assert made.counts.get("num_no_agreement_left_out", 0) == 4 - sum(has_votes)
@@ -411,7 +407,7 @@ def test_dawid_skene_knows_mapped_words_and_masks_what_has_no_vote_of_a_class():
 
 
 def test_an_average_of_missing_and_given_is_what_was_given():
-    """label_formats.md L3: a missing rating is missing."""
+    """LABELS.md L3: a missing rating is missing."""
     rows = [{"utterance": "u", "rater": "a", "valence": value} for value in (float("nan"), 4.0)]
     made = build_of(rows, repeated_rater="average", attribute_scale="raw", attributes=("valence",))
     np.testing.assert_allclose(made.attributes, [[4.0]])

@@ -13,12 +13,14 @@ from seremo_jax.core import mesh as sharding
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import read_config, write_config
 from seremo_jax.data import tables
+from seremo_jax.data.policies import target_policies
+from seremo_jax.data.targets import build
 from seremo_jax.evaluation import calibration_fit, evaluate
 from seremo_jax.features.store import Reader
 from seremo_jax.metrics import calibration
 from seremo_jax.predict import export, model_folder, predictor
 from seremo_jax.predict.files import to_record
-from seremo_jax.training import protocol, train
+from seremo_jax.training import train
 from tests.support import toy_corpus
 
 HEAD = {
@@ -260,8 +262,8 @@ def test_an_export_cut_off_leaves_nothing(workdir, tmp_path, monkeypatch):
 def test_attributes_come_back_on_the_corpus_scale(corpus, workdir, scale):
     utterances, ratings, _ = tables.read_tables(workdir)
     config = toy_corpus.config_of(corpus, targets__attribute_scale=scale)
-    targets = protocol.build_targets(config, utterances, ratings)
-    raw = protocol.build_targets(toy_corpus.config_of(corpus, targets__attribute_scale="raw"), utterances, ratings)
+    targets = build(utterances, ratings, target_policies(config))
+    raw = build(utterances, ratings, target_policies(toy_corpus.config_of(corpus, targets__attribute_scale="raw")))
     described = model_folder.describe_attributes(config, utterances, ratings, targets)
     assert [item["name"] for item in described if item["is_trained"]] == ["valence", "activation"]
     for a, item in enumerate(described[:2]):

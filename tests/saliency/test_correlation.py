@@ -197,33 +197,31 @@ def test_the_planted_layer_and_features_are_found():
     result = saliency.compute(state_of(*data(offset=3)))
     names = ("valence", "activation", "angry", "sad")
     for use in ("attributes", "votes"):
-        assert saliency.pick_layer(saliency.layer_score(result, names, ("valence", "activation"), use)) == PLANTED_LAYER
+        is_used = saliency.targets_in_use(result, names, ("valence", "activation"), use)
+        assert np.asarray(result.per_layer)[:, is_used].mean(axis=1).argmax() == PLANTED_LAYER
     scores = np.asarray(result.correlation)[PLANTED_LAYER].mean(axis=1)
     assert set(np.argsort(scores)[-2:]) == set(PLANTED_FEATURES)
 
 
-def test_layer_score_takes_the_targets_in_use_that_vary():
+def test_the_targets_in_use_are_those_that_vary():
     per_layer = jnp.asarray([[0.1, 0.2, 0.3, 0.0], [0.4, 0.1, 0.1, 0.0]], jnp.float32)
     result = saliency.Saliency(None, per_layer, None, jnp.asarray([True, True, True, False]), None)
     names, attributes = ("valence", "activation", "angry", "sad"), ("valence", "activation")
-    np.testing.assert_allclose(saliency.layer_score(result, names, attributes), [0.15, 0.25], rtol=1e-6)
-    np.testing.assert_allclose(saliency.layer_score(result, names, attributes, "votes"), [0.3, 0.1], rtol=1e-6)
+    assert saliency.targets_in_use(result, names, attributes, "attributes").tolist() == [True, True, False, False]
+    assert saliency.targets_in_use(result, names, attributes, "votes").tolist() == [False, False, True, False]
     with pytest.raises(ValueError, match=r"none of the attributes varies .* set saliency.targets=votes"):
-        saliency.layer_score(result, names, ("sad",), "attributes")
+        saliency.targets_in_use(result, names, ("sad",), "attributes")
     with pytest.raises(ValueError, match="choose attributes or votes"):
-        saliency.layer_score(result, names, attributes, "both")
+        saliency.targets_in_use(result, names, attributes, "both")
     with pytest.raises(ValueError, match=r"3 target names .* 4 targets"):
-        saliency.layer_score(result, names[:3], attributes)
+        saliency.targets_in_use(result, names[:3], attributes, "attributes")
 
 
-def test_pick_layer_takes_the_lowest_of_equals_and_refuses_nan():
-    assert saliency.pick_layer(np.array([0.1, 0.3, 0.2, 0.3])) == 1
+def test_a_layer_with_a_feature_that_is_not_finite_shows_in_its_curve():
     means, targets, mask = data()
     means[2, 0, 0] = np.nan
-    mu = saliency.layer_score(saliency.compute(state_of(means, targets, mask)), ("a", "b", "c", "d"), ("a",))
-    assert np.isfinite(mu).tolist() == [True, True, False]
-    with pytest.raises(ValueError, match=r"not finite at index \[2\]"):
-        saliency.pick_layer(mu)
+    per_layer = np.asarray(saliency.compute(state_of(means, targets, mask)).per_layer)
+    assert np.isfinite(per_layer[:, 0]).tolist() == [True, True, False]
 
 
 def test_a_state_survives_a_file(tmp_path):

@@ -11,8 +11,9 @@ from sklearn.preprocessing import StandardScaler
 from seremo_jax.core.artefacts import ArtefactError, write_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data import tables
-from seremo_jax.saliency import curves, probe, ranking
+from seremo_jax.data import policies, tables, targets
+from seremo_jax.saliency import curves, probe, question, ranking
+from seremo_jax.saliency.question import Question
 
 N = 40
 BACKBONE = {"name": "toy", "revision": "1", "dtype": "float32", "final_norm": False, "layers": [0, 1, 2]}
@@ -45,28 +46,28 @@ def workdir(tmp_path) -> Path:
     return tmp_path
 
 
-def ask(workdir: Path, config: Config) -> ranking.Question:
-    return ranking.ask(config, *tables.read_tables(workdir))
+def ask(workdir: Path, config: Config) -> Question:
+    return question.ask(config, *tables.read_tables(workdir))
 
 
 def answer(workdir: Path, config: Config, strengths: list[float]) -> np.ndarray:
     """Writes `saliency.npz` for layers that hold the share of angry as strongly as asked; returns the means."""
-    question = ask(workdir, config)
+    asked = ask(workdir, config)
     rng = np.random.default_rng(1)
-    share = question.values[:, 3]
+    share = asked.values[:, 3]
     means = np.stack([s * share[:, None] + rng.normal(0, 0.2, (N, 5)) for s in strengths]).astype(np.float32)
     means[1, :, 4] = 7.0  # a feature that never varies
-    write(workdir, means, question)
+    write(workdir, means, asked)
     return means
 
 
-def write(workdir: Path, means: np.ndarray, question: ranking.Question) -> None:
-    parts = [curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(question.rows, 2)]
+def write(workdir: Path, means: np.ndarray, asked: Question) -> None:
+    parts = [curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(asked.rows, 2)]
 
     def read(shard: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         return {name: parts[shard][name] for name in names}
 
-    ranking.write(workdir, *curves.measure(2, read, question, len(means), True), question, BACKBONE)
+    ranking.write(workdir, *curves.measure(2, read, asked, len(means), True), asked, BACKBONE)
 
 
 def test_the_draw_is_seeded_and_from_the_training_split(workdir):
@@ -78,10 +79,35 @@ def test_the_draw_is_seeded_and_from_the_training_split(workdir):
     assert rows(num_utterances=10) == rows(num_utterances=10) == sorted(rows(num_utterances=10))
     assert set(rows(num_utterances=10)) < set(train)
     assert rows(num_utterances=10) != rows(num_utterances=10, seed=1)
-    question = ask(workdir, from_config_dict({"saliency": {"targets": "votes", "num_utterances": 10}}))
-    assert np.flatnonzero(question.mask.any(axis=1)).tolist() == question.rows.tolist()
-    assert not question.mask[:, :3].any()
-    assert question.mask[:, 3:].sum() == 60
+    asked = ask(workdir, from_config_dict({"saliency": {"targets": "votes", "num_utterances": 10}}))
+    assert np.flatnonzero(asked.mask.any(axis=1)).tolist() == asked.rows.tolist()
+    assert not asked.mask[:, :3].any()
+    assert asked.mask[:, 3:].sum() == 60
+
+
+@pytest.mark.parametrize("policy", ["keep", "train_only", "drop"])
+def test_layers_are_asked_for_the_targets_that_training_sees(workdir, policy):
+    """A tie of two angry and two happy votes is no agreement: its votes count, or not, here as they do in training."""
+    config = from_config_dict(VOTES | {"data": {"keep_no_agreement": policy}})
+    utterances, ratings, _ = tables.read_tables(workdir)
+    built = targets.build(utterances, ratings, policies.target_policies(config))
+    asked = ask(workdir, config)
+    np.testing.assert_array_equal(asked.mask[asked.rows, 3], built.has_votes[asked.rows])
+    np.testing.assert_array_equal(asked.values[:, 3:], built.distribution)
+    assert asked.mask[asked.rows, 3].all() == (policy != "drop")
+    shared = config_with_ties_shared(config)
+    assert (ask(workdir, shared).about == asked.about) == (policy != "drop")
+    assert ask(workdir, shared).mask[asked.rows, 3].all()
+
+
+def config_with_ties_shared(config: Config) -> Config:
+    return dataclasses.replace(config, targets=dataclasses.replace(config.targets, tie_rule="share"))
+
+
+def test_sums_made_before_a_policy_of_no_effect_stay_valid(workdir):
+    """What a question is about names no setting that changes nothing, so that such a setting asks for no new pass."""
+    about = ask(workdir, from_config_dict(VOTES)).about
+    assert not {"data.keep_no_agreement", "targets.tie_rule", "targets.attribute_scale"} & about.keys()
 
 
 def test_attributes_are_never_replaced_silently(workdir):
@@ -93,14 +119,14 @@ def test_summary(workdir):
     config = from_config_dict(VOTES)
     means = answer(workdir, config, [0.1, 2.0, 0.5])
     summary = ranking.summarise(workdir, config)
-    question = ask(workdir, config)
+    asked = ask(workdir, config)
     with np.errstate(invalid="ignore"):
         wanted = np.array(
             [
                 [
                     np.mean(
-                        [abs(np.corrcoef(means[k, question.rows, j], question.values[question.rows, y])[0, 1])
-                         if np.ptp(means[k, question.rows, j]) > 0 else 0.0 for j in range(5)]
+                        [abs(np.corrcoef(means[k, asked.rows, j], asked.values[asked.rows, y])[0, 1])
+                         if np.ptp(means[k, asked.rows, j]) > 0 else 0.0 for j in range(5)]
                     )
                     for y in (3, 6)
                 ]
@@ -154,25 +180,25 @@ def ccc(prediction: np.ndarray, target: np.ndarray) -> float:
 def test_the_probe_picks_where_single_features_mislead(workdir):
     """Layer 0: every feature goes with the target, all with one noise; layer 2: two whose noise cancels."""
     config = from_config_dict({"saliency": {"targets": "votes", "kind": "probe", "num_folds": 4}})
-    question = ask(workdir, config)
+    asked = ask(workdir, config)
     rng = np.random.default_rng(2)
-    share = question.values[:, 3] - question.values[:, 3].mean()
+    share = asked.values[:, 3] - asked.values[:, 3].mean()
     means = rng.normal(0, 1, (3, N, 5))
     means[0] = (share + rng.normal(0, 0.3, N))[:, None] + rng.normal(0, 0.01, (N, 5))
     noise = rng.normal(0, 3, N)
     means[2, :, 0], means[2, :, 1] = share + noise, share - noise
     means = means.astype(np.float32)
-    write(workdir, means, question)
+    write(workdir, means, asked)
     summary = ranking.summarise(workdir, config)
     assert (summary["kind"], summary["chosen"], summary["curves"]["ccs"]["chosen"]) == ("probe", 2, 0)
     assert summary["num_folds"] == 4
-    assert len(set(question.fold[question.rows])) == 4
+    assert len(set(asked.fold[asked.rows])) == 4
     curve = summary["curves"]["probe"]
     for k in range(3):
         x, y, fold = (
-            means[k, question.rows].astype(np.float64),
-            question.values[question.rows, 3],
-            question.fold[question.rows],
+            means[k, asked.rows].astype(np.float64),
+            asked.values[asked.rows, 3],
+            asked.fold[asked.rows],
         )
         prediction = np.zeros(len(y))
         for f in range(4):
@@ -190,17 +216,17 @@ def test_the_probe_picks_where_single_features_mislead(workdir):
 def test_speakers_are_dealt_by_name_and_seed(workdir):
     config = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3}})
     utterances, ratings, fingerprint = tables.read_tables(workdir)
-    question = ranking.ask(config, utterances, ratings, fingerprint)
+    asked = question.ask(config, utterances, ratings, fingerprint)
     speakers = utterances["speaker"].to_pylist()
-    fold_of = {speakers[row]: question.fold[row] for row in question.rows}
-    assert all(question.fold[row] == fold_of[speakers[row]] for row in question.rows)
+    fold_of = {speakers[row]: asked.fold[row] for row in asked.rows}
+    assert all(asked.fold[row] == fold_of[speakers[row]] for row in asked.rows)
     assert sorted(np.bincount(list(fold_of.values()))) == [2, 2, 2]
-    assert len({speakers[row]: question.group[row] for row in question.rows}) == question.group.max() + 1 == 6
-    assert set(question.fold[~question.is_drawn]) == {-1}
-    backwards = ranking.ask(config, utterances.take(list(range(N))[::-1]), ratings, fingerprint)
-    np.testing.assert_array_equal(backwards.fold[::-1], question.fold)
+    assert len({speakers[row]: asked.group[row] for row in asked.rows}) == asked.group.max() + 1 == 6
+    assert set(asked.fold[~asked.is_drawn]) == {-1}
+    backwards = question.ask(config, utterances.take(list(range(N))[::-1]), ratings, fingerprint)
+    np.testing.assert_array_equal(backwards.fold[::-1], asked.fold)
     other = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3, "seed": 5}})
-    assert ranking.ask(other, utterances, ratings, fingerprint).fold.tolist() != question.fold.tolist()
+    assert question.ask(other, utterances, ratings, fingerprint).fold.tolist() != asked.fold.tolist()
 
 
 def test_one_speaker_has_no_probe_and_says_so(workdir):

@@ -67,3 +67,9 @@ def test_layers_without_a_head_are_left_out():
         uncertainty.regret(np.array([0.1, 0.2]), np.array([np.nan, np.nan]))
     with pytest.raises(ValueError, match="a number for every such layer"):
         uncertainty.regret(np.array([np.nan, 0.2]), np.array([0.1, np.nan]))
+
+
+def test_pick_layer_takes_the_lowest_of_equals_and_refuses_nan():
+    assert uncertainty.pick_layer(np.array([0.1, 0.3, 0.2, 0.3])) == 1
+    with pytest.raises(ValueError, match=r"not finite at index \[2\]"):
+        uncertainty.pick_layer(np.array([0.1, 0.3, np.nan]))

@@ -12,6 +12,7 @@ import soundfile
 from seremo_jax.core import schema, vocab
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import corpora, ingest, tables, targets
+from seremo_jax.data.policies import RatingPolicies, TargetPolicies
 from tests.support.corpus_writers import CASES, Case
 
 WITH_FILES = [name for name, case in CASES.items() if case.ratings is not None]
@@ -132,7 +133,9 @@ def test_words_are_those_that_targets_know(parsed, name):
     info = tables.info_of(ratings)
     modality = ratings["modality"].to_pylist()[0]
     attributes = tuple(attribute for attribute in vocab.ATTRIBUTES if attribute in info.attribute_ranges)
-    made = targets.build(utterances, ratings, class_set=info.class_set, attributes=attributes, modality=modality)
+    made = targets.build(
+        utterances, ratings, TargetPolicies(info.class_set, attributes, ratings=RatingPolicies(modality))
+    )
     assert made.has_votes.any()
     known = {*vocab.CLASS_SETS["msp8"], *vocab.CLASS_SETS["iemocap6"], vocab.OTHER, vocab.NO_AGREEMENT, None}
     assert set(utterances["released_consensus"].to_pylist()) <= known

@@ -12,6 +12,7 @@ import pytest
 from seremo_jax.core import vocab
 from seremo_jax.data import tables, targets, text_lines
 from seremo_jax.data.corpora import tabular
+from seremo_jax.data.policies import TargetPolicies
 from tests.support import corpus_writers, msp_podcast_files
 
 RANGES = {"attribute_ranges": {"valence": [1, 5], "arousal": [1, 5], "dominance": [1, 5]}}
@@ -185,7 +186,7 @@ def test_counts_give_votes_and_means_a_rating_without_a_class(tmp_path):
         "utterances.csv:5: u4: a value that is no number, or below 0",
         "utterances.csv:4: u3: counts that are no whole numbers",
     ]
-    made = targets.build(*tabular.parse(root), class_set="iemocap4")
+    made = targets.build(*tabular.parse(root), TargetPolicies("iemocap4"))
     assert made.attributes[0].tolist() == [-0.25, 0.5, 0.0]
     assert made.has_variance.tolist() == [[False] * 3] * 4
 
@@ -202,7 +203,7 @@ def write_shares(root: Path, shares: np.ndarray) -> Path:
 
 
 def distribution_of(root: Path, **policies) -> np.ndarray:
-    return targets.build(*tabular.parse(root, **policies), class_set="iemocap4").distribution
+    return targets.build(*tabular.parse(root, **policies), TargetPolicies("iemocap4")).distribution
 
 
 @hypothesis.given(shares_of_votes)

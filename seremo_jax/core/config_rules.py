@@ -1,0 +1,161 @@
+"""The rules that span fields of a config, by topic: each yields a sentence for whatever contradicts it.
+
+A rule is added as one `if` with its reason, in the function of its topic. Allowed values and lowest values of single
+fields stand in `config_fields`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from seremo_jax.core import condition_names, vocab
+from seremo_jax.core.config_fields import CHOICES, LOWEST
+
+_HAS_FOLDS = ("session", "kfold", "published")
+"""Kinds of splits that have folds to choose from."""
+
+
+def broken_rules(config: Any) -> Iterator[str]:
+    """A sentence for each rule that a `config.Config` breaks, lazily: who refuses a config needs the first only."""
+    for topic in (_single_values, _layers, _splits, _heads, _losses, _targets, _evaluation, _ensemble, _conditions):
+        yield from topic(config)
+
+
+def _single_values(config: Any) -> Iterator[str]:
+    """Fields against their allowed and lowest values; a field with several values holds each to them."""
+    for path, choices in CHOICES.items():
+        for value in _values(config, path):
+            if value not in choices:
+                yield f"{path} = {value!r}: choose one of {', '.join(map(str, choices))}"
+    for path, lowest in LOWEST.items():
+        for value in _values(config, path):
+            if value < lowest:
+                yield f"{path} must be at least {lowest}, is {value}"
+
+
+def _values(config: Any, path: str) -> tuple:
+    section, name = path.split(".")
+    value = getattr(getattr(config, section), name)
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _is_one(number: float) -> bool:
+    """Whether it is 1 but for rounding. Like every rule here it is written so that NaN fails it."""
+    return abs(number - 1) < 1e-6
+
+
+def _layers(config: Any) -> Iterator[str]:
+    layer, stored, several = config.model.layer, config.extract.layers, config.ensemble.layers
+    if not isinstance(layer, int) and layer not in (vocab.CHOSEN_LAYER, vocab.LAYER_SUM):
+        yield f"model.layer = {layer!r}: give a layer number, 'saliency', or 'sum'"
+    if not isinstance(stored, tuple) and stored not in ("all", "saliency"):
+        yield f"extract.layers = {stored!r}: give 'all', 'saliency' or a list of layer numbers"
+    if layer == vocab.LAYER_SUM and (stored == "saliency" or several):
+        yield (
+            "model.layer = 'sum' reads every stored layer: set extract.layers to 'all' or to a list, and leave "
+            "ensemble.layers empty"
+        )
+    if layer == vocab.LAYER_SUM and config.model.top_features:
+        yield "model.top_features picks features of one layer, model.layer = 'sum' adds layers up: choose one"
+    if several and stored == "saliency":
+        yield "ensemble.layers needs those layers in the store: set extract.layers to 'all' or to a list"
+    trained = several or ((layer,) if isinstance(layer, int) else ())
+    if isinstance(stored, tuple) and not set(trained) <= set(stored):
+        yield "the layers to train on are not among extract.layers, so they would not be in the store"
+
+
+def _splits(config: Any) -> Iterator[str]:
+    data, folds = config.data, config.ensemble.folds
+    if not (len(data.split_shares) == 3 and _is_one(sum(data.split_shares)) and min(data.split_shares) > 0):
+        yield "data.split_shares must be three positive shares (train, development, test) that sum to 1"
+    if not data.min_seconds < data.max_seconds:
+        yield "data.min_seconds must be below data.max_seconds"
+    if data.split_kind not in _HAS_FOLDS:
+        if data.fold:
+            yield f"data.fold = {data.fold} means nothing for data.split_kind = {data.split_kind}"
+        if folds:
+            yield f"ensemble.folds means nothing for data.split_kind = {data.split_kind}: set it to kfold"
+    if data.split_kind == "kfold":
+        there = f"the folds are 0 to {data.num_folds - 1} (data.num_folds)"
+        if data.fold >= data.num_folds:
+            yield f"data.fold = {data.fold}: {there}"
+        if max(folds, default=0) >= data.num_folds:
+            yield f"ensemble.folds = {folds}: {there}"
+    if folds and config.model.layer == vocab.CHOSEN_LAYER and not config.ensemble.layers:
+        yield "ensemble.folds: saliency saw speakers that are test in other folds: give model.layer or ensemble.layers"
+    if folds and config.model.top_features:
+        yield "model.top_features: saliency saw speakers that are test in other folds of ensemble.folds"
+
+
+def _heads(config: Any) -> Iterator[str]:
+    if config.model.conv_kernel and config.model.conv_kernel % 2 == 0:
+        yield "model.conv_kernel must be odd (or 0), so that the convolution is centred"
+    if not all(dropout < 1 for dropout in (config.model.dropout, *config.ensemble.dropouts)):
+        yield "model.dropout must be in [0, 1)"
+
+
+def _losses(config: Any) -> Iterator[str]:
+    loss, targets, ensemble = config.loss, config.targets, config.ensemble
+    if not all(smoothing < 1 for smoothing in (loss.label_smoothing, *ensemble.label_smoothings)):
+        yield "loss.label_smoothing must be below 1"
+    if loss.attribute_kind == "emd" and targets.attribute_scale == "minmax":
+        yield "loss.attribute_kind = 'emd' needs steps of the rating scale: targets.attribute_scale must not be minmax"
+    kinds, trained_on = ensemble.class_kinds or (loss.class_kind,), ensemble.class_targets or (targets.class_target,)
+    if "hard_ce" in kinds and set(trained_on) != {"consensus"}:
+        yield (
+            "loss.class_kind = 'hard_ce' is cross-entropy on the consensus: set targets.class_target (or "
+            "ensemble.class_targets) to consensus, or choose soft_ce"
+        )
+    weights = loss.attribute_weights
+    if weights and (len(weights) != len(targets.attributes) or not _is_one(sum(weights))):
+        yield "loss.attribute_weights needs one weight for each of targets.attributes, summing to 1"
+
+
+def _targets(config: Any) -> Iterator[str]:
+    targets = config.targets
+    if len(set(targets.attributes)) < len(targets.attributes):
+        yield "targets.attributes names an attribute twice"
+    for synonym, name in vocab.ATTRIBUTE_SYNONYMS.items():
+        if synonym in targets.attributes:
+            yield f"targets.attributes: this project says {name!r}"
+    if targets.smoothing and targets.distribution_of != "shares":
+        yield "targets.smoothing adds to counts of votes: it means nothing for targets.distribution_of = 'dawid_skene'"
+
+
+def _evaluation(config: Any) -> Iterator[str]:
+    section, num_classes = config.eval, len(vocab.CLASS_SETS[config.targets.class_set])
+    if not all(0 < threshold < 100 for threshold in section.pa_uar_thresholds):
+        yield "eval.pa_uar_thresholds are percentages between 0 and 100"
+    if not 0 < section.coverage < 1:
+        yield "eval.coverage is a share of votes between 0 and 1"
+    if 1 not in section.nbest or not all(0 < n <= num_classes for n in section.nbest):
+        yield "eval.nbest must include 1, and no N can exceed the number of classes"
+
+
+def _ensemble(config: Any) -> Iterator[str]:
+    axes = dataclasses.asdict(config.ensemble)
+    num_members = math.prod(max(len(values), 1) for axis, values in axes.items() if axis != "only")
+    if max(config.ensemble.only, default=0) >= num_members:
+        yield f"ensemble.only names a member beyond the {num_members} of the product (0 is the first)"
+    for axis, values in axes.items():
+        if len(set(values)) < len(values):
+            yield f"ensemble.{axis} names a value twice"
+
+
+def _conditions(config: Any) -> Iterator[str]:
+    """Every noise, SNR and reverberation time, as the condition that a family would make of it."""
+    section = config.eval
+    asked = [("conditions", word, word) for word in section.conditions if word not in condition_names.FAMILIES]
+    noises = [(kind, kind if kind == condition_names.BABBLE else f"noise:{kind}") for kind in section.noise_kinds]
+    asked += [("noise_kinds", kind, f"{noise}:0db") for kind, noise in noises]
+    asked += [("rt60_s", rt60, f"reverb:synthetic:{rt60:g}s") for rt60 in section.rt60_s]
+    for name in ("snr_db", "curve_snr_db"):
+        asked += [(name, snr, f"noise:white:{snr:g}db") for snr in getattr(section, name)]
+    asked += [("combined_snr_db", section.combined_snr_db, f"noise:white:{section.combined_snr_db:g}db")]
+    for name, value, text in asked:
+        try:
+            condition_names.parse(text)
+        except condition_names.ConditionError as error:
+            families = f", or a family: {', '.join(condition_names.FAMILIES)}" if name == "conditions" else ""
+            yield f"eval.{name} has {value!r}: {error}{families}"
