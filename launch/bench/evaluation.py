@@ -45,6 +45,7 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
 
     import jax
 
+    from seremo_jax.core import members as ensemble
     from seremo_jax.evaluation import scoring
     from seremo_jax.metrics import resampling, significance
 
@@ -66,8 +67,8 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
     predictions, targets, table, members = made_up(number, num_systems, num_seeds)
     start, start_cores = time.perf_counter(), time.process_time()
     records = scoring.score(
-        predictions, targets, table, members=members, split="test", num_resamples=num_resamples, protocol={},
-        states=jax.jit(scoring.member_states, static_argnames=("num_units", "nbest")),
+        predictions, targets, table, systems=ensemble.systems(members), split="test", num_resamples=num_resamples,
+        protocol={}, states=jax.jit(scoring.member_states, static_argnames=("num_units", "nbest")),
     )  # fmt: skip
     seconds, core_s = time.perf_counter() - start, time.process_time() - start_cores
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

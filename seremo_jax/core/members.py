@@ -21,6 +21,8 @@ MEAN = -1
 JOINER = " + "
 """Between the class losses of the heads behind a mean."""
 
+REGRESSION, BALANCED = "logistic regression", "classes balanced"
+"""How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
 
 _WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
 """Fields in which members of one system differ."""
@@ -184,7 +186,10 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
 
 def label(axes: Mapping[str, Any]) -> str:
     """A system in words: whatever tells it from the others of its evaluation, its class target last."""
-    words = [f"{name.replace('_', ' ')} {axes[name]}" for name in axes["told"]]
+    words = [REGRESSION] if axes["model"] == "regression" else []
+    words += [f"{name.replace('_', ' ')} {axes[name]}" for name in axes["told"] if name != "is_balanced"]
+    if axes.get("is_balanced"):
+        words.append(BALANCED)
     if axes["model"] == "mean":
         words.append(f"mean of {axes['num_heads']} heads")
     return ", ".join([*words, axes["class_target"]])

@@ -132,7 +132,7 @@ def align(
     targets: Targets,
     utterances: pa.Table,
     *,
-    members: Sequence[Mapping[str, Any]],
+    num_members: int,
     split: str,
     group_by: str,
 ) -> Aligned:
@@ -142,7 +142,7 @@ def align(
       predictions: Of every utterance of the split, in any order.
       targets: Of the split or of more.
       utterances: Utterance table of the split or of more.
-      members: One entry a member of the predictions.
+      num_members: Members that the predictions should be of.
       split: Name of the split.
       group_by: Column of the utterance table that makes groups; empty for none.
 
@@ -179,7 +179,7 @@ def align(
         class_names=targets.class_names,
         attribute_names=targets.attribute_names,
     )
-    _check_predictions(aligned, len(members))
+    _check_predictions(aligned, num_members)
     return aligned
 
 

@@ -26,7 +26,7 @@ from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
 from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import scoring
-from seremo_jax.evaluation.records import BALANCED, BASELINE, BASELINE_FOLDER, FILE, write_predictions
+from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, write_predictions
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
 from seremo_jax.training.dataset import split_of
@@ -35,7 +35,6 @@ STRENGTH = 0.003
 """C of scikit-learn's logistic regression: the inverse of its L2 penalty."""
 
 _KINDS = ("soft_ce", "balanced_soft_ce")
-_WORDS = {"class kind soft_ce, ": "", "class kind balanced_soft_ce": BALANCED}
 _ROWS_AT_ONCE = 256
 _MOST_STEPS, _TOLERANCE = 2000, 1e-6
 
@@ -120,7 +119,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
     targets = build_targets(utterances, ratings, target_policies(config))
-    members = _members(config, ensemble.members_in(workdir, config), store)
+    members = members_of(config, ensemble.members_in(workdir, config), store.layers)
     checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": sklearn.__version__})
     card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
     results = workdir / BASELINE_FOLDER / FILE
@@ -145,9 +144,15 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     return results
 
 
-def _members(config: Config, like: Sequence[ensemble.Member], store: Reader) -> list[ensemble.Member]:
-    """Every layer of the config x class target x class balancing; what else tells heads apart means nothing here."""
-    layers = ensemble.layers(like) or tuple(store.layers)  # a learned sum of layers has none of its own
+def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence[int]) -> list[ensemble.Member]:
+    """Every layer of the config x class target x class balancing; what else tells heads apart means nothing here.
+
+    Args:
+      config: The experiment.
+      like: Members that heads of this experiment would have.
+      stored: Layers of the store, which stand for a learned sum of them.
+    """
+    layers = ensemble.layers(like) or tuple(stored)  # a learned sum of layers has none of its own
     targets = config.ensemble.class_targets or vocab.CLASS_TARGETS
     return [
         dataclasses.replace(like[0], layer=layer, class_target=target, class_kind=kind, seed=0, data_seed=0, fold=None)
@@ -204,20 +209,27 @@ def _scored(
     split: str, card: dict[str, Any],
 ) -> list[ResultRecord]:  # fmt: skip
     section = config.eval
-    records = scoring.score(
-        predictions, targets, table, members=[vars(member) for member in members], split=split,
+    return scoring.score(
+        predictions, targets, table, systems=systems(members), split=split,
         nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
         group_by=section.group_by, num_resamples=section.num_resamples, num_permutations=section.num_permutations,
         num_utterance_resamples=section.num_utterance_resamples, seed=section.seed, protocol=card,
     )  # fmt: skip
-    for record in records:
-        for entry in record.states.get("differences", ()):
-            entry["than"] = _named(entry["than"])
-    return [dataclasses.replace(record, system=_named(record.system)) for record in records]
 
 
-def _named(system: str) -> str:
-    """`class kind balanced_soft_ce, votes` -> `logistic regression, classes balanced, votes`."""
-    for words, others in _WORDS.items():
-        system = system.replace(words, others)
-    return f"{BASELINE}, {system}"
+def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[str, Any]]]:
+    """Each regression as a system of its own, as `core.members.systems` describes those of heads."""
+    differing = ["layer"] if len({member.layer for member in members}) > 1 else []
+    described = []
+    for row, member in enumerate(members):
+        axes = {
+            "model": "regression",
+            "num_heads": 1,
+            "told": [*differing, "is_balanced"],
+            "layer": member.layer,
+            "class_target": member.class_target,
+            "is_balanced": member.class_kind == _KINDS[1],
+        }
+        about = {"system": ensemble.label(axes), "layer": member.layer, "seeds": (member.seed,), "axes": axes}
+        described.append(([row], about))
+    return described

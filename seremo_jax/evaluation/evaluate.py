@@ -177,15 +177,17 @@ class _Job:
     def _scored(
         self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
     ) -> tuple[list[ResultRecord], Aligned]:
-        section, members = self.data.config.eval, [vars(member) for member in pooled]
+        section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in pooled])
         records = scoring.score(
-            predictions, self.data.targets, table, members=members, split=split, condition=condition,
+            predictions, self.data.targets, table, systems=systems, split=split, condition=condition,
             nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
             group_by=section.group_by, num_resamples=section.num_resamples,
             num_permutations=section.num_permutations, num_utterance_resamples=section.num_utterance_resamples,
             seed=section.seed, protocol=self.card, states=_member_states,
         )  # fmt: skip
-        aligned = align(predictions, self.data.targets, table, members=members, split=split, group_by=section.group_by)
+        aligned = align(
+            predictions, self.data.targets, table, num_members=len(pooled), split=split, group_by=section.group_by
+        )
         return records, aligned
 
     def _with_stability(

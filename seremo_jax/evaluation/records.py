@@ -1,8 +1,8 @@
-"""The files an evaluation leaves: predictions as Parquet, records as JSON lines; and the names of the baseline."""
+"""The files an evaluation leaves: predictions as Parquet, records as JSON lines."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,37 +13,58 @@ from seremo_jax.core import members as ensemble
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.targets import Targets
+from seremo_jax.metrics import catalogue
 
 FILE = "results.jsonl"
 BASELINE_FOLDER = "baseline"
-BASELINE = "logistic regression"
-"""Name of the system that every user would pick instead; its records stand in `WORKDIR/baseline/`."""
-BALANCED = "classes balanced"
+"""Folder of the records of the regression that every user would pick instead of a head."""
 
 EVALUATE = "run python -m launch.evaluate with this --workdir"
+_REGRESS = "run python -m launch.baseline with this --workdir"
 
 
 def read(path: str | os.PathLike) -> list[ResultRecord]:
     """Reads the records of one file.
 
     Raises:
-      ArtefactError: The file is missing or empty, or a line is no result record.
+      ArtefactError: The file is missing or empty, or a line is no result record of this version of the project.
     """
     path = place_of(path)
+    remedy = _REGRESS if path.parent.name == BASELINE_FOLDER else EVALUATE
     if not path.exists():
-        raise ArtefactError(f"{path} is missing; {EVALUATE}")
+        raise ArtefactError(f"{path} is missing; {remedy}")
     records = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             fields = json.loads(line)
-            records.append(ResultRecord(**{**fields, "seeds": tuple(fields["seeds"])}))
-        except (ValueError, TypeError, KeyError) as error:
+            record = ResultRecord(**{**fields, "seeds": tuple(fields["seeds"])})
+            foreign = _foreign(record)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtefactError(
-                f"{path}:{number} is no result record ({error}); delete the file and {EVALUATE}"
+                f"{path}:{number} is no result record ({error}); delete the file and {remedy}"
             ) from None
+        if foreign:
+            raise ArtefactError(
+                f"{path}:{number} was written by another version of this project ({foreign}); delete the file and "
+                f"{remedy}"
+            )
+        records.append(record)
     if not records:
-        raise ArtefactError(f"{path} holds no record; delete it and {EVALUATE}")
+        raise ArtefactError(f"{path} holds no record; delete it and {remedy}")
     return records
+
+
+def _foreign(record: ResultRecord) -> str:
+    """What a record lacks that this version writes, or holds that it does not know; empty if nothing."""
+    if not record.axes:
+        return "it does not say what tells its system from others"
+    for name, entry in record.metrics.items():
+        about: Mapping[str, Any] | None = entry.get("metric")
+        if not about:
+            return f"its metric {name!r} does not say of which kind it is"
+        if about["kind"] not in catalogue.KINDS:
+            return f"its metric {name!r} is of the unknown kind {about['kind']!r}"
+    return ""
 
 
 def write_predictions(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.targets import Targets
@@ -59,7 +58,7 @@ def score(
     targets: Targets,
     utterances: pa.Table,
     *,
-    members: Sequence[Mapping[str, Any]],
+    systems: Sequence[tuple[list[int], dict[str, Any]]],
     split: str,
     condition: str = vocab.CLEAN,
     nbest: tuple[int, ...] = (1, 2, 3),
@@ -79,7 +78,8 @@ def score(
       predictions: Of every utterance of the split, in any order.
       targets: Of the split or of more; rows are found by id, and all of them say how far classes are apart.
       utterances: Utterance table of the split or of more.
-      members: {layer, seed, class_target} of each member of the predictions.
+      systems: Of each system its members, as rows of the predictions, and what its records say of it: `system`,
+        `layer`, `seeds`, `axes` (see `core.members.systems`).
       split: Name of the split.
       condition: Acoustic condition of the predictions.
       nbest: The N of N-best; 1 must be among them.
@@ -106,7 +106,8 @@ def score(
     """
     if 1 not in nbest:
         raise ValueError(f"nbest = {nbest}: 1 must be among them")
-    aligned = align(predictions, targets, utterances, members=members, split=split, group_by=group_by)
+    num_members = sum(len(rows) for rows, _ in systems)
+    aligned = align(predictions, targets, utterances, num_members=num_members, split=split, group_by=group_by)
     settings = Settings(
         aligned.class_names, aligned.attribute_names, tuple(nbest), tuple(pa_uar_thresholds), f1_classes,
         _ground(targets),
@@ -114,14 +115,14 @@ def score(
     draw = _Draw(num_resamples, num_utterance_resamples, num_permutations, seed)
     chances = _chances(aligned, settings, seed)
     shared = {"split": split, "condition": condition, "protocol": dict(protocol)}
-    records, systems = [], {}
-    for rows, named in ensemble.systems(members):
+    records, of_systems = [], {}
+    for rows, named in systems:
         scored = _score_system(aligned, rows, settings, draw, chances, states)
         redrawn = _redrawn(aligned, rows, settings, draw, states)
         records += _records(aligned, scored, redrawn, settings, draw, chances, shared | named, group_by)
-        systems[named["system"]] = scored
+        of_systems[named["system"]] = scored
     if num_permutations:
-        _add_differences(records, systems, settings, draw)
+        _add_differences(records, of_systems, settings, draw)
     return records
 
 

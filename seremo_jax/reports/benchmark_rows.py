@@ -56,7 +56,7 @@ class Entry:
     @property
     def is_baseline(self) -> bool:
         """Whether this is no head but the regression."""
-        return self.record.system.startswith(BASELINE)
+        return self.record.axes["model"] == "regression"
 
     @property
     def class_target(self) -> str:
@@ -71,7 +71,7 @@ class Entry:
     @property
     def is_balanced(self) -> bool:
         """Whether classes weigh the same in training."""
-        return BALANCED in self.record.system if self.is_baseline else self.class_loss.startswith("balanced")
+        return self.record.axes["is_balanced"] if self.is_baseline else self.class_loss.startswith("balanced")
 
     @property
     def family(self) -> str:
@@ -81,7 +81,9 @@ class Entry:
     @property
     def kind(self) -> str:
         """The system's words without what has columns of its own: layer, class loss, class target."""
-        words = [word for word in self.family.split(", ")[:-1] if not word.startswith(("class kind ", BALANCED))]
+        words = [
+            word for word in self.family.split(", ")[:-1] if not word.startswith(("class kind ", members.BALANCED))
+        ]
         return ", ".join(words) or "head"
 
     def field(self, name: str, default: Any = None) -> Any:
@@ -113,7 +115,7 @@ def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
         name = name if names.count(name) == 1 else str(path)
         saliency = path / "saliency.json"
         curves = read_json(saliency, "run python -m launch.saliency") if saliency.exists() else None
-        own, beside = path / result_records.FILE, path / BASELINE_FOLDER / result_records.FILE
+        own, beside = path / result_records.FILE, path / result_records.BASELINE_FOLDER / result_records.FILE
         if own.exists() or not beside.exists():
             heads.append(_run(name, own, curves))
         if beside.exists():

@@ -8,7 +8,6 @@ from seremo_jax.core.schema import Predictions
 from seremo_jax.data.targets import Targets, plurality, vote_distribution
 from seremo_jax.evaluation.alignment import AlignmentError, align
 
-MEMBERS = ({"layer": 0, "seed": 0, "class_target": "votes"}, {"layer": 0, "seed": 1, "class_target": "votes"})
 NUM_CLASSES = 3
 
 
@@ -46,7 +45,7 @@ def parts():
 
 
 def joined(parts, **changes):
-    return align(*parts, **{"members": MEMBERS, "split": "test", "group_by": "gender"} | changes)
+    return align(*parts, **{"num_members": 2, "split": "test", "group_by": "gender"} | changes)
 
 
 def test_everything_is_joined_by_id(parts):

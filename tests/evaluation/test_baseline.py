@@ -11,6 +11,8 @@ import scipy.special
 
 from seremo_jax import backbones
 from seremo_jax.core import artefacts
+from seremo_jax.core import members as ensemble
+from seremo_jax.core.config import from_config_dict
 from seremo_jax.evaluation import baseline
 from seremo_jax.reports import benchmark
 from tests.support import toy_corpus, toy_training
@@ -87,6 +89,20 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     del backbones.LOADERS["toy"]
 
 
+def test_regressions_on_several_layers_are_told_apart_by_them():
+    config = from_config_dict(
+        {"extract": {"layers": "all"}, "ensemble": {"layers": (1, 5), "class_targets": ("votes",)}}
+    )
+    found = baseline.systems(baseline.members_of(config, ensemble.members(config, None), ()))
+    assert [(rows, about["system"], about["layer"]) for rows, about in found] == [
+        ([0], "logistic regression, layer 1, votes", 1),
+        ([1], "logistic regression, layer 1, classes balanced, votes", 1),
+        ([2], "logistic regression, layer 5, votes", 5),
+        ([3], "logistic regression, layer 5, classes balanced, votes", 5),
+    ]
+    assert [about["axes"]["is_balanced"] for _, about in found] == [False, True, False, True]
+
+
 def test_records_of_all_folds_stand_in_a_table(workdir):
     corpus, folder = workdir
     settings = {"model__layer": 2, "eval__num_resamples": 20, "eval__num_permutations": 20,
@@ -99,6 +115,11 @@ def test_records_of_all_folds_stand_in_a_table(workdir):
     assert systems == [f"logistic regression, {balanced}{target}" for target in ("votes", "consensus")
                        for balanced in ("", "classes balanced, ")]  # fmt: skip
     assert {record["layer"] for record in records} == {2}
+    for record in records:
+        axes = record["axes"]
+        assert (axes["model"], axes["layer"]) == ("regression", 2)
+        assert record["system"].endswith(f", {axes['class_target']}")
+        assert axes["is_balanced"] == ("classes balanced" in record["system"])
     assert {r["num_utterances"] for r in records if r["group"] == "all"} == {toy_corpus.NUM_UTTERANCES}
     than = {entry["than"] for record in records for entry in record["states"].get("differences", ())}
     assert than <= set(systems)

@@ -18,7 +18,7 @@ from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.calibration_sums import Heard
 from seremo_jax.metrics import calibration, conformal, intervals, resampling
 from seremo_jax.reports import blocks, calibration_section, look, page
-from tests.evaluation.test_scoring import CLASSES, MEMBERS, NUM_ROWS, parts, score
+from tests.evaluation.test_scoring import CLASSES, NUM_ROWS, parts, score
 from tests.metrics.test_calibration import ece
 
 __all__ = ["parts"]
@@ -54,7 +54,7 @@ def fitted():
 @pytest.fixture(scope="module")
 def aligned(parts):
     predictions, targets, table = parts
-    return align(predictions, targets, table, members=MEMBERS, split="test", group_by="gender")
+    return align(predictions, targets, table, num_members=4, split="test", group_by="gender")
 
 
 def added(parts, aligned, fitted, pooled=POOLED, **options):
@@ -185,7 +185,7 @@ def test_other_records_stay_as_they_are_and_all_is_json(parts, aligned, fitted, 
 def test_a_mean_of_seeds_is_scored_as_the_mean_of_its_members(parts, fitted, records):
     predictions, targets, table = parts
     wide, pooled = mean_heads.with_means(predictions, POOLED, ("seeds",))
-    aligned = align(wide, targets, table, members=[vars(one) for one in pooled], split="test", group_by="gender")
+    aligned = align(wide, targets, table, num_members=len(pooled), split="test", group_by="gender")
     found = {(r.system, r.group): r for r in added((wide, targets, table), aligned, fitted, pooled)}
     alone = found["mean of 2 heads, votes", "all"]
     expected = records["votes", "all"].states["calibration"]["ensemble"]
@@ -198,7 +198,7 @@ def test_groups_that_cut_through_speakers(parts, fitted):
     predictions, targets, table = parts
     session = pa.array([str(i % 2) for i in range(NUM_ROWS)])
     table = table.append_column("session", session)
-    aligned = align(predictions, targets, table, members=MEMBERS, split="test", group_by="session")
+    aligned = align(predictions, targets, table, num_members=4, split="test", group_by="session")
     found = {(r.system, r.group): r for r in added((predictions, targets, table), aligned, fitted, group_by="session")}
     is_in = np.arange(NUM_ROWS) % 2 == 1
     mean = expected(aligned, fitted, [0, 1], is_in)

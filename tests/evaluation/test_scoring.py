@@ -1,4 +1,3 @@
-import functools
 import json
 
 import audmetric
@@ -12,6 +11,7 @@ import scipy.spatial.distance
 import scipy.stats
 import sklearn.metrics
 
+from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import to_json
 from seremo_jax.core.schema import Predictions
@@ -26,9 +26,11 @@ CLASSES = vocab.CLASS_SETS["crema6"]
 MEMBERS = [{"layer": 2, "seed": seed, "class_target": kind} for kind in vocab.CLASS_TARGETS for seed in (0, 1)]
 # Compiled once for all tests; evaluate does the same.
 STATES = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
-score = functools.partial(
-    scoring.score, members=MEMBERS, split="test", num_resamples=40, protocol={"corpus": "made"}, states=STATES
-)
+
+
+def score(predictions, targets, table, members=MEMBERS, **changes):
+    options = {"split": "test", "num_resamples": 40, "protocol": {"corpus": "made"}} | changes
+    return scoring.score(predictions, targets, table, systems=ensemble.systems(members), states=STATES, **options)
 
 
 @pytest.fixture(scope="module")

@@ -177,11 +177,10 @@ def test_records_get_the_stability_of_their_group_and_system(predicted):
     targets = Targets(np.asarray(ids, object), votes.astype(np.int32), distribution, has_votes, index, one_hot,
                       one_hot.sum(1) > 0, zeros, none, zeros, none, CLASSES, ("valence", "activation", "dominance"),
                       {}, {})  # fmt: skip
-    members = [{"layer": 2, "seed": e, "class_target": "votes"} for e in range(3)]
 
     def aligned(distribution):
         predictions = Predictions(ids, np.zeros((3, 90, 3), np.float32), distribution.astype(np.float32))
-        return align(predictions, targets, table, members=members, split="test", group_by="gender")
+        return align(predictions, targets, table, num_members=3, split="test", group_by="gender")
 
     records = [record("telephone", 0.3, group=group) for group in ("all", "female", "gap:female-male")]
     records.append(record("telephone", 0.3, system="consensus"))
