@@ -87,26 +87,37 @@ def test_real_weights_on_real_speech_give_the_reference(name, shared):
 
 
 def test_real_weights_equal_transformers_own_encoder(shared):
-    """The tensors of the shared folder in transformers' WhisperEncoder, on another recording than the reference's."""
+    """The tensors of the shared folder in transformers' WhisperEncoder, on another recording than the reference's.
+
+    The reference is the encoder in float64. Before the final norm every layer is within 1e-4 of it. One frame of this
+    recording is ill-conditioned in the last layer: there no float32 is, and on some processors PyTorch's own is 3e-3
+    away. Ours must not be further away than PyTorch's.
+    """
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     transformers = pytest.importorskip("transformers")
     from safetensors.torch import load_file
 
     folder = shared / "weights" / REAL[0]
     config = transformers.WhisperConfig.from_pretrained(folder)
-    encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(config).eval()
     tensors = load_file(folder / "model.safetensors")
-    encoder.load_state_dict({name.removeprefix("encoder."): value.float() for name, value in tensors.items()})
     path = sorted((shared / "data" / "crema_d" / "audio").glob("*/*.flac"))[100]
     wave, _ = soundfile.read(path, dtype="float32")
     bands = transformers.WhisperFeatureExtractor.from_pretrained(folder)(
         wave, sampling_rate=16_000, return_tensors="pt"
-    )
-    with torch.no_grad():
-        theirs = encoder(bands.input_features, output_hidden_states=True).hidden_states
+    ).input_features
+
+    def states(dtype):
+        encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(config).eval().to(dtype)
+        encoder.load_state_dict({name.removeprefix("encoder."): value.to(dtype) for name, value in tensors.items()})
+        with torch.no_grad():
+            return encoder(bands.to(dtype), output_hidden_states=True).hidden_states
+
     hidden, num_frames = run(backbones.load(folder, final_norm=True), [wave], len(wave))
-    for layer, state in enumerate(theirs):
-        assert_close(hidden[layer, 0], state[0, : num_frames[0]].numpy())
+    for layer, (exact, single) in enumerate(zip(states(torch.float64), states(torch.float32), strict=True)):
+        exact, single = (state[0, : num_frames[0]].numpy() for state in (exact, single))
+        is_last = layer == len(hidden) - 1
+        atol = max(1e-4, float(np.abs(single - exact).max())) if is_last else 1e-4
+        np.testing.assert_allclose(hidden[layer, 0], exact, rtol=0, atol=atol)
 
 
 def test_cut_windows_stay_close_to_the_published_ones(shared):
