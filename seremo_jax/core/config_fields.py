@@ -211,7 +211,6 @@ class EvalConfig:
     group_by: str = _field("gender", "column of the utterance table whose groups are compared")
     num_resamples: int = _field(1_000, "bootstrap resamples of speakers")
     num_permutations: int = _field(1_000, "exchanges of two systems, speaker by speaker, behind each test; 0 for none")
-    num_utterance_resamples: int = _field(0, "resamples of speakers and of their utterances, slow; 0 for none")
     seed: int = _field(0, "seed of the bootstrap")
     calibrate: bool = _field(True, "fit temperature and conformal sets on the development split")
     coverage: float = _field(0.9, "share of the votes that conformal sets should hold")
@@ -322,6 +321,5 @@ LOWEST: dict[str, float] = {
     "ensemble.dropouts": 0,
     "eval.num_resamples": 2,
     "eval.num_permutations": 0,
-    "eval.num_utterance_resamples": 0,
 }
 """Field -> its lowest value."""

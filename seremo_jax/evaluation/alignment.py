@@ -74,36 +74,6 @@ class Aligned:
         keys, cell = np.unique(self.unit.astype(np.int64) * num_groups + group, return_inverse=True)
         return cell.astype(np.int32), keys // num_groups, keys % num_groups
 
-    def redraw(self, generator: np.random.Generator) -> "Aligned":
-        """As many units, drawn with replacement, and of each as many of its utterances, drawn with replacement.
-
-        A copy of a unit is a unit of its own. Rows that are scored in nothing fill up to one of a few lengths, so that
-        what is compiled for a number of rows is compiled a few times only.
-        """
-        num_units, num_rows = len(self.speakers), len(self.unit)
-        order, counts = np.argsort(self.unit, kind="stable"), np.bincount(self.unit, minlength=num_units)
-        units = generator.integers(0, num_units, num_units)
-        copy = np.repeat(np.arange(num_units), counts[units])
-        place = (generator.random(len(copy)) * counts[units][copy]).astype(np.int64)
-        rows = order[(np.cumsum(counts) - counts)[units][copy] + place]
-        unused = -len(rows) % max(1, num_rows // 4)
-        is_used = np.arange(len(rows) + unused) < len(rows)
-        rows = np.concatenate([rows, np.zeros(unused, np.int64)])
-        return dataclasses.replace(
-            self,
-            predictions_attributes=self.predictions_attributes[:, rows],
-            predictions_distribution=self.predictions_distribution[:, rows],
-            unit=np.concatenate([copy, np.full(unused, num_units - 1)]).astype(np.int32),
-            speakers=tuple(self.speakers[unit] for unit in units),
-            genders=tuple(self.genders[unit] for unit in units),
-            groups={name: is_in[rows] for name, is_in in self.groups.items()},
-            consensus=np.where(is_used, self.consensus[rows], -1).astype(np.int32),
-            distribution=self.distribution[rows],
-            has_votes=self.has_votes[rows] & is_used,
-            attributes=self.attributes[rows],
-            has_attribute=self.has_attribute[rows] & is_used[:, None],
-        )
-
     def support(self, is_in: Bool[np.ndarray, " B"]) -> Int[np.ndarray, "U C"]:
         """[U, C] scored utterances of each unit and class, of those that are in."""
         num_units, num_classes = len(self.speakers), len(self.class_names)

@@ -213,7 +213,7 @@ def _scored(
         predictions, targets, table, systems=systems(members), split=split,
         nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
         group_by=section.group_by, num_resamples=section.num_resamples, num_permutations=section.num_permutations,
-        num_utterance_resamples=section.num_utterance_resamples, seed=section.seed, protocol=card,
+        seed=section.seed, protocol=card,
     )  # fmt: skip
 
 

@@ -32,11 +32,9 @@ class Fitted:
       temperature: Of least log loss.
       log_loss: At temperature 1.
       log_loss_calibrated: At the temperature.
-      lac: Threshold of each conformal score of the calibrated distribution at the level asked for; infinite, and None
+      lac: Threshold of the conformal scores of the calibrated distribution at the level asked for; infinite, and None
         in the file, where there are too few utterances: every class is in the set.
-      aps: The same, of adaptive prediction sets.
-      lac_by_gender: Of `lac`, of each gender with utterances enough.
-      lac_of_size: N -> threshold at which the sets have mean size N on the development split.
+      lac_by_gender: The same of each gender with utterances enough.
     """
 
     members: tuple[str, ...]
@@ -45,9 +43,7 @@ class Fitted:
     log_loss: float
     log_loss_calibrated: float
     lac: float
-    aps: float
     lac_by_gender: dict[str, float]
-    lac_of_size: dict[int, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,16 +118,13 @@ def development_of(
     ]  # fmt: skip
 
 
-def fit(
-    development: Sequence[Development], members: Sequence[ensemble.Member], level: float, sizes: Sequence[int]
-) -> Calibrations:
+def fit(development: Sequence[Development], members: Sequence[ensemble.Member], level: float) -> Calibrations:
     """Fits every member alone and those behind each mean together, fold by fold; nothing where no utterance has votes.
 
     Args:
       development: Of each fold.
       members: Of the training.
       level: Share of votes that conformal sets should hold.
-      sizes: Mean set sizes to find thresholds for.
     """
     names, made = tuple(ensemble.names(members)), {}
     together = [rows for over in ("seeds", "class_kinds") for rows in ensemble.behind_means(members, over)]
@@ -145,7 +138,7 @@ def fit(
         for group in groups:
             mean = np.mean([of[m] for m in group], axis=0)
             called = tuple(names[m] for m in group)
-            made[frozenset(called)] = fit_one(called, mean, shares, genders, level, sizes)
+            made[frozenset(called)] = fit_one(called, mean, shares, genders, level)
     return Calibrations(level, names, tuple(members), made)
 
 
@@ -155,22 +148,19 @@ def fit_one(
     shares: Float[np.ndarray, "B C"],
     genders: Sequence[str],
     level: float,
-    sizes: Sequence[int],
 ) -> Fitted:
     """Fits one model from its predictions of utterances with votes; see `fit`."""
     temperature = calibration.fit_temperature(distribution, shares)
     calibrated = calibration.tempered(distribution, temperature)
-    lac, aps = (conformal.scores(calibrated, kind) for kind in conformal.KINDS)
+    scores = conformal.scores(calibrated)
     return Fitted(
         members=members,
         num_utterances=len(distribution),
         temperature=temperature,
         log_loss=float(calibration.log_loss(calibration.tempered(distribution, 1.0), shares).mean()),
         log_loss_calibrated=float(calibration.log_loss(calibrated, shares).mean()),
-        lac=conformal.threshold(lac, shares, level),
-        aps=conformal.threshold(aps, shares, level),
-        lac_by_gender=conformal.thresholds_by_group(lac, shares, genders, level),
-        lac_of_size={int(size): conformal.threshold_of_size(lac, size) for size in sizes},
+        lac=conformal.threshold(scores, shares, level),
+        lac_by_gender=conformal.thresholds_by_group(scores, shares, genders, level),
     )
 
 
@@ -181,16 +171,12 @@ class Applied:
     Attributes:
       temperature: [B].
       lac: [B] threshold.
-      aps: [B] threshold.
       lac_by_gender: [B] threshold of the speaker's gender; `lac` where there is none.
-      lac_of_size: N -> [B] threshold.
     """
 
     temperature: np.ndarray
     lac: np.ndarray
-    aps: np.ndarray
     lac_by_gender: np.ndarray
-    lac_of_size: dict[int, np.ndarray]
 
     @classmethod
     def of(cls, fitted: Sequence[Fitted], fold: Int[np.ndarray, " B"], genders: Sequence[str]) -> "Applied":
@@ -207,8 +193,7 @@ class Applied:
 
         pairs = zip(fold, genders, strict=True)
         by_gender = [fitted[f].lac_by_gender.get(gender, fitted[f].lac) for f, gender in pairs]
-        of_size = {n: np.array([one.lac_of_size[n] for one in fitted])[fold] for n in fitted[0].lac_of_size}
-        return cls(each("temperature"), each("lac"), each("aps"), np.array(by_gender), of_size)
+        return cls(each("temperature"), each("lac"), np.array(by_gender))
 
 
 def write(path: str | os.PathLike, found: Calibrations, checkpoint: str) -> None:

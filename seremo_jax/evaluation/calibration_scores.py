@@ -97,7 +97,7 @@ def with_calibration(
         # One after the other: the sums are large.
         members = of_mean if len(mine) == 1 else _entries(map(calibration_sums.cell_sums, models), cells, draw)
         states = {group: {"ensemble": entries} for group, entries in of_mean.items()}
-        states["all"] |= _states(mean, tuple(applied.lac_of_size), cells, draw) | {
+        states["all"] |= _states(mean, cells, draw) | {
             "level": fitted.level,
             "fitted": [dataclasses.asdict(one) | {"fold": place} for one, place in zip(together, folds, strict=True)],
         }
@@ -162,8 +162,8 @@ def _reaching_down(
     return entry | {name: min(entry[name], mirrored[name]) for name in ("low", "low_members")}
 
 
-def _states(model: resampling.Sums, sizes: Sequence[int], cells: _Cells, draw: _Draw) -> dict[str, Any]:
-    """Curves and the comparison at equal size, over all speakers, each with intervals; of a model's sums of cells."""
+def _states(model: resampling.Sums, cells: _Cells, draw: _Draw) -> dict[str, Any]:
+    """Curves over all speakers, each with intervals; of a model's sums of cells."""
     sums = cells.sums(model, "all")
     whole = {name: one.sum(axis=0, keepdims=True) for name, one in sums.items()}
     num_units = int(resampling.used_units(sums).sum())
@@ -184,12 +184,4 @@ def _states(model: resampling.Sums, sizes: Sequence[int], cells: _Cells, draw: _
                 "num": bins[:, 0].tolist(), "confidence": calibration.bin_means(bins)[:, 0].tolist()
             }  # fmt: skip
     made["curves"]["size by entropy"]["num"] = whole["entropy sizes"][0, :, 0].tolist()
-    points = calibration_sums.equal_sizes(whole, sizes)
-    drawn = resampling.bootstrap(
-        sums, lambda one: calibration_sums.equal_sizes(one, sizes), draw.num_resamples, draw.seed
-    )
-    made["equal sizes"] = {
-        name: {"value": float(points[name][0]), **dict(zip(("low", "high"), intervals.interval(drawn[name], num_units),
-                                                           strict=True))} for name in points
-    }  # fmt: skip
     return made

@@ -1,7 +1,7 @@
 """Calibration, conformal sets and abstention as functions of sums over cells: utterances of one unit and group."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,7 @@ NUM_ENTROPIES = 5
 """Bins of equal width of the raters' entropy, from 0 to log C."""
 OUTCOMES = ("votes", "consensus")
 """What a prediction is held against."""
-_KINDS = (("set", ""), ("set by gender", "_by_gender"), ("aps set", "_aps"))
+_KINDS = (("set", ""), ("set by gender", "_by_gender"))
 """Name of the sums of a kind of set, and the end of the key of its metrics."""
 
 
@@ -49,15 +49,11 @@ class Heard:
 
     def sets(self, calibrated: Float[np.ndarray, "B C"]) -> dict[str, Bool[np.ndarray, "B C"]]:
         """All kinds of sets by name."""
-        lac, aps = (conformal.scores(calibrated, kind) for kind in conformal.KINDS)
-        found = {
-            "set": conformal.sets(lac, self.applied.lac),
-            "set by gender": conformal.sets(lac, self.applied.lac_by_gender),
-            "aps set": conformal.sets(aps, self.applied.aps),
+        scores = conformal.scores(calibrated)
+        return {
+            "set": conformal.sets(scores, self.applied.lac),
+            "set by gender": conformal.sets(scores, self.applied.lac_by_gender),
         }
-        for n, at in self.applied.lac_of_size.items():
-            found |= {f"sets of size {n}": conformal.sets(lac, at), f"{n}-best": conformal.best_sets(calibrated, n)}
-        return found
 
 
 def cell_sums(heard: Heard) -> resampling.Sums:
@@ -135,21 +131,6 @@ def values(sums: Mapping[str, np.ndarray], level: float) -> dict[Metric, Float[n
         made[metric("aurc", outcome=outcome)] = abstention.area(sums[f"steps {outcome}"])
         made[metric("risk", outcome=outcome)] = mean_of(sums[f"steps {outcome}"].sum(axis=1))
     made[metric("set_size_entropy")] = _correlation(sums)
-    return made
-
-
-def equal_sizes(sums: Mapping[str, np.ndarray], sizes: Sequence[int]) -> dict[str, Float[np.ndarray, " R"]]:
-    """N-best sets beside conformal sets whose mean size on the development split was N, and their differences."""
-    made = {}
-    for n in sizes:
-        number = sums["num votes"]
-        made[f"{n} size"] = mean_of(np.stack([number, sums[f"sets of size {n} size votes"]], axis=-1))
-        for outcome in OUTCOMES:
-            number = sums[f"num {outcome}"]
-            held = [mean_of(np.stack([number, sums[f"{name} holds {outcome}"]], axis=-1))
-                    for name in (f"{n}-best", f"sets of size {n}")]  # fmt: skip
-            made |= {f"{n} {outcome} best": held[0], f"{n} {outcome} sets": held[1]}
-            made[f"{n} {outcome} gain"] = held[1] - held[0]
     return made
 
 

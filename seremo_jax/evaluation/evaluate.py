@@ -114,7 +114,7 @@ class _Job:
             found = self.predicted(self.data, rows, self._shape(section.splits[0]))
         genders = self.utterances["gender"].to_pylist()
         development = calibration_fit.development_of(found, self.members, self.data.targets, genders)
-        return calibration_fit.fit(development, self.members, section.coverage, section.nbest)
+        return calibration_fit.fit(development, self.members, section.coverage)
 
     def rows(self, split: str) -> dict[int | None, np.ndarray]:
         """Fold -> rows of the utterance table in this split."""
@@ -182,8 +182,7 @@ class _Job:
             predictions, self.data.targets, table, systems=systems, split=split, condition=condition,
             nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
             group_by=section.group_by, num_resamples=section.num_resamples,
-            num_permutations=section.num_permutations, num_utterance_resamples=section.num_utterance_resamples,
-            seed=section.seed, protocol=self.card, states=_member_states,
+            num_permutations=section.num_permutations, seed=section.seed, protocol=self.card, states=_member_states,
         )  # fmt: skip
         aligned = align(
             predictions, self.data.targets, table, num_members=len(pooled), split=split, group_by=section.group_by

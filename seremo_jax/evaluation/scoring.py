@@ -20,7 +20,7 @@ from seremo_jax.evaluation.alignment import Aligned, align
 from seremo_jax.evaluation.differences import Compared, differences
 from seremo_jax.evaluation.states import Settings, States, member_states
 from seremo_jax.evaluation.system_scores import Statistics
-from seremo_jax.metrics import class_distances, distributions, intervals, resampling
+from seremo_jax.metrics import class_distances, intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
 
 GAP_GROUP = "gap:female-male"
@@ -34,7 +34,6 @@ class _Draw:
     """How often what is drawn again."""
 
     num_resamples: int
-    num_utterance_resamples: int
     num_permutations: int
     seed: int
 
@@ -66,7 +65,6 @@ def score(
     f1_classes: str = "present",
     group_by: str = "gender",
     num_resamples: int = 1_000,
-    num_utterance_resamples: int = 0,
     num_permutations: int = 1_000,
     seed: int = 0,
     protocol: Mapping[str, Any],
@@ -87,8 +85,6 @@ def score(
       f1_classes: Macro-F1 over the classes `present`, or `all`.
       group_by: Column of the utterance table whose values are scored apart, too; empty for none.
       num_resamples: Bootstrap resamples of speakers.
-      num_utterance_resamples: Resamples of speakers and then of the utterances of each, scored anew every time and so
-        slow; 0 for none.
       num_permutations: Exchanges of two systems' predictions, speaker by speaker; 0 for no tests.
       seed: Of all draws.
       protocol: Goes into every record.
@@ -112,14 +108,13 @@ def score(
         aligned.class_names, aligned.attribute_names, tuple(nbest), tuple(pa_uar_thresholds), f1_classes,
         _ground(targets),
     )  # fmt: skip
-    draw = _Draw(num_resamples, num_utterance_resamples, num_permutations, seed)
+    draw = _Draw(num_resamples, num_permutations, seed)
     chances = _chances(aligned, settings, seed)
     shared = {"split": split, "condition": condition, "protocol": dict(protocol)}
     records, of_systems = [], {}
     for rows, named in systems:
         scored = _score_system(aligned, rows, settings, draw, chances, states)
-        redrawn = _redrawn(aligned, rows, settings, draw, states)
-        records += _records(aligned, scored, redrawn, settings, draw, chances, shared | named, group_by)
+        records += _records(aligned, scored, settings, draw, chances, shared | named, group_by)
         of_systems[named["system"]] = scored
     if num_permutations:
         _add_differences(records, of_systems, settings, draw)
@@ -164,7 +159,7 @@ def _statistics(
     aligned: Aligned,
     rows: list[int],
     settings: Settings,
-    of_group: Mapping[str, np.ndarray] | None,
+    of_group: Mapping[str, np.ndarray],
     states: Callable[..., States],
 ) -> Iterator[tuple[str, Statistics]]:
     """Yields the groups and their sums of each unit, [U, E, ...], `all` first."""
@@ -174,12 +169,11 @@ def _statistics(
         states(
             aligned.predictions_attributes[row], aligned.predictions_distribution[row], cell,
             aligned.attributes, aligned.has_attribute, aligned.distribution, aligned.has_votes, aligned.consensus,
-            settings.potentials, num_units=padded, nbest=settings.nbest,
+            num_units=padded, nbest=settings.nbest,
         )
         for row in rows
     )  # fmt: skip
     cells = of_system.cell_sums(of_members, len(rows), group_of_cell, len(aligned.groups), settings)
-    nothing = np.zeros((len(distributions.SPEAKER_FILTERS), len(settings.nbest), len(settings.thresholds)))
     for number, (group, is_in) in enumerate(aligned.groups.items()):
         is_all = group == "all"
         yield (
@@ -191,7 +185,7 @@ def _statistics(
                 range(len(aligned.groups)) if is_all else [number],
                 aligned.support(is_in),
                 aligned.eligible(is_in),
-                nothing if of_group is None else of_group[group],
+                of_group[group],
                 settings,
             ),
         )
@@ -226,25 +220,9 @@ def _score_system(
     return made
 
 
-def _redrawn(
-    aligned: Aligned, rows: list[int], settings: Settings, draw: _Draw, states: Callable[..., States]
-) -> dict[str, dict[Metric, list[float]]]:
-    """Group -> metric -> mean over members in each resample of speakers and then of their utterances."""
-    made: dict[str, dict[Metric, list[float]]] = {group: {} for group in aligned.groups}
-    generator = np.random.default_rng(draw.seed)
-    for _ in range(draw.num_utterance_resamples):
-        again = aligned.redraw(generator)
-        for group, statistics in _statistics(again, rows, settings, None, states):
-            for name, one in of_system.point(statistics, settings).items():
-                value = one.values[0].mean() if one.is_defined[0] else np.nan
-                made[group].setdefault(name, []).append(float(value))
-    return made
-
-
 def _records(
     aligned: Aligned,
     scored: _Scored,
-    redrawn: Mapping[str, Mapping[Metric, list[float]]],
     settings: Settings,
     draw: _Draw,
     chances: _Chances,
@@ -256,9 +234,6 @@ def _records(
         entries = {}
         for name, one in scored.points[group].items():
             entries[name] = intervals.entry(one, scored.resampled[group][name], scored.num_units[group])
-            if values := redrawn[group].get(name):
-                low, high = intervals.interval(np.asarray(values), scored.num_units[group])
-                entries[name] |= {"low_utterances": low, "high_utterances": high}
         records.append(ResultRecord(
             **common, **aligned.numbers(aligned.groups[group]), group=group, metrics=entries_by_name(entries),
             states=states | (_speaker_states(aligned, scored.whole, settings, draw, chances) if group == "all" else {}),

@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from seremo_jax.metrics import distributions
-from seremo_jax.metrics.class_distances import Ground, Transport
+from seremo_jax.metrics.class_distances import Ground
 from seremo_jax.metrics.moments import AnyArray
 
-States = tuple[distributions.NBest, distributions.Moments, distributions.Distribution, Transport]
+States = tuple[distributions.NBest, distributions.Moments, distributions.Distribution]
 
 
 def member_states(
@@ -21,7 +20,6 @@ def member_states(
     distribution: Float[AnyArray, "B C"],
     has_votes: Bool[AnyArray, " B"],
     consensus: Int[AnyArray, " B"],
-    potentials: Float[AnyArray, "V C"],
     *,
     num_units: int,
     nbest: tuple[int, ...],
@@ -38,7 +36,6 @@ def member_states(
         distributions.Distribution.empty(num_units, num_classes).update(
             unit, predicted_distribution, distribution, has_votes
         ),
-        Transport.empty(num_units).update(unit, predicted_distribution, distribution, has_votes, potentials),
     )
 
 
@@ -61,11 +58,6 @@ class Settings:
     thresholds: tuple[int, ...]
     f1_classes: str
     ground: Ground | None
-
-    @property
-    def potentials(self) -> Float[np.ndarray, "V C"]:
-        """Of the ground metric; V = 0 where there is none."""
-        return self.ground.potentials if self.ground else np.zeros((0, len(self.class_names)), np.float32)
 
     @property
     def groups_of_classes(self) -> tuple[int, ...]:

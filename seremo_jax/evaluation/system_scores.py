@@ -22,7 +22,7 @@ _MOMENTS = ("attribute ", "class ", "entropy ")
 
 OF_TARGETS = {
     *(f"{prefix}{name}" for prefix in _MOMENTS for name in ("num_rows", "y", "yy")),
-    *("distribution num_rows", "distribution num_present", "transport num_rows"),
+    *("distribution num_rows", "distribution num_present"),
 }
 """Sums of targets only, the same for all members: they are kept once."""
 
@@ -80,7 +80,7 @@ def cell_sums(
     shifts: dict[str, np.ndarray] = {}
     confusions = []
     for e, state in enumerate(states):
-        nbest, attributes, distribution, transport = jax.tree.map(lambda leaf: np.asarray(leaf)[:num_cells], state)
+        nbest, attributes, distribution = jax.tree.map(lambda leaf: np.asarray(leaf)[:num_cells], state)
         counts = nbest.counts
         confusion = np.zeros((num_groups, *counts.shape[1:]), np.int64)
         np.add.at(confusion, group_of_cell, counts)
@@ -93,7 +93,6 @@ def cell_sums(
             part["merged right"] = np.einsum("uii->ui", merged)
         for name in _ROW_SCORES:
             part[f"distribution {name}"] = getattr(distribution, name)
-        part |= {f"transport {name}": leaf for name, leaf in transport._asdict().items()}
         moments = attributes, distribution.classes, distribution.entropies
         for name, one in zip(_MOMENTS, moments, strict=True):
             # Targets, and so the shift, are those of the first member.
@@ -297,11 +296,6 @@ def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Se
     guess = float(share @ ground.distance.mean(axis=1))
     cost = sums["cost"] / np.maximum(num_rows, 1)[:, None]
     made[metric("expected_cost", source=ground.source)] = intervals.Score(cost, num_rows > 0, num_rows, guess)
-    if len(ground.potentials):
-        count = sums["transport num_rows"]
-        made[metric("wasserstein", source=ground.source)] = intervals.Score(
-            sums["transport distance"] / np.maximum(count, 1), count[:, 0] > 0, count[:, 0]
-        )
     if ground.groups:
         number = max(ground.groups) + 1
         support = sums["support"] @ (np.asarray(ground.groups)[:, None] == np.arange(number))

@@ -130,7 +130,6 @@ KINDS: dict[str, Kind] = {
             ),
         ),
         Kind("expected_cost", "expected cost ({source})", "further", direction=-1),
-        Kind("wasserstein", "Wasserstein ({source})", "further", direction=-1),
         Kind("merged_uar", "merged UAR ({num_groups} groups)", "further"),
         Kind(
             "stable_share",
@@ -147,10 +146,8 @@ KINDS: dict[str, Kind] = {
         Kind("nll_calibrated", "NLL (calibrated)", "calibration", direction=-1),
         Kind("set_size", "set size ({level:g} %)", "calibration", direction=-1),
         Kind("set_size_by_gender", "set size ({level:g} %, by gender)", "calibration", direction=-1),
-        Kind("set_size_aps", "set size ({level:g} %, APS)", "calibration", direction=-1),
         Kind("held", "{outcome} in set ({level:g} %)", "calibration", direction=0),
         Kind("held_by_gender", "{outcome} in set ({level:g} %, by gender)", "calibration", direction=0),
-        Kind("held_aps", "{outcome} in set ({level:g} %, APS)", "calibration", direction=0),
         Kind("aurc", "AURC ({outcome})", "calibration", direction=-1),
         Kind("risk", "risk ({outcome})", "calibration", direction=-1),
         Kind("set_size_entropy", "set size-entropy correlation", "calibration", direction=0),

@@ -1,4 +1,4 @@
-"""Scores that know which confusions are near: distances between classes, their cost, transport between distributions.
+"""How far classes are apart, and which of them raters mix up: what scores need that know near confusions from far ones.
 
 Fear taken for sadness is a smaller mistake than fear taken for joy. How far two classes are apart is read from the
 corpus itself: from where its ratings place them in valence, activation and dominance or, where it has no such ratings,
@@ -6,32 +6,22 @@ from how often two raters of one utterance vote for both (`ground_of`). Then
 
     cost = expected_cost(counts, ground.distance)                   # of confusion counts, a state of `metrics`
     uar = confusion_scores(merge_classes(counts, ground.groups)).uar  # classes that raters mix up made one
-    state = Transport.empty(num_speakers).update(speaker, q, p, mask, ground.potentials)
 
 All of it is OURS; it follows the first open question of the paper: confusions within a group of classes.
 """
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.cluster.hierarchy
 import scipy.sparse.csgraph
-import scipy.spatial
 import scipy.spatial.distance
 from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.metrics.moments import AnyArray, namespace_of
 
-MOST_CLASSES = 10
-"""Classes up to which the potentials are listed: their number grows as binomial(2 C - 2, C - 1)."""
-
 _LEAST_DISTANCE = 1e-3
 """Of two different classes, as a part of the largest distance: a ground metric tells all classes apart."""
-
-_BLOCK_ROWS = 1024
-"""Rows whose potentials are evaluated at once."""
 
 
 class Ground(NamedTuple):
@@ -41,13 +31,11 @@ class Ground(NamedTuple):
       distance: [C, C] float64 metric, the largest distance is 1.
       source: `attributes` or `co-votes`: what it was read from.
       groups: Group of each class, numbered by first member; empty where no two votes were ever compared.
-      potentials: [V, C] float32 as of `potentials_of`; V = 0 with more than `MOST_CLASSES` classes.
     """
 
     distance: np.ndarray
     source: str
     groups: tuple[int, ...]
-    potentials: np.ndarray
 
 
 def ground_of(
@@ -77,7 +65,6 @@ def ground_of(
         distance,
         "co-votes" if by_attributes is None else "attributes",
         () if by_votes is None else co_vote_groups(by_votes),
-        potentials_of(distance),
     )
 
 
@@ -157,92 +144,3 @@ def merge_classes(counts: Num[AnyArray, "*batch C C"], groups: tuple[int, ...]) 
     xp = namespace_of(counts)
     is_in = xp.asarray(np.asarray(groups)[:, None] == np.arange(max(groups) + 1)[None, :], counts.dtype)
     return xp.einsum("ag,...ab,bh->...gh", is_in, counts, is_in)
-
-
-def potentials_of(distance: Float[np.ndarray, "C C"]) -> Float[np.ndarray, "V C"]:
-    """The functions on the classes that decide a transport: vertices of { f : f(a) - f(b) <= distance(a, b) }.
-
-    The cost of moving q to p is the largest sum of f (q - p) over them (Kantorovich and Rubinstein), so that transport
-    of any number of rows is one matrix product. With d symmetric f and -f come together, and one of them is listed.
-
-    Returns:
-      [V, C] float32, f(0) = 0; V = 0 with more than `MOST_CLASSES` classes.
-    """
-    C = len(distance)
-    if C > MOST_CLASSES:
-        return np.zeros((0, C), np.float32)
-    if C == 2:
-        return np.asarray([[0, distance[0, 1]]], np.float32)
-    first, second = np.nonzero(~np.eye(C, dtype=bool))
-    # The polytope's polar has the corners (e_a - e_b) / d(a, b), without coordinate 0; its facets are our vertices.
-    corners = (np.eye(C)[first] - np.eye(C)[second])[:, 1:] / distance[first, second][:, None]
-    facets = scipy.spatial.ConvexHull(corners).equations
-    vertices = np.concatenate([np.zeros((len(facets), 1)), -facets[:, :-1] / facets[:, -1:]], axis=1)
-    slope = ((vertices[:, first] - vertices[:, second]) / distance[first, second]).max(axis=1)
-    vertices /= slope[:, None]
-    leading = vertices[np.arange(len(vertices)), (np.abs(vertices) > 1e-9).argmax(axis=1)]
-    return np.unique((vertices * np.sign(leading)[:, None]).round(9), axis=0).astype(np.float32)
-
-
-def wasserstein(
-    prediction: Float[AnyArray, "B C"], target: Float[AnyArray, "B C"], potentials: Float[AnyArray, "V C"]
-) -> Float[AnyArray, " B"]:
-    """[B] cost of the cheapest transport between two distributions, exact; in [0, 1] for a `Ground`'s potentials."""
-    potentials = jnp.asarray(potentials)
-
-    def dearest(difference: AnyArray) -> AnyArray:
-        return jnp.abs(jnp.dot(potentials, difference, precision="highest")).max()
-
-    return jax.lax.map(dearest, jnp.asarray(prediction) - jnp.asarray(target), batch_size=_BLOCK_ROWS)
-
-
-class Transport(NamedTuple):
-    """Mergeable state of the mean Wasserstein distance: [U] float32 rows, and their summed distance."""
-
-    num_rows: AnyArray
-    distance: AnyArray
-
-    @classmethod
-    def empty(cls, num_units: int) -> "Transport":
-        """State of no rows."""
-        return cls(jnp.zeros(num_units, jnp.float32), jnp.zeros(num_units, jnp.float32))
-
-    def update(
-        self,
-        unit: Int[AnyArray, " B"],
-        prediction: Float[AnyArray, "B C"],
-        target: Float[AnyArray, "B C"],
-        mask: Bool[AnyArray, " B"],
-        potentials: Float[AnyArray, "V C"],
-    ) -> "Transport":
-        """Adds a batch.
-
-        Args:
-          unit: [B] unit of each row.
-          prediction: [B, C] predicted shares, rows sum to 1.
-          target: [B, C] shares of the votes, rows sum to 1.
-          mask: [B] bool; False leaves the row out.
-          potentials: [V, C] of the ground metric; without any, nothing is counted.
-        """
-        if not potentials.shape[0]:
-            return self
-        num_units, mask = self.num_rows.shape[0], jnp.asarray(mask)
-        q, p = (jnp.where(mask[:, None], shares, 0) for shares in (prediction, target))
-        found = wasserstein(q, p, potentials)
-        return self.merge(
-            Transport(
-                *(jax.ops.segment_sum(v, jnp.asarray(unit), num_units) for v in (mask.astype(found.dtype), found))
-            )
-        )
-
-    def merge(self, other: "Transport") -> "Transport":
-        """Both states as one."""
-        return Transport(self.num_rows + other.num_rows, self.distance + other.distance)
-
-    def pool(self) -> "Transport":
-        """All units merged into one."""
-        return Transport(self.num_rows.sum(axis=0), self.distance.sum(axis=0))
-
-    def compute(self) -> Float[AnyArray, "..."]:
-        """Mean distance; 0 where there is no row."""
-        return self.distance / namespace_of(self.num_rows).maximum(self.num_rows, 1)

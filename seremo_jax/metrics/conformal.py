@@ -18,36 +18,20 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-
-KINDS = ("lac", "aps")
-"""Scores: least ambiguous sets (without the constant 1), and adaptive prediction sets."""
+from jaxtyping import Bool, Float
 
 
-def scores(distribution: Float[np.ndarray, "B C"], kind: str = "lac") -> Float[np.ndarray, "B C"]:
-    """How odd each class would be, float64: smaller is more expected.
+def scores(distribution: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B C"]:
+    """How odd each class would be, float64: minus its predicted share, so that smaller is more expected.
+
+    Minus a threshold of these scores is the least share of a class in the set.
 
     Args:
       distribution: [B, C] predicted, rows sum to 1.
-      kind: `lac`: minus the predicted share, so that minus the threshold is the least share of a class in the set.
-        `aps`: predicted share of all classes at least as probable, in order; not randomised, to 12 decimals.
 
-    Raises:
-      ValueError: Another kind.
-
-    Source: Sadinle et al. (JASA 2019) for lac; Romano et al. (NeurIPS 2020) for aps.
+    Source: Sadinle et al., Least Ambiguous Set-Valued Classifiers (JASA 2019), without their constant 1; KNOWN.
     """
-    distribution = np.asarray(distribution, np.float64)
-    if kind == "lac":
-        return -distribution
-    if kind != "aps":
-        raise ValueError(f"conformal score {kind!r}: choose one of {', '.join(KINDS)}")
-    order = np.argsort(-distribution, axis=1, kind="stable")
-    # Rounded, for the last class must score the same in every utterance: 1.
-    summed = np.round(np.cumsum(np.take_along_axis(distribution, order, axis=1), axis=1), 12)
-    found = np.empty_like(summed)
-    np.put_along_axis(found, order, summed, axis=1)
-    return found
+    return -np.asarray(distribution, np.float64)
 
 
 def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], level: float) -> float:
@@ -92,22 +76,6 @@ def thresholds_by_group(
     return made
 
 
-def threshold_of_size(found: Float[np.ndarray, "B C"], size: int) -> float:
-    """Score at which the sets of these utterances have this mean size, as nearly as their number allows."""
-    wanted = round(size * len(found))
-    if wanted >= found.size:
-        return math.inf
-    return float(np.partition(found.reshape(-1), wanted - 1)[wanted - 1]) if wanted else -math.inf
-
-
 def sets(found: Float[np.ndarray, "B C"], at: float | Float[np.ndarray, " B"]) -> Bool[np.ndarray, "B C"]:
     """Which classes are in the set of each utterance; one threshold, or one an utterance. A set may be empty."""
     return found <= np.asarray(at, np.float64)[..., None]
-
-
-def best_sets(distribution: Float[np.ndarray, "B C"], n: int) -> Bool[np.ndarray, "B C"]:
-    """The N-best classes of each utterance as sets; of equal shares the earlier class, as in N-best scores."""
-    order: Int[np.ndarray, "B C"] = np.argsort(-distribution, axis=1, kind="stable")
-    found = np.zeros(distribution.shape, bool)
-    np.put_along_axis(found, order[:, :n], True, axis=1)
-    return found

@@ -20,7 +20,7 @@ MOST_ROWS = 20
 """Rows of a table that is not folded."""
 
 Draw = Callable[[Look], Figure]
-_KINDS = (("one threshold", ""), ("a threshold a gender", ", by gender"), ("adaptive (APS)", ", APS"))
+_KINDS = (("one threshold", ""), ("a threshold a gender", ", by gender"))
 
 
 def section(
@@ -42,9 +42,8 @@ def section(
     drawn = {system: states for system, states in found.items() if system in shown}
     level = next(iter(found.values()))["level"]
     pictures = list(_pictures(block, drawn, level, picture)) if drawn else []
-    sizes = size_table(block)
-    items = (calibration_table(block), *pictures[:1], set_table(block), *pictures[1:2],
-             *([sizes] if sizes.rows else []), abstention_table(block), *pictures[2:])  # fmt: skip
+    items = (calibration_table(block), *pictures[:1], set_table(block), *pictures[1:2], abstention_table(block),
+             *pictures[2:])  # fmt: skip
     text = (
         f"Temperature and thresholds were fitted on the development split, on the raters' votes: conformal sets should "
         f"hold {100 * level:g} % of the votes of new utterances. That promise is for utterances like those of the "
@@ -99,14 +98,10 @@ def _of_group(block: Block, system: str, group: str) -> Mapping[str, Any] | None
 
 
 def numbers(record: ResultRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Entries beside the metrics of a record: those of the mean of its seeds, and those at equal mean size."""
+    """Entries beside the metrics of a record: those of the mean of its seeds."""
     states = record.states.get(STATES, {})
     if len(record.metrics.get("NLL", {}).get("members", ())) > 1:
         yield from ((f"{name}, mean of seeds", entry) for name, entry in states.get("ensemble", {}).items())
-    words = {"best": "in these", "sets": "in sets of this mean size", "gain": "gained by sets"}
-    for name, entry in states.get("equal sizes", {}).items():
-        n, *what = name.split()
-        yield f"{n}-best: {' '.join(words.get(word, word) for word in what)}", entry
 
 
 def _found(block: Block) -> dict[str, Mapping[str, Any]]:
@@ -173,27 +168,6 @@ def set_table(block: Block) -> Table:
     text = "Of the mean distribution of the seeds."
     return Table(
         "Conformal sets", header, tuple(rows), f"{caption(block)} {text}", num_labels=3,
-        is_folded=len(rows) > MOST_ROWS,
-    )  # fmt: skip
-
-
-def size_table(block: Block) -> Table:
-    """N-best and conformal sets of the same mean size."""
-    rows = []
-    for system, states in _found(block).items():
-        sizes = states["equal sizes"]
-        for n in (name.split()[0] for name in sizes if name.endswith(" size")):
-            cells = [cell("", sizes[f"{n} size"])]
-            for outcome in ("votes", "consensus"):
-                cells += [cell("", sizes[f"{n} {outcome} {kind}"], kind == "gain") for kind in ("best", "sets", "gain")]
-            rows.append(Row((system, n, *cells)))
-    columns = (
-        f"{outcome} in {kind}" for outcome in ("votes", "consensus") for kind in ("N-best", "sets", "difference")
-    )
-    header = ("system", "N", "mean size of sets", *(name.replace("in difference", "difference") for name in columns))
-    text = "Sets whose threshold gave mean size N on the development split, against the N-best of every utterance."
-    return Table(
-        "N-best and conformal sets of equal mean size", header, tuple(rows), f"{caption(block)} {text}", num_labels=2,
         is_folded=len(rows) > MOST_ROWS,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ MEMBERS = ensemble.members(
     from_config_dict({"model": {"layer": 2}, "data": {"split_kind": "kfold"}, "ensemble": AXES}), None
 )
 NAMES = ensemble.names(MEMBERS)
-C, LEVEL, SIZES = 4, 0.8, (1, 2)
+C, LEVEL = 4, 0.8
 
 
 def development(fold, number=60, seed=0):
@@ -44,7 +44,7 @@ def parts():
 
 @pytest.fixture(scope="module")
 def fitted(parts):
-    return calibration_fit.fit(parts, MEMBERS, LEVEL, SIZES)
+    return calibration_fit.fit(parts, MEMBERS, LEVEL)
 
 
 def test_every_member_and_every_system_of_a_fold_is_fitted(parts, fitted):
@@ -62,12 +62,9 @@ def test_every_member_and_every_system_of_a_fold_is_fitted(parts, fitted):
     assert found.log_loss_calibrated == pytest.approx(-(shares * np.log(at)).sum(1).mean())
     assert found.log_loss_calibrated < found.log_loss
     assert found.lac == conformal.threshold(-at, shares, LEVEL)
-    assert found.aps == conformal.threshold(conformal.scores(at, "aps"), shares, LEVEL)
     women = np.array(one.genders)[has] == "female"
     assert found.lac_by_gender["female"] == conformal.threshold(-at[women], shares[women], LEVEL)
     assert found.lac_by_gender.keys() == {"female", "male", "unknown"}
-    for n, threshold in found.lac_of_size.items():
-        assert (-at <= threshold).sum() == n * 59
 
 
 def test_folds_are_looked_up_by_members_without_them(fitted):
@@ -93,7 +90,7 @@ def test_a_mean_over_class_losses_is_fitted_too():
     rng = np.random.default_rng(0)
     said = rng.dirichlet(np.ones(C), (8, 40))
     one = Development(None, np.arange(8), said, rng.dirichlet(np.ones(C), 40), np.ones(40, bool), ["male"] * 40)
-    fitted = calibration_fit.fit([one], members, LEVEL, SIZES)
+    fitted = calibration_fit.fit([one], members, LEVEL)
     given = Predictions(np.array(["u"]), np.zeros((8, 1, 3), np.float32), np.full((8, 1, C), 0.25, np.float32))
     _, named = mean_heads.with_means(given, members, ("class_kinds",))
     names = np.array(ensemble.names(members))
@@ -111,20 +108,18 @@ def test_each_utterance_has_the_thresholds_of_its_fold_and_gender(fitted):
     applied = Applied.of([first, second], np.array([0, 1, 1]), ["male", "male", "female"])
     assert applied.temperature.tolist() == [first.temperature, second.temperature, second.temperature]
     assert applied.lac.tolist() == [first.lac, second.lac, second.lac]
-    assert applied.aps.tolist() == [first.aps, second.aps, second.aps]
     assert applied.lac_by_gender.tolist() == [first.lac_by_gender["male"], second.lac, -0.123]
-    assert applied.lac_of_size[2].tolist() == [first.lac_of_size[2], second.lac_of_size[2], second.lac_of_size[2]]
 
 
 def test_no_votes_fit_nothing_and_few_fit_no_sets(parts, tmp_path):
     silent = dataclasses.replace(parts[0], has_votes=np.zeros(60, bool))
-    assert calibration_fit.fit([silent], MEMBERS, LEVEL, SIZES).by_members == {}
-    assert calibration_fit.fit([], MEMBERS, LEVEL, SIZES).of_folds([MEMBERS[0]], (0,)) is None
-    half = calibration_fit.fit([silent, parts[1]], MEMBERS, LEVEL, SIZES)
+    assert calibration_fit.fit([silent], MEMBERS, LEVEL).by_members == {}
+    assert calibration_fit.fit([], MEMBERS, LEVEL).of_folds([MEMBERS[0]], (0,)) is None
+    half = calibration_fit.fit([silent, parts[1]], MEMBERS, LEVEL)
     assert half.of_folds([dataclasses.replace(MEMBERS[0], fold=None)], (0, 1)) is None
-    few = calibration_fit.fit([development(0, number=4)], MEMBERS, LEVEL, SIZES)  # three have votes; four would do
+    few = calibration_fit.fit([development(0, number=4)], MEMBERS, LEVEL)  # three have votes; four would do
     one = next(iter(few.by_members.values()))
-    assert (one.num_utterances, one.lac, one.aps, one.lac_by_gender) == (3, math.inf, math.inf, {})
+    assert (one.num_utterances, one.lac, one.lac_by_gender) == (3, math.inf, {})
     path = tmp_path / calibration_fit.FILE
     calibration_fit.write(path, few, "c")
     entry = json.loads(path.read_text())["entries"][0]

@@ -16,7 +16,7 @@ from seremo_jax.evaluation import calibration_fit, calibration_scores, calibrati
 from seremo_jax.evaluation import pooled as mean_heads
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.calibration_sums import Heard
-from seremo_jax.metrics import calibration, conformal, intervals, resampling
+from seremo_jax.metrics import calibration, intervals, resampling
 from seremo_jax.reports import blocks, calibration_section, look, page
 from tests.evaluation.test_scoring import CLASSES, NUM_ROWS, parts, score
 from tests.metrics.test_calibration import ece
@@ -48,7 +48,7 @@ def fitted():
         said = np.stack([0.9 * said + 0.1 * rng.dirichlet(np.ones(6), 70) for _ in mine])
         genders = [("female", "male")[i % 2] for i in range(70)]
         made.append(calibration_fit.Development(fold, mine, said, shares, np.ones(70, bool), genders))
-    return calibration_fit.fit(made, TRAINED, LEVEL, SECTION.nbest)
+    return calibration_fit.fit(made, TRAINED, LEVEL)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,6 @@ def expected(aligned, fitted, rows, is_in):
     sets = {"": q >= -at[:, None]}
     of_gender = np.array([one.lac_by_gender.get(g, one.lac) for one, g in zip(fit, genders, strict=True)])
     sets[", by gender"] = q >= -of_gender[:, None]
-    sets[", APS"] = conformal.scores(q, "aps") <= np.array([one.aps for one in fit])[:, None]
     votes, y = aligned.distribution.astype(float), aligned.consensus
     made = {}
     for outcome, said, has in (
@@ -144,7 +143,7 @@ def test_intervals_are_those_of_the_same_resamples_as_all_metrics(aligned, fitte
     assert (entry["low"], entry["high"]) == pytest.approx(intervals.interval(drawn, len(has_votes)), abs=1e-6)
 
 
-def test_curves_and_equal_sizes(aligned, fitted, records):
+def test_curves(records):
     states = records["votes", "all"].states["calibration"]
     together, curves = states["ensemble"], states["curves"]
     assert curves["risk votes"]["value"][-1] == pytest.approx(together["risk (votes)"]["value"], abs=1e-12)
@@ -156,13 +155,6 @@ def test_curves_and_equal_sizes(aligned, fitted, records):
     sizes = curves["size by entropy"]
     mean = np.nansum(np.array(sizes["value"], float) * np.array(sizes["num"])) / sum(sizes["num"])
     assert mean == pytest.approx(together["set size (90 %)"]["value"], abs=1e-9)
-    equal, p = states["equal sizes"], aligned.predictions_distribution[:2].astype(float).mean(0)
-    has, order = aligned.has_votes, np.argsort(-p, axis=1)
-    for n in (1, 2):  # the temperature changes no order
-        best = np.take_along_axis(aligned.distribution, order[:, :n], 1).sum(1)[has].mean()
-        assert equal[f"{n} votes best"]["value"] == pytest.approx(best, abs=1e-6)
-        gain = equal[f"{n} votes sets"]["value"] - equal[f"{n} votes best"]["value"]
-        assert equal[f"{n} votes gain"]["value"] == pytest.approx(gain, abs=1e-12)
     assert [one["fold"] for one in states["fitted"]] == [0, 1]
     assert states["level"] == LEVEL
 
@@ -177,7 +169,7 @@ def test_other_records_stay_as_they_are_and_all_is_json(parts, aligned, fitted, 
             assert after.metrics.items() >= before.metrics.items()
             assert {**after.states, "calibration": 0} == {**before.states, "calibration": 0}
         json.loads(to_json(after))
-    nothing = calibration_fit.fit([], TRAINED, LEVEL, SECTION.nbest)
+    nothing = calibration_fit.fit([], TRAINED, LEVEL)
     same = calibration_scores.with_calibration(plain, aligned, nothing, POOLED, ROWS, parts[1].ids, SECTION)
     assert same == plain
 
@@ -219,9 +211,7 @@ def corpus(rng, num_speakers, temperature):
     true = calibration.tempered(p, temperature) * np.exp(0.4 * rng.normal(size=(num_speakers, K)))[unit]
     votes = rng.multinomial(5, true / true.sum(1, keepdims=True)) / 5
     size = len(unit)
-    applied = calibration_fit.Applied(
-        np.full(size, 1.3), np.full(size, -0.12), np.full(size, 0.95), np.full(size, -0.12), {1: np.full(size, -0.4)}
-    )
+    applied = calibration_fit.Applied(np.full(size, 1.3), np.full(size, -0.12), np.full(size, -0.12))
     consensus = np.where((votes == votes.max(1, keepdims=True)).sum(1) == 1, votes.argmax(1), -1)
     return calibration_sums.cell_sums(
         Heard(p, applied, votes.astype(np.float32), np.ones(size, bool), consensus, unit, num_speakers)
@@ -281,8 +271,8 @@ def cells_of(table):
 def test_the_section_shows_the_records_numbers(block):
     found = section_of(block)
     names = [getattr(item, "title", None) or item.file for item in found.items]
-    assert names == ["Calibration", "reliability.png", "Conformal sets", "set_sizes.png",
-                     "N-best and conformal sets of equal mean size", "Abstention", "risk_coverage.png"]  # fmt: skip
+    assert names == ["Calibration", "reliability.png", "Conformal sets", "set_sizes.png", "Abstention",
+                     "risk_coverage.png"]  # fmt: skip
     tables = {item.title: cells_of(item) for item in found.items if isinstance(item, page.Table)}
     states = block.whole("consensus").states["calibration"]
     rows = [row for row in tables["Calibration"] if row["system"] == "consensus"]
@@ -299,7 +289,6 @@ def test_the_section_shows_the_records_numbers(block):
     assert "hold 90 % of the votes" in found.text[0]
     csv = dict(calibration_section.numbers(block.whole("consensus")))
     assert csv["NLL, mean of seeds"] == states["ensemble"]["NLL"]
-    assert csv["2-best: consensus in sets of this mean size"] == states["equal sizes"]["2 consensus sets"]
 
 
 def test_what_was_not_calibrated_says_so(parts):

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.cluster.hierarchy
-import scipy.optimize
 import scipy.spatial.distance
 import scipy.stats
 import sklearn.metrics
@@ -118,25 +117,19 @@ def expected_metrics(predictions, targets, table, is_in, member):
     expected["total variation"] = scipy.spatial.distance.cdist(p, q, "cityblock").diagonal()[has_votes].mean() / 2
     entropies = scipy.stats.entropy(q, axis=1)[has_votes], scipy.stats.entropy(p[has_votes], axis=1)
     expected["entropy correlation"] = scipy.stats.pearsonr(*entropies).statistic
-    expected |= expected_by_distance(targets, q, p, y, is_scored, has_votes)
+    expected |= expected_by_distance(targets, q, y, is_scored)
     flags = p[has_votes] > 1 / 6 + 1e-7, q[has_votes] > 1 / 6
     expected["multi-label macro-F1 (1/6)"] = sklearn.metrics.f1_score(*flags, average="macro")
     return expected
 
 
-def expected_by_distance(targets, q, p, y, is_scored, has_votes):
-    """Cost, transport and merged UAR once more: centroids by loops, transport by linear programming."""
+def expected_by_distance(targets, q, y, is_scored):
+    """Cost and merged UAR once more, centroids and pairs of raters by loops."""
     is_rated = targets.has_attribute[:, :2].all(axis=1)
     centroids = [targets.attributes[is_rated & (targets.consensus_index == c), :2].astype(float).mean(axis=0)
                  for c in range(NUM_CLASSES)]  # fmt: skip
     distance = scipy.spatial.distance.cdist(centroids, centroids)
     distance /= distance.max()
-    rows = np.kron(np.eye(NUM_CLASSES), np.ones(NUM_CLASSES)), np.kron(np.ones(NUM_CLASSES), np.eye(NUM_CLASSES))
-    shares = (values[has_votes] / values[has_votes].sum(axis=1, keepdims=True) for values in (q, p))
-    costs = [
-        scipy.optimize.linprog(distance.ravel(), A_eq=np.concatenate(rows), b_eq=np.concatenate(both)).fun
-        for both in zip(*shares, strict=True)
-    ]
     pairs = np.zeros((NUM_CLASSES, NUM_CLASSES))
     for votes in targets.votes:
         raters = np.repeat(np.arange(NUM_CLASSES), votes)
@@ -150,7 +143,6 @@ def expected_by_distance(targets, q, p, y, is_scored, has_votes):
     merged = sklearn.metrics.balanced_accuracy_score(group[y[is_scored]], group[best[is_scored]])
     return {
         "expected cost (attributes)": distance[y[is_scored], best[is_scored]].mean(),
-        "Wasserstein (attributes)": np.mean(costs),
         "merged UAR (3 groups)": merged,
     }
 
@@ -266,7 +258,7 @@ def test_the_worst_group_and_its_ratio(records):
         for name, entry in records[system, "worst:gender"].metrics.items():
             sides = {group: records[system, group].metrics[name] for group in ("female", "male")}
             values = {group: side["value"] for group, side in sides.items()}
-            is_error = name.startswith(("JSD", "KL", "RMSE", "MAE", "total", "Wasserstein", "expected"))
+            is_error = name.startswith(("JSD", "KL", "RMSE", "MAE", "total", "expected"))
             worst = (max if is_error else min)(values, key=values.get)
             assert (entry["groups"], entry["value"]) == ([worst], values[worst])
             assert entry["members"] == sides[worst]["members"]
@@ -373,21 +365,6 @@ def test_differences_of_systems(parts, records):
     assert row["p_holm"] < 0.05
 
 
-def test_utterances_inside_speakers_widen_the_interval(parts, records):
-    predictions, targets, table = parts
-    first = Predictions(predictions.utterances, predictions.attributes[:2], predictions.distribution[:2])
-    found = {one.group: one for one in score(first, targets, table, members=MEMBERS[:2], num_utterance_resamples=25)}
-    plain = records["votes", "all"].metrics
-    widths = []
-    for name, entry in found["all"].metrics.items():
-        assert {key: value for key, value in entry.items() if not key.endswith("utterances")} == plain[name]
-        assert entry["low_utterances"] <= entry["high_utterances"]
-        if name.startswith(("CCC", "class CCC", "recall")):
-            widths.append((entry["high_utterances"] - entry["low_utterances"]) / (entry["high"] - entry["low"]))
-    assert np.mean(widths) > 1.1
-    assert found["female"].metrics["UAR"]["low_utterances"] < found["female"].metrics["UAR"]["high_utterances"]
-
-
 def test_no_order_of_predictions_or_tables_changes_a_byte(parts, records):
     predictions, targets, table = parts
     order = np.random.default_rng(3).permutation(NUM_ROWS)
@@ -426,7 +403,7 @@ def test_nothing_to_score_is_none_and_still_json(parts):
     })  # fmt: skip
     found = [record for record in score(predictions, nothing, table) if ":" not in record.group]
     whole = found[0]
-    assert "Wasserstein (co-votes)" in whole.metrics
+    assert "expected cost (co-votes)" in whole.metrics
     assert (whole.num_scored, whole.num_speakers, whole.speakers) == (0, 0, [])
     assert not any(name.startswith("CCC") for name in whole.metrics)
     for record in found:

@@ -16,11 +16,9 @@ from jax.sharding import PartitionSpec
 
 from seremo_jax.core import mesh as sharding
 from seremo_jax.evaluation.states import member_states
-from seremo_jax.metrics import class_distances
 
 NUM_ROWS, NUM_UNITS, C, A = 32, 4, 4, 2  # nobody speaks for the last unit
 NBEST = (1, 2, 3)
-GROUND = np.asarray([[0, 1, 2, 3], [1, 0, 1, 2], [2, 1, 0, 1], [3, 2, 1, 0]]) / 3
 KINDS = {
     "consensus": ("random", "one class", "two classes", "none"),
     "predicted": ("random", "constant", "coarse", "certain", "votes"),
@@ -30,7 +28,7 @@ KINDS = {
 
 
 def rows_of(seed, consensus, predicted, targets, values):
-    """Arguments of `member_states` before the potentials; what is masked holds NaN."""
+    """Arguments of `member_states`; what is masked holds NaN."""
     rng = np.random.default_rng(seed)
     y = {"random": rng.integers(-1, C, NUM_ROWS), "one class": np.full(NUM_ROWS, 2),
          "two classes": rng.integers(0, 2, NUM_ROWS), "none": np.full(NUM_ROWS, -1)}[consensus]  # fmt: skip
@@ -52,7 +50,6 @@ def rows_of(seed, consensus, predicted, targets, values):
 
 
 cases = st.builds(rows_of, st.integers(0, 10**6), *(st.sampled_from(kinds) for kinds in KINDS.values()))
-potentials = class_distances.potentials_of(GROUND)
 states_of = jax.jit(functools.partial(member_states, num_units=NUM_UNITS, nbest=NBEST))
 scores_of = jax.jit(lambda states: [[one.compute() for one in states], [one.pool().compute() for one in states]])
 
@@ -86,7 +83,7 @@ def regression_scores(x, y):
 def check(found, rows, is_in):
     """Scores of some rows against scikit-learn, audmetric and scipy."""
     value, q, _, target, has_attribute, p, has_votes, consensus = rows
-    nbest, moments, distribution, transport = found
+    nbest, moments, distribution = found
     is_scored, voted = is_in & (consensus >= 0), is_in & has_votes
     same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
     assert nbest.is_defined.tolist() == [bool(is_scored.any())] * len(NBEST)
@@ -113,16 +110,12 @@ def check(found, rows, is_in):
             same(distribution.class_ccc[c], regression_scores(q[:, c], p[:, c])[0])
         flags = p > 1 / C, q > 1 / C
         same(distribution.multi_label_macro_f1, sklearn.metrics.f1_score(*flags, average="macro", zero_division=0))
-        # On a line, transport is the distance of scipy.
-        line = np.arange(C) / (C - 1)
-        moved = [scipy.stats.wasserstein_distance(line, line, *both) for both in zip(q, p, strict=True)]
-        same(transport, np.mean(moved))
 
 
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(cases)
 def test_scores_of_all_of_one_and_of_an_empty_speaker_agree_with_other_code(rows):
-    of_units, of_all = jax.tree.map(np.asarray, scores_of(states_of(*rows, potentials)))
+    of_units, of_all = jax.tree.map(np.asarray, scores_of(states_of(*rows)))
     check(of_all, rows, np.ones(NUM_ROWS, bool))
     for u in (0, NUM_UNITS - 1):
         found = jax.tree.map(lambda leaf, u=u: leaf[u], of_units)
@@ -137,7 +130,7 @@ def parts_of(rows, batch, number):
     for i in range(number):
         is_in = batch == i
         mine = has_attribute & is_in[:, None], p, has_votes & is_in, np.where(is_in, consensus, -1).astype(np.int32)
-        yield states_of(value, q, unit, target, *mine, potentials)
+        yield states_of(value, q, unit, target, *mine)
 
 
 def merged(one, other):
@@ -158,11 +151,11 @@ def assert_same_states(one, other):
 )
 def test_merging_is_associative_and_free_of_order(rows, batch, order):
     one, two, three = parts_of(rows, np.asarray(batch), 3)
-    whole = states_of(*rows, potentials)
+    whole = states_of(*rows)
     assert_same_states(merged(merged(one, two), three), whole)
     assert_same_states(merged(one, merged(two, three)), whole)
     assert_same_states(merged(three, merged(one, two)), whole)
-    assert_same_states(states_of(*(part[list(order)] for part in rows), potentials), whole)
+    assert_same_states(states_of(*(part[list(order)] for part in rows)), whole)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -179,5 +172,5 @@ def test_rows_over_devices_and_padding_change_nothing(seed):
     mesh = sharding.make_mesh(1, 8)
     spread = [sharding.place(mesh, PartitionSpec(sharding.DATA), part) for part in padded]
     assert len(spread[0].sharding.device_set) == 8
-    found = states_of(*spread, sharding.place(mesh, PartitionSpec(), potentials))
-    assert_same_states(found, states_of(*rows, potentials))
+    found = states_of(*spread)
+    assert_same_states(found, states_of(*rows))

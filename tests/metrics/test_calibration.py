@@ -116,13 +116,12 @@ def test_a_confidence_on_an_edge_counts_below_it():
     assert np.flatnonzero(bins).tolist() == [0, 2, 4, 14]
 
 
-@pytest.mark.parametrize("kind", conformal.KINDS)
 @pytest.mark.parametrize("level", [0.52, 0.8, 0.9, 0.97])
-def test_with_one_vote_the_sets_are_those_of_crepes(kind, level):
+def test_with_one_vote_the_sets_are_those_of_crepes(level):
     p, shares = said(80, seed=3, raters=1)
     gender = np.where(np.arange(80) % 3 > 0, "female", "male")
     mine, new = np.arange(50), np.arange(50, 80)
-    found, y = conformal.scores(p, kind), shares.argmax(1)
+    found, y = conformal.scores(p), shares.argmax(1)
     alphas = found[mine, y[mine]]
     sets = conformal.sets(found[new], conformal.threshold(found[mine], shares[mine], level))
     other = ConformalClassifier().fit(alphas, seed=0)
@@ -133,15 +132,6 @@ def test_with_one_vote_the_sets_are_those_of_crepes(kind, level):
         other = ConformalClassifier().fit(alphas, bins=gender[mine], seed=0)
         wanted = other.predict_set(found[new], bins=gender[new], confidence=level, smoothing=False)
         np.testing.assert_array_equal(sets, wanted)
-
-
-def test_scores_of_adaptive_sets_add_up_in_order_of_probability():
-    found = conformal.scores(np.array([[0.2, 0.5, 0.3], [0.25, 0.25, 0.5]]), "aps")
-    np.testing.assert_allclose(found, [[1.0, 0.5, 0.8], [0.75, 1.0, 0.5]])
-    many = conformal.scores(np.random.default_rng(0).dirichlet(np.ones(8), 2000), "aps")
-    assert (many.max(axis=1) == 1).all()  # not 1 but for rounding: a threshold of 1 takes every class
-    with pytest.raises(ValueError, match="conformal score 'raps': choose one of lac, aps"):
-        conformal.scores(found, "raps")
 
 
 def test_the_threshold_of_votes_is_the_least_that_controls_the_risk():
@@ -173,39 +163,22 @@ def test_too_few_utterances_put_every_class_in():
 levels = st.floats(0.01, 0.99)
 
 
-@hypothesis.given(st.integers(1, 60), st.integers(0, 2**31), levels, levels, st.sampled_from(conformal.KINDS))
-def test_sets_grow_with_the_level_and_hold_it_where_they_were_made(number, seed, low, high, kind):
+@hypothesis.given(st.integers(1, 60), st.integers(0, 2**31), levels, levels)
+def test_sets_grow_with_the_level_and_hold_it_where_they_were_made(number, seed, low, high):
     p, shares = said(number, seed)
-    found, levels = conformal.scores(p, kind), sorted((low, high))
+    found, levels = conformal.scores(p), sorted((low, high))
     small, large = (conformal.sets(found, conformal.threshold(found, shares, level)) for level in levels)
     assert (small <= large).all()
     for sets, level in zip((small, large), levels, strict=True):
         assert (sets * shares).sum(1).mean() >= level - 1e-9
 
 
-@hypothesis.given(st.integers(1, 40), st.integers(0, 2**31), st.integers(0, C + 1))
-def test_sets_of_a_mean_size_and_the_n_best(number, seed, size):
-    p, _ = said(number, seed)
-    found = conformal.scores(p)
-    sets = conformal.sets(found, conformal.threshold_of_size(found, size))
-    assert sets.sum() == min(size, C) * number
-    best = conformal.best_sets(p, size)
-    assert (best.sum(1) == min(size, C)).all()
-    assert (np.where(best, p, 1).min(1) >= np.where(best, 0, p).max(1)).all()
-
-
-def test_of_equal_shares_the_earlier_class_is_better():
-    assert conformal.best_sets(np.array([[0.2, 0.4, 0.4]]), 1).tolist() == [[False, True, False]]
-    assert conformal.best_sets(np.full((1, C), 0.25), 2).tolist() == [[True, True, False, False]]
-
-
-@pytest.mark.parametrize("kind", conformal.KINDS)
 @pytest.mark.parametrize("raters", [1, 5])
-def test_sets_hold_the_level_of_the_votes_of_new_utterances(kind, raters):
+def test_sets_hold_the_level_of_the_votes_of_new_utterances(raters):
     """On average over 3,000 calibrations on 29 utterances: at least the level, and at most 2 / 30 more."""
     level, n, number = 0.8, 29, 3000
     p, shares = said(number * (n + 1), seed=5, raters=raters)
-    found = conformal.scores(p, kind).reshape(number, n + 1, C)
+    found = conformal.scores(p).reshape(number, n + 1, C)
     shares = shares.reshape(number, n + 1, C)
     held = np.empty(number)
     for i in range(number):

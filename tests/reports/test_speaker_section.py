@@ -130,6 +130,6 @@ def test_the_page_shows_them(records, tmp_path):
     for title in ("Speakers served worst and best", "Small speakers pass by luck", "What a speaker's UAR goes with",
                   "Spread over seeds and over speakers", "Differences between systems",
                   "Recall, precision and F1 of each class", "Attributes",
-                  "pa_uar_curve.png", "entropy correlation", "Wasserstein (attributes)"):  # fmt: skip
+                  "pa_uar_curve.png", "entropy correlation", "expected cost (attributes)"):  # fmt: skip
         assert title in text, title
     assert (folder / "pa_uar_curve.png").stat().st_size > 10_000
