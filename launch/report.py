@@ -10,7 +10,7 @@ import sys
 from absl import app, flags
 
 from launch import cli, plain
-from seremo_jax.reports import benchmark, report
+from seremo_jax.reports import benchmark, benchmark_text, report
 
 _TABLE = flags.DEFINE_enum("table", None, benchmark.NAMES, "a benchmark table instead of the report")
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "with --table: workdirs whose records make its rows")
@@ -32,7 +32,7 @@ def table(arguments: list[str]) -> None:
     made = benchmark.build(_TABLE.value, _WORKDIRS.value, _SPLIT.value, _MIXED.value)
     if _OUT.value:
         benchmark.write(made, _OUT.value)
-    print(benchmark.table_text.markdown(made), end="")
+    print(benchmark_text.markdown(made), end="")
 
 
 if __name__ == "__main__":

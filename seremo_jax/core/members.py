@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -186,13 +186,29 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
 
 def label(axes: Mapping[str, Any]) -> str:
     """A system in words: whatever tells it from the others of its evaluation, its class target last."""
-    words = [REGRESSION] if axes["model"] == "regression" else []
-    words += [f"{name.replace('_', ' ')} {axes[name]}" for name in axes["told"] if name != "is_balanced"]
-    if axes.get("is_balanced"):
-        words.append(BALANCED)
+    return ", ".join([*words(axes), axes["class_target"]])
+
+
+def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
+    """Whatever tells a system from the others of its evaluation, but for its class target.
+
+    Args:
+      axes: Of the system, see `schema.ResultRecord`.
+      hidden: Names of axes that the words leave out.
+    """
+    shown = [name for name in axes["told"] if name not in hidden]
+    result = [REGRESSION] if axes["model"] == "regression" else []
+    result += [f"{name.replace('_', ' ')} {axes[name]}" for name in shown if name != "is_balanced"]
+    if "is_balanced" in shown and axes["is_balanced"]:
+        result.append(BALANCED)
     if axes["model"] == "mean":
-        words.append(f"mean of {axes['num_heads']} heads")
-    return ", ".join([*words, axes["class_target"]])
+        result.append(f"mean of {axes['num_heads']} heads")
+    return result
+
+
+def class_losses(axes: Mapping[str, Any]) -> list[str]:
+    """Class losses of the heads behind a system: one of a head, several of a mean over class losses."""
+    return axes["class_kind"].split(JOINER)
 
 
 def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:

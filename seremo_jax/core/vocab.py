@@ -49,3 +49,5 @@ CHOSEN_LAYER, LAYER_SUM = "saliency", "sum"
 
 CLASS_KINDS = ("ccc", "soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
 """Losses of the class output; see `losses`."""
+BALANCED_CLASS_KINDS = ("balanced_soft_ce",)
+"""Those in which each class weighs the same in all."""

@@ -6,7 +6,7 @@ name apart. A new metric is one entry in `KINDS`, in the order in which tables s
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -140,20 +140,66 @@ KINDS: dict[str, Kind] = {
         ),
         Kind("uar_change", "UAR change", "conditions"),
         Kind("uar_drop", "UAR relative drop (%)", "conditions", unit="%", digits=1, direction=-1),
-        Kind("ece", "ECE ({outcome})", "calibration", direction=-1),
+        Kind(
+            "ece",
+            "ECE ({outcome})",
+            "calibration",
+            direction=-1,
+            word="ECE",
+            sentence=(
+                "mean distance, over 15 bins, of the predicted share of the 1-best class and the votes for it, or "
+                "whether it is the consensus. Of few utterances it is above 0 for a perfect model, too: its interval "
+                "reaches further down for that"
+            ),
+        ),
         Kind("ece_calibrated", "ECE ({outcome}, calibrated)", "calibration", direction=-1),
-        Kind("nll", "NLL", "calibration", direction=-1),
+        Kind(
+            "nll",
+            "NLL",
+            "calibration",
+            direction=-1,
+            word="NLL",
+            sentence="mean negative log likelihood of a vote, in nats: the KL plus the entropy of the votes",
+        ),
         Kind("nll_calibrated", "NLL (calibrated)", "calibration", direction=-1),
         Kind("set_size", "set size ({level:g} %)", "calibration", direction=-1),
         Kind("set_size_by_gender", "set size ({level:g} %, by gender)", "calibration", direction=-1),
-        Kind("held", "{outcome} in set ({level:g} %)", "calibration", direction=0),
+        Kind(
+            "held",
+            "{outcome} in set ({level:g} %)",
+            "calibration",
+            direction=0,
+            word="votes in set",
+            sentence="share of the votes that are for a class of the conformal set",
+        ),
         Kind("held_by_gender", "{outcome} in set ({level:g} %, by gender)", "calibration", direction=0),
-        Kind("aurc", "AURC ({outcome})", "calibration", direction=-1),
-        Kind("risk", "risk ({outcome})", "calibration", direction=-1),
+        Kind(
+            "aurc",
+            "AURC ({outcome})",
+            "calibration",
+            direction=-1,
+            word="AURC",
+            sentence="mean risk over all shares of utterances answered, the surest first",
+        ),
+        Kind(
+            "risk",
+            "risk ({outcome})",
+            "calibration",
+            direction=-1,
+            word="risk",
+            sentence=("share of votes for other classes than the 1-best, or of utterances whose consensus is another"),
+        ),
         Kind("set_size_entropy", "set size-entropy correlation", "calibration", direction=0),
     )
 }
 """Kind by its key, in the order of tables."""
+
+TABLES = frozenset(kind.table for kind in KINDS.values())
+"""The tables that show metrics."""
+
+SPEAKER_FILTERS = {"all": (1, 1), "min10c2": (10, 2)}
+"""Speaker filter of a share of speakers -> least scored utterances and least classes among them. Both are always
+printed."""
 
 _PLACES = {key: place for place, key in enumerate(KINDS)}
 
@@ -165,7 +211,7 @@ class Metric:
     Attributes:
       kind: Key of the kind.
       n: N of N-best, where the kind has one.
-      fields: The other parameters, in the order of the template: (name, value).
+      fields: The other parameters, by their names in order: (name, value).
     """
 
     kind: str
@@ -183,13 +229,17 @@ class Metric:
         best = "" if self.n == 1 else f"{self.n}-best "
         return KINDS[self.kind].template.format(n=self.n, best=best, **dict(self.fields))
 
-    @property
-    def place(self) -> tuple:
-        """Sort key for tables: the order of kinds, higher thresholds first, then N and the other parameters."""
-        fields = dict(self.fields)
-        threshold = fields.get("threshold")
+    def place(self, words: Sequence[str] = ()) -> tuple:
+        """Sort key for tables: the order of kinds, higher thresholds first, then N, then the other parameters.
+
+        Args:
+          words: Order of parameters that are words, e.g. the attributes and then the classes; others follow the
+            alphabet.
+        """
+        threshold = self.field("threshold")
         first = -threshold if isinstance(threshold, int) else 0
-        return _PLACES[self.kind], first, self.n, self.name
+        named = [words.index(value) if value in words else len(words) for _, value in self.fields]
+        return _PLACES[self.kind], first, self.n, named, self.name
 
     def field(self, name: str) -> Any:
         """One parameter; None where the kind has no such one."""
@@ -206,13 +256,13 @@ def metric(kind: str, n: int = 1, **fields: Any) -> Metric:
     Raises:
       KeyError: No such kind, or a parameter of its template is missing.
     """
-    made = Metric(kind, n, tuple(fields.items()))
-    _ = made.name
-    return made
+    complete = Metric(kind, n, tuple(sorted(fields.items())))
+    _ = complete.name
+    return complete
 
 
 def from_json(entry: Mapping[str, Any]) -> Metric:
-    """Reads what `Metric.to_json` made.
+    """Reads what `Metric.to_json` wrote.
 
     Raises:
       KeyError: No such kind, or a parameter of its template is missing.
@@ -222,9 +272,20 @@ def from_json(entry: Mapping[str, Any]) -> Metric:
 
 def entries_by_name(entries: Mapping[Metric, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Entries as a result record holds them: by written name, each with its metric under `metric`."""
-    return {one.name: {**entry, "metric": one.to_json()} for one, entry in entries.items()}
+    return {key.name: {**entry, "metric": key.to_json()} for key, entry in entries.items()}
 
 
-def glossary() -> tuple[tuple[str, str], ...]:
-    """(word, sentence) of every kind that has one, in the order of tables."""
-    return tuple((kind.word, kind.sentence) for kind in KINDS.values() if kind.word)
+def entries_by_metric(entries: Mapping[str, Mapping[str, Any]]) -> dict[Metric, Mapping[str, Any]]:
+    """Entries of a result record by metric; each has one under `metric`, as `entries_by_name` writes it.
+
+    Raises:
+      KeyError: An entry names no metric, or one of a kind that is not known.
+    """
+    return {from_json(entry["metric"]): entry for entry in entries.values()}
+
+
+def glossary(tables: Collection[str] | None = None) -> tuple[tuple[str, str], ...]:
+    """(word, sentence) of every kind that has one, in the order of tables; of some tables' kinds, or of all."""
+    return tuple(
+        (kind.word, kind.sentence) for kind in KINDS.values() if kind.word and (tables is None or kind.table in tables)
+    )

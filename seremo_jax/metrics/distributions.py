@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.metrics.confusions import ClassScores, NBest, class_scores, confusion_scores
 from seremo_jax.metrics.moments import AnyArray, Moments, RegressionScores, namespace_of
 
@@ -41,9 +42,6 @@ __all__ = [
     "passes",
     "uar_per_unit",
 ]
-
-SPEAKER_FILTERS = {"all": (1, 1), "min10c2": (10, 2)}
-"""Speaker filter -> least scored utterances and least classes among them. Both are always printed."""
 
 
 def uar_per_unit(counts: Num[AnyArray, " U *batch C C"]) -> Float[AnyArray, " U *batch"]:

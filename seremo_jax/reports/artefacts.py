@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
-from seremo_jax.reports import blocks as comparison
 from seremo_jax.reports import look, page
-from seremo_jax.reports.blocks import Block
+from seremo_jax.reports.blocks import Block, system_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,5 +66,5 @@ def member_systems(members: list[dict[str, Any]]) -> list[str]:
     labels = [""] * len(members)
     for rows, about in ensemble.systems(members):
         for row in rows:
-            labels[row] = comparison.system_label(about["system"])
+            labels[row] = system_label(about["axes"])
     return labels

@@ -12,7 +12,7 @@ from seremo_jax.reports import benchmark_parts as parts
 from seremo_jax.reports import benchmark_text, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, marks
 from seremo_jax.reports.benchmark_text import BenchmarkTable, Part
-from seremo_jax.reports.blocks import ReportError, flat
+from seremo_jax.reports.blocks import ReportError, flat, target_label
 
 _OF_CONDITIONS = ("settings.eval.conditions",)
 _CLEAN = (*_OF_CONDITIONS, "condition_sources", "settings.eval.condition_seed")
@@ -41,20 +41,20 @@ def build(
 
 def write(table: BenchmarkTable, folder: str | os.PathLike) -> list[Path]:
     """Writes `NAME.md`, `NAME.csv` and `NAME.tex` into a folder, each whole or not at all; returns their paths."""
-    made = {"md": benchmark_text.markdown, "csv": benchmark_text.csv_text, "tex": benchmark_text.latex}
-    paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in made]
-    for path, text in zip(paths, made.values(), strict=True):
+    forms = {"md": benchmark_text.markdown, "csv": benchmark_text.csv_text, "tex": benchmark_text.latex}
+    paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in forms]
+    for path, render in zip(paths, forms.values(), strict=True):
         with atomic_path(path) as temporary:
-            temporary.write_text(text(table), encoding="utf-8")
+            temporary.write_text(render(table), encoding="utf-8")
     return paths
 
 
-def _finished(name: str, title: str, made: Sequence[Part], rows: Sequence[Entry], notes: dict[str, str],
+def _finished(name: str, title: str, tables: Sequence[Part], rows: Sequence[Entry], notes: dict[str, str],
               reading: str) -> BenchmarkTable:  # fmt: skip
     counts = "Counts are those of the first row. " if notes else ""
     commits = ", ".join(dict.fromkeys(row.commit for row in rows))
     caption = f"{score_tables.caption(rows[0].block)} {counts}paUAR in %. Commit: {commits}."
-    return BenchmarkTable(name, title, tuple(made), caption, notes, reading)
+    return BenchmarkTable(name, title, tuple(tables), caption, notes, reading)
 
 
 def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
@@ -63,8 +63,8 @@ def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     labels = ("system", "class target", "class loss", "classes balanced", "layer")
 
     def words(row: Entry) -> tuple[str, ...]:
-        is_balanced = "yes" if row.is_balanced else "in part" if "balanced" in row.class_loss else "no"
-        return row.kind, parts.target_words(row), row.class_loss, is_balanced, str(row.record.layer)
+        is_balanced = "yes" if row.is_balanced else "in part" if row.is_balanced_in_part else "no"
+        return row.kind, target_label(row.class_target), row.class_loss, is_balanced, str(row.record.layer)
 
     own = parts.scores_part(rows, flags, labels, words)
     there = {(row.class_target, row.is_balanced) for row in rows if not row.is_baseline}
@@ -92,7 +92,7 @@ def _layers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     left_out = dict.fromkeys(row.run.name for row in rows if row not in with_curves)
     rows = sorted(with_curves, key=lambda row: (row.is_baseline, row.run.name, row.family, row.record.layer))
     flags, notes = marks(rows, _OF_LAYERS, (), is_mixed)
-    made = [parts.layers_part(rows, flags), parts.regret_part(rows)]
+    tables = [parts.layers_part(rows, flags), parts.regret_part(rows)]
     reading = (
         "It shows whether the layer that a curve picks is one whose head scores well: "
         "regret is the best head's score minus that of the picked layer's head. Only layers with a head count, and the "
@@ -103,7 +103,7 @@ def _layers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
         reading += " Heads are of folds, so that the curves, of the tables' training split, saw speakers tested here."
     if left_out:
         reading += f" Left out, without curves: {', '.join(left_out)} ({len(left_out)})."
-    return _finished("layers", "Curves over layers against head scores", made, rows, notes, reading)
+    return _finished("layers", "Curves over layers against head scores", tables, rows, notes, reading)
 
 
 def _backbones(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
@@ -121,14 +121,14 @@ def _backbones(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
 
 
 def _conditions(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
-    made = parts.heard(runs, split)
-    if not made:
+    heard = parts.heard(runs, split)
+    if not heard:
         raise ReportError(f"no workdir has {split!r} in other conditions than clean: evaluate it with "
                           "--config.eval.conditions, see the README")  # fmt: skip
-    rows = [Entry(run, found.clean, system) for run, found in made for system in found.systems]
+    rows = [Entry(run, conditions.clean, system) for run, conditions in heard for system in conditions.systems]
     flags, notes = marks(rows, _OF_CONDITIONS, (), is_mixed)
-    left_out = [run.name for run in runs if not any(run is other for other, _ in made)]
-    own = parts.conditions_part(made, dict(zip(((row.run.name, row.system) for row in rows), flags, strict=True)))
+    left_out = [run.name for run in runs if not any(run is other for other, _ in heard)]
+    own = parts.conditions_part(heard, dict(zip(((row.run.name, row.system) for row in rows), flags, strict=True)))
     reading = (
         "It shows how much of the clean score is left where nothing was trained, and the share of utterances that keep "
         "their 1-best class. The conditions are rendered, not recorded in such places: it doesn't show how much people "
@@ -148,8 +148,8 @@ def _speakers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
         "speaker with few utterances passes or fails by luck: compare with the chance row, which has the same speaker "
         "sizes. It doesn't show why speakers differ; a difference between genders is confounded with who was recorded."
     )
-    made = [parts.speakers_part(rows, flags), *parts.published_parts(rows, kinds=("paper",))]
-    return _finished("speakers", "Speakers above a threshold", made, rows, notes, reading)
+    tables = [parts.speakers_part(rows, flags), *parts.published_parts(rows, kinds=("paper",))]
+    return _finished("speakers", "Speakers above a threshold", tables, rows, notes, reading)
 
 
 _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {

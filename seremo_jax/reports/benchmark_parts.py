@@ -7,23 +7,26 @@ from pathlib import Path
 import numpy as np
 
 from seremo_jax.core.condition_names import Condition
-from seremo_jax.reports import blocks, published, score_tables
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import Metric
+from seremo_jax.reports import published, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run
 from seremo_jax.reports.benchmark_text import NOTHING, Cell, Line, Part
-from seremo_jax.reports.blocks import PA_UAR, UAR
+from seremo_jax.reports.blocks import ordered
 from seremo_jax.reports.condition_scores import Conditions, gather
+from seremo_jax.reports.condition_section import DROP, DROP_LABEL, STABLE_SHARE
+from seremo_jax.reports.score_tables import UAR
 from seremo_jax.saliency import uncertainty
 
 CURVES = {"ccs": "saliency (ccs)", "probe": "ridge probe"}
-HEAD_SCORES = ("UAR", "macro-F1 (present)", "macro-F1 (all)", "class CCC mean", "CCC mean")
+HEAD_SCORES = (
+    UAR,
+    catalogue.metric("macro_f1", classes="present"),
+    catalogue.metric("macro_f1", classes="all"),
+    catalogue.metric("class_ccc_mean"),
+    catalogue.metric("ccc_mean"),
+)
 """Scores that layers are judged by."""
-
-STABLE, DROP = "stable share", "UAR relative drop (%)"
-
-
-def target_words(row: Entry) -> str:
-    """The class target in words."""
-    return blocks.SYSTEM_LABELS.get(row.class_target, row.class_target)
 
 
 def backbone_words(row: Entry) -> str:
@@ -32,64 +35,67 @@ def backbone_words(row: Entry) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _cell(row: Entry, name: str, group: str = "all") -> Cell:
-    record = row.block.by_key.get((row.system, group))
-    metric = record.metrics.get(name) if record else None
-    return Cell(score_tables.cell(name, metric, group.startswith("gap")), metric or {})
+def _cell(row: Entry, metric: Metric, group: str = "all") -> Cell:
+    entry = row.block.entry(row.system, metric, group)
+    return Cell(score_tables.cell(metric, entry, row.block.is_gap(group)), entry or {})
 
 
-def _main_names(rows: Sequence[Entry]) -> list[str]:
+def _main_metrics(rows: Sequence[Entry]) -> list[Metric]:
     """UAR for each N, macro-F1, class CCC, CCC, paUAR-75: those that any row has, in the order of tables."""
-    found = [name for row in rows for name in row.block.metric_names()]
-    wanted = ("macro-F1", "weighted-F1", "CCC ", "class CCC mean", "paUAR-75")
-    return [
-        name for name in sorted(dict.fromkeys(found), key=blocks.place)
-        if UAR.match(name) or (name.startswith(wanted) and not name.endswith("min10c2)"))
-    ]  # fmt: skip
+    there = ordered([metric for row in rows for metric in row.block.metrics])
+    return [metric for metric in there if score_tables.is_main(metric) or _is_main_share(metric)]
+
+
+def _is_main_share(metric: Metric) -> bool:
+    return metric.field("threshold") == score_tables.HIGH_THRESHOLD and metric.field("speakers") == "all"
+
+
+def _names(metrics: Sequence[Metric]) -> tuple[str, ...]:
+    return tuple(metric.name for metric in metrics)
 
 
 def _run_label(rows: Sequence[Entry]) -> tuple[str, ...]:
     return ("run",) if len({row.run.name for row in rows}) > 1 else ()
 
 
-def _chance_line(rows: Sequence[Entry], names: Sequence[str], num_labels: int) -> Line:
+def _chance_line(rows: Sequence[Entry], metrics: Sequence[Metric], num_labels: int) -> Line:
     block = rows[0].block
-    cells = tuple(_number(name, block.chance(name)) for name in names)
+    cells = tuple(_number(metric, block.chance(metric)) for metric in metrics)
     return Line(("chance (random ranking)", *([""] * (num_labels - 1))), cells, is_reference=True)
 
 
-def _number(name: str, value: float | None) -> Cell:
-    return Cell(NOTHING) if value is None else Cell(score_tables.cell(name, {"value": value}), {"value": value})
+def _number(metric: Metric | None, value: float | None) -> Cell:
+    return Cell(NOTHING) if value is None else Cell(score_tables.cell(metric, {"value": value}), {"value": value})
 
 
 def scores_part(
     rows: Sequence[Entry], flags: Sequence[str], labels: Sequence[str], words: Callable[[Entry], tuple[str, ...]]
 ) -> Part:
     """One row a system with the main scores, the number of its seeds and its commit; the chance row last."""
-    names, run = _main_names(rows), _run_label(rows)
+    metrics, run = _main_metrics(rows), _run_label(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
-        told = (*words(row), *([row.run.name] if run else []), str(len(row.record.seeds)), row.commit)
-        lines.append(Line(told, tuple(_cell(row, name) for name in names), flag))
+        own = (*words(row), *([row.run.name] if run else []), str(len(row.record.seeds)), row.commit)
+        lines.append(Line(own, tuple(_cell(row, metric) for metric in metrics), flag))
     header = (*labels, *run, "seeds", "commit")
-    return Part("Our records", header, tuple(names), (*lines, _chance_line(rows, names, len(header))))
+    return Part("Our records", header, _names(metrics), (*lines, _chance_line(rows, metrics, len(header))))
 
 
 def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Part:
     """One row a system and layer: both curves there, and the head's scores."""
-    run, names = _run_label(rows), _head_names(rows)
+    run, metrics = _run_label(rows), _head_metrics(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
-        told = (row.family, *([row.run.name] if run else []), str(row.record.layer), str(len(row.record.seeds)),
-                row.commit)  # fmt: skip
-        cells = (*(_curve_cell(row, kind) for kind in CURVES), *(_cell(row, name) for name in names))
-        lines.append(Line(told, cells, flag))
-    scores = (*CURVES.values(), *names)
+        own = (row.family, *([row.run.name] if run else []), str(row.record.layer), str(len(row.record.seeds)),
+               row.commit)  # fmt: skip
+        cells = (*(_curve_cell(row, kind) for kind in CURVES), *(_cell(row, metric) for metric in metrics))
+        lines.append(Line(own, cells, flag))
+    scores = (*CURVES.values(), *_names(metrics))
     return Part("Our records", ("system", *run, "layer", "seeds", "commit"), scores, tuple(lines))
 
 
-def _head_names(rows: Sequence[Entry]) -> list[str]:
-    return [name for name in HEAD_SCORES if any(name in row.record.metrics for row in rows)]
+def _head_metrics(rows: Sequence[Entry]) -> list[Metric]:
+    return [metric for metric in HEAD_SCORES if any(row.block.entry(row.system, metric) for row in rows)]
 
 
 def _curve_cell(row: Entry, kind: str) -> Cell:
@@ -97,31 +103,31 @@ def _curve_cell(row: Entry, kind: str) -> Cell:
     if curve is None or row.record.layer not in layers:
         return Cell(NOTHING)
     k = layers.index(row.record.layer)
-    metric = {"value": curve["score"][k], "low": curve["low"][k], "high": curve["high"][k]}
-    return Cell(score_tables.cell(kind, metric), metric)
+    numbers = {"value": curve["score"][k], "low": curve["low"][k], "high": curve["high"][k]}
+    return Cell(score_tables.cell(None, numbers), numbers)
 
 
 def regret_part(rows: Sequence[Entry]) -> Part:
     """What each curve's pick lacks to the best head, and the rank correlation, for each score."""
     run, lines = _run_label(rows), []
     for family in dict.fromkeys((row.run.name, row.family, row.is_baseline) for row in rows):
-        mine = [row for row in rows if (row.run.name, row.family, row.is_baseline) == family]
-        layers, curves = list(mine[0].run.saliency["layers"]), mine[0].run.saliency["curves"]
+        members = [row for row in rows if (row.run.name, row.family, row.is_baseline) == family]
+        layers, curves = list(members[0].run.saliency["layers"]), members[0].run.saliency["curves"]
         for kind, curve in curves.items():
-            for name in _head_names(mine) if curve is not None else ():
+            for metric in _head_metrics(members) if curve is not None else ():
                 heads = np.full(len(layers), np.nan)
-                for row in mine:
-                    value = row.record.metrics.get(name, {}).get("value")
+                for row in members:
+                    value = row.block.value(row.system, metric)
                     if row.record.layer in layers and value is not None:
                         heads[layers.index(row.record.layer)] = value
                 if np.isfinite(heads).sum() < 2:
                     continue  # one layer is no choice
-                found = uncertainty.regret(np.array(curve["score"], float), heads)
-                correlation = found.rank_correlation
-                told = (family[1], *([family[0]] if run else []), CURVES.get(kind, kind), name,
-                        str(np.isfinite(heads).sum()))  # fmt: skip
-                lines.append(Line(told, (
-                    Cell(str(layers[found.picked])), Cell(str(layers[found.best])), _number("", found.regret),
+                choice = uncertainty.regret(np.array(curve["score"], float), heads)
+                correlation = choice.rank_correlation
+                labels = (family[1], *([family[0]] if run else []), CURVES.get(kind, kind), metric.name,
+                          str(np.isfinite(heads).sum()))  # fmt: skip
+                lines.append(Line(labels, (
+                    Cell(str(layers[choice.picked])), Cell(str(layers[choice.best])), _number(None, choice.regret),
                     Cell(NOTHING) if math.isnan(correlation) else Cell(f"{correlation:+.3f}", {"value": correlation}),
                 )))  # fmt: skip
     header = ("system", *run, "curve", "score of heads", "layers with heads")
@@ -131,85 +137,91 @@ def regret_part(rows: Sequence[Entry]) -> Part:
 
 def heard(runs: Sequence[Run], split: str) -> list[tuple[Run, Conditions]]:
     """Runs that have a split in other conditions than clean, with these."""
-    found = []
+    pairs = []
     for run in runs:
-        found += [(run, one) for one in gather([block for block in run.blocks if block.split == split])]
-    return found
+        blocks = [block for block in run.blocks if block.split == split]
+        pairs += [(run, conditions) for conditions in gather(blocks)]
+    return pairs
 
 
-def conditions_part(made: Sequence[tuple[Run, Conditions]], flags: Mapping[tuple[str, str], str]) -> Part:
-    """One row a condition, run and system: scores, relative drop of UAR, share of unchanged decisions."""
-    rows = [Entry(run, found.clean, system) for run, found in made for system in found.systems]
-    names, run_label, lines = _main_names(rows), _run_label(rows), []
-    for condition in dict.fromkeys(c for _, found in made for c in (Condition(), *found.heard)):
-        for run, found in made:
-            if condition.effects and condition not in found.heard:
+def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tuple[str, str], str]) -> Part:
+    """One row a condition, run and system: scores, relative drop of UAR, share of unchanged decisions.
+
+    Args:
+      pairs: Runs with the conditions they were heard in.
+      flags: (name of the run, system) -> mark of its footnote.
+    """
+    rows = [Entry(run, conditions.clean, system) for run, conditions in pairs for system in conditions.systems]
+    metrics, run_label, lines = _main_metrics(rows), _run_label(rows), []
+    for condition in dict.fromkeys(c for _, conditions in pairs for c in (Condition(), *conditions.heard)):
+        for run, conditions in pairs:
+            if condition.effects and condition not in conditions.heard:
                 continue
-            for system in found.systems:
-                row = Entry(run, found.heard[condition] if condition.effects else found.clean, system)
-                told = (condition.id, system, *([run.name] if run_label else []), str(len(row.record.seeds)),
-                        row.commit)  # fmt: skip
-                cells = (*(_cell(row, name) for name in names), _drop(found, row, condition), _cell(row, STABLE))
-                lines.append(Line(told, cells, flags[run.name, system]))
+            for system in conditions.systems:
+                row = Entry(run, conditions.block(condition), system)
+                labels = (condition.id, system, *([run.name] if run_label else []), str(len(row.record.seeds)),
+                          row.commit)  # fmt: skip
+                ends = _drop(conditions, row, condition), _cell(row, STABLE_SHARE)
+                cells = (*(_cell(row, metric) for metric in metrics), *ends)
+                lines.append(Line(labels, cells, flags[run.name, system]))
     header = ("condition", "system", *run_label, "seeds", "commit")
-    return Part("Our records", header, (*names, "drop of UAR (%)", STABLE), tuple(lines))
+    return Part("Our records", header, (*_names(metrics), DROP_LABEL, STABLE_SHARE.name), tuple(lines))
 
 
-def _drop(found: Conditions, row: Entry, condition: Condition) -> Cell:
-    if DROP in row.record.metrics or not condition.effects:
-        cell = _cell(row, DROP)
-        return Cell(score_tables.cell("paUAR", cell.metric), cell.metric) if cell.metric else cell
-    return _number("paUAR", found.relative_drop(condition, row.system, "UAR"))
+def _drop(conditions: Conditions, row: Entry, condition: Condition) -> Cell:
+    """As the records have it, with its interval, or else from both scores."""
+    if row.block.entry(row.system, DROP) or not condition.effects:
+        return _cell(row, DROP)
+    return _number(DROP, conditions.relative_drop(condition, row.system, UAR))
 
 
 def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Part:
     """paUAR-T by threshold, filter and N, of all speakers, of each group and of their gap; chance below each."""
-    found = {name: match for row in rows for name in row.block.metric_names() if (match := PA_UAR.match(name))}
-    numbers, run, lines = sorted({int(match[2]) for match in found.values()}), _run_label(rows), []
+    shares = score_tables.share_lines([metric for row in rows for metric in row.block.metrics])
+    run, lines = _run_label(rows), []
     groups = ("all", *dict.fromkeys(group for row in rows for group in row.block.groups))
-    for threshold in sorted({int(match[1]) for match in found.values()}, reverse=True):
-        for speakers in dict.fromkeys(match[3] for match in found.values()):
-            names = [f"paUAR-{threshold} ({n}-best, {speakers})" for n in numbers]
-            for group in groups:
-                mine = [(row, flag) for row, flag in zip(rows, flags, strict=True)
-                        if (row.system, group) in row.block.by_key]  # fmt: skip
-                place = (f"above {threshold / 100:.2f}", speakers, score_tables.group_label(group))
-                for row, flag in mine:
-                    cells = tuple(_cell(row, name, group) for name in names)
-                    counts = {str(cell.metric["count"]) for cell in cells if cell.metric.get("count") is not None}
-                    told = (row.system, *([row.run.name] if run else []), *place, " / ".join(sorted(counts)),
-                            str(len(row.record.seeds)), row.commit)  # fmt: skip
-                    lines.append(Line(told, cells, flag))
-                guess = tuple(_number(name, mine[0][0].block.by_key[mine[0][0].system, group].metrics.get(name, {})
-                                      .get("chance")) for name in names)  # fmt: skip
-                if any(cell.metric for cell in guess):
-                    blank = [""] * len(run)
-                    lines.append(Line(("chance", *blank, *place, "", "", ""), guess, is_reference=True))
+    for (threshold, speakers), metrics in shares.items():
+        for group in groups:
+            here = [(row, flag) for row, flag in zip(rows, flags, strict=True)
+                    if (row.system, group) in row.block.by_key]  # fmt: skip
+            first = here[0][0]
+            place = (f"above {threshold / 100:.2f}", speakers, first.block.group_label(group))
+            for row, flag in here:
+                cells = tuple(_cell(row, metric, group) for metric in metrics)
+                counts = {str(cell.metric["count"]) for cell in cells if cell.metric.get("count") is not None}
+                labels = (row.system, *([row.run.name] if run else []), *place, " / ".join(sorted(counts)),
+                          str(len(row.record.seeds)), row.commit)  # fmt: skip
+                lines.append(Line(labels, cells, flag))
+            guess = [(first.block.entry(first.system, metric, group) or {}).get("chance") for metric in metrics]
+            if any(chance is not None for chance in guess):
+                cells = tuple(_number(metric, chance) for metric, chance in zip(metrics, guess, strict=True))
+                blank = [""] * len(run)
+                lines.append(Line(("chance", *blank, *place, "", "", ""), cells, is_reference=True))
     header = ("system", *run, "UAR of the speaker", "counted", "group", "speakers", "seeds", "commit")
-    return Part("Our records", header, tuple(f"{n}-best (%)" for n in numbers), tuple(lines))
+    return Part("Our records", header, score_tables.share_columns(shares), tuple(lines))
 
 
 def published_parts(
     rows: Sequence[Entry], kinds: Sequence[str] = ("attributes", "classes", "multilabel", "paper")
 ) -> list[Part]:
     """Published rows by kind, with why each isn't comparable; of attributes only where ours were rated for these."""
-    block, made = rows[0].block, []
+    block, tables = rows[0].block, []
     for kind in kinds:
-        if kind == "attributes" and not any(name.startswith("CCC ") for name in block.metric_names()):
+        if kind == "attributes" and not any(metric.kind == "ccc" for metric in block.metrics):
             continue
         scores = published.SCORES[kind]
         for is_apart in (False, True):
             lines = []
-            for one in published.rows():
-                reasons = published.differing(one, block.protocol, block.split) if one["kind"] == kind else None
+            for row in published.rows():
+                reasons = published.differing(row, block.protocol, block.split) if row["kind"] == kind else None
                 if reasons is not None and bool(reasons) == is_apart:
-                    told = (one["system"], one["id"], one["release"] or "?", one["set"] or "?", one["source"],
-                            ", ".join(reasons) or NOTHING)  # fmt: skip
-                    lines.append(Line(told, tuple(Cell(one[column] or NOTHING) for column in scores)))
+                    labels = (row["system"], row["id"], row["release"] or "?", row["set"] or "?", row["source"],
+                              ", ".join(reasons) or NOTHING)  # fmt: skip
+                    lines.append(Line(labels, tuple(Cell(row[column] or NOTHING) for column in scores)))
             if lines:
                 here = ", ".join(published.ours(block.protocol, block.split).values())
                 words = f"not comparable with ours ({here})" if is_apart else "of our corpus, release, set and classes"
                 header = ("system", "id", "release", "set", "source", "differs in")
                 title = f"Published, {words}: {published.TITLES[kind]} on MSP-Podcast"
-                made.append(Part(title, header, tuple(scores.values()), tuple(lines), True))
-    return made
+                tables.append(Part(title, header, tuple(scores.values()), tuple(lines), True))
+    return tables

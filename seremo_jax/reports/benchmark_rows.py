@@ -3,7 +3,6 @@
 import dataclasses
 import fnmatch
 import os
-import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -30,7 +29,7 @@ class Run:
 
     def block(self, split: str, condition: str = vocab.CLEAN) -> Block | None:
         """Records of a split in a condition; None where there are none."""
-        return next((one for one in self.blocks if (one.split, one.condition) == (split, condition)), None)
+        return next((block for block in self.blocks if (block.split, block.condition) == (split, condition)), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +48,7 @@ class Entry:
     @property
     def commit(self) -> str:
         """Commit of the evaluation, or the version where there is none."""
-        version = str(self.record.protocol.get("code_version", "?"))
-        found = re.search(r"\(([^)]*)\)", version)
-        return found[1] if found else version
+        return str(self.record.protocol.get("commit") or self.record.protocol.get("code_version", "?"))
 
     @property
     def is_baseline(self) -> bool:
@@ -61,41 +58,35 @@ class Entry:
     @property
     def class_target(self) -> str:
         """`votes` or `consensus`."""
-        return self.record.system.split(", ")[-1]
+        return self.record.axes["class_target"]
 
     @property
     def class_loss(self) -> str:
-        """Class loss of the head."""
-        return "log loss" if self.is_baseline else str(self.field("class_kind", "?"))
+        """Class loss of the head, or of the heads behind a mean."""
+        return "log loss" if self.is_baseline else self.record.axes["class_kind"]
 
     @property
     def is_balanced(self) -> bool:
-        """Whether classes weigh the same in training."""
-        return self.record.axes["is_balanced"] if self.is_baseline else self.class_loss.startswith("balanced")
+        """Whether classes weigh the same in training, in that of every head."""
+        if self.is_baseline:
+            return self.record.axes["is_balanced"]
+        return set(members.class_losses(self.record.axes)) <= set(vocab.BALANCED_CLASS_KINDS)
+
+    @property
+    def is_balanced_in_part(self) -> bool:
+        """Whether classes weigh the same in the training of some of the heads behind a mean, and not of all."""
+        losses = set() if self.is_baseline else set(members.class_losses(self.record.axes))
+        return not self.is_balanced and bool(losses & set(vocab.BALANCED_CLASS_KINDS))
 
     @property
     def family(self) -> str:
         """The system's words without its layer."""
-        return ", ".join(word for word in self.system.split(", ") if not re.fullmatch(r"layer -?\d+", word))
+        return comparison.system_label(self.record.axes, ("layer",))
 
     @property
     def kind(self) -> str:
         """The system's words without what has columns of its own: layer, class loss, class target."""
-        words = [
-            word for word in self.family.split(", ")[:-1] if not word.startswith(("class kind ", members.BALANCED))
-        ]
-        return ", ".join(words) or "head"
-
-    def field(self, name: str, default: Any = None) -> Any:
-        """A member's field: from the system's words, else from the axis of one value, else from the single setting."""
-        start = f"{name.replace('_', ' ')} "
-        for word in self.record.system.split(", "):
-            if word.startswith(start):
-                return word.removeprefix(start)
-        protocol = comparison.flat(self.record.protocol)
-        axis = next(axis for axis, field, _ in members.AXES if field == name)
-        values = protocol.get(f"settings.ensemble.{axis}") or ()
-        return values[0] if len(values) == 1 else protocol.get(f"settings.{members.MEMBER_FIELDS[name]}", default)
+        return ", ".join(members.words(self.record.axes, ("layer", "class_kind", "is_balanced"))) or "head"
 
 
 def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
@@ -135,17 +126,17 @@ def entries(runs: Sequence[Run], split: str) -> list[Entry]:
     Raises:
       ReportError: A run was not evaluated on the split.
     """
-    found = []
+    rows = []
     for run in runs:
         block = run.block(split)
         if block is None:
-            there = ", ".join(sorted({one.split for one in run.blocks if one.condition == vocab.CLEAN})) or "none"
+            there = ", ".join(sorted({other.split for other in run.blocks if other.condition == vocab.CLEAN})) or "none"
             raise ReportError(
                 f"{run.name} has no clean records of the split {split!r}; it has those of: {there}. Give --split, or "
                 "evaluate it with --config.eval.splits"
             )
-        found += [Entry(run, block, system) for system in block.systems]
-    return found
+        rows += [Entry(run, block, system) for system in block.systems]
+    return rows
 
 
 def marks(
@@ -163,35 +154,36 @@ def marks(
       ReportError: They differ, and may not.
     """
     notes: dict[str, str] = {}
-    found = []
+    flags = []
     for row in rows:
-        first, here = (_fixed(one, allowed, shown, row.is_baseline != rows[0].is_baseline) for one in (rows[0], row))
+        is_of_data = row.is_baseline != rows[0].is_baseline
+        first, here = (_fixed(other, allowed, shown, is_of_data) for other in (rows[0], row))
         differing = sorted(field for field in {*first, *here} if first.get(field) != here.get(field))
-        told = "; ".join(f"{field}: {here.get(field)!r} against {first.get(field)!r}" for field in differing)
-        if told and not is_mixed:
+        words = "; ".join(f"{field}: {here.get(field)!r} against {first.get(field)!r}" for field in differing)
+        if words and not is_mixed:
             raise ReportError(
                 f"{row.run.name} ({row.system}) differs in protocol from {rows[0].run.name} ({rows[0].system}) and "
-                f"cannot stand in one table with it: {told}. Evaluate both under one protocol, or add --mixed, which "
+                f"cannot stand in one table with it: {words}. Evaluate both under one protocol, or add --mixed, which "
                 "says so in footnotes"
             )
-        if told and told not in notes:
-            notes[told] = _name_of(len(notes))
-        found.append(notes.get(told, ""))
-    return found, {mark: f"differs from the first row in {told}" for told, mark in notes.items()}
+        if words and words not in notes:
+            notes[words] = _name_of(len(notes))
+        flags.append(notes.get(words, ""))
+    return flags, {mark: f"differs from the first row in {words}" for words, mark in notes.items()}
 
 
 def _fixed(row: Entry, allowed: Sequence[str], shown: Sequence[str], is_of_data: bool) -> dict[str, Any]:
     """What a row must share with others; of data and scores alone where one is a head and the other is none."""
     fields = row.block.protocol | {"split": row.block.split}
-    words = row.record.system.split(", ")
     if not row.is_baseline:
         # Axes that tell this run's systems apart are in their names; others are not, and another run may differ there.
-        for name in members.MEMBER_FIELDS:
-            told = any(word.startswith(f"{name.replace('_', ' ')} ") for word in words)
-            if not (told or name in shown or name in _NO_SETTING):
-                fields[f"settings.{members.MEMBER_FIELDS[name]}"] = row.field(name)
+        named = {*row.record.axes["told"], *shown, *_NO_SETTING}
+        fields |= {f"settings.{members.MEMBER_FIELDS[name]}": value for name, value in row.record.axes.items()
+                   if name in members.MEMBER_FIELDS and name not in named}  # fmt: skip
     left_out = (*allowed, *(_OF_HEADS if is_of_data else ()))
-    return {name: value for name, value in fields.items() if not any(fnmatch.fnmatch(name, one) for one in left_out)}
+    return {
+        name: value for name, value in fields.items() if not any(fnmatch.fnmatch(name, pattern) for pattern in left_out)
+    }
 
 
 def _name_of(number: int) -> str:

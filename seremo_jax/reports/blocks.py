@@ -1,36 +1,34 @@
 """Result records that may stand side by side: same split, same condition, same protocol but for what is compared."""
 
 import dataclasses
-import re
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from seremo_jax.core import vocab
+from seremo_jax.core import members, vocab
 from seremo_jax.core.config_fields import EnsembleConfig
-from seremo_jax.core.members import MEMBER_FIELDS
 from seremo_jax.core.schema import ResultRecord
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import Metric
 
 COMPARED_FIELDS = frozenset(
     {
         *("system", "layer", "layers", "seed", "seeds", "class_target", "members", "checkpoint", "fingerprint"),
-        *(f"settings.{path}" for path in MEMBER_FIELDS.values()),
+        *(f"settings.{path}" for path in members.MEMBER_FIELDS.values()),
         *(f"settings.ensemble.{field.name}" for field in dataclasses.fields(EnsembleConfig)),
+        "commit",
     }
 )
 """Protocol fields in which the rows of one table may differ: they say what is compared. (`fingerprint` hashes all
-settings, which are compared one by one.)"""
+settings, which are compared one by one; `code_version` names the commit, too.)"""
 
 COUNTS = ("num_utterances", "num_scored", "num_speakers")
 """Fields of a record that two systems scored on the same utterances share."""
 
-SYSTEM_LABELS = {"votes": "vote distribution", "consensus": "consensus"}
-UAR = re.compile(r"^(?:(\d+)-best )?UAR$")
-PA_UAR = re.compile(r"^paUAR-(\d+) \((\d+)-best, (\w+)\)$")
-"""Names of metrics: N of the N-best UAR; T, N and speaker filter of paUAR."""
-CALIBRATION = re.compile(r"^(?:ECE|NLL|AURC|risk|set size|votes in set|consensus in set)\b")
-"""Names of metrics that a section of their own shows."""
+CLASS_TARGET_LABELS = {"votes": "vote distribution", "consensus": "consensus"}
 
 
 class ReportError(ValueError):
@@ -72,11 +70,24 @@ class Block:
     def nbest(self) -> tuple[int, ...]:
         """The N of each entry of a speaker's `uar`."""
         named = self.protocol.get("settings.eval.nbest")
-        return tuple(named or sorted(int(m[1] or 1) for name in self.metric_names() if (m := UAR.match(name))))
+        return tuple(named or (metric.n for metric in self.metrics if metric.kind == "uar"))
 
-    def metric_names(self) -> list[str]:
-        """Names of all metrics over all speakers, in the order of tables."""
-        return sorted({name for system in self.systems for name in self.whole(system).metrics}, key=place)
+    @functools.cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """All metrics over all speakers, in the order of tables."""
+        return ordered([metric for system in self.systems for metric in self._entries[system, "all"]], self.class_names)
+
+    @functools.cached_property
+    def _entries(self) -> dict[tuple[str, str], dict[Metric, Mapping[str, Any]]]:
+        return {key: catalogue.entries_by_metric(record.metrics) for key, record in self.by_key.items()}
+
+    def entry(self, system: str, metric: Metric, group: str = "all") -> Mapping[str, Any] | None:
+        """Entry of a metric; None where there is none."""
+        return self._entries.get((system, group), {}).get(metric)
+
+    def value(self, system: str, metric: Metric, group: str = "all") -> float | None:
+        """Value of a metric; None where it is not there or not defined."""
+        return value_of(self.entry(system, metric, group))
 
     def confusion(self, system: str) -> np.ndarray | None:
         """[C, C] utterances by consensus (rows) and 1-best class, mean over members; None where not recorded."""
@@ -85,24 +96,49 @@ class Block:
         num_members = max((len(entry.get("members") or ()) for entry in record.metrics.values()), default=0)
         return None if counts is None else np.asarray(counts, np.float64) / max(num_members, 1)
 
-    def chance(self, name: str) -> float | None:
-        """What a random guesser scores, from the records, or N / C for UAR."""
+    def chance(self, metric: Metric, group: str = "all") -> float | None:
+        """What a random guesser scores; None where the records do not say."""
         for system in self.systems:
-            given = self.whole(system).metrics.get(name, {}).get("chance")
-            if given is not None:
-                return float(given)
-        found = UAR.match(name)
-        return int(found[1] or 1) / len(self.class_names) if found and self.class_names else None
+            chance = (self.entry(system, metric, group) or {}).get("chance")
+            if chance is not None:
+                return float(chance)
+        return None
+
+    def comparison(self, group: str) -> Mapping[str, Any]:
+        """What a group compares, see `ResultRecord.comparison`; empty for a group by itself."""
+        return next(record.comparison for (_, name), record in self.by_key.items() if name == group)
+
+    def is_gap(self, group: str) -> bool:
+        """Whether a group's numbers are differences between two groups."""
+        return self.comparison(group).get("kind") == "gap"
+
+    def group_label(self, group: str) -> str:
+        """A group's words."""
+        comparison = self.comparison(group)
+        if not comparison:
+            return group
+        column = comparison["column"]
+        sides = " - ".join(comparison.get("groups") or (column,))
+        return {"gap": f"gap: {sides}", "worst": f"worst group: {column}",
+                "ratio": f"ratio, smaller / larger: {column}"}[comparison["kind"]]  # fmt: skip
 
 
-def place(name: str) -> tuple[int, str]:
-    """Sort key: UAR and N-best UAR, F1, class CCC, CCC by attribute and their mean, then the alphabet."""
-    if found := UAR.match(name):
-        return (int(found[1] or 1), name)
-    if found := PA_UAR.match(name):
-        return (200 - int(found[1]), name)  # the higher threshold first
-    order = ("macro-F1", "weighted-F1", "class CCC mean", *(f"CCC {name}" for name in (*vocab.ATTRIBUTES, "mean")))
-    return (next((100 + i for i, start in enumerate(order) if name.startswith(start)), 200), name)
+def ordered(metrics: Sequence[Metric], class_names: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """Each of the metrics once, in the order of tables: attributes in their order, classes in that of the class set."""
+    words = (*vocab.ATTRIBUTES, *class_names)
+    return tuple(sorted(dict.fromkeys(metrics), key=lambda metric: metric.place(words)))
+
+
+def value_of(entry: Mapping[str, Any] | None) -> float | None:
+    """Value of an entry of a record; None where there is none or it is not defined."""
+    if entry is None or not entry.get("defined", True) or not is_number(entry.get("value")):
+        return None
+    return float(entry["value"])
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a record is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def flat(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -116,10 +152,19 @@ def flat(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-def system_label(system: str) -> str:
-    """A system's words: `votes` is the vote distribution, also behind a layer (`layer 3, votes`)."""
-    *before, target = system.split(", ")
-    return ", ".join([*before, SYSTEM_LABELS.get(target, target)])
+def system_label(axes: Mapping[str, Any], hidden: Sequence[str] = ()) -> str:
+    """A system's words, its class target last.
+
+    Args:
+      axes: What tells it from others, see `ResultRecord`.
+      hidden: Names of axes that are left out.
+    """
+    return ", ".join([*members.words(axes, hidden), target_label(axes["class_target"])])
+
+
+def target_label(class_target: str) -> str:
+    """A class target's words."""
+    return CLASS_TARGET_LABELS.get(class_target, class_target)
 
 
 def blocks(records: Sequence[ResultRecord], is_simulated: bool) -> list[Block]:
@@ -134,7 +179,7 @@ def blocks(records: Sequence[ResultRecord], is_simulated: bool) -> list[Block]:
         here = [record for record in records if (record.split, record.condition) == (split, condition)]
         by_key: dict[tuple[str, str], ResultRecord] = {}
         for record in here:
-            key = (system_label(record.system), record.group)
+            key = (system_label(record.axes), record.group)
             if key in by_key:
                 raise ReportError(
                     f"two records for system {key[0]!r}, group {key[1]!r}, split {split!r}, condition {condition!r}: "

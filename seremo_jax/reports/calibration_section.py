@@ -7,11 +7,13 @@ from matplotlib.figure import Figure
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import ResultRecord
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import Metric, metric
 from seremo_jax.reports import calibration_figures
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.look import Look
 from seremo_jax.reports.page import NOTHING, Picture, Row, Section, Table
-from seremo_jax.reports.score_tables import caption, cell, group_label
+from seremo_jax.reports.score_tables import caption, cell
 
 STATES = "calibration"
 """Where a record's states hold what this section shows."""
@@ -20,7 +22,21 @@ MOST_ROWS = 20
 """Rows of a table that is not folded."""
 
 Draw = Callable[[Look], Figure]
-_KINDS = (("one threshold", ""), ("a threshold a gender", ", by gender"))
+_KINDS = (("one threshold", "held", "set_size"), ("a threshold a gender", "held_by_gender", "set_size_by_gender"))
+"""Kinds of sets in words, their shares of votes or consensus classes, and their sizes."""
+_NLL, _NLL_CALIBRATED = metric("nll"), metric("nll_calibrated")
+_ERRORS = (
+    *(metric(kind, outcome=outcome) for outcome in ("votes", "consensus") for kind in ("ece", "ece_calibrated")),
+    _NLL,
+    _NLL_CALIBRATED,
+)
+_COSTS = (
+    *(metric(kind, outcome=outcome) for outcome in ("votes", "consensus") for kind in ("risk", "aurc")),
+    metric("set_size_entropy"),
+)
+
+Entries = Mapping[Metric, Mapping[str, Any]]
+"""Metric -> its entry."""
 
 
 def section(
@@ -35,12 +51,12 @@ def section(
       shown: Systems that figures show.
       picture: Makes a picture of a name, what it shows, how to read it, and what draws it.
     """
-    found = _found(block)
-    if not found:
+    by_system = _states(block)
+    if not by_system:
         why = _why_not(block)
         return None if why is None else Section(key, title, (why,))
-    drawn = {system: states for system, states in found.items() if system in shown}
-    level = next(iter(found.values()))["level"]
+    drawn = {system: states for system, states in by_system.items() if system in shown}
+    level = next(iter(by_system.values()))["level"]
     pictures = list(_pictures(block, drawn, level, picture)) if drawn else []
     items = (calibration_table(block), *pictures[:1], set_table(block), *pictures[1:2], abstention_table(block),
              *pictures[2:])  # fmt: skip
@@ -49,7 +65,8 @@ def section(
         f"hold {100 * level:g} % of the votes of new utterances. That promise is for utterances like those of the "
         "development split: its few speakers and other acoustic conditions break it, so the share is measured here."
     )
-    return Section(key, title, (text,), tuple(_signs(found, level)), items, GLOSSARY)
+    terms = (*GLOSSARY, *catalogue.glossary({_NLL.about.table}))
+    return Section(key, title, (text,), tuple(_signs(by_system, level)), items, terms)
 
 
 def _why_not(block: Block) -> str | None:
@@ -76,9 +93,10 @@ def _pictures(
         "diagonal a predicted share is the share of votes.",
         lambda style: calibration_figures.reliability(style, drawn),
     )  # fmt: skip
-    groups = ("all", *(group for group in block.groups if any(_of_group(block, system, group) for system in drawn)))
-    held = {system: {group: states["ensemble"][f"votes in set ({100 * level:g} %)"] for group in groups
-                     if (states := _of_group(block, system, group))} for system in drawn}  # fmt: skip
+    groups = ("all", *(group for group in block.groups if any(_of_mean(block, system, group) for system in drawn)))
+    share = _held_votes(level)
+    held = {system: {group: entries[share] for group in groups if (entries := _of_mean(block, system, group))}
+            for system in drawn}  # fmt: skip
     num_classes = len(block.class_names)
     yield picture(
         "set_sizes", "Share of votes in the conformal sets by group, and their size by the raters' entropy",
@@ -92,61 +110,72 @@ def _pictures(
     )  # fmt: skip
 
 
-def _of_group(block: Block, system: str, group: str) -> Mapping[str, Any] | None:
+def _of_mean(block: Block, system: str, group: str = "all") -> Entries:
+    """Entries of the mean distribution of a system's seeds in a group; none where they are not recorded."""
     record = block.by_key.get((system, group))
-    return record.states.get(STATES) if record else None
+    return catalogue.entries_by_metric(record.states.get(STATES, {}).get("ensemble", {})) if record else {}
+
+
+def _held_votes(level: float) -> Metric:
+    """Share of votes in the sets of one threshold that should hold a share `level` of them."""
+    return metric("held", outcome="votes", level=100 * level)
 
 
 def numbers(record: ResultRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Entries beside the metrics of a record: those of the mean of its seeds."""
-    states = record.states.get(STATES, {})
-    if len(record.metrics.get("NLL", {}).get("members", ())) > 1:
-        yield from ((f"{name}, mean of seeds", entry) for name, entry in states.get("ensemble", {}).items())
+    """Entries beside the metrics of a record: those of the mean of its seeds, where there are several."""
+    if _num_members(catalogue.entries_by_metric(record.metrics)) > 1:
+        entries = record.states.get(STATES, {}).get("ensemble", {})
+        yield from ((f"{name}, mean of seeds", entry) for name, entry in entries.items())
 
 
-def _found(block: Block) -> dict[str, Mapping[str, Any]]:
-    states = {system: block.whole(system).states.get(STATES) for system in block.systems}
-    return {system: one for system, one in states.items() if one}
+def _num_members(entries: Entries) -> int:
+    """Members behind the entries of calibration; 0 where there are none."""
+    return len(entries.get(_NLL, {}).get("members", ()))
 
 
-def _signs(found: Mapping[str, Mapping[str, Any]], level: float) -> Iterator[str]:
+def _states(block: Block) -> dict[str, Mapping[str, Any]]:
+    """What each system's record holds of calibration; systems without it are left out."""
+    by_system = {system: block.whole(system).states.get(STATES) for system in block.systems}
+    return {system: states for system, states in by_system.items() if states}
+
+
+def _signs(by_system: Mapping[str, Mapping[str, Any]], level: float) -> Iterator[str]:
     """Sets that hold fewer votes than they should, and temperatures that make it worse."""
-    for system, states in found.items():
-        metrics = states["ensemble"]
-        few = sorted({one["num_utterances"] for one in states["fitted"] if one["lac"] is None})
+    for system, states in by_system.items():
+        entries = catalogue.entries_by_metric(states["ensemble"])
+        few = sorted({fit["num_utterances"] for fit in states["fitted"] if fit["lac"] is None})
         if few:
             yield (f"{system}: {' and '.join(map(str, few))} development utterances are too few for {100 * level:g} %: "
                    "the sets hold every class.")  # fmt: skip
-        held = metrics[f"votes in set ({100 * level:g} %)"]
+        held = entries[_held_votes(level)]
         if held["high"] is not None and held["high"] < level:
             yield (f"{system}: the sets hold {100 * held['value']:.0f} % of the votes, and {100 * level:g} % is above "
                    "the interval.")  # fmt: skip
-        before, after = (metrics[name]["value"] for name in ("NLL", "NLL (calibrated)"))
+        before, after = (entries[loss]["value"] for loss in (_NLL, _NLL_CALIBRATED))
         if before is not None and after > before + 1e-3:
             yield f"{system}: the temperature of the development split makes the log loss worse here."
 
 
-def _models(block: Block) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
-    """System, which model of it, its metrics, its states."""
-    for system, states in _found(block).items():
+def _models(block: Block) -> Iterator[tuple[str, str, Entries, Mapping[str, Any]]]:
+    """System, which model of it, its entries, its states."""
+    for system, states in _states(block).items():
         record = block.whole(system)
-        if len(record.metrics["NLL"]["members"]) > 1:
-            yield system, "each seed", record.metrics, states
-        yield system, "mean of seeds" if len(record.seeds) > 1 else "the seed", states["ensemble"], states
+        of_each = catalogue.entries_by_metric(record.metrics)
+        if _num_members(of_each) > 1:
+            yield system, "each seed", of_each, states
+        yield system, "mean of seeds" if len(record.seeds) > 1 else "the seed", _of_mean(block, system), states
 
 
 def calibration_table(block: Block) -> Table:
     """Calibration error and log loss before and after the temperature."""
-    names = ("ECE (votes)", "ECE (votes, calibrated)", "ECE (consensus)", "ECE (consensus, calibrated)",
-             "NLL", "NLL (calibrated)")  # fmt: skip
     rows = []
-    for system, model, metrics, states in _models(block):
-        temperatures = [one["temperature"] for one in states["fitted"]]
+    for system, model, entries, states in _models(block):
+        temperatures = [fit["temperature"] for fit in states["fitted"]]
         lowest, highest = (f"{end(temperatures):.2f}" for end in (min, max))
         at = NOTHING if model == "each seed" else lowest if lowest == highest else f"{lowest} to {highest}"
-        rows.append(Row((system, model, at, *(cell(name, metrics.get(name)) for name in names))))
+        rows.append(Row((system, model, at, *(cell(error, entries.get(error)) for error in _ERRORS))))
     text = "Lower is better. Before and after the temperature; with folds, that of each fold."
-    header = ("system", "model", "temperature", *names)
+    header = ("system", "model", "temperature", *(error.name for error in _ERRORS))
     return Table("Calibration", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
 
 
@@ -154,16 +183,15 @@ def set_table(block: Block) -> Table:
     """Share of votes and of consensus classes in the conformal sets, and their size, by group."""
     rows = []
     for group in ("all", *block.groups):
-        for system, whole in _found(block).items():
-            states = _of_group(block, system, group)
-            for words, suffix in _KINDS if states else ():
-                percent = f"({100 * whole['level']:g} %{suffix})"
-                names = (f"votes in set {percent}", f"consensus in set {percent}", f"set size {percent}")
-                metrics = states["ensemble"]
-                count = str(metrics[names[0]]["count"])
-                rows.append(
-                    Row((group_label(group), system, words, count, *(cell(name, metrics[name]) for name in names)))
+        for system, states in _states(block).items():
+            entries, percent = _of_mean(block, system, group), 100 * states["level"]
+            for words, share, size in _KINDS if entries else ():
+                metrics = (
+                    *(metric(share, outcome=outcome, level=percent) for outcome in ("votes", "consensus")),
+                    metric(size, level=percent),
                 )
+                labels = (block.group_label(group), system, words, str(entries[metrics[0]]["count"]))
+                rows.append(Row((*labels, *(cell(shown, entries[shown]) for shown in metrics))))
     header = ("group", "system", "sets", "utterances with votes", "votes in set", "consensus in set", "mean size")
     text = "Of the mean distribution of the seeds."
     return Table(
@@ -174,23 +202,14 @@ def set_table(block: Block) -> Table:
 
 def abstention_table(block: Block) -> Table:
     """Risk, area under the risk-coverage curve, and whether sets grow with the raters' disagreement."""
-    names = ("risk (votes)", "AURC (votes)", "risk (consensus)", "AURC (consensus)", "set size-entropy correlation")
     rows = [
-        Row((system, model, *(cell(name, metrics.get(name)) for name in names)))
-        for system, model, metrics, _ in _models(block)
+        Row((system, model, *(cell(cost, entries.get(cost)) for cost in _COSTS)))
+        for system, model, entries, _ in _models(block)
     ]
+    header = ("system", "model", *(cost.name for cost in _COSTS))
     text = "Lower is better, but for the correlation. An AURC below the risk: the model knows when it errs."
-    return Table("Abstention", ("system", "model", *names), tuple(rows), f"{caption(block)} {text}", num_labels=2)
+    return Table("Abstention", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
 
 
-GLOSSARY = (
-    ("ECE (votes)", "mean distance, over 15 bins, of the predicted share of the 1-best class and the votes for it. Of "
-     "few utterances it is above 0 for a perfect model, too: its interval reaches further down for that"),
-    ("ECE (consensus)", "the same against whether the 1-best class is the consensus"),
-    ("NLL", "mean negative log likelihood of a vote, in nats: the KL plus the entropy of the votes"),
-    ("temperature", "what logits are divided by: above 1 the model was too sure, below 1 not sure enough"),
-    ("votes in set", "share of the votes that are for a class of the conformal set"),
-    ("risk", "share of votes for other classes than the 1-best, or of utterances whose consensus is another"),
-    ("AURC", "mean risk over all shares of utterances answered, the surest first"),
-)  # fmt: skip
-"""Words of this section."""
+GLOSSARY = (("temperature", "what logits are divided by: above 1 the model was too sure, below 1 not sure enough"),)
+"""Words of this section that are no metrics."""

@@ -1,15 +1,15 @@
 """Scores by acoustic condition, from result records: drop against clean, curves over the SNR, ranges over noises.
 
-Reads records and computes no score anew. Source: method.md section 9 (OURS).
+Reads records and computes no score anew. Source: METHOD.md, section 9 (OURS).
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seremo_jax.core import condition_names, vocab
 from seremo_jax.core.condition_names import Condition
+from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports.blocks import COUNTS, Block, ReportError
 
 LOWEST_CLEAN = 0.05
@@ -53,60 +53,66 @@ class Conditions:
         """Labels of the systems."""
         return self.clean.systems
 
-    def metric(self, condition: Condition, system: str, name: str) -> Mapping[str, Any] | None:
+    def block(self, condition: Condition) -> Block:
+        """The records in a condition."""
+        return self.heard[condition] if condition.effects else self.clean
+
+    def entry(self, condition: Condition, system: str, metric: Metric) -> Mapping[str, Any] | None:
         """Entry of a metric over all speakers, None where it is not there."""
-        block = self.heard[condition] if condition.effects else self.clean
-        return block.whole(system).metrics.get(name)
+        return self.block(condition).entry(system, metric)
 
-    def value(self, condition: Condition, system: str, name: str) -> float | None:
+    def value(self, condition: Condition, system: str, metric: Metric) -> float | None:
         """Value of a metric over all speakers, None where it is not defined."""
-        metric = self.metric(condition, system, name) or {}
-        value = metric.get("value") if metric.get("defined", True) else None
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return self.block(condition).value(system, metric)
 
-    def change(self, condition: Condition, system: str, name: str) -> float | None:
+    def point(self, condition: Condition, system: str, metric: Metric, at: float = 0.0) -> Point | None:
+        """Value of a metric with its interval, None where it is not defined; `at` is its place on a curve."""
+        value = self.value(condition, system, metric)
+        if value is None:
+            return None
+        low, high = (self.entry(condition, system, metric).get(side) for side in ("low", "high"))
+        return Point(at, value, value if low is None else low, value if high is None else high)
+
+    def change(self, condition: Condition, system: str, metric: Metric) -> float | None:
         """Value in the condition minus the clean one."""
-        here, clean = self.value(condition, system, name), self.value(Condition(), system, name)
+        here, clean = self.value(condition, system, metric), self.value(Condition(), system, metric)
         return None if here is None or clean is None else here - clean
 
-    def relative_drop(self, condition: Condition, system: str, name: str) -> float | None:
+    def relative_drop(self, condition: Condition, system: str, metric: Metric) -> float | None:
         """100 (clean - value) / clean; None where the clean value is below 0.05."""
-        change, clean = self.change(condition, system, name), self.value(Condition(), system, name)
+        change, clean = self.change(condition, system, metric), self.value(Condition(), system, metric)
         return None if change is None or clean < LOWEST_CLEAN else -100 * change / clean
 
-    def snr_curves(self, system: str, name: str) -> dict[str, list[Point]]:
+    def snr_curves(self, system: str, metric: Metric) -> dict[str, list[Point]]:
         """Kind of noise -> points by falling SNR, of the conditions that are noise and nothing else."""
-        return self._curves(system, name, "noise")
+        return self._curves(system, metric, "noise")
 
-    def rt60_curves(self, system: str, name: str) -> dict[str, list[Point]]:
+    def rt60_curves(self, system: str, metric: Metric) -> dict[str, list[Point]]:
         """Kind of room -> points by rising RT60, of the conditions that are reverberation and nothing else."""
-        return self._curves(system, name, "reverb")
+        return self._curves(system, metric, "reverb")
 
-    def _curves(self, system: str, name: str, family: str) -> dict[str, list[Point]]:
+    def _curves(self, system: str, metric: Metric, family: str) -> dict[str, list[Point]]:
         curves: dict[str, list[Point]] = {}
         for condition in self.heard:
-            value = self.value(condition, system, name)
-            if condition.family == family and value is not None:
+            if condition.family == family:
                 effect = condition.noise or condition.room
-                metric = self.metric(condition, system, name)
-                low, high = (metric.get(side) for side in ("low", "high"))
-                point = Point(effect.value, value, value if low is None else low, value if high is None else high)
-                curves.setdefault(effect.name, []).append(point)
+                if (point := self.point(condition, system, metric, effect.value)) is not None:
+                    curves.setdefault(effect.name, []).append(point)
         is_falling = family == "noise"
         return {kind: sorted(points, reverse=is_falling) for kind, points in curves.items()}
 
-    def over_noises(self, system: str, name: str) -> dict[tuple[str, float], Range]:
+    def over_noises(self, system: str, metric: Metric) -> dict[tuple[str, float], Range]:
         """(room, SNR) -> mean and range over the kinds of noise; the room is empty where there is none."""
-        found: dict[tuple[str, float], list[float]] = {}
+        values: dict[tuple[str, float], list[float]] = {}
         for condition in self.heard:
-            value = self.value(condition, system, name)
+            value = self.value(condition, system, metric)
             if condition.noise is not None and condition.family in ("noise", "combined") and value is not None:
                 room = str(condition.room) if condition.room else ""
-                found.setdefault((room, condition.noise.value), []).append(value)
-        ordered = sorted(found, key=lambda key: (key[0], -key[1]))
+                values.setdefault((room, condition.noise.value), []).append(value)
+        places = sorted(values, key=lambda place: (place[0], -place[1]))
         return {
-            key: Range(sum(found[key]) / len(found[key]), min(found[key]), max(found[key]), len(found[key]))
-            for key in ordered
+            place: Range(sum(kinds) / len(kinds), min(kinds), max(kinds), len(kinds))
+            for place, kinds in ((place, values[place]) for place in places)
         }
 
 
@@ -116,7 +122,7 @@ def gather(blocks: Sequence[Block]) -> list[Conditions]:
     Raises:
       ReportError: A split was not heard clean, or a condition differs from clean in protocol or in utterances.
     """
-    found = []
+    splits = []
     for split in dict.fromkeys(block.split for block in blocks):
         here = {block.condition: block for block in blocks if block.split == split}
         clean = here.pop(vocab.CLEAN, None)
@@ -129,8 +135,8 @@ def gather(blocks: Sequence[Block]) -> list[Conditions]:
             )
         for name, block in here.items():
             _require_comparable(clean, block, f"{split}, {name}")
-        found.append(Conditions(split, clean, {condition_names.parse(name): block for name, block in here.items()}))
-    return found
+        splits.append(Conditions(split, clean, {condition_names.parse(name): block for name, block in here.items()}))
+    return splits
 
 
 def _require_comparable(clean: Block, block: Block, what: str) -> None:

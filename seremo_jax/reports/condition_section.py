@@ -1,23 +1,27 @@
 """The report's section on unseen acoustic conditions: every one in a table, ranges, curves, unchanged decisions."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from seremo_jax.core.condition_names import Condition
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import page, score_tables
 from seremo_jax.reports.blocks import Block
-from seremo_jax.reports.condition_scores import Conditions, Point, gather
+from seremo_jax.reports.condition_scores import Conditions, Point, Range, gather
 from seremo_jax.reports.figures import MARKERS
 from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
+from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
 
-STABLE_SHARE = "stable share"
-DRAWN_SCORE, SCORES = "UAR", ("UAR", "class CCC mean", "CCC mean", "paUAR-75 (1-best, all)")
-SURE = re.compile(r"^(?:ECE \(votes, calibrated\)|(?:votes in set|set size) \([\d.]+ %\))$")
-"""Metrics of calibration and conformal sets that this section shows."""
+SCORES = (UAR, catalogue.metric("class_ccc_mean"), catalogue.metric("ccc_mean"), SPEAKER_SHARE)
+STABLE_SHARE, DROP, DROP_LABEL = (
+    catalogue.metric("stable_share"),
+    catalogue.metric("uar_drop"),
+    f"drop of {UAR.name} (%)",
+)
 MOST_SYSTEMS = 4
 """Systems a figure shows; all are in the tables."""
 
@@ -36,128 +40,132 @@ def sections_of(blocks: Sequence[Block], draw: Draw) -> list[page.Section]:
       ReportError: See `condition_scores.gather`.
     """
     splits = gather(blocks)
-    return [_section(found, draw, f"_{found.split}" if len(splits) > 1 else "") for found in splits]
+    return [_section(conditions, draw, f"_{conditions.split}" if len(splits) > 1 else "") for conditions in splits]
 
 
-def _section(found: Conditions, draw: Draw, suffix: str) -> page.Section:
-    items: list[page.Table | page.Picture] = [condition_table(found)]
-    if noises := noise_table(found):
-        items.append(noises)
-    if sets := set_table(found):
-        items.append(sets)
-    shown = found.systems[:MOST_SYSTEMS]
-    left = f" The first {len(shown)} of {len(found.systems)} systems." if len(shown) < len(found.systems) else ""
-    clean = {system: _bounds(found, Condition(), system, DRAWN_SCORE) for system in shown}
-    chance = found.clean.chance(DRAWN_SCORE)
-    panels = (
-        ("snr", "Does it hold in noise?", "SNR (dB)", "noise",
-         {system: found.snr_curves(system, DRAWN_SCORE) for system in shown}),
-        ("rt60", "Does it hold in a room?", "reverberation time RT60 (s)", "room",
-         {system: found.rt60_curves(system, DRAWN_SCORE) for system in shown}),
-    )  # fmt: skip
-    for name, title, axis, what, curves in panels:
-        if any(curves.values()) and all(clean.values()):
-            bounds = {system: tuple(point[1:]) for system, point in clean.items()}
-            items.append(draw(
-                f"conditions_{name}{suffix}", (f"{DRAWN_SCORE} by {what}", f"Lines: kinds of {what}.{left}"),
-                lambda style, title=title, axis=axis, curves=curves, bounds=bounds: curves(
-                    style, title, (axis, DRAWN_SCORE), curves, bounds, chance
-                ),
-            ))  # fmt: skip
-    shares = {s: [_bounds(found, condition, s, STABLE_SHARE) for condition in found.heard] for s in shown}
-    if any(point for points in shares.values() for point in points):
-        names = [condition.id for condition in found.heard]
-        items.append(draw(
-            f"conditions_stable{suffix}", ("Share of unchanged decisions in every condition", f"Against clean.{left}"),
-            lambda style: stable_shares(style, names, shares),
-        ))  # fmt: skip
+def _section(conditions: Conditions, draw: Draw, suffix: str) -> page.Section:
+    tables = (condition_table(conditions), noise_table(conditions), set_table(conditions))
     text = (
-        f"{len(found.heard)} conditions in which nothing was trained: heads, layer and feature statistics are those of "
-        "clean speech. Every system hears the same rendering of an utterance, and an utterance keeps its noise at all "
-        "SNRs, so that rows are paired."
+        f"{len(conditions.heard)} conditions in which nothing was trained: heads, layer and feature statistics are "
+        "those of clean speech. Every system hears the same rendering of an utterance, and an utterance keeps its "
+        "noise at all SNRs, so that rows are paired."
     )
     key = f"conditions{suffix.replace('_', '-')}"
-    title = f"Unseen acoustic conditions{f': {found.split}' if suffix else ''}"
-    return page.Section(key, title, (text,), tuple(_signs(found)), tuple(items), GLOSSARY)
+    title = f"Unseen acoustic conditions{f': {conditions.split}' if suffix else ''}"
+    items = (*(table for table in tables if table is not None), *_pictures(conditions, draw, suffix))
+    terms = (*GLOSSARY, *catalogue.glossary({STABLE_SHARE.about.table}))
+    return page.Section(key, title, (text,), tuple(_signs(conditions)), items, terms)
 
 
-def condition_table(found: Conditions) -> page.Table:
-    """Every condition and system: scores, relative drop of the first, share of unchanged decisions."""
-    names = [name for name in SCORES if name in found.clean.metric_names()]
+def _pictures(conditions: Conditions, draw: Draw, suffix: str) -> Iterator[page.Picture]:
+    shown = conditions.systems[:MOST_SYSTEMS]
+    left = (
+        f" The first {len(shown)} of {len(conditions.systems)} systems." if len(shown) < len(conditions.systems) else ""
+    )
+    clean = {system: conditions.point(Condition(), system, UAR) for system in shown}
+    chance = conditions.clean.chance(UAR)
+    panels = (
+        ("snr", "Does it hold in noise?", "SNR (dB)", "noise", {s: conditions.snr_curves(s, UAR) for s in shown}),
+        ("rt60", "Does it hold in a room?", "reverberation time RT60 (s)", "room",
+         {s: conditions.rt60_curves(s, UAR) for s in shown}),
+    )  # fmt: skip
+    for name, title, axis, what, lines in panels:
+        if any(lines.values()) and all(clean.values()):
+            bounds = {system: tuple(point[1:]) for system, point in clean.items()}
+            yield draw(
+                f"conditions_{name}{suffix}", (f"{UAR.name} by {what}", f"Lines: kinds of {what}.{left}"),
+                lambda style, title=title, axis=axis, lines=lines, bounds=bounds, is_falling=name == "snr": curves(
+                    style, title, (axis, UAR.name), lines, bounds, chance, is_falling
+                ),
+            )  # fmt: skip
+    shares = {s: [conditions.point(condition, s, STABLE_SHARE) for condition in conditions.heard] for s in shown}
+    if any(point for points in shares.values() for point in points):
+        names = [condition.id for condition in conditions.heard]
+        yield draw(
+            f"conditions_stable{suffix}", ("Share of unchanged decisions in every condition", f"Against clean.{left}"),
+            lambda style: stable_shares(style, names, shares),
+        )  # fmt: skip
+
+
+def condition_table(conditions: Conditions) -> page.Table:
+    """Every condition and system: scores, relative drop of UAR, share of unchanged decisions."""
+    metrics = [metric for metric in SCORES if metric in conditions.clean.metrics]
     rows = []
-    for condition in (Condition(), *found.heard):
-        for system in found.systems:
-            cells = [score_tables.cell(name, found.metric(condition, system, name)) for name in names]
-            drop = found.relative_drop(condition, system, DRAWN_SCORE) if condition.effects else None
-            cells.append(page.NOTHING if drop is None else f"{drop:.1f}")
-            cells.append(score_tables.cell(STABLE_SHARE, found.metric(condition, system, STABLE_SHARE)))
+    for condition in (Condition(), *conditions.heard):
+        for system in conditions.systems:
+            cells = [score_tables.cell(metric, conditions.entry(condition, system, metric)) for metric in metrics]
+            drop = conditions.relative_drop(condition, system, UAR) if condition.effects else None
+            cells.append(score_tables.cell(DROP, {"value": drop}))
+            cells.append(score_tables.cell(STABLE_SHARE, conditions.entry(condition, system, STABLE_SHARE)))
             rows.append(page.Row((condition.id, system, *cells), is_reference=not condition.effects))
-    header = ("condition", "system", *names, f"drop of {DRAWN_SCORE} (%)", STABLE_SHARE)
-    text = f"{score_tables.caption(found.clean)} paUAR in %. Drop: 100 (clean - here) / clean."
+    header = ("condition", "system", *(metric.name for metric in metrics), DROP_LABEL, STABLE_SHARE.name)
+    text = f"{score_tables.caption(conditions.clean)} paUAR in %. Drop: 100 (clean - here) / clean."
     return page.Table("Scores in every condition", header, tuple(rows), text, num_labels=2)
 
 
-def set_table(found: Conditions) -> page.Table | None:
+def _is_of_sets(metric: Metric) -> bool:
+    """Whether a metric tells what calibration and conformal sets, made for clean speech, are worth elsewhere."""
+    kinds = ("ece_calibrated", "held", "set_size")
+    return metric.kind in kinds and metric.field("outcome") in (None, "votes")
+
+
+def set_table(conditions: Conditions) -> page.Table | None:
     """What calibration and conformal sets, made for clean speech, are worth in every condition; None without them."""
-    names = [name for name in found.clean.metric_names() if SURE.match(name)]
+    metrics = [metric for metric in conditions.clean.metrics if _is_of_sets(metric)]
     rows = []
-    for condition in (Condition(), *found.heard) if names else ():
-        for system in found.systems:
-            cells = (score_tables.cell(name, found.metric(condition, system, name)) for name in names)
+    for condition in (Condition(), *conditions.heard) if metrics else ():
+        for system in conditions.systems:
+            cells = (score_tables.cell(metric, conditions.entry(condition, system, metric)) for metric in metrics)
             rows.append(page.Row((condition.id, system, *cells), is_reference=not condition.effects))
     if not rows:
         return None
-    text = (
-        f"{score_tables.caption(found.clean)} Fitted on the clean development split: nothing promises the share here."
-    )
-    return page.Table("Conformal sets in every condition", ("condition", "system", *names), tuple(rows), text, 2)
+    caption = score_tables.caption(conditions.clean)
+    text = "Fitted on the clean development split: nothing promises the share here."
+    header = ("condition", "system", *(metric.name for metric in metrics))
+    return page.Table("Conformal sets in every condition", header, tuple(rows), f"{caption} {text}", 2)
 
 
-def noise_table(found: Conditions) -> page.Table | None:
+def noise_table(conditions: Conditions) -> page.Table | None:
     """Mean and range over the kinds of noise at each SNR, without a room and in each; None without noise."""
-    names = [name for name in (*SCORES, STABLE_SHARE) if any(found.over_noises(s, name) for s in found.systems)]
-    ranges = {(s, name): found.over_noises(s, name) for s in found.systems for name in names}
-    places = list(dict.fromkeys(place for one in ranges.values() for place in one))
+    metrics = [
+        metric
+        for metric in (*SCORES, STABLE_SHARE)
+        if any(conditions.over_noises(s, metric) for s in conditions.systems)
+    ]
+    ranges = {(s, metric): conditions.over_noises(s, metric) for s in conditions.systems for metric in metrics}
+    places = list(dict.fromkeys(place for by_place in ranges.values() for place in by_place))
     rows = []
     for room, snr_db in places:
-        for system in found.systems:
-            here = [ranges[system, name].get((room, snr_db)) for name in names]
-            nums = sorted({one.num for one in here if one})
-            cells = (_range(name, one) for name, one in zip(names, here, strict=True))
+        for system in conditions.systems:
+            here = [ranges[system, metric].get((room, snr_db)) for metric in metrics]
+            nums = sorted({over.num for over in here if over})
+            cells = (_range(metric, over) for metric, over in zip(metrics, here, strict=True))
             labels = (f"{snr_db:g} dB", room.removeprefix("reverb:") or "none", system)
             rows.append(page.Row((*labels, " / ".join(map(str, nums)), *cells)))
     if not rows:
         return None
     text = "Mean (lowest to highest) over kinds of noise; the kinds are apart in the table above and in the figure."
-    header = ("SNR", "room", "system", "kinds", *names)
+    header = ("SNR", "room", "system", "kinds", *(metric.name for metric in metrics))
     return page.Table("Noise: mean and range over kinds", header, tuple(rows), text, num_labels=3)
 
 
-def _range(name: str, one: object) -> str:
-    if one is None:
+def _range(metric: Metric, over: Range | None) -> str:
+    if over is None:
         return page.NOTHING
-    digits = 1 if name.startswith("paUAR") else 3
-    return f"{one.mean:.{digits}f} ({one.lowest:.{digits}f} to {one.highest:.{digits}f})"
+    digits = metric.about.digits
+    return f"{over.mean:.{digits}f} ({over.lowest:.{digits}f} to {over.highest:.{digits}f})"
 
 
-def _bounds(found: Conditions, condition: Condition, system: str, name: str) -> Point | None:
-    value = found.value(condition, system, name)
-    if value is None:
-        return None
-    low, high = (found.metric(condition, system, name).get(side) for side in ("low", "high"))
-    return Point(0.0, value, value if low is None else low, value if high is None else high)
-
-
-def _signs(found: Conditions) -> list[str]:
+def _signs(conditions: Conditions) -> list[str]:
     """The worst condition of each system, and conditions no better than guessing."""
-    signs, chance = [], found.clean.chance(DRAWN_SCORE)
-    for system in found.systems:
-        drops = {c: d for c in found.heard if (d := found.relative_drop(c, system, DRAWN_SCORE)) is not None}
+    signs, chance = [], conditions.clean.chance(UAR)
+    for system in conditions.systems:
+        drops = {c: d for c in conditions.heard if (d := conditions.relative_drop(c, system, UAR)) is not None}
         if drops:
             worst = max(drops, key=drops.__getitem__)
-            signs.append(f"{system}: {DRAWN_SCORE} drops most in {worst.id}, by {drops[worst]:.0f} % of clean.")
-        lost = [c.id for c in found.heard if chance is not None and (p := _bounds(found, c, system, DRAWN_SCORE))
-                and p.low <= chance]  # fmt: skip
+            signs.append(f"{system}: {UAR.name} drops most in {worst.id}, by {drops[worst]:.0f} % of clean.")
+        lost = [c.id for c in conditions.heard if chance is not None and (point := conditions.point(c, system, UAR))
+                and point.low <= chance]  # fmt: skip
         if lost:
             signs.append(f"{system}: no better than chance (interval reaches it) in {', '.join(lost)}.")
     return signs
@@ -168,48 +176,49 @@ GLOSSARY = (
     ("babble", "six other utterances of other speakers of the split at once"),
     ("reverb:ROOM:0.6s", "a synthetic room of this reverberation time, or a measured one within 25 % of it"),
     ("A+B", "A first, then B: the SNR is that of the reverberant speech"),
-    ("stable share", "share of utterances whose 1-best class is that of the clean rendering"),
 )
-"""Words of this section."""
+"""Words of this section that are no metrics."""
 
 
 def curves(
     look: Look,
     title: str,
     axis: tuple[str, str],
-    found: Mapping[str, Mapping[str, Sequence[Point]]],
+    lines: Mapping[str, Mapping[str, Sequence[Point]]],
     clean: Mapping[str, tuple[float, float, float]],
     chance: float | None,
+    is_falling: bool,
 ) -> Figure:
     """A score over the SNR or the RT60: one panel a system, one line a kind, the clean score as a band.
 
     Args:
       look: Theme and words.
       title: Title.
-      axis: Words of the horizontal axis and of the vertical one. An SNR in dB falls to the right.
-      found: System -> kind of noise or room -> points.
+      axis: Words of the horizontal axis and of the vertical one.
+      lines: System -> kind of noise or room -> points.
       clean: System -> value, low, high of the clean condition.
       chance: Score of a random guesser, None where not known.
+      is_falling: Whether the horizontal axis falls to the right, as an SNR does.
     """
     theme = look.theme
-    columns = min(len(found), 2)
-    rows = -(-len(found) // columns)
+    columns = min(len(lines), 2)
+    rows = -(-len(lines) // columns)
     figure, axes = canvas(
         look, title, "bars: 95 % interval over speakers · band: clean", (5.2 * columns + 0.4, 3.9 * rows + 1.1),
         (rows, columns), sharex=True, sharey=True,
     )  # fmt: skip
-    kinds = list(dict.fromkeys(kind for lines in found.values() for kind in lines))
-    places = sorted({point.at for lines in found.values() for points in lines.values() for point in points})
+    kinds = list(dict.fromkeys(kind for by_kind in lines.values() for kind in by_kind))
+    places = sorted({point.at for by_kind in lines.values() for points in by_kind.values() for point in points})
     step = min(np.diff(places), default=1.0) * 0.3 / max(len(kinds), 1)
-    for ax in axes.flat[len(found) :]:
+    for ax in axes.flat[len(lines) :]:
         ax.set_visible(False)
-    for ax, (system, lines) in zip(axes.flat, found.items(), strict=False):
+    for ax, (system, by_kind) in zip(axes.flat, lines.items(), strict=False):
         value, low, high = clean[system]
         ax.axhspan(low, high, color=theme.muted, alpha=0.16, lw=0)
         ax.axhline(value, color=theme.muted, lw=1.6)
         if chance is not None:
             ax.axhline(chance, color=theme.muted, lw=1.2, ls=(0, (2, 3)))
-        for kind, points in lines.items():
+        for kind, points in by_kind.items():
             lane = kinds.index(kind)
             color = theme.targets[lane % len(theme.targets)]
             x = np.array([point.at for point in points]) + (lane - (len(kinds) - 1) / 2) * step
@@ -220,7 +229,7 @@ def curves(
         panel_title(ax, system, look.color(system))
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.grid(axis="x", visible=False)
-    if axis[0].endswith("(dB)"):
+    if is_falling:
         axes[0, 0].invert_xaxis()
     for ax in axes[-1]:
         ax.set_xlabel(axis[0])
@@ -237,13 +246,13 @@ def curves(
     return figure
 
 
-def stable_shares(look: Look, names: Sequence[str], found: Mapping[str, Sequence[Point | None]]) -> Figure:
+def stable_shares(look: Look, names: Sequence[str], shares: Mapping[str, Sequence[Point | None]]) -> Figure:
     """Share of unchanged decisions in every condition, one lane a condition, one marker a system.
 
     Args:
       look: Theme and words.
       names: The conditions.
-      found: System -> share of each condition in [0, 1], None where not known.
+      shares: System -> share of each condition in [0, 1], None where not known.
     """
     theme = look.theme
     figure, axes = canvas(
@@ -251,17 +260,17 @@ def stable_shares(look: Look, names: Sequence[str], found: Mapping[str, Sequence
         (8.6, 0.32 * len(names) + 1.9), (1, 1),
     )  # fmt: skip
     ax = axes[0, 0]
-    step = 0.7 / max(len(found), 1)
-    for lane, (system, points) in enumerate(found.items()):
+    step = 0.7 / max(len(shares), 1)
+    for lane, (system, points) in enumerate(shares.items()):
         color = look.color(system)
         for place, point in enumerate(points):
             if point is not None:
-                y = place + (lane - (len(found) - 1) / 2) * step
+                y = place + (lane - (len(shares) - 1) / 2) * step
                 ax.plot([point.low, point.high], [y, y], color=color, lw=1.6, alpha=0.6)
                 ax.plot([point.value], [y], "o", ms=6, color=color, mec=theme.paper, mew=0.6)
     ax.set_yticks(range(len(names)), names)
     ax.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.6), xlabel="stable share")
     ax.grid(axis="y", visible=False)
-    handles = [Line2D([], [], color=look.color(system), marker="o", ms=6, lw=2, label=system) for system in found]
+    handles = [Line2D([], [], color=look.color(system), marker="o", ms=6, lw=2, label=system) for system in shares]
     legend_below(figure, handles, 3)
     return figure

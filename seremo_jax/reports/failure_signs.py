@@ -1,22 +1,25 @@
-"""Sentences that stand beside results when a number deceives: failure signs of method.md section 1.2, and two of ours.
+"""Sentences that stand beside results when a number deceives: failure signs of METHOD.md, section 1.2, and two of ours.
 
 The thresholds are OURS and say nothing about the paper. A sign invites a look; it proves nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Num
 
-from seremo_jax.reports.blocks import Block
-from seremo_jax.reports.score_tables import group_label
+from seremo_jax.metrics.catalogue import Metric, metric
+from seremo_jax.reports.blocks import Block, value_of
+from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
 
 HIGH_UAR_OVER_CHANCE = 1.5
 LOW_PA_UAR_PERCENT = 25.0
 WIDE_ATTRIBUTE_GAP = 0.15
 WIDE_GENDER_GAP = 0.05
 FEW_SPEAKERS = 12
+_VALENCE, _ACTIVATION = metric("ccc", attribute="valence"), metric("ccc", attribute="activation")
+
 CONFUSED_GROUP = ("angry", "contempt", "disgust")
 CONFUSED_OVER_CHANCE = 1.5
 
@@ -47,22 +50,21 @@ def of_saliency(layers: Sequence[int], chosen: int) -> list[str]:
     return []
 
 
-def _number(block: Block, system: str, name: str, group: str = "all") -> dict[str, Any] | None:
-    record = block.by_key.get((system, group))
-    metric = record.metrics.get(name) if record else None
-    return metric if metric and metric.get("defined", True) and metric.get("value") is not None else None
+def _defined(block: Block, system: str, metric: Metric, group: str = "all") -> Mapping[str, Any] | None:
+    entry = block.entry(system, metric, group)
+    return None if value_of(entry) is None else entry
 
 
 def _near_chance(block: Block, system: str) -> str | None:
-    uar, chance = _number(block, system, "UAR"), block.chance("UAR")
+    uar, chance = _defined(block, system, UAR), block.chance(UAR)
     if uar and chance is not None and uar.get("low") is not None and uar["low"] <= chance:
         return f"UAR {uar['value']:.3f} with its interval from {uar['low']:.3f}, chance {chance:.3f}"
     return None
 
 
 def _few_served(block: Block, system: str) -> str | None:
-    uar, chance = _number(block, system, "UAR"), block.chance("UAR")
-    share = _number(block, system, "paUAR-75 (1-best, all)")
+    uar, chance = _defined(block, system, UAR), block.chance(UAR)
+    share = _defined(block, system, SPEAKER_SHARE)
     if not (uar and share and chance):
         return None
     if uar["value"] >= HIGH_UAR_OVER_CHANCE * chance and share["value"] < LOW_PA_UAR_PERCENT:
@@ -72,7 +74,7 @@ def _few_served(block: Block, system: str) -> str | None:
 
 
 def _low_valence(block: Block, system: str) -> str | None:
-    valence, activation = _number(block, system, "CCC valence"), _number(block, system, "CCC activation")
+    valence, activation = _defined(block, system, _VALENCE), _defined(block, system, _ACTIVATION)
     if valence and activation and activation["value"] - valence["value"] > WIDE_ATTRIBUTE_GAP:
         return f"CCC {valence['value']:.3f} for valence, {activation['value']:.3f} for activation"
     return None
@@ -80,19 +82,22 @@ def _low_valence(block: Block, system: str) -> str | None:
 
 def _wide_gap(block: Block, system: str) -> str | None:
     for group in block.groups:
-        gap = _number(block, system, "UAR", group) if group.startswith("gap") else None
+        gap = _defined(block, system, UAR, group) if block.is_gap(group) else None
         if gap and abs(gap["value"]) >= WIDE_GENDER_GAP:
             low, high = gap.get("low"), gap.get("high")
             if low is None or high is None:
                 verdict = "no interval"
             else:
                 verdict = f"95 % interval {low:+.3f} to {high:+.3f}, {'includes' if low <= 0 <= high else 'excludes'} 0"
-            return f"UAR {gap['value']:+.3f} ({group_label(group)}; {verdict})"
+            return f"UAR {gap['value']:+.3f} ({block.group_label(group)}; {verdict})"
     return None
 
 
 def _confused_group(block: Block, system: str) -> str | None:
-    """Source: method.md 8.6, share of errors that stay inside the group, against an even spread over wrong classes."""
+    """Share of errors that stay inside the group, against an even spread over wrong classes.
+
+    Source: METHOD.md, section 8.6.
+    """
     members = [c for c, name in enumerate(block.class_names) if name in CONFUSED_GROUP]
     counts = block.confusion(system)
     if counts is None or len(members) < 2:

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
 
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "*")
-_PASSING_SCORED, _PASSING_CLASSES = 10, 2  # the filter min10c2
+_FIRM = "min10c2"
+"""Speaker filter of the speakers whose UAR is no matter of luck."""
 
 
 def _spread(positions: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
@@ -225,6 +227,7 @@ def speakers(
       shares: System -> T -> paUAR-T (1-best, all) in %, as in the table.
     """
     theme = look.theme
+    least_scored, least_classes = SPEAKER_FILTERS[_FIRM]
     present = {str(speaker["gender"]) for speakers in entries.values() for speaker in speakers}
     genders = [gender for gender in ("unknown", "male", "female") if gender in present]
     genders = sorted(present - set(genders)) + genders
@@ -233,7 +236,8 @@ def speakers(
     size = (5.2 * columns + 0.6, (0.95 * len(genders) + 1.6) * rows + 0.8)
     figure, axes = canvas(
         look, "How well is each speaker served?",
-        "dot: a speaker, mean over seeds (open: under 10 scored utterances or 2 classes) · bar: mean",
+        f"dot: a speaker, mean over seeds (open: under {least_scored} scored utterances or {least_classes} classes) · "
+        "bar: mean",
         size, (rows, columns), sharex=True, sharey=True,
     )  # fmt: skip
     for ax in axes.flat[len(entries) :]:
@@ -245,9 +249,7 @@ def speakers(
             uar = np.array([speaker["uar"] for speaker in chosen], np.float64)
             if not len(uar):
                 continue
-            is_firm = np.array(
-                [s["num_scored"] >= _PASSING_SCORED and s["num_classes"] >= _PASSING_CLASSES for s in chosen]
-            )
+            is_firm = np.array([s["num_scored"] >= least_scored and s["num_classes"] >= least_classes for s in chosen])
             y = lane + _swarm(uar, 0.36)
             for mask, face in ((is_firm, color), (~is_firm, theme.paper)):
                 ax.scatter(

@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 
 from seremo_jax.core import vocab
 from seremo_jax.data import ingest
-from seremo_jax.reports import (
-    blocks as comparison,
-)
+from seremo_jax.metrics import catalogue
 from seremo_jax.reports import (
     calibration_section,
     condition_section,
@@ -24,10 +22,16 @@ from seremo_jax.reports import (
     speaker_section,
 )
 from seremo_jax.reports.artefacts import Artefacts, member_systems, picture
-from seremo_jax.reports.blocks import Block
+from seremo_jax.reports.blocks import COUNTS, Block, is_number, value_of
 
 MOST_SYSTEMS = 6
 """Systems a figure shows; all are in the tables."""
+
+_MOST_TILES = 3
+"""Systems with numbers at the top of the page."""
+
+_EXPLAINED_THERE = {"calibration", "conditions"}
+"""Tables of metrics whose sections explain their words themselves."""
 
 
 def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
@@ -53,7 +57,9 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
             artefacts.ingest, artefacts.blocks[0].class_names, "Simulated speech. " if artefacts.is_simulated else ""
         ),
         _protocol_section(artefacts),
-        page.Section("glossary", "Glossary", terms=page.GLOSSARY),
+        page.Section(
+            "glossary", "Glossary", terms=(*page.GLOSSARY, *catalogue.glossary(catalogue.TABLES - _EXPLAINED_THERE))
+        ),
     ]
     banner = f"Simulated speech. {' '.join(corpus.get('notes', ()))}".strip() if artefacts.is_simulated else ""
     return page.Page(
@@ -66,17 +72,19 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
 
 
 def _tiles(block: Block) -> Iterable[page.Tile]:
-    for name, words in (("UAR", "UAR"), ("paUAR-75 (1-best, all)", "speakers with a UAR above 0.75")):
-        for system in block.systems[:3]:
-            metric = block.whole(system).metrics.get(name)
-            text = score_tables.cell(name, metric)
-            if text != page.NOTHING:
-                value, _, interval = text.partition(" [")
-                unit = " %" if name.startswith("paUAR") else ""
-                notes = [f"95 % interval {interval.rstrip(']').replace(', ', ' to ')}"] if interval else []
-                if (chance := block.chance(name)) is not None:
-                    notes.append(f"chance {score_tables.cell(name, {'value': chance})}{unit}")
-                yield page.Tile(f"{words}, {system}", f"{value.partition(' ±')[0]}{unit}", "; ".join(notes))
+    """The UAR of the first systems and their share of speakers above the high threshold, with interval and chance."""
+    above = f"speakers with a UAR above {score_tables.HIGH_THRESHOLD / 100:.2f}"
+    for metric, words in ((score_tables.UAR, "UAR"), (score_tables.SPEAKER_SHARE, above)):
+        digits, unit = metric.about.digits, f" {metric.about.unit}".rstrip()
+        for system in block.systems[:_MOST_TILES]:
+            entry = block.entry(system, metric)
+            if (value := value_of(entry)) is not None:
+                low, high, chance = entry.get("low"), entry.get("high"), block.chance(metric)
+                has_interval = is_number(low) and is_number(high)
+                notes = [f"95 % interval {low:.{digits}f} to {high:.{digits}f}"] if has_interval else []
+                if chance is not None:
+                    notes.append(f"chance {chance:.{digits}f}{unit}")
+                yield page.Tile(f"{words}, {system}", f"{value:.{digits}f}{unit}", "; ".join(notes))
 
 
 def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[page.Section]:
@@ -86,7 +94,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     shown = block.systems[:MOST_SYSTEMS]
     left = f" The first {len(shown)} of {len(block.systems)} systems." if len(shown) < len(block.systems) else ""
 
-    def picture(name: str, what: str, how: str, draw: Callable[[look.Look], Figure]) -> page.Picture:
+    def drawn(name: str, what: str, how: str, draw: Callable[[look.Look], Figure]) -> page.Picture:
         return picture(artefacts, block, folder, name, (what, how + left), draw)
 
     points, chance = score_tables.speaker_points(block, shown)
@@ -96,22 +104,22 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     counts = {system: matrix for system in shown if (matrix := block.confusion(system)) is not None}
     speakers: list[page.Table | page.Picture] = [score_tables.speaker_table(block)]
     if chance or any(points.values()):
-        speakers.append(picture(
+        speakers.append(drawn(
             "speaker_shares", "Share of speakers above the thresholds, by N",
             "Markers: value; bars: 95 % interval resampled by speaker.",
             lambda style: figures.speaker_shares(style, points, chance),
         ))  # fmt: skip
     if any(entries.values()):
-        speakers.append(picture(
+        speakers.append(drawn(
             "speakers", "UAR of every speaker, by gender",
             "paUAR in the figure is that of the table (mean over seeds of the share, all speakers counted).",
             lambda style: figures.speakers(style, entries, shares),
         ))  # fmt: skip
-    speakers += speaker_section.items(block, shown, picture)
+    speakers += speaker_section.items(block, shown, drawn)
     classes: list[page.Table | page.Picture] = []
     if counts:
         is_mean = any(len(block.whole(system).seeds) > 1 for system in counts)
-        classes.append(picture(
+        classes.append(drawn(
             "confusion", "Confusion matrices", "Rows sum to 100 %.",
             lambda style: figures.confusion(style, block.class_names, counts, is_mean),
         ))  # fmt: skip
@@ -125,7 +133,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     makers = (score_tables.spread_table, score_tables.difference_table)
     further = [table for make in makers if (table := make(block)).rows]
     groups = (score_tables.group_table(block),) if block.groups else ()
-    sure = calibration_section.section(block, f"Knowing when not to answer{place}", f"calibration{key}", shown, picture)
+    sure = calibration_section.section(block, f"Knowing when not to answer{place}", f"calibration{key}", shown, drawn)
     return [
         page.Section(f"scores{key}", f"Scores{place}", signs=tuple(failure_signs.of_scores(block)),
                      items=(score_tables.score_table(block), *further)),
@@ -175,19 +183,19 @@ def _protocol_section(artefacts: Artefacts) -> page.Section:
         words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         if field.startswith("settings."):
             settings.append(page.Row((field.removeprefix("settings."), words or page.NOTHING)))
-        elif field not in comparison.COUNTS:
+        elif field not in COUNTS:
             facts.append((field.replace("_", " "), words or page.NOTHING))
     for block in artefacts.blocks[1:]:
         differing = sorted(f for f in block.protocol if block.protocol[f] != artefacts.protocol.get(f))
         for field in differing:
-            if field not in comparison.COUNTS:
+            if field not in COUNTS:
                 facts.append((f"{field} on {block.split}, {block.condition}", str(block.protocol[field])))
-    records = [block.whole(system) for block in artefacts.blocks[:1] for system in block.systems]
-    for record in records:
+    for system in artefacts.blocks[0].systems:
+        record = artefacts.blocks[0].whole(system)
         seeds = ", ".join(map(str, record.seeds))
         facts.append(
             (
-                f"system: {comparison.system_label(record.system)}",
+                f"system: {system}",
                 f"layer {record.layer}, seeds {seeds}, checkpoint {record.protocol.get('checkpoint', page.NOTHING)}",
             )
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jinja2
 
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
+
 TEMPLATE = "page.html.j2"
 NOTHING = "–"
 """Stands in a cell for a value that is not defined."""
@@ -141,25 +143,21 @@ def _escape(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
 
 
+def _counted(least_utterances: int, least_classes: int) -> str:
+    """A speaker filter in words."""
+    if (least_utterances, least_classes) == (1, 1):
+        return "with any scored utterance"
+    return f"with at least {least_utterances} of at least {least_classes} classes"
+
+
 GLOSSARY = (
     ("consensus", "the one class most raters chose; a tie is no agreement, and such utterances are not scored"),
     ("vote distribution", "the share of each class among the raters' votes of an utterance"),
-    ("UAR", "unweighted average recall: recall of each class, then the mean over classes; 1 is perfect"),
     ("N-best", "an utterance counts as right if its consensus is among the N classes with the largest predicted share"),
-    ("macro-F1", "F1 of each class, then the mean over classes; the bracket says over which classes"),
-    ("weighted-F1", "mean of the classes' F1, weighted by their number of utterances"),
-    ("accuracy", "share of scored utterances whose 1-best class is the consensus (equal to micro-F1 here)"),
-    ("CCC", "concordance correlation coefficient between prediction and rating, -1 to 1; 0 is no agreement"),
-    ("class CCC", "CCC between the predicted and the voted share of a class over all utterances with votes"),
-    ("JSD", "Jensen-Shannon divergence of predicted and voted distribution, 0 (equal) to 1, lower is better"),
-    ("KL", "Kullback-Leibler divergence of the votes from the prediction in nats, lower is better"),
     (
-        "multi-label macro-F1 (1/C)",
-        "a class is present if its share exceeds 1/C, in votes and prediction alike; F1 of each class over all "
-        "utterances, then the mean. Not comparable with macro-F1",
+        " / ".join(SPEAKER_FILTERS),
+        f"speakers counted: {' / '.join(_counted(*least) for least in SPEAKER_FILTERS.values())}",
     ),
-    ("paUAR-T", "share (%) of speakers whose own UAR is above T/100. A high UAR with a low paUAR-75 hides speakers"),
-    ("all / min10c2", "speakers counted: with any scored utterance / with at least 10 of at least 2 classes"),
     ("± and [ ]", "standard deviation over seeds, and 95 % interval of the mean over seeds, resampled by speaker"),
     ("gap", "value for the first group minus value for the second; unknown gender takes no part"),
     ("saliency, ccs", "mean over features of the absolute correlation between a layer's mean feature and a target"),
@@ -169,4 +167,4 @@ GLOSSARY = (
     ),
     ("chance", "what random guessing scores: N / C for N-best UAR with C classes"),
 )
-"""Words and their meaning, for the reader who opens the page a year later."""
+"""Words that are no metrics, and their meaning, for the reader who opens the page a year later."""

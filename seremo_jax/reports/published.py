@@ -1,6 +1,6 @@
 """Published numbers on MSP-Podcast, each with release, set and source, and why it isn't comparable with a row of ours.
 
-The rows are data (`published.csv`); nothing is known of a cell that is empty. Source: method.md section 10.
+The rows are data (`published.csv`); nothing is known of a cell that is empty. Source: METHOD.md, section 10.
 """
 
 import csv
@@ -8,6 +8,9 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from seremo_jax.core import vocab
+from seremo_jax.metrics.catalogue import metric
 
 SOURCES = {
     "ODY": "paper and code of the Odyssey 2024 baseline (msplabresearch/MSP-Podcast_Challenge)",
@@ -20,8 +23,10 @@ SOURCES = {
 """Tag of a source -> what it is."""
 
 SCORES = {
-    "attributes": {"valence": "CCC valence", "activation": "CCC activation", "dominance": "CCC dominance",
-                   "mean": "CCC mean"},
+    "attributes": {
+        **{name: metric("ccc", attribute=name).name for name in vocab.ATTRIBUTES},
+        "mean": metric("ccc_mean").name,
+    },
     "classes": {"macro_f1": "macro-F1", "micro_f1": "micro-F1"},
     "multilabel": {"multilabel_f1": "multi-label macro-F1"},
     "paper": {"mean": "CCC (attribute not stated)", "macro_f1": "F1m", "pa_uar_75_1_best": "paUAR-75 (1-best)",

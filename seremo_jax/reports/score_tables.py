@@ -1,55 +1,65 @@
 """Comparable result records -> tables. Words and formats only: no number is computed anew."""
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from seremo_jax.core import vocab
-from seremo_jax.reports.blocks import CALIBRATION, PA_UAR, UAR, Block, system_label
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import Metric
+from seremo_jax.reports.blocks import Block, is_number, ordered, value_of
 from seremo_jax.reports.page import NOTHING, Row, Table
 
+HIGH_THRESHOLD = 75
+"""The T of paUAR-T that short tables show."""
+UAR = catalogue.metric("uar")
+SPEAKER_SHARE = catalogue.metric("pa_uar", threshold=HIGH_THRESHOLD, speakers="all")
+"""The main share of speakers."""
 
-def cell(name: str, metric: Mapping[str, Any] | None, is_difference: bool = False) -> str:
-    """`mean ± sd [low, high]` of a metric; paUAR in % with one decimal, all else with three."""
-    if metric is None or not metric.get("defined", True) or not _is_number(metric.get("value")):
+DIGITS = 3
+"""Decimals of a number that is no metric."""
+
+
+def cell(metric: Metric | None, entry: Mapping[str, Any] | None, is_difference: bool = False) -> str:
+    """`mean ± sd [low, high]` of an entry of a record, with the decimals of its metric."""
+    value = value_of(entry)
+    if value is None:
         return NOTHING
-    digits = 1 if name.startswith("paUAR") else 3
-    text = f"{metric['value']:{'+' if is_difference else ''}.{digits}f}"
-    if len(metric.get("members") or ()) > 1 and _is_number(metric.get("sd")):
-        text += f" ± {metric['sd']:.{digits}f}"
-    if _is_number(metric.get("low")) and _is_number(metric.get("high")):
-        text += f" [{metric['low']:.{digits}f}, {metric['high']:.{digits}f}]"
+    digits = metric.about.digits if metric else DIGITS
+    text = f"{value:{'+' if is_difference else ''}.{digits}f}"
+    if len(entry.get("members") or ()) > 1 and is_number(entry.get("sd")):
+        text += f" ± {entry['sd']:.{digits}f}"
+    if is_number(entry.get("low")) and is_number(entry.get("high")):
+        text += f" [{entry['low']:.{digits}f}, {entry['high']:.{digits}f}]"
     return text
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def score_table(block: Block) -> Table:
     """UAR, N-best UAR, F1 and CCC of every system, and the chance row."""
-    names = _columns(block, lambda name: UAR.match(name) or _is_main(name))
-    rows = [Row((system, *_cells(block, system, "all", names))) for system in block.systems]
-    rows.append(_chance_row(block, names))
-    return Table("Scores of every system", ("system", *names), tuple(rows), caption(block))
+    metrics = _columns(block, is_main)
+    rows = [Row((system, *_cells(block, system, "all", metrics))) for system in block.systems]
+    rows.append(_chance_row(block, metrics))
+    return Table("Scores of every system", ("system", *_names(metrics)), tuple(rows), caption(block))
 
 
-def _is_main(name: str) -> bool:
-    return name.startswith(("macro-F1", "weighted-F1", "CCC ")) or name == "class CCC mean"
+def is_main(metric: Metric) -> bool:
+    """Whether the table of scores shows a metric: of its kinds the 1-best, of UAR every N; and CCC of attributes."""
+    return metric.kind in ("uar", "ccc") or (metric.about.table == "scores" and metric.n == 1)
+
+
+def _is_share_of_speakers(metric: Metric) -> bool:
+    return metric.about.table == "speakers"
 
 
 def spread_table(block: Block) -> Table:
     """Spread over seeds beside the spread over speakers; a row a score and system of several seeds."""
     rows = []
-    for name in _columns(block, lambda name: UAR.match(name) or _is_main(name) or PA_UAR.match(name)):
+    for metric in _columns(block, lambda metric: is_main(metric) or _is_share_of_speakers(metric)):
         for system in block.systems:
-            metric = block.whole(system).metrics.get(name, {})
-            if all(_is_number(metric.get(key)) for key in ("value", "sd", "sd_speakers")):
-                digits = 1 if name.startswith("paUAR") else 3
-                numbers = (f"{metric[key]:.{digits}f}" for key in ("value", "sd", "sd_speakers"))
-                rows.append(Row((name, system, *numbers, *(
-                    f"{metric[low]:.{digits}f} to {metric[high]:.{digits}f}" if _is_number(metric.get(low)) else NOTHING
+            entry, digits = block.entry(system, metric) or {}, metric.about.digits
+            if all(is_number(entry.get(key)) for key in ("value", "sd", "sd_speakers")):
+                numbers = (f"{entry[key]:.{digits}f}" for key in ("value", "sd", "sd_speakers"))
+                rows.append(Row((metric.name, system, *numbers, *(
+                    f"{entry[low]:.{digits}f} to {entry[high]:.{digits}f}" if is_number(entry.get(low)) else NOTHING
                     for low, high in (("low", "high"), ("low_members", "high_members"))
                 ))))  # fmt: skip
     header = ("score", "system", "mean", "± seeds", "± speakers", "95 %, speakers", "95 %, speakers and seeds")
@@ -62,40 +72,48 @@ def spread_table(block: Block) -> Table:
 
 def speaker_table(block: Block) -> Table:
     """paUAR-T for every threshold, speaker filter and N; rows of the same threshold and filter stand together."""
-    found = {name: match for name in block.metric_names() if (match := PA_UAR.match(name))}
-    numbers = sorted({int(match[2]) for match in found.values()})
-    rows = []
-    for threshold in sorted({int(match[1]) for match in found.values()}, reverse=True):
-        for speakers in dict.fromkeys(match[3] for match in found.values()):
-            names = [f"paUAR-{threshold} ({n}-best, {speakers})" for n in numbers]
-            labels = (f"above {threshold / 100:.2f}", speakers)
-            for system in block.systems:
-                metrics = block.whole(system).metrics
-                counts = {
-                    str(metrics[name]["count"]) for name in names if metrics.get(name, {}).get("count") is not None
-                }
-                count = " / ".join(sorted(counts)) or NOTHING
-                rows.append(Row((system, *labels, count, *_cells(block, system, "all", names))))
-            if any(block.chance(name) is not None for name in names):
-                rows.append(Row(("chance", *labels, "", *_chance_cells(block, names)), is_reference=True))
-    header = ("system", "UAR of the speaker", "counted", "speakers", *(f"{n}-best (%)" for n in numbers))
+    rows, lines = [], share_lines(block.metrics)
+    for (threshold, speakers), metrics in lines.items():
+        labels = (f"above {threshold / 100:.2f}", speakers)
+        for system in block.systems:
+            counts = {(block.entry(system, metric) or {}).get("count") for metric in metrics} - {None}
+            count = " / ".join(sorted(map(str, counts))) or NOTHING
+            rows.append(Row((system, *labels, count, *_cells(block, system, "all", metrics))))
+        if any(block.chance(metric) is not None for metric in metrics):
+            rows.append(Row(("chance", *labels, "", *_chance_cells(block, metrics)), is_reference=True))
+    columns = share_columns(lines)
+    header = ("system", "UAR of the speaker", "counted", "speakers", *columns)
     text = "Share of speakers (%) whose own UAR is above the threshold (paUAR-75 and so on; strictly above)."
     return Table("Speakers above a threshold (paUAR)", header, tuple(rows), f"{caption(block)} {text}", num_labels=3)
 
 
+def share_lines(metrics: Sequence[Metric]) -> dict[tuple[int, str], list[Metric]]:
+    """(T, speaker filter) -> paUAR-T by rising N, the highest T first."""
+    lines: dict[tuple[int, str], list[Metric]] = {}
+    for metric in ordered(metrics):
+        if _is_share_of_speakers(metric):
+            lines.setdefault((metric.field("threshold"), metric.field("speakers")), []).append(metric)
+    return lines
+
+
+def share_columns(lines: Mapping[Any, Sequence[Metric]]) -> tuple[str, ...]:
+    """Heads of the columns of such lines."""
+    first = next(iter(lines.values()), ())
+    return tuple(f"{metric.n}-best ({metric.about.unit})" for metric in first)
+
+
 def group_table(block: Block) -> Table:
     """The same scores by group of speakers, and the gap."""
-    share = [f"paUAR-{t} (1-best, {f})" for t in (75, 50) for f in ("all", "min10c2")]
-    kept = ("UAR", "2-best UAR", *share)
-    names = _columns(block, lambda name: name in kept or (_is_main(name) and not name.startswith("weighted")))
+    metrics = _columns(block, _is_of_groups)
     rows = []
     for group in block.groups:
         for system in block.systems:
             if (system, group) in block.by_key:
                 record = block.by_key[system, group]
                 counts = (str(record.num_speakers), str(record.num_scored))
-                rows.append(Row((group_label(group), system, *counts, *_cells(block, system, group, names))))
-    header = ("group", "system", "speakers", "scored utterances", *names)
+                labels = (block.group_label(group), system, *counts)
+                rows.append(Row((*labels, *_cells(block, system, group, metrics))))
+    header = ("group", "system", "speakers", "scored utterances", *_names(metrics))
     text = (
         "paUAR in %. Gap: first group minus second; an interval without 0 speaks for a gap. (Of other columns the best "
         "minus the worst, which is never negative.) Worst group and ratio: metric by metric, without unknown speakers, "
@@ -104,18 +122,18 @@ def group_table(block: Block) -> Table:
     return Table("Scores by group of speakers", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
 
 
-def group_label(group: str) -> str:
-    """A group's words."""
-    kind, _, column = group.partition(":")
-    if kind in ("worst", "ratio"):
-        return f"{'worst group' if kind == 'worst' else 'ratio, smaller / larger'}: {column}"
-    return group.replace("gap:", "gap: ").replace("-", " - ") if kind == "gap" else group
+def _is_of_groups(metric: Metric) -> bool:
+    if metric.kind == "uar":
+        return metric.n <= 2
+    if _is_share_of_speakers(metric):
+        return metric.n == 1
+    return is_main(metric) and metric.kind != "weighted_f1"
 
 
 def class_table(block: Block) -> Table:
     """CCC of predicted and voted share, class by class."""
-    names = [f"class CCC {name}" for name in block.class_names]
-    rows = [Row((system, *_cells(block, system, "all", names))) for system in block.systems]
+    metrics = [catalogue.metric("class_ccc", label=name) for name in block.class_names]
+    rows = [Row((system, *_cells(block, system, "all", metrics))) for system in block.systems]
     text = "CCC between the predicted and the voted share of a class, over all utterances with votes."
     return Table(
         "CCC of the share of each class", ("system", *block.class_names), tuple(rows), f"{caption(block)} {text}"
@@ -124,24 +142,35 @@ def class_table(block: Block) -> Table:
 
 def recall_table(block: Block) -> Table:
     """Recall, precision and F1 of every class."""
-    return _grid(block, "Recall, precision and F1 of each class", ("recall", "precision", "F1"), block.class_names,
+    kinds = {"recall": "recall", "precision": "precision", "f1": "F1"}
+    return _grid(block, "Recall, precision and F1 of each class", kinds, ("label", block.class_names),
                  "Of the 1-best class.")  # fmt: skip
 
 
 def attribute_table(block: Block) -> Table:
     """CCC, Pearson's correlation, RMSE and MAE of every attribute."""
-    return _grid(block, "Attributes", ("CCC", "Pearson", "RMSE", "MAE"), vocab.ATTRIBUTES,
+    kinds = {"ccc": "CCC", "pearson": "Pearson", "rmse": "RMSE", "mae": "MAE"}
+    return _grid(block, "Attributes", kinds, ("attribute", vocab.ATTRIBUTES),
                  "RMSE and MAE on the scale of the targets, lower is better.")  # fmt: skip
 
 
-def _grid(block: Block, title: str, kinds: Sequence[str], words: Sequence[str], text: str) -> Table:
-    """A row a system and score, a column a class or attribute; columns that no record has are left out."""
-    found = set(block.metric_names())
-    words = [word for word in words if any(f"{kind} {word}" in found for kind in kinds)]
+def _grid(block: Block, title: str, kinds: Mapping[str, str], parameter: tuple[str, Sequence[str]], text: str) -> Table:
+    """A row a system and kind of metric, a column a value of its parameter; values that no record has are left out.
+
+    Args:
+      block: Records.
+      title: Of the table.
+      kinds: Kind of metric -> its words.
+      parameter: Name of the parameter of these kinds, and its values in order.
+      text: Last sentence of the caption.
+    """
+    name, values = parameter
+    there = {metric.field(name) for metric in block.metrics if metric.kind in kinds}
+    words = [word for word in values if word in there]
     rows = [
-        Row((system, kind, *_cells(block, system, "all", [f"{kind} {word}" for word in words])))
+        Row((system, label, *_cells(block, system, "all", [catalogue.metric(kind, **{name: word}) for word in words])))
         for system in block.systems
-        for kind in kinds
+        for kind, label in kinds.items()
         if words
     ]
     return Table(title, ("system", "score", *words), tuple(rows), f"{caption(block)} {text}", num_labels=2)
@@ -149,10 +178,11 @@ def _grid(block: Block, title: str, kinds: Sequence[str], words: Sequence[str], 
 
 def difference_table(block: Block) -> Table:
     """Every system against those before it: difference, interval, p of the paired tests, Holm's correction."""
-    rows = []
+    rows, labels = [], {block.whole(system).system: system for system in block.systems}
     for system in block.systems:
         for entry in block.whole(system).states.get("differences", ()):
-            row = (entry["metric"], system, system_label(entry["than"]), cell(entry["metric"], entry, True))
+            metric = catalogue.from_json(entry["about"])
+            row = (metric.name, system, labels[entry["than"]], cell(metric, entry, True))
             rows.append(Row((*row, *(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))))
     header = ("score", "system", "minus", "difference", "p, permutation", "p, bootstrap", "p, Holm")
     text = (
@@ -167,26 +197,20 @@ def _p(value: float | None) -> str:
 
 
 def other_table(block: Block) -> Table:
-    """Every metric that no other table shows."""
-    grids = (
-        *itertools.product(("recall", "precision", "F1", "class CCC"), block.class_names),
-        *itertools.product(("CCC", "Pearson", "RMSE", "MAE"), vocab.ATTRIBUTES),
-    )
-    shown = (*score_table(block).header, *group_table(block).header, *(f"{kind} {word}" for kind, word in grids))
-    names = _columns(block, lambda name: name not in shown and not (PA_UAR.match(name) or CALIBRATION.match(name)))
-    rows = [Row((system, *_cells(block, system, "all", names))) for system in block.systems]
-    return Table("Further scores", ("system", *names), tuple(rows), caption(block))
+    """Every metric that no other table shows: those made for this one, and N-best F1."""
+    tables = ("further", "scores")
+    metrics = _columns(block, lambda metric: metric.about.table in tables and not is_main(metric))
+    rows = [Row((system, *_cells(block, system, "all", metrics))) for system in block.systems]
+    return Table("Further scores", ("system", *_names(metrics)), tuple(rows), caption(block))
 
 
 def summary_table(block: Block) -> Table:
     """The main numbers with systems side by side, narrow enough for a terminal."""
-    names = _columns(block, lambda name: UAR.match(name) or _is_main(name))
-    names += [name for name in block.metric_names() if (m := PA_UAR.match(name)) and m[1] == "75"]
     rows = []
-    for name in names:
-        chance = _chance_cells(block, [name])[0]
-        label = name + (" (%)" if name.startswith("paUAR") else "")
-        rows.append(Row((label, *(_cells(block, system, "all", [name])[0] for system in block.systems), chance)))
+    for metric in _columns(block, lambda metric: is_main(metric) or metric.field("threshold") == HIGH_THRESHOLD):
+        chance = _chance_cells(block, [metric])[0]
+        label = metric.name + (f" ({metric.about.unit})" if metric.about.unit else "")
+        rows.append(Row((label, *(_cells(block, system, "all", [metric])[0] for system in block.systems), chance)))
     return Table(
         f"Scores, {block.split} split, {block.condition}", ("", *block.systems, "chance"), tuple(rows), caption(block)
     )
@@ -198,16 +222,14 @@ def speaker_points(
     """For a figure of paUAR: system -> (T, filter, N) -> value, low, high in %; and the same for a random guesser."""
     points: dict[str, dict[tuple[int, str, int], tuple[float, float, float]]] = {system: {} for system in systems}
     chance = {}
-    for name in block.metric_names():
-        if not (found := PA_UAR.match(name)):
-            continue
-        key = (int(found[1]), found[3], int(found[2]))
+    for metric in _columns(block, _is_share_of_speakers):
+        key = (metric.field("threshold"), metric.field("speakers"), metric.n)
         for system in systems:
-            metric = block.whole(system).metrics.get(name, {})
-            if metric.get("defined", True) and _is_number(value := metric.get("value")):
-                low, high = metric.get("low"), metric.get("high")
-                points[system][key] = (value, low if _is_number(low) else value, high if _is_number(high) else value)
-        if (guess := block.chance(name)) is not None:
+            value = block.value(system, metric)
+            if value is not None:
+                low, high = (block.entry(system, metric).get(side) for side in ("low", "high"))
+                points[system][key] = (value, low if is_number(low) else value, high if is_number(high) else value)
+        if (guess := block.chance(metric)) is not None:
             chance[key] = guess
     return points, chance
 
@@ -229,18 +251,22 @@ def caption(block: Block) -> str:
     )
 
 
-def _columns(block: Block, is_wanted: Callable[[str], Any]) -> list[str]:
-    return [name for name in block.metric_names() if is_wanted(name)]
+def _columns(block: Block, is_wanted: Callable[[Metric], bool]) -> list[Metric]:
+    return [metric for metric in block.metrics if is_wanted(metric)]
 
 
-def _cells(block: Block, system: str, group: str, names: Sequence[str]) -> tuple[str, ...]:
-    metrics = block.by_key[system, group].metrics
-    return tuple(cell(name, metrics.get(name), group.startswith("gap")) for name in names)
+def _names(metrics: Sequence[Metric]) -> list[str]:
+    return [metric.name for metric in metrics]
 
 
-def _chance_cells(block: Block, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(cell(name, {"value": block.chance(name)}) for name in names)
+def _cells(block: Block, system: str, group: str, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    is_gap = block.is_gap(group)
+    return tuple(cell(metric, block.entry(system, metric, group), is_gap) for metric in metrics)
 
 
-def _chance_row(block: Block, names: Sequence[str]) -> Row:
-    return Row(("chance (random ranking)", *_chance_cells(block, names)), is_reference=True)
+def _chance_cells(block: Block, metrics: Sequence[Metric]) -> tuple[str, ...]:
+    return tuple(cell(metric, {"value": block.chance(metric)}) for metric in metrics)
+
+
+def _chance_row(block: Block, metrics: Sequence[Metric]) -> Row:
+    return Row(("chance (random ranking)", *_chance_cells(block, metrics)), is_reference=True)

@@ -23,14 +23,24 @@ from seremo_jax.core.artefacts import read_json, write_text
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
+from seremo_jax.metrics import catalogue
+from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import look, page, score_tables
+from seremo_jax.reports.blocks import ordered, value_of
 from seremo_jax.reports.look import Look, canvas
 from seremo_jax.sweeps import plan
 
 MANIFEST_FILE, RESULTS_FILE, STATUS_FILE = "manifest.json", "development.jsonl", "status.json"
 BEST_FOLDER, RECIPE_FILE = "best", "recipe.py"
 _STEM, _REMEDY = "leaderboard", "delete the folder of this program: it is run anew"
-_METRICS = ("UAR", "2-best UAR", "3-best UAR", "macro-F1 (present)", "macro-F1 (all)", "class CCC mean", "CCC mean")
+_UAR, _CCC_MEAN = catalogue.metric("uar"), catalogue.metric("ccc_mean")
+_SHOWN = (
+    *(catalogue.metric("uar", n) for n in (1, 2, 3)),
+    *(catalogue.metric("macro_f1", classes=classes) for classes in ("present", "all")),
+    catalogue.metric("class_ccc_mean"),
+    _CCC_MEAN,
+)
+"""Metrics of the written leaderboard; its CSV has all."""
 _SEEDS = ("train.seed", "train.data_seed", "data.fold")
 _AXES_OF = {path: f"ensemble.{ensemble.MEMBER_AXES[field]}" for field, path in ensemble.MEMBER_FIELDS.items()}
 
@@ -43,12 +53,29 @@ class Entry(NamedTuple):
       settings: Field that the sweep varies -> value.
       members: Places of its members among those of the program.
       record: Its scores over all speakers.
+      scores: Metric -> entry of the record.
     """
 
     program: int
     settings: dict[str, Any]
     members: tuple[int, ...]
     record: ResultRecord
+    scores: Mapping[Metric, Mapping[str, Any]]
+
+    def score(self, metric: Metric) -> float | None:
+        """Value of a metric; None where it is not there or not defined."""
+        return value_of(self.scores.get(metric))
+
+    @property
+    def main_metric(self) -> Metric:
+        """What the leaderboard is sorted by: UAR, or the mean CCC of attributes where nothing has classes."""
+        defined = [metric for metric in ordered(tuple(self.scores)) if self.score(metric) is not None]
+        return next((metric for metric in (_UAR, _CCC_MEAN, *defined) if metric in defined), _UAR)
+
+    @property
+    def rank(self) -> float:
+        """Sort key: the best system first."""
+        return -(self.score(self.main_metric) or 0.0) * (self.main_metric.about.direction or 1)
 
 
 def run_folder(index: int) -> str:
@@ -80,8 +107,9 @@ def entries(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
                     continue
                 rows = of_system[record.system]
                 settings = {path: _value(tree, members[rows[0]], path) for path in _varied(manifest)}
-                found.append(Entry(index, settings, tuple(part["members"][row] for row in rows), record))
-    return sorted(found, key=lambda entry: -(score(entry.record, metric_of(entry.record)) or 0.0))
+                found.append(Entry(index, settings, tuple(part["members"][row] for row in rows), record,
+                                   catalogue.entries_by_metric(record.metrics)))  # fmt: skip
+    return sorted(found, key=lambda entry: entry.rank)
 
 
 def _varied(manifest: Mapping[str, Any]) -> list[str]:
@@ -103,17 +131,6 @@ def _value(tree: Mapping[str, Any], member: Mapping[str, Any], path: str) -> Any
     return tuple(value) if isinstance(value, list) else value
 
 
-def metric_of(record: ResultRecord) -> str:
-    """What the leaderboard is sorted by: UAR, or the mean CCC of attributes where nothing has classes."""
-    return next(name for name in ("UAR", "CCC mean", *sorted(record.metrics)) if score(record, name) is not None)
-
-
-def score(record: ResultRecord, name: str) -> float | None:
-    """Value of a metric; None where it is not defined."""
-    metric = record.metrics.get(name, {"defined": False})
-    return metric["value"] if metric.get("defined", True) else None
-
-
 def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     """Writes `leaderboard.md`, `.csv`, where scores can be drawn `.svg` and `.png`, and the recipe of the best.
 
@@ -130,16 +147,16 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     write_text(folder / f"{_STEM}.md", markdown(folder, manifest, found))
     write_text(folder / f"{_STEM}.csv", _csv(found))
     if found and found[0].settings:
-        name = metric_of(found[0].record)
-        shown = [entry for entry in found if score(entry.record, name) is not None]
+        metric = found[0].main_metric
+        shown = [entry for entry in found if entry.score(metric) is not None]
         settings = [entry.settings for entry in shown]
-        values = [score(entry.record, name) for entry in shown]
+        values = [entry.score(metric) for entry in shown]
         origin = f"{found[0].record.protocol['corpus']}, {found[0].record.split} split"
 
-        def draw(theme: look.Theme) -> Any:
-            return draw(look.Look(theme, origin, ()), manifest["sweep"], name, settings, values)
+        def in_theme(theme: look.Theme) -> Figure:
+            return draw(look.Look(theme, origin, ()), manifest["sweep"], metric.name, settings, values)
 
-        write_text(folder / f"{_STEM}.svg", look.render(draw, folder / f"{_STEM}.png")[0])
+        write_text(folder / f"{_STEM}.svg", look.render(in_theme, folder / f"{_STEM}.png")[0])
     return found
 
 
@@ -147,16 +164,16 @@ def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) 
     """The leaderboard as Markdown, with what is not in it."""
     lines = [f"# Sweep {manifest['sweep']}: {len(found)} systems, {len(manifest['points'])} points", ""]
     if found:
-        metrics = [name for name in _METRICS if any(score(entry.record, name) is not None for entry in found)]
+        metrics = [metric for metric in _SHOWN if any(entry.score(metric) is not None for entry in found)]
         paths = list(found[0].settings)
-        header = (*paths, "seeds", *metrics, "program")
+        header = (*paths, "seeds", *(metric.name for metric in metrics), "program")
         rows = []
         for entry in found:
-            cells = [score_tables.cell(name, entry.record.metrics.get(name)) for name in metrics]
+            cells = [score_tables.cell(metric, entry.scores.get(metric)) for metric in metrics]
             settings = [str(entry.settings[path]) for path in paths]
             rows.append(page.Row((*settings, str(len(entry.record.seeds)), *cells, str(entry.program))))
         caption = (
-            f"Split {found[0].record.split}, sorted by {metric_of(found[0].record)}; mean ± standard deviation over "
+            f"Split {found[0].record.split}, sorted by {found[0].main_metric.name}; mean ± standard deviation over "
             "seeds [95 % interval over speakers]. The best of many systems on a split is better there than elsewhere: "
             "the test split was not looked at, and is for the one that is chosen here."
         )
@@ -176,12 +193,12 @@ def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) 
 
 def _recipe(manifest: Mapping[str, Any], found: Sequence[Entry]) -> str:
     """A recipe that trains the members of the first row, and evaluates as the recipe of the sweep says."""
-    best, name = found[0], metric_of(found[0].record)
+    best, metric = found[0], found[0].main_metric
     config = from_config_dict(manifest["programs"][best.program]["config"])
     tree = dataclasses.asdict(plan.alone(config, best.members, manifest["eval"]))
     return (
-        f'"""The best of {len(found)} systems of the sweep {manifest["sweep"]}: {name} '
-        f'{score(best.record, name):.3f} on the development split."""\n\n'
+        f'"""The best of {len(found)} systems of the sweep {manifest["sweep"]}: {metric.name} '
+        f'{best.score(metric) or 0.0:.3f} on the development split."""\n\n'
         "from seremo_jax.core.config import from_config_dict, to_config_dict\n\n"
         f"CONFIG = {pprint.pformat(tree, width=100, sort_dicts=False)}\n\n\n"
         'def get_config(arg: str = ""):\n    """The recipe."""\n    return to_config_dict(from_config_dict(CONFIG))\n'
@@ -190,14 +207,15 @@ def _recipe(manifest: Mapping[str, Any], found: Sequence[Entry]) -> str:
 
 def _csv(found: Sequence[Entry]) -> str:
     """One row a system: settings, then value, sd and interval of every metric, unrounded."""
-    metrics = list(dict.fromkeys(name for entry in found for name in sorted(entry.record.metrics)))
-    columns = [f"{name} {part}" for name in metrics for part in ("value", "sd", "low", "high")]
+    class_names = found[0].record.states.get("class_names", ()) if found else ()
+    metrics = ordered([metric for entry in found for metric in entry.scores], class_names)
+    columns = [f"{metric.name} {part}" for metric in metrics for part in ("value", "sd", "low", "high")]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["program", *(found[0].settings if found else ()), "seeds", *columns])
     for entry in found:
         values = [
-            entry.record.metrics.get(name, {}).get(part) for name in metrics for part in ("value", "sd", "low", "high")
+            entry.scores.get(metric, {}).get(part) for metric in metrics for part in ("value", "sd", "low", "high")
         ]
         seeds = " ".join(map(str, entry.record.seeds))
         writer.writerow([entry.program, *entry.settings.values(), seeds, *values])

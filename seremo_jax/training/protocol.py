@@ -66,24 +66,31 @@ def card(
         "settings": config.results_fields(),
         "fingerprint": config.fingerprint(),
         "code_version": code_version(),
+        "commit": commit(),
     }
 
 
 def code_version() -> str:
-    """Version of the package, with the commit where it runs from a checkout (`+` marks uncommitted changes)."""
+    """Version of the package, with the commit where it runs from a checkout."""
+    described = commit()
+    return __version__ if described is None else f"{__version__} ({described})"
+
+
+def commit() -> str | None:
+    """Commit of the checkout that the package runs from (`+` marks uncommitted changes); None outside of one."""
     command = ["git", "-C", os.fspath(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return __version__
-    return f"{__version__} ({commit})"
+        return None
 
 
 def is_card_of(expected: dict[str, Any], results: PurePath) -> bool:
     """Whether `results.jsonl` is there and was made under this card; another commit of the code does not count."""
     try:
         with results.open(encoding="utf-8") as file:
-            found = json.loads(file.readline())["protocol"]
+            card_there = json.loads(file.readline())["protocol"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return {**found, "code_version": None} == {**json.loads(json.dumps(expected)), "code_version": None}
+    ignored = dict.fromkeys(("code_version", "commit"))
+    return card_there | ignored == json.loads(json.dumps(expected)) | ignored

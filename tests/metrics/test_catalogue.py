@@ -39,8 +39,22 @@ def test_tables_are_in_the_order_of_the_catalogue():
         metric("jsd"), metric("pa_uar", 1, threshold=50, speakers="all"), metric("uar", 2), metric("uar"),
         metric("pa_uar", 1, threshold=75, speakers="all"), metric("weighted_f1"),
     ]  # fmt: skip
-    names = [one.name for one in sorted(mixed, key=lambda one: one.place)]
+    names = [one.name for one in sorted(mixed, key=lambda one: one.place())]
     assert names == ["UAR", "2-best UAR", "weighted-F1", "paUAR-75 (1-best, all)", "paUAR-50 (1-best, all)", "JSD"]
+
+
+def test_words_have_an_order_of_their_own():
+    mixed = [metric("ccc", attribute=name) for name in ("activation", "valence", "zeal", "dominance")]
+    words = ("valence", "activation", "dominance")
+    ordered = sorted(mixed, key=lambda key: key.place(words))
+    assert [key.field("attribute") for key in ordered] == [*words, "zeal"]
+
+
+def test_a_record_keeps_its_entries_in_any_order_of_keys():
+    entries = {metric("pa_uar", 2, threshold=75, speakers="all"): {"value": 1.0}, metric("uar"): {"value": 0.5}}
+    text = json.dumps(catalogue.entries_by_name(entries), sort_keys=True)
+    back = catalogue.entries_by_metric(json.loads(text))
+    assert {key: entry["value"] for key, entry in back.items()} == {key: e["value"] for key, e in entries.items()}
 
 
 def test_every_kind_is_shown_somewhere_and_explained_once():

@@ -9,15 +9,25 @@ import numpy as np
 import pytest
 
 from seremo_jax.core import artefacts
+from seremo_jax.core.members import MEMBER_FIELDS
+from seremo_jax.metrics.catalogue import entries_by_name
 from seremo_jax.reports import benchmark, benchmark_text, blocks, published
+from seremo_jax.reports.condition_section import STABLE_SHARE
+from seremo_jax.reports.score_tables import UAR
 from tests.reports.test_report import entry, expected_cell, records_like, write_artefacts
 
 KINDS = ("ccc", "balanced_soft_ce")
 
 
 def _with_settings(records, **settings):
-    changed = [{**r.protocol, "settings": r.protocol["settings"] | settings} for r in records]
-    return [dataclasses.replace(r, protocol=p) for r, p in zip(records, changed, strict=True)]
+    """Records of the same heads under other settings; of fields of a head, its axes say so, too."""
+    own = {field: settings[path] for field, path in MEMBER_FIELDS.items() if path in settings and field != "layer"}
+    return [
+        dataclasses.replace(
+            r, protocol={**r.protocol, "settings": r.protocol["settings"] | settings}, axes=r.axes | own
+        )
+        for r in records
+    ]
 
 
 def _records(layers=(4,), kind="ccc", **settings):
@@ -132,8 +142,8 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
     noisy = []
     for record in clean:
         metrics = dict(record.metrics)
-        metrics["UAR"] = entry([value * 0.8 for value in metrics["UAR"]["members"]], 0.01, 6)
-        metrics["stable share"] = entry([0.71] * 5, 0.02, 100)
+        lower = entry([value * 0.8 for value in metrics["UAR"]["members"]], 0.01, 6)
+        metrics |= entries_by_name({UAR: lower, STABLE_SHARE: entry([0.71] * 5, 0.02, 100)})
         noisy.append(dataclasses.replace(record, condition="noise:white:10db", metrics=metrics))
     folder, plain = _workdir(tmp_path / "a", clean + noisy), _workdir(tmp_path / "b", clean)
     table = benchmark.build("conditions", [folder, plain])

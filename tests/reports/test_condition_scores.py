@@ -11,13 +11,18 @@ from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.targets import Targets, plurality, vote_distribution
 from seremo_jax.evaluation import stability
 from seremo_jax.evaluation.alignment import AlignmentError, align
+from seremo_jax.metrics.catalogue import entries_by_name, metric
 from seremo_jax.reports import blocks as comparison
 from seremo_jax.reports import condition_scores, condition_section, look, page, report
 from seremo_jax.reports.blocks import ReportError
+from seremo_jax.reports.condition_section import STABLE_SHARE
+from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
+from tests.reports.test_report import GAP, axes_of
 
+CCC_MEAN = metric("ccc_mean")
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad")
 CARD = {"corpus": "made", "release": "1", "split_hash": "5911ab", "notes": [], "settings": {"eval.nbest": [1]}}
-UAR = {
+SCORES = {
     "clean": 0.6, "noise:white:10db": 0.5, "noise:white:0db": 0.2, "babble:10db": 0.4, "babble:0db": 0.16,
     "reverb:synthetic:0.6s": 0.45, "reverb:synthetic:0.3s": 0.55, "reverb:synthetic:0.6s+babble:10db": 0.3,
     "codec:gsm": 0.63,
@@ -32,19 +37,20 @@ def entry(value: float | None, width=0.05, chance=None) -> dict:
 
 
 def record(condition: str, uar: float, system="votes", split="test", **changes) -> ResultRecord:
-    metrics = {"UAR": entry(uar, chance=1 / 6), "class CCC mean": entry(uar - 0.1), "CCC mean": entry(None)}
-    metrics["paUAR-75 (1-best, all)"] = entry(100 * uar - 10, 5)
+    metrics = {UAR: entry(uar, chance=1 / 6), metric("class_ccc_mean"): entry(uar - 0.1), CCC_MEAN: entry(None)}
+    metrics[SPEAKER_SHARE] = entry(100 * uar - 10, 5)
     if condition != "clean":
-        metrics["stable share"] = entry(min(uar + 0.3, 1.0))
+        metrics[STABLE_SHARE] = entry(min(uar + 0.3, 1.0))
     made = ResultRecord(
-        system, 2, (0,), split, condition, "all", 120, 100, 9, metrics, {"class_names": list(CLASSES)}, [], CARD
-    )
+        system, 2, (0,), split, condition, "all", 120, 100, 9, entries_by_name(metrics),
+        {"class_names": list(CLASSES)}, [], CARD, axes_of(system, 2),
+    )  # fmt: skip
     return dataclasses.replace(made, **changes)
 
 
 def made(**changes) -> list[ResultRecord]:
     factor = {"votes": 1.0, "consensus": 0.9}
-    return [record(c, uar * f, system, **changes) for c, uar in UAR.items() for system, f in factor.items()]
+    return [record(c, uar * f, system, **changes) for c, uar in SCORES.items() for system, f in factor.items()]
 
 
 def gathered(records) -> condition_scores.Conditions:
@@ -56,18 +62,18 @@ def test_drop_and_change_against_clean():
     found = gathered(made())
     assert found.systems == ("vote distribution", "consensus")
     white = parse("noise:white:0db")
-    assert found.change(white, "vote distribution", "UAR") == pytest.approx(-0.4)
-    assert found.relative_drop(white, "vote distribution", "UAR") == pytest.approx(100 * 0.4 / 0.6)
-    assert found.relative_drop(white, "consensus", "UAR") == pytest.approx(100 * 0.4 / 0.6)
-    assert found.relative_drop(parse("codec:gsm"), "vote distribution", "UAR") == pytest.approx(-5)
-    assert found.relative_drop(white, "vote distribution", "CCC mean") is None
-    assert found.value(white, "vote distribution", "no such score") is None
+    assert found.change(white, "vote distribution", UAR) == pytest.approx(-0.4)
+    assert found.relative_drop(white, "vote distribution", UAR) == pytest.approx(100 * 0.4 / 0.6)
+    assert found.relative_drop(white, "consensus", UAR) == pytest.approx(100 * 0.4 / 0.6)
+    assert found.relative_drop(parse("codec:gsm"), "vote distribution", UAR) == pytest.approx(-5)
+    assert found.relative_drop(white, "vote distribution", CCC_MEAN) is None
+    assert found.value(white, "vote distribution", metric("jsd")) is None
 
 
 def test_no_relative_drop_below_a_clean_score_of_0_05():
     def drop(clean):
         records = [record("clean", clean), record("codec:gsm", 0.01)]
-        return gathered(records).relative_drop(parse("codec:gsm"), "vote distribution", "UAR")
+        return gathered(records).relative_drop(parse("codec:gsm"), "vote distribution", UAR)
 
     assert drop(0.049) is None
     assert drop(0.05) == pytest.approx(80)
@@ -75,17 +81,17 @@ def test_no_relative_drop_below_a_clean_score_of_0_05():
 
 def test_curves_over_snr_and_rt60():
     found = gathered(made())
-    curves = found.snr_curves("vote distribution", "UAR")
+    curves = found.snr_curves("vote distribution", UAR)
     assert curves == {
         "white": [(10, 0.5, 0.45, 0.55), (0, 0.2, pytest.approx(0.15), 0.25)],
         "babble": [(10, 0.4, pytest.approx(0.35), 0.45), (0, 0.16, 0.11, pytest.approx(0.21))],
     }
-    rooms = found.rt60_curves("vote distribution", "UAR")
+    rooms = found.rt60_curves("vote distribution", UAR)
     assert [(point.at, point.value) for point in rooms["synthetic"]] == [(0.3, 0.55), (0.6, 0.45)]
 
 
 def test_mean_and_range_over_kinds_of_noise():
-    ranges = gathered(made()).over_noises("vote distribution", "UAR")
+    ranges = gathered(made()).over_noises("vote distribution", UAR)
     assert list(ranges) == [("", 10.0), ("", 0.0), ("reverb:synthetic:0.6s", 10.0)]
     assert ranges["", 10.0] == (pytest.approx(0.45), 0.4, 0.5, 2)
     assert ranges["reverb:synthetic:0.6s", 10.0].num == 1
@@ -96,7 +102,7 @@ def test_conditions_of_another_protocol_or_without_clean_are_refused():
     for changes, message in (
         ({"protocol": CARD | {"split_hash": "other"}}, "split_hash"),
         ({"num_scored": 99}, "num_scored"),
-        ({"system": "consensus"}, "systems"),
+        ({"system": "consensus", "axes": axes_of("consensus", 2)}, "systems"),
     ):
         blocks = comparison.blocks([*good, record("telephone", 0.4, **changes)], False)
         with pytest.raises(ReportError, match=f"test, telephone and of clean differ in {message}"):
@@ -136,11 +142,11 @@ def test_stability_equals_plain_loops(predicted):
         np.mean([np.argmax(clean[e, i]) == np.argmax(heard[e, i]) for i in range(90) if is_in[i]]) for e in range(3)
     ]
     uars = np.array([[loop_uar(d[e], consensus, is_in) for e in range(3)] for d in (clean, heard)])
-    np.testing.assert_allclose(found["stable share"]["members"], same, rtol=1e-12)
-    np.testing.assert_allclose(found["UAR change"]["members"], uars[1] - uars[0], rtol=1e-12)
+    np.testing.assert_allclose(found[stability.STABLE_SHARE]["members"], same, rtol=1e-12)
+    np.testing.assert_allclose(found[stability.UAR_CHANGE]["members"], uars[1] - uars[0], rtol=1e-12)
     drop = 100 * (uars[0].mean() - uars[1].mean()) / uars[0].mean()
-    assert found["UAR relative drop (%)"]["value"] == pytest.approx(drop, rel=1e-12)
-    assert found["stable share"]["count"] == is_in.sum()
+    assert found[stability.UAR_DROP]["value"] == pytest.approx(drop, rel=1e-12)
+    assert found[stability.STABLE_SHARE]["count"] == is_in.sum()
     for one in found.values():
         assert one["low"] < one["value"] < one["high"]
         json.dumps(one, allow_nan=False)
@@ -149,16 +155,16 @@ def test_stability_equals_plain_loops(predicted):
 def test_an_unchanged_condition_is_stable(predicted):
     clean, _, consensus, unit = predicted
     found = stability.compare(clean, clean, consensus, unit, np.ones(90, bool), 50, 0)
-    assert [found["stable share"][side] for side in ("value", "low", "high")] == [1, 1, 1]
-    assert [found["UAR change"][side] for side in ("value", "low", "high")] == [0, 0, 0]
+    assert [found[stability.STABLE_SHARE][side] for side in ("value", "low", "high")] == [1, 1, 1]
+    assert [found[stability.UAR_CHANGE][side] for side in ("value", "low", "high")] == [0, 0, 0]
 
 
 def test_stability_without_a_scored_utterance_is_not_defined(predicted):
     clean, heard, consensus, unit = predicted
     found = stability.compare(clean, heard, np.full_like(consensus, -1), unit, np.ones(90, bool), 50, 0)
-    assert found["stable share"]["defined"]
-    assert not found["UAR change"]["defined"]
-    assert found["UAR relative drop (%)"]["value"] is None
+    assert found[stability.STABLE_SHARE]["defined"]
+    assert not found[stability.UAR_CHANGE]["defined"]
+    assert found[stability.UAR_DROP]["value"] is None
 
 
 def test_records_get_the_stability_of_their_group_and_system(predicted):
@@ -182,7 +188,8 @@ def test_records_get_the_stability_of_their_group_and_system(predicted):
         predictions = Predictions(ids, np.zeros((3, 90, 3), np.float32), distribution.astype(np.float32))
         return align(predictions, targets, table, num_members=3, split="test", group_by="gender")
 
-    records = [record("telephone", 0.3, group=group) for group in ("all", "female", "gap:female-male")]
+    records = [record("telephone", 0.3, group=group) for group in ("all", "female")]
+    records.append(record("telephone", 0.3, group="gap:female-male", comparison=GAP))
     records.append(record("telephone", 0.3, system="consensus"))
     added = stability.with_stability(
         records, aligned(clean), aligned(heard), {"votes": [0, 2], "consensus": [1]}, 50, 0
@@ -211,7 +218,7 @@ def test_the_section_shows_every_condition_with_its_drop():
     (section,) = condition_section.sections_of(comparison.blocks(made(), False), draw)
     tables = [item for item in section.items if isinstance(item, page.Table)]
     rows = {(row.cells[0], row.cells[1]): dict(zip(tables[0].header, row.cells, strict=True)) for row in tables[0].rows}
-    assert len(rows) == 2 * len(UAR)
+    assert len(rows) == 2 * len(SCORES)
     row = rows["noise:white:0db", "vote distribution"]
     assert row["UAR"] == "0.200 [0.150, 0.250]"
     assert row["drop of UAR (%)"] == "66.7"

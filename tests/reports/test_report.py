@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seremo_jax.core import artefacts, schema, vocab
+from seremo_jax.core import artefacts, members, schema, vocab
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, entries_by_name, metric
 from seremo_jax.reports import blocks, failure_signs, figures, look, overview, page, report, score_tables
 
 CLASSES = vocab.CLASS_SETS["crema6"]
-NBEST, THRESHOLDS, FILTERS = (1, 2, 3), (50, 75), {"all": (1, 1), "min10c2": (10, 2)}
+NBEST, THRESHOLDS = (1, 2, 3), (50, 75)
+GAP = {"kind": "gap", "column": "gender", "groups": ["female", "male"]}
 NOTE = "Audio and ratings of this corpus are simulated: results on it say nothing about real speech."
 SMALL = {"num_speakers": 7, "num_seeds": 1}
 PNGS = ("layer_curves", "saliency", "training", "speakers", "confusion", "speaker_shares")
@@ -39,6 +41,12 @@ def entry(members: list[float] | None, width: float, count: int, chance: float |
         "sd": float(np.std(members, ddof=1)) if len(members) > 1 else None, "count": count, "defined": True,
     }  # fmt: skip
     return fields if chance is None else {**fields, "chance": chance}
+
+
+def axes_of(class_target: str, layer: int = 4, *, is_named: bool = False, **fields) -> dict:
+    """What tells a head from others; `is_named`: in its layer, too."""
+    axes = {"model": "head", "num_heads": 5, "told": ["layer"] if is_named else [], "class_kind": "ccc", "dropout": 0.0}
+    return axes | {"layer": layer, "class_target": class_target} | fields
 
 
 def corpus_of(rng: np.random.Generator, num_speakers: int) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -68,29 +76,33 @@ def metrics_of(genders, speaker, consensus, ranks, rows, has_attributes):
     known = [u for u in np.unique(s) if genders[u] != "unknown" or len(set(s)) == 1]
     made, wide = {}, 0.2 / np.sqrt(max(len(known), 1))
     for n in NBEST:
-        prefix = "" if n == 1 else f"{n}-best "
         values = [uar(y, r < n) for r in own]
-        made[f"{prefix}UAR"] = entry(values, wide, len(CLASSES), n / len(CLASSES))
-        made[f"{prefix}macro-F1 (present)"] = entry([v - 0.011 for v in values], wide, len(CLASSES))
+        made[metric("uar", n)] = entry(values, wide, len(CLASSES), n / len(CLASSES))
+        made[metric("macro_f1", n, classes="present")] = entry([v - 0.011 for v in values], wide, len(CLASSES))
         per_speaker = {u: np.array([uar(y[s == u], (r < n)[s == u]) for r in own]) for u in known}
-        for name, (least, classes) in FILTERS.items():
+        for name, (least, classes) in SPEAKER_FILTERS.items():
             kept = [u for u in known if (s == u).sum() >= least and len(set(y[s == u])) >= classes]
             for t in THRESHOLDS:
                 shares = kept and [
                     100 * np.mean([per_speaker[u][e] > t / 100 + 1e-9 for u in kept]) for e in range(len(own))
                 ]
                 chance = 2.4 * n * (4 if t == 50 else 1)
-                made[f"paUAR-{t} ({n}-best, {name})"] = entry(shares or None, 100 * wide, len(kept), chance)
+                share = metric("pa_uar", n, threshold=t, speakers=name)
+                made[share] = entry(shares or None, 100 * wide, len(kept), chance)
     right = [float((r < 1).mean()) for r in own]
-    made["accuracy"] = entry(right, wide, len(y))
-    made["weighted-F1"] = entry([v - 0.004 for v in right], wide, len(y))
-    for c, name in enumerate((*CLASSES, "mean")):
-        made[f"class CCC {name}"] = entry([0.3 + 0.02 * c + v / 9 for v in right], wide, len(y))
-    made["JSD"], made["KL"] = entry([0.31 - v / 9 for v in right], wide, len(y)), entry([1.1] * len(own), wide, len(y))
-    made["multi-label macro-F1 (1/6)"] = entry([v - 0.05 for v in right], wide, len(CLASSES))
+    made[metric("accuracy")] = entry(right, wide, len(y))
+    made[metric("weighted_f1")] = entry([v - 0.004 for v in right], wide, len(y))
+    shares = (*(metric("class_ccc", label=name) for name in CLASSES), metric("class_ccc_mean"))
+    for c, share in enumerate(shares):
+        made[share] = entry([0.3 + 0.02 * c + v / 9 for v in right], wide, len(y))
+    made[metric("jsd")] = entry([0.31 - v / 9 for v in right], wide, len(y))
+    made[metric("kl")] = entry([1.1] * len(own), wide, len(y))
+    made[metric("multi_label_f1", num_classes=6)] = entry([v - 0.05 for v in right], wide, len(CLASSES))
     if has_attributes:
-        for name, base in {"valence": 0.31, "activation": 0.62, "dominance": 0.55, "mean": 0.493}.items():
-            made[f"CCC {name}"] = entry([base + v / 50 for v in right], wide, len(y))
+        means = {"valence": 0.31, "activation": 0.62, "dominance": 0.55}
+        for name, base in means.items():
+            made[metric("ccc", attribute=name)] = entry([base + v / 50 for v in right], wide, len(y))
+        made[metric("ccc_mean")] = entry([0.493 + v / 50 for v in right], wide, len(y))
     return made
 
 
@@ -106,6 +118,7 @@ def records_of(seed=0, num_speakers=22, num_seeds=5, is_simulated=True, split="t
         "corpus": "simulated" if is_simulated else "crema_d", "release": "1", "is_simulated": is_simulated,
         "notes": [NOTE] if is_simulated else ["Ratings are those of voice-only playback."], "split_hash": "5911ab",
         "classes": list(CLASSES), "backbone": "logmel", "checkpoint": "77aa", "code_version": "0.1 (abc1234)",
+        "commit": "abc1234",
         "settings": {"eval.num_resamples": 1000, "eval.nbest": list(NBEST), "targets.class_set": "crema6"},
     } | protocol  # fmt: skip
     sex = np.array(genders)[speaker]
@@ -123,7 +136,7 @@ def records_of(seed=0, num_speakers=22, num_seeds=5, is_simulated=True, split="t
                 both = (
                     None if not (one["defined"] and other["defined"]) else np.subtract(one["members"], other["members"])
                 )
-                gap[name] = entry(both, 0.05 * (100 if name.startswith("paUAR") else 1), one["count"] + other["count"])
+                gap[name] = entry(both, 0.05 * (100 if name.about.unit else 1), one["count"] + other["count"])
             confusion = np.zeros((len(CLASSES),) * 2, int)
             np.add.at(confusion, (np.broadcast_to(consensus, best.shape), best), 1)
             for group, numbers in (made | {"gap:female-male": gap}).items():
@@ -135,12 +148,12 @@ def records_of(seed=0, num_speakers=22, num_seeds=5, is_simulated=True, split="t
                         scores = [float(np.mean([uar(y, (r < n)[own]) for r in ranks])) for n in NBEST]
                         people.append({"speaker": f"s{u:02d}", "gender": genders[u], "num_scored": int(own.sum()),
                                        "num_classes": len(set(y.tolist())), "uar": scores})  # fmt: skip
-                name = f"layer {layer}, {target}" if len(layers) > 1 else target
+                axes = axes_of(target, layer, is_named=len(layers) > 1)
                 records.append(schema.ResultRecord(
-                    name, layer, tuple(range(num_seeds)), split, "clean", group, int(rows.sum()) + 20, int(rows.sum()),
-                    len(set(speaker[rows])), numbers,
+                    members.label(axes), layer, tuple(range(num_seeds)), split, "clean", group, int(rows.sum()) + 20,
+                    int(rows.sum()), len(set(speaker[rows])), entries_by_name(numbers),
                     {"class_names": list(CLASSES), "confusion": confusion.tolist()} if group == "all" else {},
-                    people, card,
+                    people, card, axes, GAP if group == "gap:female-male" else {},
                 ))  # fmt: skip
     return records
 
@@ -328,12 +341,12 @@ def test_csv_holds_every_number_unrounded(made):
     assert len(rows) == sum(len(record["metrics"]) for record in records)
     by_key = {(row["system"], row["group"], row["metric"]): row for row in rows}
     for record in records:
-        for name, metric in record["metrics"].items():
+        for name, numbers in record["metrics"].items():
             row = by_key[record["system"], record["group"], name]
             for key in ("value", "low", "high", "sd"):
-                assert row[key] == ("" if metric[key] is None else repr(metric[key]))
-            assert row["is_defined"] == str(metric["defined"])
-            assert [float(v) for v in row["members"].split()] == [v for v in metric["members"] if v is not None]
+                assert row[key] == ("" if numbers[key] is None else repr(numbers[key]))
+            assert row["is_defined"] == str(numbers["defined"])
+            assert [float(v) for v in row["members"].split()] == [v for v in numbers["members"] if v is not None]
     speakers = list(csv.DictReader(io.StringIO((folder / "speakers.csv").read_text())))
     expected = [(r["system"], s["speaker"], s["uar"]) for r in records for s in r["speakers"]]
     assert [(s["system"], s["speaker"], [float(s[f"uar_{n}_best"]) for n in NBEST]) for s in speakers] == expected
@@ -465,13 +478,14 @@ def test_caption_says_how_many(made, whole):
 
 
 def test_what_is_not_defined_is_a_dash():
-    assert score_tables.cell("UAR", entry(None, 0.1, 0)) == "–"
-    assert score_tables.cell("UAR", None) == "–"
-    assert score_tables.cell("UAR", {"value": float("nan"), "members": [], "defined": True}) == "–"
-    assert score_tables.cell("UAR", entry([0.5], 0.1, 6)) == "0.500 [0.400, 0.600]"
+    assert score_tables.cell(score_tables.UAR, entry(None, 0.1, 0)) == "–"
+    assert score_tables.cell(score_tables.UAR, None) == "–"
+    undefined = {"value": float("nan"), "members": [], "defined": True}
+    assert score_tables.cell(score_tables.UAR, undefined) == "–"
+    assert score_tables.cell(score_tables.UAR, entry([0.5], 0.1, 6)) == "0.500 [0.400, 0.600]"
     without = {**entry([0.5, 0.7], 0.1, 6), "low": None, "high": None}
-    assert score_tables.cell("UAR", without) == "0.600 ± 0.141"
-    assert score_tables.cell("paUAR-75 (1-best, all)", entry([5.0, 15.0], 4, 6)) == "10.0 ± 7.1 [6.0, 14.0]"
+    assert score_tables.cell(score_tables.UAR, without) == "0.600 ± 0.141"
+    assert score_tables.cell(score_tables.SPEAKER_SHARE, entry([5.0, 15.0], 4, 6)) == "10.0 ± 7.1 [6.0, 14.0]"
 
 
 def test_rows_of_different_protocol_are_refused(tmp_path):
@@ -586,15 +600,37 @@ def test_summary_sets_systems_side_by_side(made):
 
 def signs_of(**values) -> str:
     """Signs of one system whose metrics are given as name=(value, low, high)."""
-    names = {"uar": "UAR", "share": "paUAR-75 (1-best, all)", "valence": "CCC valence", "activation": "CCC activation"}
-    metrics = {names[k]: dict(zip(("value", "low", "high"), v, strict=True)) for k, v in values.items() if k in names}
+    uar = score_tables.UAR
+    shown = {"uar": uar, "share": score_tables.SPEAKER_SHARE, "valence": metric("ccc", attribute="valence"),
+             "activation": metric("ccc", attribute="activation")}  # fmt: skip
+    entries = {shown[k]: dict(zip(("value", "low", "high"), v, strict=True)) for k, v in values.items() if k in shown}
+    if uar in entries:
+        entries[uar]["chance"] = 1 / len(CLASSES)
+    metrics = entries_by_name(entries)
     states = {"class_names": list(CLASSES), "confusion": values.get("confusion")}
     group = [("all", metrics, states)]
     if "gap" in values:
-        group.append(("gap:female-male", {"UAR": dict(zip(("value", "low", "high"), values["gap"], strict=True))}, {}))
+        gap = {uar: dict(zip(("value", "low", "high"), values["gap"], strict=True))}
+        group.append(("gap:female-male", entries_by_name(gap), {}))
     num_speakers = values.get("num_speakers", 40)
     records = [
-        schema.ResultRecord("votes", 4, (0,), "test", "clean", g, 99, 90, num_speakers, m, s, [], {})
+        schema.ResultRecord(
+            "votes",
+            4,
+            (0,),
+            "test",
+            "clean",
+            g,
+            99,
+            90,
+            num_speakers,
+            m,
+            s,
+            [],
+            {},
+            axes_of("votes"),
+            {} if g == "all" else GAP,
+        )
         for g, m, s in group
     ]
     (block,) = blocks.blocks(records, is_simulated=False)

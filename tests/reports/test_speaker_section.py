@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from seremo_jax.core.schema import Predictions
+from seremo_jax.metrics.catalogue import KINDS, entries_by_metric
 from seremo_jax.reports import blocks, look, page, report, score_tables, speaker_section
 from tests.evaluation.test_scoring import parts, score
 from tests.reports.test_report import write_artefacts
@@ -61,7 +62,7 @@ def test_differences_and_groups(block):
     assert len(rows) == len(entries)
     for row, entry in zip(rows, entries, strict=True):
         assert (row["score"], row["system"], row["minus"]) == (entry["metric"], "consensus", "vote distribution")
-        digits = 1 if entry["metric"].startswith("paUAR") else 3
+        digits = KINDS[entry["about"]["kind"]].digits
         assert row["difference"].startswith(f"{entry['value']:+.{digits}f} [{entry['low']:.{digits}f}, ")
         assert row["p, Holm"] == ("< 0.001" if entry["p_holm"] < 0.001 else f"{entry['p_holm']:.3f}")
     groups = {row["group"] for row in cells_of(score_tables.group_table(block))}
@@ -106,8 +107,8 @@ def test_every_metric_stands_in_some_table(block):
     for make in tables:
         for row in make(block).rows:
             shown |= {cell for cell in row.cells if row.cells[0] == "consensus"}
-    for name, metric in whole.metrics.items():
-        assert score_tables.cell(name, metric) in shown, name
+    for metric, entry in entries_by_metric(whole.metrics).items():
+        assert score_tables.cell(metric, entry) in shown, metric.name
 
 
 @pytest.mark.parametrize("theme", [look.LIGHT, look.DARK])

@@ -133,7 +133,7 @@ def test_a_whole_run_equals_one_on_disk(bucket, tmp_path, monkeypatch):
     extract_section = dataclasses.replace(config.extract, shard_utterances=40)
     config = dataclasses.replace(config, extract=extract_section)
     monkeypatch.chdir(tmp_path)  # A URL that is taken for a path on disk shows up as a folder here.
-    monkeypatch.setattr(protocol, "code_version", lambda: "the same")  # though a commit may come in between
+    monkeypatch.setattr(protocol, "commit", lambda: "the same")  # though a commit may come in between
     url, disk = "s3://bucket/w", tmp_path / "disk"
     _run(config, disk)
     with monkeypatch.context() as patch:
