@@ -23,6 +23,9 @@ import numpy as np
 _BUCKETS = {"gs": "gs", "s3": "s3", "az": "az"}
 """Scheme -> extra of this package that reaches it."""
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the small text file begins that a checkout without Git LFS has in the place of a large file."""
+
 
 class ArtefactError(Exception):
     """An artefact is missing, damaged, or belongs to other settings. The message names both sides and the remedy."""

@@ -1,4 +1,4 @@
-"""Frozen records that travel between modules, and the Arrow schemas of the two label tables."""
+"""Records that travel between rooms, and the Arrow schemas of the two label tables."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -43,8 +43,17 @@ RATING_SCHEMA = pa.schema(
 `also_primary` holds further primary words where the rater gave several, `is_self_report` says that the rater is the
 speaker. A corpus may append attributes of its own (`intensity`), named in the table's metadata."""
 
-DEFAULTS = {"session": None, "released_consensus": None, "also_primary": (), "is_self_report": False}
-"""Leading columns that a parser may leave out, and what they then hold in every row."""
+DEFAULTS = {
+    "split": "",
+    "session": None,
+    "released_consensus": None,
+    "duration_s": 0.0,
+    "audio_sha256": "",
+    "also_primary": (),
+    "is_self_report": False,
+}
+"""Leading columns that a parser may leave out, and what they then hold in every row. Ingest fills in the duration and
+hash of the audio, and the split where the corpus has no official one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,39 +75,6 @@ class CorpusInfo:
     attribute_ranges: dict[str, tuple[float, float]]
     is_simulated: bool = False
     notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Utterance:
-    """One labelled stretch of one speaker: a row of `utterances.parquet`."""
-
-    id: str
-    audio: str
-    corpus: str
-    release: str
-    split: str
-    speaker: str
-    gender: str
-    duration_s: float
-    audio_sha256: str
-    session: str | None = None
-    released_consensus: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Rating:
-    """What one rater gave one utterance: a row of `ratings.parquet`. None means not rated."""
-
-    utterance: str
-    rater: str
-    modality: str
-    primary: str | None
-    secondary: tuple[str, ...] = ()
-    also_primary: tuple[str, ...] = ()
-    is_self_report: bool = False
-    valence: float | None = None
-    activation: float | None = None
-    dominance: float | None = None
 
 
 class Batch(NamedTuple):

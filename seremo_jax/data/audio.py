@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from seremo_jax.core.artefacts import place_of, readable
+from seremo_jax.core.artefacts import LFS_POINTER, place_of, readable
 
 SAMPLE_RATE_HZ = 16_000
 """Rate at which every backbone hears an utterance."""
@@ -21,8 +21,8 @@ SILENCE_PEAK = 1e-4
 """Largest deviation from the mean (-80 dBFS) below which an utterance counts as silent; a constant offset is silent."""
 
 _SCALED_PEAK = 10.0
+"""Above this peak, floating-point samples were written on the scale of integers and not merely too loud."""
 _HEAD_BYTES = 64
-_LFS_HEAD = b"version https://git-lfs"
 
 REASONS = {
     "missing": "no such file",
@@ -211,7 +211,7 @@ def from_samples(samples: np.ndarray, rate_hz: float | int, name: str = "the wav
 def require_sound(
     path: str | os.PathLike, lowest: float, highest: float, mean: float, seconds: float, min_s: float
 ) -> None:
-    """Refuses audio that says nothing, by what `blocks` or a waveform add up to.
+    """Refuses audio in which nothing can be heard, by statistics that add up over `blocks`.
 
     Args:
       path: The file, or what to call the audio.
@@ -267,7 +267,7 @@ def _opened(path: PurePath) -> Iterator[soundfile.SoundFile]:
         raise AudioError(path, "unreadable", error.strerror or str(error)) from None
     if not head:
         raise AudioError(path, "empty", "0 bytes")
-    if head.startswith(_LFS_HEAD):
+    if head.startswith(LFS_POINTER):
         raise AudioError(path, "lfs_pointer")
     # libsndfile shortens a cut-off WAV without a word. Writers to a pipe put a size near 2 GiB or 4 GiB in the header.
     if head.startswith(b"RIFF") and num_bytes < (promised := int.from_bytes(head[4:8], "little") + 8) < 0x7FFF0000:

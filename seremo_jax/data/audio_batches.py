@@ -1,6 +1,7 @@
 """Audio on its way to a backbone: batches of few padded shapes, decoded ahead by threads.
 
-Batches carry no statistic here, so utterances of like length share one. A batch never reaches across shards.
+No statistic is taken over a batch here, so utterances of similar length may share one, which saves padding. A batch
+never reaches across shards, so that a shard can be written, and skipped when work goes on, by itself.
 """
 
 import collections
@@ -22,6 +23,7 @@ _BATCH_COST_S, _SHAPE_COST_S = 5.0, 120.0
 """What starting a batch and compiling a shape cost, as seconds of audio; they only steer how batches are filled."""
 _FRACTIONS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 _SLACK_SAMPLES = 2
+"""How far a resampled length may be from the rounded duration of the table."""
 _REMEDY = "ingest accepted it, so it has changed since: put it back, or ingest and extract into another --workdir"
 
 

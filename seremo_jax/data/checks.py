@@ -1,7 +1,8 @@
-"""What may be wrong with a corpus: one finding a check, with its number, every case, and what to do.
+"""What may be wrong with a corpus: every check gives one finding, with all its cases and what to do about them.
 
-An error makes results wrong or means that files are not what the corpus says; a warning is something a reader of the
-results must know. A check that found nothing is a finding of number 0, so that a page can say what was looked at.
+An error makes results wrong, or means that files are not what the corpus says. A warning is something that a reader of
+the results must know. A check that came out clean is a finding without a case, so that a page can say what was looked
+at.
 """
 
 import collections
@@ -15,6 +16,7 @@ from seremo_jax.core import vocab
 from seremo_jax.data import audio
 from seremo_jax.data.splits import as_one_test
 from seremo_jax.data.tables import info_of
+from seremo_jax.data.votes import pooled_word
 
 ERROR, WARNING = "error", "warning"
 
@@ -93,15 +95,15 @@ def run(evidence: Evidence) -> list[Finding]:
     asked = ratings.filter(pl.col("modality") == evidence.modality)
     consensus = recomputed_consensus(asked)
     return [
-        *_of_audio(evidence),
-        *_of_duplicates(evidence),
-        *_of_ratings(evidence, ratings),
-        *_of_unrated(evidence, asked),
-        _of_released(evidence, consensus),
+        *_audio_findings(evidence),
+        *_duplicate_findings(evidence),
+        *_rating_findings(evidence, ratings),
+        *_unrated_findings(evidence, asked),
+        _released_finding(evidence, consensus),
         _finding("parser", WARNING, "what the parser could not use, or found strange", "Look at the lines named",
                  evidence.problems),
-        *_of_people(evidence),
-        *_of_splits(evidence, consensus),
+        *_people_findings(evidence),
+        *_split_findings(evidence, consensus),
     ]  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def votes_frame(ratings: pa.Table) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(ratings.select(names)))
 
 
-def _of_audio(evidence: Evidence) -> Iterable[Finding]:
+def _audio_findings(evidence: Evidence) -> Iterable[Finding]:
     ids, paths = evidence.utterances["id"].to_pylist(), evidence.utterances["audio"].to_pylist()
     named = [(name, path, fact) for name, path, fact in zip(ids, paths, evidence.facts, strict=True) if fact]
     for reason, (severity, remedy) in _AUDIO_CHECKS.items():
@@ -137,7 +139,7 @@ def _of_audio(evidence: Evidence) -> Iterable[Finding]:
                    "another speaker, cut them apart first", channels)  # fmt: skip
 
 
-def _of_duplicates(evidence: Evidence) -> Iterable[Finding]:
+def _duplicate_findings(evidence: Evidence) -> Iterable[Finding]:
     same: dict[str, list[int]] = collections.defaultdict(list)
     ids = evidence.utterances["id"].to_pylist()
     for row, fact in enumerate(evidence.facts):
@@ -155,26 +157,26 @@ def _of_duplicates(evidence: Evidence) -> Iterable[Finding]:
                    f"{remedy}; find out which label is right, and remove the other", across)  # fmt: skip
 
 
-def _of_ratings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Finding]:
+def _rating_findings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Finding]:
     ids = evidence.utterances["id"].to_pylist()
     numbers = collections.Counter(ids)
     twice = (f"{name}: {number} rows" for name, number in numbers.items() if number > 1)
     yield _finding("duplicate_id", ERROR, "an id that several rows have", "The first row is kept; give each utterance "
                    "an id of its own", twice)  # fmt: skip
     voted = pl.concat([ratings["primary"], ratings["also_primary"].explode()]).drop_nulls()
-    known = sorted({word for words in vocab.CLASS_SETS.values() for word in words} | {vocab.OTHER})
+    known = [*vocab.CLASS_WORDS, vocab.OTHER]
     words = voted.filter(~voted.is_in(known) & ~voted.str.starts_with(f"{vocab.OTHER}-"))
-    found = words.value_counts(sort=True, name="n").rows()
+    counted = words.value_counts(sort=True, name="n").rows()
     yield _finding("unknown_words", ERROR, "votes for a word that no class set knows", "Map each to a class or to "
                    "'other' (data.word_map), or correct the label files",
-                   (f"{word!r}: {number} votes" for word, number in found), len(words))  # fmt: skip
+                   (f"{word!r}: {number} votes" for word, number in counted), len(words))  # fmt: skip
     astray = collections.Counter(name for name in ratings["utterance"].to_list() if name not in numbers)
     yield _finding("ratings_of_no_utterance", WARNING, "ratings of an utterance that is not in the corpus",
                    "They are dropped; compare the ids in the files of ratings with those of the utterances",
                    (f"{name}: {number} ratings" for name, number in astray.items()), astray.total())  # fmt: skip
 
 
-def _of_unrated(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Finding]:
+def _unrated_findings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Finding]:
     rated = set(ratings["utterance"].to_list())
     rows = list(zip(*(evidence.utterances[name].to_pylist() for name in ("id", "split")), strict=True))
     splits_rated = {split for name, split in rows if name in rated}
@@ -203,9 +205,7 @@ def recomputed_consensus(ratings: pl.DataFrame) -> dict[str, str]:
             others.select("utterance", word="also_primary").explode("word"),
         ]
     ).drop_nulls()
-    is_other = pl.col("word").str.starts_with(f"{vocab.OTHER}-")
-    votes = votes.with_columns(pl.when(is_other).then(pl.lit(vocab.OTHER)).otherwise("word").alias("word"))
-    counts = votes.group_by("utterance", "word").len()
+    counts = votes.with_columns(pooled_word("word")).group_by("utterance", "word").len()
     best = counts.filter(pl.col("len") == pl.col("len").max().over("utterance"))
     won = best.group_by("utterance").agg(
         pl.when(pl.len() == 1).then(pl.col("word").first()).otherwise(pl.lit(vocab.NO_AGREEMENT))
@@ -213,9 +213,9 @@ def recomputed_consensus(ratings: pl.DataFrame) -> dict[str, str]:
     return dict(won.select("utterance", "word").iter_rows())
 
 
-def _of_released(evidence: Evidence, consensus: Mapping[str, str]) -> Finding:
-    own = f"released_consensus_{evidence.modality}"
-    column = own if own in evidence.utterances.column_names else "released_consensus"
+def _released_finding(evidence: Evidence, consensus: Mapping[str, str]) -> Finding:
+    of_modality = f"released_consensus_{evidence.modality}"
+    column = of_modality if of_modality in evidence.utterances.column_names else "released_consensus"
     pairs = zip(*(evidence.utterances[name].to_pylist() for name in ("id", column)), strict=True)
     cases = (
         f"{name}: released {released}, votes say {consensus[name]}"
@@ -227,7 +227,7 @@ def _of_released(evidence: Evidence, consensus: Mapping[str, str]) -> Finding:
                     "label files", cases)  # fmt: skip
 
 
-def _of_people(evidence: Evidence) -> Iterable[Finding]:
+def _people_findings(evidence: Evidence) -> Iterable[Finding]:
     genders: dict[str, set[str]] = collections.defaultdict(set)
     splits: dict[str, set[str]] = collections.defaultdict(set)
     columns = [evidence.utterances[name].to_pylist() for name in ("id", "speaker", "gender")]
@@ -239,22 +239,23 @@ def _of_people(evidence: Evidence) -> Iterable[Finding]:
         genders[speaker].add(gender)
         if split:
             splits[speaker].add(split)
-    cases = (f"{speaker}: {' and '.join(sorted(found))}" for speaker, found in _several(splits, as_one_test))
+    cases = (f"{speaker}: {' and '.join(sorted(names))}" for speaker, names in _several(splits, as_one_test))
     yield _finding("speaker_in_two_splits", ERROR, "a speaker in two splits (test sets may share some)",
                    "Results by speaker would be worthless: correct the split of the corpus, or choose another "
                    "data.split_kind", cases)  # fmt: skip
-    cases = (f"{speaker}: {' and '.join(sorted(found))}" for speaker, found in _several(genders, str))
+    cases = (f"{speaker}: {' and '.join(sorted(names))}" for speaker, names in _several(genders, str))
     yield _finding("two_genders", ERROR, "a speaker with two genders", "One id is one person: correct the speakers",
                    cases)  # fmt: skip
     yield _finding("unknown_speaker", WARNING, "utterances of unknown speakers", "They take part in overall scores and "
                    "not in those by speaker; data.unknown_speakers says what becomes of them", unknown)  # fmt: skip
 
 
-def _several(found: Mapping[str, set[str]], key: Callable[[str], str]) -> Iterable[tuple[str, set[str]]]:
-    return ((name, values) for name, values in sorted(found.items()) if len(set(map(key, values))) > 1)
+def _several(values_of: Mapping[str, set[str]], key: Callable[[str], str]) -> Iterable[tuple[str, set[str]]]:
+    """Names with several values that `key` does not take for the same one."""
+    return ((name, values) for name, values in sorted(values_of.items()) if len(set(map(key, values))) > 1)
 
 
-def _of_splits(evidence: Evidence, consensus: Mapping[str, str]) -> Iterable[Finding]:
+def _split_findings(evidence: Evidence, consensus: Mapping[str, str]) -> Iterable[Finding]:
     problems = [evidence.split_problem] if evidence.split_problem else []
     yield _finding(
         "splits", ERROR, "the utterances cannot be split as data.split_kind asks", "See the message", problems

@@ -1,6 +1,7 @@
-"""Utterances -> splits as the settings ask: the corpus's own, derived, by session, k-fold, or published folds.
+"""The splits of utterances as the settings ask: the corpus's own, derived, by session, k-fold, or published folds.
 
-What cannot be made as asked is an error; no kind stands in for another. Every partition is speaker-disjoint.
+Splits that cannot be made as asked are an error, and no kind stands in for another. No partition has a speaker in two
+splits.
 """
 
 import collections
@@ -131,24 +132,27 @@ def _swap_until_alike(
     expected = shares[:, None] * counts.sum(axis=0)
     pairs = [(a, b) for a in range(len(shares)) for b in range(a)]
     while True:
-        found = np.stack([counts[split == s].sum(axis=0) for s in range(len(shares))])
-        slope = 2 * (found - expected) / expected
+        present = np.stack([counts[split == s].sum(axis=0) for s in range(len(shares))])
+        slope = 2 * (present - expected) / expected
         best = (-1e-9, -1, -1)
-        for one in np.unique(gender):
+        for name in np.unique(gender):
             for a, b in pairs:
-                mine, yours = (np.flatnonzero((gender == one) & (split == s)) for s in (a, b))
-                if not len(mine) or not len(yours):
+                in_a, in_b = (np.flatnonzero((gender == name) & (split == s)) for s in (a, b))
+                if not len(in_a) or not len(in_b):
                     continue
+                # To swap a speaker with counts x for one with counts y adds y - x to split a and takes it from split b.
+                # The sum of squares then changes by (y - x)^2 times the weights plus (y - x) times the difference of
+                # the slopes, here for all pairs of speakers at once.
                 weight = 1 / expected[a] + 1 / expected[b]
-                x, y = counts[mine], counts[yours]
+                x, y = counts[in_a], counts[in_b]
                 square = (x * x) @ weight
-                gain = square[:, None] + (y * y) @ weight - 2 * (x * weight) @ y.T
+                change = square[:, None] + (y * y) @ weight - 2 * (x * weight) @ y.T
                 linear = slope[a] - slope[b]
                 # Rounded, so that another machine's rounding picks no other pair.
-                gain = np.round(gain + (y @ linear) - (x @ linear)[:, None], 9)
-                i, j = np.unravel_index(gain.argmin(), gain.shape)
-                if gain[i, j] < best[0]:
-                    best = (gain[i, j], mine[i], yours[j])
+                change = np.round(change + (y @ linear) - (x @ linear)[:, None], 9)
+                i, j = np.unravel_index(change.argmin(), change.shape)
+                if change[i, j] < best[0]:
+                    best = (change[i, j], in_a[i], in_b[j])
         if best[1] < 0:
             return
         split[[best[1], best[2]]] = split[[best[2], best[1]]]
@@ -204,8 +208,8 @@ def _published(people: People, fold: int) -> list[str]:
         folds = [(str(test), str(development)) for test, development in PUBLISHED_SESSIONS[people.corpus]]
         groups, what = list(people.sessions), "session"
     elif people.corpus in PUBLISHED_SPEAKERS:
-        of_speaker, folds = PUBLISHED_SPEAKERS[people.corpus]
-        groups, what = [of_speaker.get(speaker) for speaker in people.speakers], "speaker"
+        group_of, folds = PUBLISHED_SPEAKERS[people.corpus]
+        groups, what = [group_of.get(speaker) for speaker in people.speakers], "speaker"
     else:
         known = ", ".join(sorted({*PUBLISHED_SESSIONS, *PUBLISHED_SPEAKERS}))
         raise SplitError(f"data.split_kind = published: none is known for {people.corpus} (there are some for {known})")

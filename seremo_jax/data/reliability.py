@@ -1,4 +1,4 @@
-"""Raters weighed by how reliable they are: Dawid and Skene's model of each rater's confusions, through crowd-kit.
+"""Votes of raters weighed by how reliable each rater is: Dawid and Skene's model, through crowd-kit.
 
 Source: KNOWN: A. P. Dawid and A. M. Skene, Maximum likelihood estimation of observer error-rates using the EM
 algorithm, Applied Statistics 28(1), 1979.
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from seremo_jax.data.policies import TargetsError
 
 ANONYMOUS = "anon-"
-"""How ids of raters begin that are made up utterance by utterance."""
+"""How ids of raters begin that are made up utterance by utterance, where a corpus gives counts of votes only."""
 _NUM_ITERATIONS = 100
 
 
@@ -46,7 +46,7 @@ def posterior(
             "targets.distribution_of = 'dawid_skene' needs crowd-kit: pip install -e '.[raters]'"
         ) from None
     inside = single.filter(pl.col("column") < num_classes)
-    # The model knows one label a rater and task: of several the last one counts.
+    # The model takes a single label from a rater for an utterance: of several the last one counts.
     labels = inside.unique(["row", "rater"], keep="last", maintain_order=True)
     labels = labels.rename({"row": "task", "rater": "worker", "column": "label"})
     with warnings.catch_warnings():

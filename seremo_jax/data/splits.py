@@ -1,4 +1,8 @@
-"""Speakers -> splits: speaker-disjoint, gender-balanced, decided by names and a seed, never by the order of rows."""
+"""The splits of speakers: speaker-disjoint and balanced by gender.
+
+They are decided by names and a seed and never by the order of rows, so that a corpus listed in another order, or on
+another machine, is split in the same way.
+"""
 
 import collections
 import hashlib
@@ -119,10 +123,10 @@ def require_disjoint(speakers: Iterable[str], splits: Iterable[str]) -> None:
     Raises:
       SplitError: Names the first such speaker and the splits.
     """
-    found: dict[str, set[str]] = collections.defaultdict(set)
+    splits_of: dict[str, set[str]] = collections.defaultdict(set)
     for speaker, split in zip(speakers, splits, strict=True):
-        found[speaker].add(as_one_test(split))
-    for speaker, names in sorted(found.items()):
+        splits_of[speaker].add(as_one_test(split))
+    for speaker, names in sorted(splits_of.items()):
         if speaker != vocab.UNKNOWN and len(names) > 1:
             raise SplitError(f"speaker {speaker} is in the splits {' and '.join(sorted(names))}: results by speaker "
                              "would be worthless; correct the split of the corpus")  # fmt: skip
@@ -154,7 +158,7 @@ def _people(speakers: Sequence[str], genders: Sequence[str]) -> dict[str, list[s
 
 
 def shuffled(names: Iterable[str], salt: str) -> list[str]:
-    """In the order of their hashes: the same on every machine, and a new name moves no other."""
+    """The names in the order of their salted hashes: the same on every machine, and a new name moves no other."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{salt}:{name}".encode()).digest())
 
 

@@ -1,4 +1,4 @@
-"""The two label tables as artefacts: making, writing, reading with validation, a fingerprint, the root of the audio."""
+"""The two label tables as artefacts: how they are made, written, read and validated, and their fingerprint."""
 
 import collections
 import hashlib
@@ -41,7 +41,8 @@ def make_table(
     """A label table from column name -> values.
 
     Args:
-      columns: Every column of `schema` and of `extra`, in any order; those of `schema.DEFAULTS` may be left out.
+      columns: Every column of `schema` and of `extra`, in any order. Those of `schema.DEFAULTS` may be left out, and so
+        may `corpus` and `release`, which are those of `info`.
       schema: `UTTERANCE_SCHEMA` or `RATING_SCHEMA`.
       info: What the table says of its corpus.
       extra: Columns of this corpus, appended in this order.
@@ -51,8 +52,8 @@ def make_table(
     """
     whole = pa.schema([*schema, *extra])
     num_rows = len(next(iter(columns.values())))
-    left_out = [name for name in DEFAULTS if name in schema.names and name not in columns]
-    columns = {**columns, **{name: [DEFAULTS[name]] * num_rows for name in left_out}}
+    constants = {**DEFAULTS, "corpus": info.corpus, "release": info.release}
+    columns = {name: [value] * num_rows for name, value in constants.items() if name in schema.names} | {**columns}
     if set(columns) != set(whole.names):
         raise ValueError(f"columns {sorted(set(columns) ^ set(whole.names))} are missing or not expected")
     arrays = [_as_array(columns[field.name], field.type) for field in whole]
@@ -134,7 +135,7 @@ def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
     """Utterances, ratings and their fingerprint, of an ingest that finished.
 
     Raises:
-      ArtefactError: As above, or `ingest.json` is missing or tells of other tables.
+      ArtefactError: As above, or `ingest.json` is missing or belongs to other tables.
     """
     path = place_of(workdir) / STAMP_FILE
     stamp = read_json(path, "ingest did not finish: run python -m launch.ingest with this --workdir")
@@ -200,7 +201,7 @@ def _hash_array(digest: Any, array: pa.Array | pa.ChunkedArray) -> None:
     """Feeds the values and the places of nulls to `digest`, whatever lies in the buffers under nulls."""
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], type=array.type)
-    # Parquet renames the items of a list, so a list's type is told by the array inside it.
+    # Parquet renames the items of a list, so the type of a list is that of the array inside it, hashed with its values.
     digest.update(b"list;" if pa.types.is_list(array.type) else f"{array.type};".encode())
     digest.update(np.packbits(np.asarray(array.is_null())).tobytes())
     if pa.types.is_list(array.type):

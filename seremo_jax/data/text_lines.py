@@ -1,11 +1,18 @@
-"""Text tables of a corpus, read line by line: every line is used or reported."""
+"""Text files of a corpus, read line by line, and the report in which a parser accounts for every line.
+
+A line is used, or it is counted and reported with its file and number. Nothing is skipped silently.
+"""
 
 import collections
 import csv
 import dataclasses
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from seremo_jax.core.artefacts import LFS_POINTER
 
 
 class CorpusError(Exception):
@@ -14,7 +21,7 @@ class CorpusError(Exception):
 
 @dataclasses.dataclass
 class Report:
-    """What a parser counted, and what it could not use.
+    """What a parser counted, and the lines and values that it could not use.
 
     Attributes:
       counts: Numbers by name.
@@ -30,7 +37,7 @@ class Report:
         self.problems += other.problems
 
     def add(self, what: str, problem: str) -> None:
-        """Counts `what` and says where."""
+        """Counts `what`, and adds the sentence that says where it was."""
         self.counts[what] += 1
         self.problems.append(problem)
 
@@ -45,7 +52,7 @@ def read_content(path: str | os.PathLike) -> bytes:
         content = Path(path).read_bytes()
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
-    if content.startswith(b"version https://git-lfs"):
+    if content.startswith(LFS_POINTER):
         raise CorpusError(f"{path} is a Git LFS pointer: run git lfs pull in the folder of the corpus")
     return content
 
@@ -67,31 +74,37 @@ def text_lines(path: str | os.PathLike) -> list[str]:
 def csv_rows(path: str | os.PathLike, required: Sequence[str], report: Report) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields ("file:line", column -> cell).
 
-    The column of row names that R writes goes by "", whether nameless, renamed by a reader, or just the first one.
-    Columns are found by name, in any order. Lines are counted as `lines_read`; those with too few or too many cells are
-    reported as `lines_not_used`.
+    Columns are found by name, in any order. The column of row names that R writes goes by "", whether it has no name,
+    was given one by a reader, or is just the first one. Lines are counted as `lines_read`; those with too few or too
+    many cells are reported as `lines_not_used`.
 
     Raises:
       CorpusError: A required column is missing, or the file is a Git LFS pointer, missing or no text.
     """
-    path = Path(path)
+    path, content = Path(path), read_content(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            if header and header[0].startswith("version https://git-lfs"):
-                raise CorpusError(f"{path} is a Git LFS pointer: run git lfs pull in the folder of the corpus")
-            if missing := [column for column in required if column not in header]:
-                raise CorpusError(f"{path}: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}")
-            if not header:
-                return
-            row_names = next((column for column in ("", "Unnamed: 0", "X") if column in header), header[0])
-            for row in reader:
-                where = f"{path.name}:{reader.line_num}"
-                report.counts["lines_read"] += 1
-                if None in row or None in row.values():
-                    report.add("lines_not_used", f"{where}: not {len(header)} cells")
-                    continue
-                yield where, {**row, "": row[row_names]}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        header = reader.fieldnames or []
+        if missing := [column for column in required if column not in header]:
+            raise CorpusError(f"{path}: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}")
+        if not header:
+            return
+        # R writes row names into a column without a name, which some readers and writers give a name of their own.
+        row_names = next((column for column in ("", "Unnamed: 0", "X") if column in header), header[0])
+        for row in reader:
+            where = f"{path.name}:{reader.line_num}"
+            report.counts["lines_read"] += 1
+            # A row that is too long has its rest under None, one that is too short has None in its last cells.
+            if None in row or None in row.values():
+                report.add("lines_not_used", f"{where}: not {len(header)} cells")
+                continue
+            yield where, {**row, "": row[row_names]}
+    except (UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
+
+
+def cell_text(value: Any) -> str | None:
+    """A value of JSON as the cell of a text table: lists joined by commas, None where there is none."""
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return None if value is None else str(value)

@@ -25,11 +25,11 @@ def select(frame: pl.DataFrame, policies: RatingPolicies) -> tuple[pl.DataFrame,
       frame: Ratings with the `row` of their utterance.
       policies: What counts.
     """
+    num_self = 0
     if "is_self_report" in frame.columns:
         num_self = int(frame["is_self_report"].sum())
         frame = frame if policies.self_reports == "in" else frame.filter(~pl.col("is_self_report"))
-    else:
-        num_self = 0
+    # An actor who rates others and themselves on one utterance is two raters here, not one who rated twice.
     who = ["row", "rater", *(["is_self_report"] if "is_self_report" in frame.columns else [])]
     times = pl.len().over(who)
     frame = frame.with_columns(times=times)
@@ -59,13 +59,17 @@ def _num_raters() -> pl.Expr:
 def count(
     frame: pl.DataFrame, num_rows: int, class_set: str, policies: RatingPolicies
 ) -> tuple[Float[np.ndarray, "N C1"], pl.DataFrame, dict[str, Any]]:
-    """Votes of each class and, in the last column, pooled votes for every other word; the single votes; what was done.
+    """Counts the votes of each class.
 
     Args:
       frame: From `select`.
       num_rows: N.
       class_set: Name of the class set.
       policies: How much a word counts, and for what.
+
+    Returns:
+      [N, C + 1] votes of each class and, in the last column, of all other words pooled; the single votes, with `row`,
+      `rater` and `column` of each; and what was counted, by name.
 
     Raises:
       TargetsError: A primary word is in no class set.

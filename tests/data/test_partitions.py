@@ -202,7 +202,7 @@ def test_published_folds_of_sessions(corpus):
 
 
 def test_published_folds_of_crema_d():
-    """Men and women of each group, and folds, as label_formats.md, section 7, has them."""
+    """Men and women of each group, and folds, as LABELS.md, section 7, has them."""
     rows = [(str(actor), "male", None, 0) for actor in range(1001, 1092)]
     people = people_of(rows, "crema_d")
     first, sizes, developed = [], [], []

@@ -49,7 +49,7 @@ def test_a_published_checkpoint_goes_to_the_store_whole(corpus, tmp_path):
 
 
 def test_the_final_norm_and_the_window_make_another_store(corpus, tmp_path):
-    """label_formats.md F1: the last layer before and after the final norm can't be confused."""
+    """LABELS.md F1: the last layer before and after the final norm can't be confused."""
     plain = extracted(corpus, fresh(corpus, tmp_path), **WHISPER)
     normed = extracted(corpus, fresh(corpus, tmp_path, "normed"), **WHISPER, backbone__final_norm=True)
     assert (plain.manifest["final_norm"], normed.manifest["final_norm"]) == (False, True)

@@ -1,7 +1,9 @@
 """CREMA-D: acted English sentences, rated by many from the voice, the face, or both.
 
 Reads the official repository (`AudioWAV/`, `finishedResponses.csv`, `processedResults/`) and the subset of this project
-(`audio/<actor>/`, `clips.csv`, `labels/`). Formats and traps: `label_formats.md`, section 3.
+(`audio/<actor>/`, `clips.csv`, `labels/`). LABELS.md, section 3, has the formats and their traps: the acted emotion,
+the votes by voice, by face and by both are four different labels; a mean level of -1 says that nobody chose that
+emotion; and raters heard damaged copies of a few recordings.
 """
 
 import collections
@@ -96,14 +98,9 @@ def _utterance_table(
     columns = {
         "id": ids,
         "audio": [audio.get(name, "") for name in ids],
-        "corpus": [info.corpus] * len(ids),
-        "release": [info.release] * len(ids),
-        "split": [""] * len(ids),
         "speaker": [actor for actor, *_ in parts],
         "gender": [person.get("gender", vocab.UNKNOWN) for person in people],
         "released_consensus": [released.get(name, {}).get("voice") for name in ids],
-        "duration_s": [0.0] * len(ids),
-        "audio_sha256": [""] * len(ids),
         "age": [person.get("age") for person in people],
         "race": [person.get("race") for person in people],
         "ethnicity": [person.get("ethnicity") for person in people],
@@ -150,12 +147,13 @@ def _read_votes(root: Path, slow_clicks: str, report: Report) -> tuple[list[Vote
             "The counts of tabulatedVotes.csv are"
         )
     elif responses:
-        of_single = Report()
-        slow = slow_questions_of(clicks, of_single) if clicks and slow_clicks == "out" else None
-        single = read_responses(responses, of_single, slow_clicks, slow)
+        # A report of its own, because that of a file which is then not used would not add up.
+        report_of_single = Report()
+        slow = slow_questions_of(clicks, report_of_single) if clicks and slow_clicks == "out" else None
+        single = read_responses(responses, report_of_single, slow_clicks, slow)
         lacking = {vote[:2] for vote in counted} - {vote[:2] for vote in single}
         if not lacking:
-            report.merge(of_single)
+            report.merge(report_of_single)
             if slow_clicks == "out" and not clicks:
                 report.problems.append(
                     "finishedEmoResponses.csv is missing: responses are left out by their whole time, "
@@ -177,12 +175,13 @@ def _read_votes(root: Path, slow_clicks: str, report: Report) -> tuple[list[Vote
 
 def _compare(single: list[Vote], counted: list[Vote], report: Report) -> None:
     """Counts the cells in which the two sources of votes differ."""
-    mine, theirs = (
+    of_single, of_counts = (
         collections.Counter((vote.utterance, vote.modality, vote.primary) for vote in votes)
         for votes in (single, counted)
     )
     if counted:
-        report.counts["cells_unlike_tabulated"] = sum(mine[key] != theirs[key] for key in mine | theirs)
+        cells = of_single | of_counts
+        report.counts["cells_unlike_tabulated"] = sum(of_single[cell] != of_counts[cell] for cell in cells)
 
 
 def _read_demographics(path: Path, report: Report) -> dict[str, dict]:

@@ -25,7 +25,15 @@ _MEAN_COLUMNS = {
 
 
 class Vote(NamedTuple):
-    """One rating: the utterance, what was shown of it, who rated, the class, the intensity in [0, 100] (None: none)."""
+    """One rating.
+
+    Attributes:
+      utterance: Name of the utterance.
+      modality: What the rater was given of it: `voice`, `face` or `both`.
+      rater: Who rated.
+      primary: The class chosen.
+      intensity: How strong it is, in [0, 100]; None where not rated.
+    """
 
     utterance: str
     modality: str

@@ -67,16 +67,16 @@ def read_csv(
     if len(set(header)) < len(header):
         raise CorpusError(f"{path}: a column is named twice: {', '.join(header)}")
     frame = pl.DataFrame({"text": text}).with_row_index("line", offset=1)[1:]
-    found, left = [_split(frame[:0], header).drop("text")], list[int]()
+    plain, left = [_split(frame[:0], header).drop("text")], list[int]()
     for start in range(0, frame.height, _CHUNK_LINES):
         chunk = _split(frame[start : start + _CHUNK_LINES], header)
         is_row = chunk[header[0]].is_not_null()
         if key is not None:
             is_row &= chunk[key[0]].str.contains(key[1]).fill_null(False)
-        found.append(chunk.filter(is_row).drop("text"))
+        plain.append(chunk.filter(is_row).drop("text"))
         left += chunk.filter(~is_row)["line"].to_list()
     joined, inside = _join_lines(text, left, header, key is not None, path.name, report, what)
-    rows = pl.concat(found)
+    rows = pl.concat(plain)
     if joined:
         schema = {"line": rows.schema["line"], **dict.fromkeys(header, pl.String)}
         rows = pl.concat([rows.filter(~pl.col("line").is_in(inside)), pl.DataFrame(joined, schema, orient="row")])
@@ -131,6 +131,22 @@ def _join_lines(
             report.counts[f"{what}_read"] += 1
             report.add(f"{what}_not_used", f"{file}:{number}: {why}")
     return rows, sorted(inside)
+
+
+def to_numbers(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.Series]:
+    """The frame with text columns turned into numbers, and which rows hold something that is no number.
+
+    A cell that says that there is no value ("", nan, none, na, null) is null and not wrong.
+    """
+    is_wrong = pl.Series([False]).new_from_index(0, frame.height)
+    for name in columns:
+        text = frame[name].str.strip_chars()
+        is_missing = text.str.to_lowercase().is_in(["", "nan", "none", "na", "null"]) | text.is_null()
+        value = text.cast(pl.Float64, strict=False)
+        is_number = value.is_finite().fill_null(False)
+        is_wrong |= ~is_missing & ~is_number
+        frame = frame.with_columns(pl.Series(name, value).set(~is_number, None))
+    return frame, is_wrong
 
 
 def _cells(text: str) -> tuple[list[str] | None, bool]:

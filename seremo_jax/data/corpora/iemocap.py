@@ -1,6 +1,8 @@
 """IEMOCAP: ten actors in five sessions of two, scripted and improvised, rated by others and by themselves.
 
-Formats and traps: `label_formats.md`, section 2.
+LABELS.md, section 2, has the formats and their traps. Two of them change labels. The name of a turn begins with the
+side that wears the markers, who is not the speaker in half of the turns. And actors rated themselves in the same files
+in which others rated them.
 """
 
 import collections
@@ -13,7 +15,7 @@ import pyarrow as pa
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data.corpora import words
+from seremo_jax.data.corpora import class_words
 from seremo_jax.data.corpora.iemocap_files import (
     NAME,
     RANGE,
@@ -28,9 +30,7 @@ from seremo_jax.data.tables import make_table, with_report
 from seremo_jax.data.text_lines import CorpusError, Report
 
 TURNS_OF_SESSION = {"1": 1_819, "2": 1_811, "3": 2_136, "4": 2_103, "5": 2_170}
-"""Turns in the full release (KNOWN: label_formats.md)."""
-
-_GENDERS = {"F": "female", "M": "male"}
+"""Turns of each session in the full release (KNOWN: LABELS.md, section 2)."""
 
 
 def parse(
@@ -51,7 +51,7 @@ def parse(
       CorpusError: No session, no dialogue file, or unknown categories.
     """
     del is_quiet
-    root, report, mapped = Path(root), Report(), words.read_word_map(word_map)
+    root, report, mapped = Path(root), Report(), class_words.read_word_map(word_map)
     sessions = _sessions(root)
     turns: dict[str, Turn] = {}
     audio: dict[str, str] = {}
@@ -78,9 +78,9 @@ def parse(
 
 def _sessions(root: Path) -> list[Path]:
     for pattern in ("Session[0-9]*", "*/Session[0-9]*"):
-        found = sorted(path for path in root.glob(pattern) if path.is_dir())
-        if len({path.parent for path in found}) == 1:
-            return found
+        sessions = sorted(path for path in root.glob(pattern) if path.is_dir())
+        if len({path.parent for path in sessions}) == 1:
+            return sessions
     raise CorpusError(f"{root} holds no Session1/ ... Session5/: set --config.corpus.root to the folder of IEMOCAP")
 
 
@@ -117,15 +117,10 @@ def _utterance_table(turns: list[Turn], audio: Mapping[str, str], info: CorpusIn
     columns: dict[str, Any] = {
         "id": names,
         "audio": [audio[name] for name in names],
-        "corpus": [info.corpus] * len(names),
-        "release": [info.release] * len(names),
-        "split": [""] * len(names),
         "speaker": [speaker_of(name) for name in names],
-        "gender": [_GENDERS[speaker_of(name)[-1]] for name in names],
+        "gender": [class_words.GENDER_OF_LETTER[speaker_of(name)[-1]] for name in names],
         "session": [session_of(name) for name in names],
         "released_consensus": [WORD_OF_CODE.get(turn.code) for turn in turns],
-        "duration_s": [0.0] * len(names),
-        "audio_sha256": [""] * len(names),
         "dialogue": [name.rpartition("_")[0] for name in names],
         # Scripted turns say the same text in every session.
         "kind": ["script" if NAME.fullmatch(name)[3].startswith("script") else "impro" for name in names],
@@ -150,11 +145,11 @@ def _rating_table(answers: Answers, mapped: Mapping[str, str], info: CorpusInfo,
         report.counts["repeated_raters"] += max(len(given), len(rated)) - 1
         for i in range(max(len(given), len(rated))):
             categories = given[i] if i < len(given) else ()
-            ours = [words.word_of(word, mapped) for word in categories]
+            ours = [class_words.word_of(word, mapped) for word in categories]
             unknown.update(word for word, our in zip(categories, ours, strict=True) if our is None)
             values = rated[i] if i < len(rated) else (None,) * len(vocab.ATTRIBUTES)
             rows.append((turn, rater, ours, values))
-    words.refuse_unknown(unknown, "EmoEvaluation")
+    class_words.refuse_unknown(unknown, "EmoEvaluation")
     report.counts["ratings_kept"] = len(rows)
     report.counts["ratings_without_class"] = sum(not ours for _, _, ours, _ in rows)
     report.counts["ratings_of_several_classes"] = sum(len(ours) > 1 for _, _, ours, _ in rows)
@@ -165,7 +160,7 @@ def _rating_table(answers: Answers, mapped: Mapping[str, str], info: CorpusInfo,
         "primary": [ours[0] if ours else None for _, _, ours, _ in rows],
         "secondary": [()] * len(rows),
         "also_primary": [ours[1:] for _, _, ours, _ in rows],
-        "is_self_report": [rater[0] in _GENDERS for _, rater, *_ in rows],
+        "is_self_report": [rater[0] in class_words.GENDER_OF_LETTER for _, rater, *_ in rows],
     }
     for i, name in enumerate(vocab.ATTRIBUTES):
         columns[name] = [values[i] for *_, values in rows]

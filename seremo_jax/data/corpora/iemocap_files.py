@@ -146,19 +146,19 @@ def _add(answers: Answers, kind: str, key: tuple[str, str], given: str, where: s
 
 def prefer_copies(answers: Answers, copies: Answers, turns: Mapping[str, Turn], report: Report) -> None:
     """Puts the copies in the place of what the dialogue files say; differences are counted, other turns reported."""
-    for own, other in ((answers.categories, copies.categories), (answers.attributes, copies.attributes)):
-        for key, given in other.items():
+    for in_dialogues, by_rater in ((answers.categories, copies.categories), (answers.attributes, copies.attributes)):
+        for key, given in by_rater.items():
             if key[0] not in turns:
                 report.counts["ratings_not_used"] += len(given) - 1
                 report.add("ratings_not_used", f"copies by rater {key[1]}: no dialogue has the turn {key[0]}")
                 continue
-            if key in own:
-                report.counts["ratings_replaced_by_copies"] += len(own[key])
-                report.counts["copies_that_differ"] += _differ(own[key], given)
-            own[key] = list(given)
+            if key in in_dialogues:
+                report.counts["ratings_replaced_by_copies"] += len(in_dialogues[key])
+                report.counts["copies_that_differ"] += _differ(in_dialogues[key], given)
+            in_dialogues[key] = list(given)
 
 
-def _differ(own: list, other: list) -> bool:
+def _differ(written: list, copied: list) -> bool:
     """Whether two lists of answers differ, the two spellings of the neutral state apart."""
 
     def plain(answers: list) -> list:
@@ -166,4 +166,4 @@ def _differ(own: list, other: list) -> bool:
             tuple(x.lower().removesuffix(" state") if isinstance(x, str) else x for x in answer) for answer in answers
         ]
 
-    return plain(own) != plain(other)
+    return plain(written) != plain(copied)

@@ -1,6 +1,8 @@
 """MSP-IMPROV: twelve actors in six sessions of two, in scenes that provoke or avoid an emotion, rated by many.
 
-Formats and traps: `label_formats.md`, section 4.
+LABELS.md, section 4, has the formats and their traps. Three of them change labels. Activation is written with 1 for the
+highest. The speaker is the actor field of a name: the letters at its end name the version of the scene, and a gender
+taken from them is wrong for every second utterance. Free text of raters may hold the semicolons that part the fields.
 """
 
 import collections
@@ -15,7 +17,7 @@ import pyarrow as pa
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data.corpora import words
+from seremo_jax.data.corpora import class_words
 from seremo_jax.data.tables import make_table, with_report
 from seremo_jax.data.text_lines import CorpusError, Report, text_lines
 
@@ -24,7 +26,7 @@ NAME = re.compile(r"(?:UTD|MSP)-(IMPROV-S(\d+)([AHNS])-([FM])(\d+)-([PRST])-[FM]
 
 RANGE = (1.0, 5.0)
 NUM_UTTERANCES = 8_438
-"""In the full release (KNOWN: label_formats.md): 8,385 and 53 without a usable vote."""
+"""Utterances of the full release (KNOWN: LABELS.md, section 4): 8,385, and 53 without a usable vote."""
 
 _VALUES = (*vocab.ATTRIBUTES, "naturalness")
 _LETTERS = dict(zip("VADN", _VALUES, strict=True))
@@ -36,7 +38,6 @@ _WORD_OF_CODE = {
     "O": vocab.OTHER,
     "X": vocab.NO_AGREEMENT,
 }
-_GENDERS = {"F": "female", "M": "male"}
 _FILES = ("Evalution.txt", "Evaluation.txt")
 _HEAD = re.compile(r"([^;]+?)\s*;\s*([A-Z])\s*((?:;\s*[AVDN]\s*:[^;]*)*);?\s*")
 # Free text may hold semicolons: the rater comes first, the numbers last.
@@ -76,7 +77,7 @@ def parse(
       CorpusError: The file of ratings is missing or there twice, or unknown words.
     """
     del is_quiet
-    root, report, mapped = Path(root), Report(), words.read_word_map(word_map)
+    root, report, mapped = Path(root), Report(), class_words.read_word_map(word_map)
     path = _find(root)
     heads, answers = _read(path, report)
     if reverse_activation:
@@ -100,16 +101,20 @@ def parse(
 
 
 def _find(root: Path) -> Path:
-    found = [path for name in _FILES for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_file()]
-    if len(found) > 1:
-        raise CorpusError(f"{' and '.join(map(str, found))} are both there: move one away")
-    if not found:
+    paths = [path for name in _FILES for path in (root / name, *sorted(root.glob(f"*/{name}"))) if path.is_file()]
+    if len(paths) > 1:
+        raise CorpusError(f"{' and '.join(map(str, paths))} are both there: move one away")
+    if not paths:
         raise CorpusError(f"{root} has no {' nor '.join(_FILES)}: set --config.corpus.root to the folder of MSP-IMPROV")
-    return found[0]
+    return paths[0]
 
 
 def _read(path: Path, report: Report) -> tuple[dict[str, _Head], list[_Answer]]:
-    """Utterance -> its header, and all answers in the order of the file."""
+    """Utterance -> its header, and all answers in the order of the file.
+
+    A blank line or a header that cannot be read ends the block above it, so that nobody's answers are given to another
+    utterance.
+    """
     heads: dict[str, _Head] = {}
     answers: list[_Answer] = []
     current: str | None = None
@@ -187,15 +192,10 @@ def _utterance_table(root: Path, heads: Mapping[str, _Head], info: CorpusInfo) -
     columns: dict[str, Any] = {
         "id": names,
         "audio": [f"{folder}session{int(m[5])}/S{m[2]}{m[3]}/{m[6]}/{m[0]}.wav" for m in parts],
-        "corpus": [info.corpus] * len(names),
-        "release": [info.release] * len(names),
-        "split": [""] * len(names),
         "speaker": [_speaker(name) for name in names],
-        "gender": [_GENDERS[m[4]] for m in parts],
+        "gender": [class_words.GENDER_OF_LETTER[m[4]] for m in parts],
         "session": [str(int(m[5])) for m in parts],
         "released_consensus": [_WORD_OF_CODE.get(heads[name].code) for name in names],
-        "duration_s": [0.0] * len(names),
-        "audio_sha256": [""] * len(names),
         "sentence": [f"S{m[2]}" for m in parts],
         "intended_class": [_WORD_OF_CODE[m[3]] for m in parts],
         "scenario": [m[6] for m in parts],
@@ -211,15 +211,15 @@ def _utterance_table(root: Path, heads: Mapping[str, _Head], info: CorpusInfo) -
 def _rating_table(
     answers: list[_Answer], file: str, mapped: Mapping[str, str], info: CorpusInfo, report: Report
 ) -> pa.Table:
-    primary = [words.word_of(answer.primary, mapped) if answer.primary.strip() else None for answer in answers]
+    primary = [class_words.word_of(answer.primary, mapped) if answer.primary.strip() else None for answer in answers]
     unknown = collections.Counter(
         answer.primary.strip() for answer, word in zip(answers, primary, strict=True) if word is None
     )
     report.counts["ratings_without_class"] = unknown.pop("", 0)
-    words.refuse_unknown(unknown, file)
-    also = [words.secondary_words(answer.secondary, mapped) for answer in answers]
+    class_words.refuse_unknown(unknown, file)
+    also = [class_words.secondary_words(answer.secondary, mapped) for answer in answers]
     strange = collections.Counter(word for _, unknown_words in also for word in unknown_words)
-    words.report_secondary(strange, file, report)
+    class_words.report_secondary(strange, file, report)
     report.counts["ratings_kept"] = len(answers)
     report.counts["repeated_raters"] = len(answers) - len({answer[:2] for answer in answers})
     columns: dict[str, Any] = {

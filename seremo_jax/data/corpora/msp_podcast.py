@@ -1,6 +1,8 @@
 """MSP-Podcast: podcast speech, five raters and more an utterance, eight classes and three attributes.
 
-Releases 1.6 to 2.0, in each of their layouts. Formats and traps: `label_formats.md`, section 1.
+It reads the releases 1.6 to 2.0 in each of their layouts. LABELS.md, section 1, has the formats and their traps:
+columns stand in other orders in CSV and JSON, file names changed their spelling, the free text of raters holds every
+sign that parts cells, and ratings of one file stand in several others that are compared.
 """
 
 import os
@@ -15,15 +17,15 @@ from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data.corpora import msp_podcast_people as people_files
 from seremo_jax.data.corpora import msp_podcast_ratings as rating_files
+from seremo_jax.data.corpora.class_words import read_word_map
 from seremo_jax.data.corpora.msp_podcast_release import Signs, detect
-from seremo_jax.data.corpora.words import read_word_map
 from seremo_jax.data.tables import make_table, with_report
 from seremo_jax.data.text_lines import CorpusError, Report
 
 _LABEL_FOLDERS = ("label", "labels")
 _AUDIO_FOLDERS = ("Audios", "Audio")
 _SPELLINGS = ("labels_consensus", "labels_concensus")
-# A mean in labels.txt has one decimal.
+# A mean in labels.txt is rounded to one decimal.
 _MEAN_TOLERANCE = 0.051
 
 
@@ -88,31 +90,31 @@ def _find(root: Path) -> _Files:
     folders = {"": root}
     if root.is_dir():
         folders |= {path.name: path for path in sorted(root.iterdir()) if path.name.lower() in _LABEL_FOLDERS}
-    found: dict[str, list[Path]] = {}
+    paths_of: dict[str, list[Path]] = {}
     for folder in folders.values():
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             if path.is_file():
-                found.setdefault(path.name.lower(), []).append(path)
+                paths_of.setdefault(path.name.lower(), []).append(path)
 
-    def one(*names: str) -> Path | None:
-        paths = [path for name in names for path in found.get(name, [])]
+    def only(*names: str) -> Path | None:
+        paths = [path for name in names for path in paths_of.get(name, [])]
         if len(paths) > 1:
             raise CorpusError(f"{' and '.join(map(str, paths))} are both there: only one can be the corpus's; "
                               "move the other away")  # fmt: skip
         return paths[0] if paths else None
 
-    if all(any(name.startswith(spelling) for name in found) for spelling in _SPELLINGS):
+    if all(any(name.startswith(spelling) for name in paths_of) for spelling in _SPELLINGS):
         raise CorpusError(f"{root} holds files of both spellings, {' and '.join(_SPELLINGS)}, thus of two releases: "
                           "move those of one away")  # fmt: skip
     files = _Files(
-        one(*(f"{spelling}.csv" for spelling in _SPELLINGS)),
-        one(*(f"{spelling}.json" for spelling in _SPELLINGS)),
-        one("labels_detailed.csv"),
-        one("labels_detailed.json"),
-        one("labels.txt"),
-        one("labels_detailed_aggregated.csv"),
-        one("speaker_ids.txt"),
-        one("partitions.txt", "partition.txt"),
+        only(*(f"{spelling}.csv" for spelling in _SPELLINGS)),
+        only(*(f"{spelling}.json" for spelling in _SPELLINGS)),
+        only("labels_detailed.csv"),
+        only("labels_detailed.json"),
+        only("labels.txt"),
+        only("labels_detailed_aggregated.csv"),
+        only("speaker_ids.txt"),
+        only("partitions.txt", "partition.txt"),
         "",
     )
     label_files = [path for path in files[:6] if path is not None]
@@ -215,14 +217,10 @@ def _utterance_table(frame: pl.DataFrame, root: Path, info: CorpusInfo) -> pa.Ta
     columns = frame.select(
         pl.col("utterance").alias("id"),
         pl.format(f"{folder}/{{}}.wav", "utterance").alias("audio"),
-        pl.lit(info.corpus).alias("corpus"),
-        pl.lit(info.release).alias("release"),
         "split",
         "speaker",
         "gender",
         "released_consensus",
-        pl.lit(0.0).alias("duration_s"),
-        pl.lit("").alias("audio_sha256"),
         *released,
     )
     extra = [pa.field(name, pa.float64()) for name in released]
@@ -230,7 +228,5 @@ def _utterance_table(frame: pl.DataFrame, root: Path, info: CorpusInfo) -> pa.Ta
 
 
 def _rating_table(frame: pl.DataFrame, info: CorpusInfo) -> pa.Table:
-    frame = frame.with_columns(
-        modality=pl.lit("voice"), also_primary=pl.lit([], pl.List(pl.String)), is_self_report=pl.lit(False)
-    )
+    frame = frame.with_columns(modality=pl.lit("voice"))
     return make_table({name: frame[name].to_arrow() for name in frame.columns}, RATING_SCHEMA, info)

@@ -1,4 +1,4 @@
-"""What MSP-Podcast says of each utterance: split, speaker, gender, the released consensus and attribute means."""
+"""What the files of MSP-Podcast say of each utterance: split, speaker, gender, released consensus, attribute means."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from seremo_jax.core import vocab
-from seremo_jax.data.corpora import words
-from seremo_jax.data.corpora.csv_frames import read_csv, read_lines
+from seremo_jax.data.corpora.csv_frames import read_csv, read_lines, to_numbers
 from seremo_jax.data.corpora.msp_podcast_ratings import COLUMN_OF, NAME, WORD_OF_CODE, first_rows, read_json_pairs
 from seremo_jax.data.text_lines import CorpusError, Report
 
@@ -55,7 +54,7 @@ def read_consensus(path: Path, report: Report) -> pl.DataFrame:
 
 def clean_released(frame: pl.DataFrame, file: str, report: Report) -> pl.DataFrame:
     """Numbers instead of texts, names without `.wav`; rows of no file, odd values and second rows are reported."""
-    frame, is_wrong = words.numbers(frame, vocab.ATTRIBUTES)
+    frame, is_wrong = to_numbers(frame, vocab.ATTRIBUTES)
     is_named = frame["utterance"].str.contains(_NAME_CELL).fill_null(False)
     frame = frame.with_columns(pl.col("utterance").str.strip_suffix(".wav"), pl.col("code").str.strip_chars())
     is_second = ~frame["utterance"].is_first_distinct() & is_named
@@ -97,10 +96,10 @@ def read_speakers(path: Path, report: Report) -> tuple[pl.DataFrame, pl.DataFram
 def read_partitions(path: Path, report: Report) -> pl.DataFrame:
     """`Partitions.txt`: `utterance`, `split` as the file has it."""
     frame = _lines(path, report)
-    found = frame["text"].str.extract_groups(rf"^\s*(\w+)\s*;\s*({NAME})(?:\.wav)?\s*;?\s*$")
-    found = found.struct.rename_fields(["split", "utterance"]).struct.unnest()
-    _report_lines(frame.filter(found["utterance"].is_null()), path.name, report)
-    return first_rows(found.with_columns(frame["line"]).drop_nulls("utterance"), "utterance", path.name, report)
+    pairs = frame["text"].str.extract_groups(rf"^\s*(\w+)\s*;\s*({NAME})(?:\.wav)?\s*;?\s*$")
+    pairs = pairs.struct.rename_fields(["split", "utterance"]).struct.unnest()
+    _report_lines(frame.filter(pairs["utterance"].is_null()), path.name, report)
+    return first_rows(pairs.with_columns(frame["line"]).drop_nulls("utterance"), "utterance", path.name, report)
 
 
 def _lines(path: Path, report: Report) -> pl.DataFrame:
@@ -175,15 +174,15 @@ def merge(
 def _fill(frame: pl.DataFrame, more: pl.DataFrame, key: str, column: str, report: Report) -> pl.DataFrame:
     """Fills `column` where it is null or unknown, and counts where both are known and differ."""
     joined = frame.join(more.select(key, pl.col(column).alias("_more")), on=key, how="left", maintain_order="left")
-    own = pl.when(pl.col(column) != vocab.UNKNOWN).then(column)
+    present = pl.when(pl.col(column) != vocab.UNKNOWN).then(column)
     other = pl.when(pl.col("_more") != vocab.UNKNOWN).then("_more")
-    differing = joined.filter(own != other)
+    differing = joined.filter(present != other)
     if differing.height:
         report.counts[f"{column}s_differ"] += differing.height
         some = ", ".join(differing["utterance"].head(5))
         report.problems.append(f"two files give different {column}s for {differing.height} utterances ({some} ...): "
                                "the consensus file was believed")  # fmt: skip
-    return joined.with_columns(pl.coalesce(own, other).alias(column)).drop("_more")
+    return joined.with_columns(pl.coalesce(present, other).alias(column)).drop("_more")
 
 
 def _split_words(column: pl.Series, report: Report) -> pl.Series:

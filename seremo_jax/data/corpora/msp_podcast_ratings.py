@@ -1,7 +1,7 @@
-"""The ratings of MSP-Podcast: three layouts of `labels_detailed.csv`, its JSON twin, `labels.txt`, counts of votes.
+"""The ratings of MSP-Podcast: the layouts of `labels_detailed.csv`, its JSON twin, `labels.txt` and counts of votes.
 
-Each reader gives the same frame of texts as they stand in the file (`RAW`, `file`, `line`); `finish` makes ratings of
-it.
+Each reader returns the same frame of texts as they stand in the file (`RAW`, `file`, `line`), and `finish` turns these
+into ratings. Everything is read by name, because the attributes stand in different orders in different files.
 """
 
 import json
@@ -13,9 +13,10 @@ from typing import Any
 import polars as pl
 
 from seremo_jax.core import vocab
-from seremo_jax.data.corpora import words
-from seremo_jax.data.corpora.csv_frames import read_csv, read_lines
-from seremo_jax.data.text_lines import CorpusError, Report
+from seremo_jax.data.corpora import class_words
+from seremo_jax.data.corpora.csv_frames import read_csv, read_lines, to_numbers
+from seremo_jax.data.text_lines import CorpusError, Report, cell_text
+from seremo_jax.data.votes import pooled_word
 
 NAME = r"MSP-PODCAST_[0-9_]+"
 """Name of an utterance; files have `.wav` behind it."""
@@ -113,8 +114,8 @@ def read_detailed_json(path: Path, report: Report) -> pl.DataFrame:
             if missing := [key for key in wanted if key not in cells]:
                 report.add("ratings_not_used", f"{path.name}: {name}, {rater}: no {', '.join(missing)}")
                 continue
-            texts = [_json_text(cells[key]) for key in wanted[:2]]
-            rows.append([name, rater, *texts, *(_json_text(cells[COLUMN_OF[a]]) for a in vocab.ATTRIBUTES)])
+            texts = [cell_text(cells[key]) for key in wanted[:2]]
+            rows.append([name, rater, *texts, *(cell_text(cells[COLUMN_OF[a]]) for a in vocab.ATTRIBUTES)])
     frame = pl.DataFrame(rows, schema=dict.fromkeys(RAW, pl.String), orient="row")
     return frame.with_columns(line=pl.lit(None, pl.UInt32), file=pl.lit(path.name))
 
@@ -143,7 +144,7 @@ def read_aggregated(path: Path, report: Report) -> pl.DataFrame:
     """Counts of votes: `utterance`, a column for each class of msp8, and `other`."""
     columns = [f"count::{word}" for word in _COUNT_COLUMNS]
     rows = read_csv(path, ["FileName", *columns, _NUM_OTHER], report, _FILE_NAME)
-    counts, is_wrong = words.numbers(rows, [*columns, _NUM_OTHER])
+    counts, is_wrong = to_numbers(rows, [*columns, _NUM_OTHER])
     values = pl.all_horizontal(
         pl.col(name).is_not_null() & (pl.col(name) >= 0) & (pl.col(name) % 1 == 0) for name in [*columns, _NUM_OTHER]
     )
@@ -187,7 +188,7 @@ def finish(raw: pl.DataFrame, mapped: Mapping[str, str], report: Report) -> pl.D
       CorpusError: Unknown primary words.
     """
     file = raw["file"][0] if raw.height else ""
-    frame, is_wrong = words.numbers(raw, vocab.ATTRIBUTES)
+    frame, is_wrong = to_numbers(raw, vocab.ATTRIBUTES)
     is_named = raw["utterance"].str.contains(_FILE_NAME[1]) & (raw["rater"].str.strip_chars() != "")
     is_wrong = is_wrong | ~is_named.fill_null(False)
     for row in raw.filter(is_wrong).iter_rows(named=True):
@@ -202,8 +203,8 @@ def finish(raw: pl.DataFrame, mapped: Mapping[str, str], report: Report) -> pl.D
     frame = frame.with_columns(
         pl.col("utterance").str.strip_suffix(".wav"),
         pl.col("rater").str.strip_chars(),
-        words.map_primary(frame["primary"], file, mapped),
-        words.map_secondary(frame["secondary"], file, mapped, report),
+        class_words.map_primary(frame["primary"], file, mapped),
+        class_words.map_secondary(frame["secondary"], file, mapped, report),
     )
     report.counts["ratings_without_class"] += frame["primary"].null_count()
     return frame.select(RAW)
@@ -241,12 +242,6 @@ def _attributes(column: str) -> list[pl.Expr]:
     return [pl.col(column).str.extract(rf"{letter}\s*:([^;]*)").alias(name) for letter, name in letters]
 
 
-def _json_text(value: Any) -> str | None:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return None if value is None else str(value)
-
-
 def glance(path: Path) -> int:
     """How many ratings `labels_detailed.json` or `labels.txt` seem to hold, without reading them."""
     content = path.read_bytes()
@@ -263,10 +258,9 @@ def no_ratings() -> pl.DataFrame:
 
 def cells_unlike(counted: pl.DataFrame, ratings: pl.DataFrame) -> pl.Series:
     """Ids of the utterances for which `counted` (see `read_aggregated`) has other numbers of votes than the ratings."""
-    is_other = pl.col("primary").str.starts_with(vocab.OTHER)
-    votes = ratings.with_columns(pl.when(is_other).then(pl.lit(vocab.OTHER)).otherwise("primary").alias("primary"))
-    mine = votes.drop_nulls("primary").group_by("utterance", "primary").agg(pl.len().cast(pl.Int64).alias("mine"))
-    theirs = counted.unpivot(index="utterance", variable_name="primary", value_name="theirs")
-    joined = theirs.join(mine, on=["utterance", "primary"], how="full", coalesce=True)
-    differing = joined.filter(pl.col("mine").fill_null(0) != pl.col("theirs").fill_null(0))
+    rated = ratings.with_columns(pooled_word("primary")).drop_nulls("primary").group_by("utterance", "primary")
+    of_ratings = rated.agg(pl.len().cast(pl.Int64).alias("of_ratings"))
+    of_counts = counted.unpivot(index="utterance", variable_name="primary", value_name="of_counts")
+    joined = of_counts.join(of_ratings, on=["utterance", "primary"], how="full", coalesce=True)
+    differing = joined.filter(pl.col("of_ratings").fill_null(0) != pl.col("of_counts").fill_null(0))
     return differing["utterance"].unique().sort()

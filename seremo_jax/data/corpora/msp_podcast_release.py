@@ -1,4 +1,4 @@
-"""Which release of MSP-Podcast lies in a folder: told from what the files hold, and from how they are spelt."""
+"""Which release of MSP-Podcast lies in a folder, by what its files hold and by how they are spelt."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ _DEVELOPMENT = frozenset(("validation", "development"))
 
 @dataclasses.dataclass(frozen=True)
 class Signs:
-    """What was seen of the release.
+    """What the files of a folder show of their release.
 
     Attributes:
       spelling: `concensus`, `consensus`, or "" where there is no such file.
@@ -33,7 +33,7 @@ class Signs:
 
 @dataclasses.dataclass(frozen=True)
 class _Release:
-    """What is known of a release (KNOWN: label_formats.md, section 1); empty where nothing is."""
+    """What is known of a release (KNOWN: LABELS.md, section 1); empty where nothing is."""
 
     name: str
     spelling: str
@@ -67,10 +67,10 @@ class _Release:
         """Whether the counts are the published ones. Test3, which comes without labels, may be missing."""
         num_in = dict(signs.num_labelled_in if self.is_count_of_labelled else signs.num_in)
         if self.num_in:
-            own = dict(self.num_in)
+            published = dict(self.num_in)
             if "test3" not in num_in:
-                own.pop("test3", None)
-            return num_in == own
+                published.pop("test3", None)
+            return num_in == published
         return bool(self.num_utterances) and sum(num_in.values()) == self.num_utterances
 
 

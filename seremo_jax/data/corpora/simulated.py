@@ -1,7 +1,8 @@
-"""The embedded corpus `simulated`: made-up speakers, utterances and raters around one latent mixture of emotions.
+"""The corpus `simulated`, which is computed: speakers, utterances and raters around one latent mixture of emotions.
 
-Every utterance has an expressed mixture of emotions. The voice carries it as sound, the raters perceive it with biases
-and slips of their own; nothing else links audio and ratings. Each utterance depends on (seed, speaker, utterance) only.
+Every utterance has an expressed mixture of emotions. The voice carries it as sound, and the raters perceive it with
+biases and slips of their own. Nothing else links audio and ratings. Each utterance depends on (seed, speaker,
+utterance) only, so that a larger corpus has all utterances of a smaller one.
 """
 
 import dataclasses
@@ -158,7 +159,8 @@ def parse(
         )
     release = f"{NAME}-{VERSION}-seed{seed}"
     raters = draw_raters(seed)
-    utterances: dict[str, list] = {name: [] for name in (*UTTERANCE_SCHEMA.names, "intended_class")}
+    names = ("id", "audio", "split", "speaker", "gender", "intended_class")
+    utterances: dict[str, list] = {name: [] for name in names}
     ratings: dict[str, list] = {name: [] for name in RATING_SCHEMA.names}
     missing = []
     unknown = range(_FIRST_UNKNOWN, _FIRST_UNKNOWN + NUM_UNKNOWN_GENDER)
@@ -170,8 +172,8 @@ def parse(
             latent = draw_latent(seed, number, index, speaker.expressiveness)
             utterance = f"{speaker.id}_{index:03d}"
             audio = f"{release}/{speaker.id}/{utterance}.flac"
-            row = (utterance, audio, NAME, release, speaker.split, speaker.id, speaker.gender, None, None, 0.0, "")
-            _append(utterances, (*row, CLASSES[latent.intended]))
+            row = (utterance, audio, speaker.split, speaker.id, speaker.gender, CLASSES[latent.intended])
+            _append(utterances, row)
             for answer in rate(latent, raters, _rng(seed, _RATINGS, number, index)):
                 _append(ratings, (utterance, *answer))
             if not _is_rendered(place_of(root) / audio, f"{release} {utterance}"):
@@ -263,8 +265,8 @@ def speak(speaker: Speaker, latent: Latent, rng: np.random.Generator) -> Float[n
     Returns:
       [num_samples] float32 in (-1, 1) at 16 kHz.
     """
-    own = latent.attributes - latent.expressed @ _ATTRIBUTE_PROTOTYPES
-    sound = latent.expressed @ speaker.style + own @ _ATTRIBUTE_SOUND
+    beyond = latent.attributes - latent.expressed @ _ATTRIBUTE_PROTOTYPES
+    sound = latent.expressed @ speaker.style + beyond @ _ATTRIBUTE_SOUND
     sound += _SPREAD * rng.standard_normal(len(_SPREAD))
     return synthesize(speaker.voice, Delivery(*sound.tolist()), rng)
 

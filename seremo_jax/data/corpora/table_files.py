@@ -1,15 +1,14 @@
-"""Tables as CSV, JSON lines or Parquet, all read as text by column name."""
+"""Tables as CSV, JSON lines or Parquet, all of them read as text and by column name."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from seremo_jax.core import vocab
 from seremo_jax.data.corpora.csv_frames import read_csv
-from seremo_jax.data.text_lines import CorpusError, Report, text_lines
+from seremo_jax.data.text_lines import CorpusError, Report, cell_text, text_lines
 
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
 _FLAGS = {"": False, "false": False, "0": False, "no": False, "true": True, "1": True, "yes": True}
@@ -21,10 +20,10 @@ def find(root: Path, name: str) -> Path | None:
     Raises:
       CorpusError: It is there in two formats.
     """
-    found = [path for suffix in _SUFFIXES if (path := root / f"{name}{suffix}").is_file()]
-    if len(found) > 1:
-        raise CorpusError(f"{' and '.join(map(str, found))} are both there: move one away")
-    return found[0] if found else None
+    paths = [path for suffix in _SUFFIXES if (path := root / f"{name}{suffix}").is_file()]
+    if len(paths) > 1:
+        raise CorpusError(f"{' and '.join(map(str, paths))} are both there: move one away")
+    return paths[0] if paths else None
 
 
 def read(path: Path, required: Sequence[str], report: Report, what: str) -> pl.DataFrame:
@@ -62,14 +61,8 @@ def _read_jsonl(path: Path, report: Report, what: str) -> pl.DataFrame:
             report.add(f"{what}_not_used", f"{path.name}:{number}: no JSON object")
             continue
         names.update(dict.fromkeys(cells))
-        rows.append({"line": number, **{name: _text(value) for name, value in cells.items()}})
+        rows.append({"line": number, **{name: cell_text(value) for name, value in cells.items()}})
     return pl.DataFrame(rows, schema={"line": pl.UInt32, **dict.fromkeys(names, pl.String)})
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return None if value is None else str(value)
 
 
 def _read_parquet(path: Path, report: Report, what: str) -> pl.DataFrame:

@@ -1,4 +1,7 @@
-"""Votes from tables with one row an utterance: counts of votes, or shares, smoothed ones recognised."""
+"""Votes from tables with one row an utterance: counts of votes, or shares of them.
+
+Shares that are never 0 have been smoothed by whoever made the table, which is recognised and refused, or undone.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,13 +10,15 @@ import numpy as np
 import polars as pl
 
 from seremo_jax.core import vocab
-from seremo_jax.data.corpora import words
+from seremo_jax.data.corpora import class_words
+from seremo_jax.data.corpora.csv_frames import to_numbers
 from seremo_jax.data.text_lines import CorpusError, Report
 
 OTHER_COLUMN = "num_other_annotations"
 """Column of votes outside the classes, as MSP-Podcast 2.0 calls it."""
 
 _TOLERANCE = 0.02
+"""How far shares times the number of votes may be from whole numbers: tables round shares to a few decimals."""
 _MOST_VOTES = 60
 """Shares that no number of votes up to this one gives are not used."""
 
@@ -33,13 +38,14 @@ def votes_of(
         )
     kind = "count" if kinds["count"] else "share"
     columns = kinds[kind] + [OTHER_COLUMN] * (kind == "count" and OTHER_COLUMN in people.columns)
-    ours = [vocab.OTHER if name == OTHER_COLUMN else words.word_of(name.split("::")[1], mapped) for name in columns]
+    spelt = [vocab.OTHER if name == OTHER_COLUMN else name.split("::")[1] for name in columns]
+    ours = [class_words.word_of(word, mapped) for word in spelt]
     unknown = {name: 1 for name, word in zip(columns, ours, strict=True) if word is None}
-    words.refuse_unknown(unknown, path.name)
+    class_words.refuse_unknown(unknown, path.name)
     if len(set(ours)) < len(ours):
         raise CorpusError(f"{path}: two columns stand for the same class: {', '.join(columns)}")
     means = [name for name in vocab.ATTRIBUTES if name in people.columns]
-    frame, is_wrong = words.numbers(people, [*columns, *means])
+    frame, is_wrong = to_numbers(people, [*columns, *means])
     is_wrong |= frame.select(pl.any_horizontal(pl.col(name).fill_null(0) < 0 for name in columns)).to_series()
     _report(frame.filter(is_wrong), path, "a value that is no number, or below 0", report)
     frame = frame.filter(~is_wrong)
@@ -65,7 +71,11 @@ def _report(rows: pl.DataFrame, path: Path, why: str, report: Report) -> None:
 
 
 def _plain_shares(shares: np.ndarray, path: Path, smoothed: str) -> tuple[np.ndarray, list[str]]:
-    """Shares [N, C] that sum to 1, with smoothing undone where the smallest is above 0, and a note about that."""
+    """Shares [N, C] that sum to 1, with smoothing undone where the smallest is above 0, and a note about that.
+
+    Smoothing by e makes (1 - C e) p + e of a share p. Among the shares of a whole table some p is 0, so that the
+    smallest share is e itself.
+    """
     smallest = shares.min(initial=1.0)
     if smallest <= 0:
         return shares, []
@@ -82,10 +92,10 @@ def _fewest_votes(shares: np.ndarray) -> np.ndarray:
     votes = np.full_like(shares, np.nan)
     is_open = np.abs(shares.sum(axis=1) - 1) < _TOLERANCE
     for total in range(1, _MOST_VOTES + 1):
-        found = np.rint(shares * total)
-        is_exact = is_open & (np.abs(found - shares * total).max(axis=1, initial=0) < _TOLERANCE)
-        is_exact &= found.sum(axis=1) == total
-        votes[is_exact] = found[is_exact]
+        rounded = np.rint(shares * total)
+        is_exact = is_open & (np.abs(rounded - shares * total).max(axis=1, initial=0) < _TOLERANCE)
+        is_exact &= rounded.sum(axis=1) == total
+        votes[is_exact] = rounded[is_exact]
         is_open &= ~is_exact
     return votes
 

@@ -1,4 +1,4 @@
-"""Any corpus as tables of its own: `ratings` and `utterances` as CSV, JSON lines or Parquet, and `corpus.json`.
+"""Any corpus as tables: `ratings` and `utterances` as CSV, JSON lines or Parquet, and `corpus.json`.
 
 `ratings.csv` (or `.jsonl`, `.parquet`) has one row a rating: `utterance`, and any of `rater`, `modality`, `primary`,
 `also_primary`, `secondary` (words separated by commas, or lists), `is_self_report`, `valence`, `activation` (or
@@ -24,11 +24,13 @@ import pyarrow as pa
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data.corpora import words
+from seremo_jax.data.corpora import class_words
+from seremo_jax.data.corpora.csv_frames import to_numbers
 from seremo_jax.data.corpora.table_files import find, read, to_flag
 from seremo_jax.data.corpora.table_votes import OTHER_COLUMN, votes_of
 from seremo_jax.data.tables import make_table, with_report
 from seremo_jax.data.text_lines import CorpusError, Report
+from seremo_jax.data.votes import is_other
 
 RATING_COLUMNS = ("rater", "modality", "primary", "also_primary", "secondary", "is_self_report", *vocab.ATTRIBUTES)
 UTTERANCE_COLUMNS = ("audio", "speaker", "gender", "split", "session", "released_consensus")
@@ -59,7 +61,7 @@ def parse(
     del is_quiet
     if smoothed not in ("refuse", "invert"):
         raise CorpusError(f"smoothed = {smoothed!r}: choose refuse or invert")
-    root, report, mapped = Path(root), Report(), words.read_word_map(word_map)
+    root, report, mapped = Path(root), Report(), class_words.read_word_map(word_map)
     about = _read_about(root)
     rated, described = find(root, "ratings"), find(root, "utterances")
     if rated is None and described is None:
@@ -73,7 +75,7 @@ def parse(
     else:
         ratings = _finish_ratings(read(rated, ["utterance"], report, "ratings"), rated.name, mapped, report)
         people = read(described, ["id"], report, "lines") if described else _people_of(ratings, report)
-    utterances, own = _finish_utterances(people, (described or rated).name, mapped, report)
+    utterances, further = _finish_utterances(people, (described or rated).name, mapped, report)
     ratings = _drop_unknown(ratings, utterances, report)
     ranges = _ranges(about, ratings, root)
     ratings = _in_range(ratings, ranges, report)
@@ -81,7 +83,7 @@ def parse(
     release = str(about.get("release", "1"))
     info = CorpusInfo(str(about.get("corpus", "table")), release, class_set, ranges, notes=tuple(map(str, notes)))
     report.counts["ratings_kept"] = ratings.height
-    return with_report(_utterance_table(utterances, own, info), report), _rating_table(ratings, info)
+    return with_report(_utterance_table(utterances, further, info), report), _rating_table(ratings, info)
 
 
 def _read_about(root: Path) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _class_set(about: Mapping[str, Any], primary: pl.Series, root: Path) -> str:
                 f"{root / 'corpus.json'}: class_set {named!r}: choose one of {', '.join(vocab.CLASS_SETS)}"
             )
         return named
-    used = {word for word in primary.drop_nulls().unique() if word.split("-")[0] != vocab.OTHER}
+    used = {word for word in primary.drop_nulls().unique() if not is_other(word)}
     fitting = [name for name, classes in vocab.CLASS_SETS.items() if used <= set(classes)]
     if not fitting:
         raise CorpusError(f"no class set has all of {', '.join(sorted(used))}: name one in {root / 'corpus.json'} "
@@ -131,7 +133,7 @@ def _class_set(about: Mapping[str, Any], primary: pl.Series, root: Path) -> str:
 def _finish_ratings(raw: pl.DataFrame, file: str, mapped: Mapping[str, str], report: Report) -> pl.DataFrame:
     absent = [name for name in RATING_COLUMNS if name not in raw.columns]
     frame = raw.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
-    frame, is_wrong = words.numbers(frame, vocab.ATTRIBUTES)
+    frame, is_wrong = to_numbers(frame, vocab.ATTRIBUTES)
     flag = to_flag(frame["is_self_report"])
     modality = frame["modality"].str.strip_chars().str.to_lowercase().replace("", None).fill_null("voice")
     is_wrong |= flag.is_null() | ~modality.is_in(list(vocab.MODALITIES))
@@ -142,9 +144,9 @@ def _finish_ratings(raw: pl.DataFrame, file: str, mapped: Mapping[str, str], rep
         _raters(frame),
         modality,
         flag,
-        words.map_primary(frame["primary"], file, mapped),
-        words.map_secondary(frame["secondary"], file, mapped, report),
-        words.map_secondary(frame["also_primary"], file, mapped, report),
+        class_words.map_primary(frame["primary"], file, mapped),
+        class_words.map_secondary(frame["secondary"], file, mapped, report),
+        class_words.map_secondary(frame["also_primary"], file, mapped, report),
     ).filter(~is_wrong)
     report.counts["ratings_without_class"] += frame["primary"].null_count()
     repeated = frame.height - frame.select("utterance", "rater", "modality").unique().height
@@ -178,12 +180,12 @@ def _finish_utterances(
 ) -> tuple[pl.DataFrame, list[str]]:
     """One row an id with our words, sorted by id, and the names of the columns that mean nothing to this project."""
     known = ("line", "id", *UTTERANCE_COLUMNS, *vocab.ATTRIBUTES, OTHER_COLUMN)
-    own = [name for name in people.columns if name not in known and "::" not in name and name not in _reserved()]
+    further = [name for name in people.columns if name not in known and "::" not in name and name not in _reserved()]
     if unused := [name for name in people.columns if name in _reserved()]:
         report.problems.append(f"{file}: columns that this project fills itself are not used: {', '.join(unused)}")
-    if own:
-        report.counts["columns_of_its_own"] = len(own)
-        report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(own)}")
+    if further:
+        report.counts["columns_of_its_own"] = len(further)
+        report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(further)}")
     absent = [name for name in UTTERANCE_COLUMNS if name not in people.columns]
     frame = people.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
     frame = frame.with_columns(pl.col("id", *UTTERANCE_COLUMNS).str.strip_chars().replace("", None))
@@ -203,14 +205,14 @@ def _finish_utterances(
         )
     released = frame["released_consensus"]
     is_tie = released.str.to_lowercase() == vocab.NO_AGREEMENT
-    word = words.map_primary(released.set(is_tie, None), file, mapped)
+    word = class_words.map_primary(released.set(is_tie, None), file, mapped)
     return frame.with_columns(
         pl.col("audio").fill_null(""),
         pl.when(pl.col("speaker").str.to_lowercase() != vocab.UNKNOWN).then("speaker").fill_null(vocab.UNKNOWN),
         gender.replace_strict(_GENDERS, default=vocab.UNKNOWN, return_dtype=pl.String).fill_null(vocab.UNKNOWN),
         split.replace_strict(_SPLITS, default="", return_dtype=pl.String).fill_null(""),
         pl.when(is_tie).then(pl.lit(vocab.NO_AGREEMENT)).otherwise(word).alias("released_consensus"),
-    ).sort("id"), own
+    ).sort("id"), further
 
 
 def _reserved() -> set[str]:
@@ -237,12 +239,9 @@ def _in_range(ratings: pl.DataFrame, ranges: Mapping[str, tuple[float, float]], 
     return ratings
 
 
-def _utterance_table(frame: pl.DataFrame, own: list[str], info: CorpusInfo) -> pa.Table:
-    frame = frame.with_columns(
-        corpus=pl.lit(info.corpus), release=pl.lit(info.release), duration_s=pl.lit(0.0), audio_sha256=pl.lit("")
-    ).select(*UTTERANCE_SCHEMA.names, *own)
-    extra = [pa.field(name, pa.string()) for name in own]
-    return make_table({name: frame[name].to_arrow() for name in frame.columns}, UTTERANCE_SCHEMA, info, extra)
+def _utterance_table(frame: pl.DataFrame, further: list[str], info: CorpusInfo) -> pa.Table:
+    columns = {name: frame[name].to_arrow() for name in ("id", *UTTERANCE_COLUMNS, *further)}
+    return make_table(columns, UTTERANCE_SCHEMA, info, [pa.field(name, pa.string()) for name in further])
 
 
 def _rating_table(frame: pl.DataFrame, info: CorpusInfo) -> pa.Table:

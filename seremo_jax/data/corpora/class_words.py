@@ -1,8 +1,12 @@
-"""The class words of all corpora: spellings -> the words of `vocab`, free text kept, unknown words refused."""
+"""The class words of all corpora: their spellings become the words of `vocab`.
+
+Free text behind `other` is kept as it stands. A primary word that nothing is known of is an error that lists it,
+because to drop or guess labels silently would change results. Unknown secondary words are kept as free text.
+"""
 
 import collections
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -21,21 +25,28 @@ SPELLINGS = {
     "excitement": "excited",
     "frustration": "frustrated",
 }
-"""Corpus's word in lower case -> ours. The words of `vocab` stand for themselves."""
+"""Word of a corpus in lower case -> ours. The words of `vocab` stand for themselves."""
 
-KNOWN = frozenset(word for words in vocab.CLASS_SETS.values() for word in words)
+GENDER_OF_LETTER = {"F": "female", "M": "male"}
+"""Letter in the names of turns and raters -> gender."""
+
 SECONDARY = ("amused", "annoyed", "concerned", "confused", "depressed", "disappointed", "excited", "frustrated")
 """Secondary words of MSP-Podcast that are no primary ones."""
 
+# The misspelling stands in the files of MSP-Podcast.
 _SECONDARY_SPELLINGS = {**dict(zip(SECONDARY, SECONDARY, strict=True)), "dissapointed": "disappointed"}
 _OTHER = re.compile(r"other(?![a-z])\s*[-:_]?\s*(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def word_of(text: str, mapped: Mapping[str, str] | None = None) -> str | None:
-    """Our word for a rater's, `other-<free text>` with the text as it stands, or None where the word is unknown."""
+    """Our word for a rater's word.
+
+    Returns:
+      A word of `vocab`, `other`, `other-<free text>` with the text as it stands, or None where the word is unknown.
+    """
     low = text.strip().lower()
     word = (mapped or {}).get(low) or SPELLINGS.get(low, low)
-    if word in KNOWN or (mapped and low in mapped):
+    if word in vocab.CLASS_WORDS or (mapped and low in mapped):
         return word
     if free := _OTHER.fullmatch(text.strip()):
         return f"{vocab.OTHER}-{free[1]}" if free[1] else vocab.OTHER
@@ -43,7 +54,7 @@ def word_of(text: str, mapped: Mapping[str, str] | None = None) -> str | None:
 
 
 def read_word_map(word_map: Iterable[str]) -> dict[str, str]:
-    """Corpus's word in lower case -> ours, from texts such as `bored=other-bored`.
+    """Word of a corpus in lower case -> ours, from texts such as `bored=other-bored`.
 
     Raises:
       CorpusError: A text has no `=`, or names no word of ours on its right.
@@ -52,8 +63,8 @@ def read_word_map(word_map: Iterable[str]) -> dict[str, str]:
     for text in word_map:
         corpus_word, _, word = (part.strip().lower() for part in text.partition("="))
         if not corpus_word or word_of(word) != word:
-            raise CorpusError(f"word_map: {text!r} must read WORD=CLASS, with a class of {', '.join(sorted(KNOWN))}, "
-                              "other, or other-TEXT")  # fmt: skip
+            names = ", ".join(sorted(vocab.CLASS_WORDS))
+            raise CorpusError(f"word_map: {text!r} must read WORD=CLASS, with a class of {names}, other, or other-TEXT")
         mapped[corpus_word] = word
     return mapped
 
@@ -109,7 +120,7 @@ def report_secondary(counts: Mapping[str, int], where: str, report: Report) -> N
 def secondary_words(text: str, mapped: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """Our words for a list of words separated by commas, and those among them that were unknown.
 
-    The free text of an `Other-` may hold commas: it runs on until the next known word.
+    The free text behind `Other-` may hold commas, so it runs on until the next known word.
     """
     words: list[str] = []
     unknown: list[str] = []
@@ -131,16 +142,3 @@ def _look_up(raw: pl.Series, table: Mapping[str, Any], dtype: Any) -> pl.Series:
         {"text": pl.Series(list(table), dtype=pl.String), "ours": pl.Series(list(table.values()), dtype=dtype)}
     )
     return pl.DataFrame({"text": raw}).join(keys, on="text", how="left", maintain_order="left")["ours"].rename(raw.name)
-
-
-def numbers(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.Series]:
-    """Text columns as numbers, null where there is none ("", nan, none, na), and which rows hold what is no number."""
-    is_wrong = pl.Series([False]).new_from_index(0, frame.height)
-    for name in columns:
-        text = frame[name].str.strip_chars()
-        is_missing = text.str.to_lowercase().is_in(["", "nan", "none", "na", "null"]) | text.is_null()
-        value = text.cast(pl.Float64, strict=False)
-        is_number = value.is_finite().fill_null(False)
-        is_wrong |= ~is_missing & ~is_number
-        frame = frame.with_columns(pl.Series(name, value).set(~is_number, None))
-    return frame, is_wrong
