@@ -75,10 +75,11 @@ create_venv() {
   rm -rf "$VENV.old"
 }
 
-# pip install, quiet when all goes well; on failure pip's own words and what they mean.
+# pip install, quiet when all goes well; on failure pip's own words and what they mean. Python compiles what is imported
+# at its first import, so that modules nobody imports cost nothing here.
 pip_install() {
   local log=$VENV/.seremo-pip.log
-  "$VENV_PYTHON" -m pip install -q --disable-pip-version-check --no-input "$@" 2>"$log" && return
+  "$VENV_PYTHON" -m pip install -q --no-compile --disable-pip-version-check --no-input "$@" 2>"$log" && return
   grep -vE 'is ignored: it is neither a file nor a directory|WARNING: Retrying' "$log" | tail -n 20 >&2 || true
   # These two come before pip unpacks anything, so the environment is still what it was.
   if grep -qE 'NewConnectionError|NameResolutionError|ProxyError|ConnectTimeout|ReadTimeout|No matching distribution' "$log"; then
@@ -126,7 +127,7 @@ sys.exit(1 if sys.version_info[:2] == (3, 11) and importlib.util.find_spec("torc
   if [ "${CI:-}" = true ] || ! is_stamped no-torch; then
     say "looking for a CPU build of PyTorch $version ..."
     : >"$VENV/.seremo-installing"
-    if "$VENV_PYTHON" -m pip install -q --disable-pip-version-check --no-input "torch==$version+cpu" -c "$constraints" \
+    if "$VENV_PYTHON" -m pip install -q --no-compile --disable-pip-version-check --no-input "torch==$version+cpu" -c "$constraints" \
       2>"$VENV/.seremo-pip.log"; then
       rm -f "$VENV/.seremo-installing"
       return
