@@ -1,4 +1,8 @@
-"""Frozen models from audio to hidden states. A new architecture is one module here and one entry in a dict below."""
+"""Frozen models from audio to hidden states.
+
+In: a published checkpoint, or a name without weights. Out: a `Backbone`, from waveforms to the hidden states of chosen
+layers, in Flax. A new architecture is one module here and one entry in a dict below; no experiment is known here.
+"""
 
 import difflib
 import os

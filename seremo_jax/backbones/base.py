@@ -1,4 +1,4 @@
-"""What every backbone offers, the choice of layers, and the padded lengths a corpus is bucketed into."""
+"""The protocol of a backbone, the choice of layers, and the padded lengths that a corpus is sorted into."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +16,7 @@ class Backbone(Protocol):
     It is a pytree whose leaves are its weights: pass it to a compiled function as an argument, so that they are no
     constants of the program.
 
-    Contract, held for every backbone by `tests/test_backbones.py`:
+    Contract, held for every backbone by `tests/backbones/test_contract.py`:
     padding content, batch neighbours and order never change an utterance's frames (1e-4 max abs in float32; `logmel`
     1e-5); frames at and beyond `num_frames` are exactly 0; no non-finite number leaves it for finite audio;
     `hidden[i]` is layer `layers[i]`, equal to that layer among all of them; `T = num_frames(S)`.
@@ -24,7 +24,7 @@ class Backbone(Protocol):
 
     @property
     def name(self) -> str:
-        """What `load` was asked for."""
+        """The name or path that `load` was called with."""
 
     @property
     def revision(self) -> str:
@@ -56,7 +56,7 @@ class Backbone(Protocol):
 
     @property
     def least_samples(self) -> int:
-        """An utterance costs as much as this many samples even where it is shorter; 0 where it does not."""
+        """A shorter utterance costs as much as one of this many samples; 0 where cost follows the length."""
 
     @property
     def final_norm(self) -> bool:

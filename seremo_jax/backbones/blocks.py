@@ -1,5 +1,6 @@
-"""Transformer blocks, and one scan over a stack of them that keeps the states asked for and nothing else."""
+"""Transformer blocks, and the scan over a stack of them that keeps the states asked for and no others."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from seremo_jax.backbones.layers import ACTIVATIONS, Attention, LayerNorm, Linea
 
 
 class BlockSpec(NamedTuple):
-    """What a block is.
+    """Sizes and variant of a block.
 
     Attributes:
       width: D.
@@ -114,6 +115,12 @@ class Block(nnx.Module):
 
     def _attend(self, x: Array, is_valid: Array | None, bias: Array | None) -> Array:
         return self.attention(x, is_valid, bias, None if self.gate is None else self.gate(x))
+
+
+def is_above(name: str, depth: int) -> bool:
+    """Whether a published name is that of a tensor in a block beyond the first `depth` ones, which is never read."""
+    number = re.match(r"encoder\.layers\.(\d+)\.", name)
+    return number is not None and int(number[1]) >= depth
 
 
 def hidden_states(

@@ -1,4 +1,4 @@
-"""Operations and frames of a forward pass, from a published config alone: no weights are read, nothing is run."""
+"""Operations and frames of a forward pass, computed from a published config: no weights are read, nothing is run."""
 
 from pathlib import Path
 from typing import Any

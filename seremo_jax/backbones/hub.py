@@ -18,7 +18,13 @@ class CheckpointError(ValueError):
 
 
 class Place(NamedTuple):
-    """Where files are: `name` tells them in tables, `folder` holds them, `commit` is the hub's or None."""
+    """Where the files of a checkpoint are.
+
+    Attributes:
+      name: Its name in tables.
+      folder: Holds the files.
+      commit: The hub's commit; None for a folder placed by hand.
+    """
 
     name: str
     folder: Path
@@ -42,7 +48,7 @@ def locate(path_or_id: str) -> Place:
 
 
 def _download(model_id: str) -> Place:
-    """The cached snapshot, asked for anew where the network allows."""
+    """The snapshot on this disk, brought up to date where the network allows."""
     import huggingface_hub
 
     repository, _, revision = model_id.partition("@")

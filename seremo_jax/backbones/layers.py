@@ -1,8 +1,8 @@
 """Parts that Transformer speech models share: Flax modules that hold parameters, and where each is published.
 
-A module's parameters are made empty and filled from a checkpoint (`fill`): every leaf says under which names, below the
-path of its module, its numbers are published, and how they become the array used here. Compute dtypes are those of the
-parameters of linear maps; norms and softmax compute in float32.
+The parameters of a module are made empty and filled from a checkpoint (`fill`). Every leaf says under which names,
+below the path of its module, its numbers are published, and how they become the array used here. Linear maps compute in
+the dtype of their parameters, norms and softmax in float32.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 
 def precision_of(dtype: Any) -> jax.lax.Precision | None:
-    """What float32 needs to be float32 on accelerators, whose default products round their inputs."""
+    """The precision that float32 products need on accelerators, which otherwise round their inputs to fewer digits."""
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
@@ -205,7 +205,7 @@ def _head_by_head(
     """The same, one head of one utterance at a time: on CPU 3x faster, as the scores stay in the cache."""
     b, h, t, d = q.shape
 
-    def one(inputs: tuple) -> Array:
+    def attend(inputs: tuple) -> Array:
         q, k, v, number, gate = inputs
         scores = jax.lax.dot_general(q, k, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
         scores = scores + mask[number // h][None]
@@ -215,20 +215,22 @@ def _head_by_head(
 
     flat = (x.reshape(b * h, t, d) for x in (q, k, v))
     gates = None if gate is None else gate.reshape(b * h, t)
-    return jax.lax.map(one, (*flat, jnp.arange(b * h), gates)).reshape(b, h, t, d)
+    return jax.lax.map(attend, (*flat, jnp.arange(b * h), gates)).reshape(b, h, t, d)
 
 
 def row_by_row(function: Callable[..., Any], *arrays: Array) -> Any:
-    """`function` of batches; on CPU of one row at a time, so that what is large stays near the cache, and is bounded.
+    """`function` of a batch, on CPU row by row: its large temporaries are then those of one row and stay in the cache.
 
     Args:
-      function: From arrays with a leading batch axis to arrays with one; rows must not depend on one another.
+      function: From arrays with a leading batch axis to arrays with one. Rows must not depend on one another.
       *arrays: Its arguments.
     """
 
     def mapped(*arrays: Array) -> Any:
-        one = lambda rows: jax.tree.map(lambda x: x[0], function(*(row[None] for row in rows)))  # noqa: E731
-        return jax.lax.map(one, arrays)
+        def of_row(rows: tuple[Array, ...]) -> Any:
+            return jax.tree.map(lambda x: x[0], function(*(row[None] for row in rows)))
+
+        return jax.lax.map(of_row, arrays)
 
     return jax.lax.platform_dependent(*arrays, cpu=mapped, default=function)
 

@@ -1,11 +1,12 @@
 """The backbone without weights: 80 log-mel bands, and their modulation depth at six growing time scales.
 
-Layer 0 is the log-mel spectrogram. Layers 1 to 6 ask how strongly each band's level moves around a moment, at one
-time scale each: the trajectory of a band's log energy is filtered with the first and the second derivative of a
+Layer 0 is the log-mel spectrogram. Layers 1 to 6 say how strongly the level of each band moves around a moment, at one
+time scale each. The trajectory of the log energy of a band is filtered with the first and the second derivative of a
 Gaussian, as in multi-resolution RASTA, at standard deviations of 15 ms (syllable onsets, about 10-15 Hz) to 480 ms
-(the phrase's melody of loudness, about 0.3-0.5 Hz). The two filters are an approximate quadrature pair, so the root of
-their summed squares is the local modulation amplitude, which unlike a zero-mean band-pass output survives the mean
-over frames that saliency takes. Both filters have unit peak gain: the number reads in nepers of log energy.
+(the melody of loudness of a phrase, about 0.3-0.5 Hz). The two filters are an approximate quadrature pair, so the root
+of their summed squares is the local amplitude of the modulation. Saliency takes means over frames, which this amplitude
+survives, while the output of a band-pass filter has a mean of zero. Both filters have a peak gain of 1, so that the
+numbers are nepers of log energy.
 """
 
 import dataclasses
@@ -100,15 +101,19 @@ def log_mel(waveforms: Float[Array, "B S"], num_samples: Int[Array, " B"]) -> Fl
     waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, WINDOW_SAMPLES - waveforms.shape[1]))))
     starts = np.arange(_num_frames(waveforms.shape[1], HOP_SAMPLES)) * HOP_SAMPLES
     frames = waveforms[:, starts[:, None] + np.arange(WINDOW_SAMPLES)[None, :]]
+    return jnp.log(jnp.maximum(mel_power(frames, NUM_BANDS), POWER_FLOOR))
+
+
+def mel_power(frames: Float[Array, "B F W"], num_bands: int) -> Float[Array, "B F D"]:
+    """Power of each mel band in frames of 400 samples at 16 kHz, under a periodic Hann window."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)
     spectrum = jnp.fft.rfft(frames * hann.astype(np.float32)[None, None, :])
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    mel = jnp.einsum("btf,df->btd", power, mel_filters(), precision=jax.lax.Precision.HIGHEST)
-    return jnp.log(jnp.maximum(mel, POWER_FLOOR))
+    return jnp.einsum("btf,df->btd", power, mel_filters(num_bands), precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.cache
-def mel_filters(num_bands: int = NUM_BANDS) -> Float[np.ndarray, "D bins"]:
+def mel_filters(num_bands: int) -> Float[np.ndarray, "D bins"]:
     """Triangular filters [D, 201] over the bins of a 400-point DFT at 16 kHz, each of unit area in Hz, float32.
 
     Source: KNOWN: M. Slaney, Auditory Toolbox, 1998 (linear below 1 kHz, logarithmic above), as librosa's default and

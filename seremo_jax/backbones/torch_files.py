@@ -1,10 +1,10 @@
-"""`pytorch_model.bin` without PyTorch, and without running what it says: only tensor storages are ever made.
+"""Reads `pytorch_model.bin` without PyTorch, and without running the code that a pickle can contain.
 
-The format is a ZIP archive with a pickle that tells how tensors lie in storages, and one entry a storage. Before
-PyTorch 1.6 it was a stream: some pickles, then the storages in the order of a list of their keys. A pickle is read by
-an unpickler that knows a handful of names and has stand-ins of its own for them; any other name is refused before
-anything is imported. A pickle can also load state into whatever it was given (which for a NumPy dtype rewrites it for
-the whole process), so it is never given anything that has state.
+The format is a ZIP archive with a pickle that says how tensors lie in storages, and one entry for each storage. Before
+PyTorch 1.6 it was a stream: some pickles, then the storages in the order of a list of their keys. The unpickler here
+knows a handful of names and has stand-ins of its own for them; any other name is refused before anything is imported.
+A pickle can also load state into every object that it was given, which for a NumPy dtype rewrites it for the whole
+process. So it is never given an object that has state.
 """
 
 import math
@@ -38,7 +38,7 @@ _DTYPES = {
 
 
 class StorageKind(NamedTuple):
-    """Stands for a class of storages. Not their dtype: a pickle can rewrite that."""
+    """Stands for a class of storages. It is not their dtype, because a pickle can rewrite a dtype."""
 
     name: str
 
@@ -70,7 +70,7 @@ class _RefusedError(Exception):
 
 
 class _Function:
-    """What a pickle may call. It takes no state, so that a file cannot alter how the next one is read."""
+    """A function that a pickle may call. It takes no state, so that a file cannot alter how the next one is read."""
 
     __slots__ = ("_function",)
 
@@ -221,7 +221,7 @@ class TorchFile:
         return flat
 
     def _open(self) -> Any:
-        """What the pickle says, tensors still in the file."""
+        """The content of the pickle, with tensors still in the file."""
         with self.path.open("rb") as file:
             start = file.read(len(_STREAM))
             if start == _STREAM:

@@ -1,4 +1,4 @@
-"""What Transformer backbones have in common: a frozen record whose weights are the leaves of a pytree."""
+"""The frozen record behind all Transformer backbones, whose weights are the leaves of a pytree."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,9 @@ from seremo_jax.backbones.layers import LayerNorm
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Transformer:
-    """What Transformer backbones have in common; see `base.Backbone`. Told apart by identity: arrays have no hash.
+    """Fields and steps that all Transformer backbones have; see `base.Backbone`.
+
+    Two of them are equal only where they are the same object, because arrays cannot be hashed.
 
     Attributes:
       params: Weights, a pytree of arrays; all else is static.

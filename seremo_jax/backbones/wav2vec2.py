@@ -1,7 +1,7 @@
 """The wav2vec 2.0 family: XLS-R, MMS, HuBERT, distilHuBERT, WavLM, UniSpeech, UniSpeech-SAT, data2vec-audio.
 
-One implementation: a convolutional feature encoder, a projection, a convolution that tells positions, and Transformer
-blocks; what differs is read from the published config.
+There is one implementation: a convolutional feature encoder, a projection, a convolution from which blocks know
+positions, and Transformer blocks. What differs between the models is read from the published config.
 
 Source: KNOWN: A. Baevski et al., wav2vec 2.0, NeurIPS 2020; W.-N. Hsu et al., HuBERT, IEEE/ACM TASLP 29, 2021;
 S. Chen et al., WavLM, IEEE JSTSP 16(6), 2022.
@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from seremo_jax.backbones.base import pick_layers
-from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states
+from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states, is_above
 from seremo_jax.backbones.layers import ACTIVATIONS, LayerNorm, Stack, fill, published_shapes, row_by_row
 from seremo_jax.backbones.transformer import Transformer, register
 from seremo_jax.backbones.wav2vec2_front import ConvLayer, FeatureProjection, PositionalConv, RelativeBias, normalised
@@ -29,8 +29,7 @@ MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "dat
 """Published `model_type`s of the family."""
 
 _HIDDEN_STATES = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.")
-"""What the hidden states depend on; everything else in a checkpoint is a head, a quantiser or a mask."""
-
+"""Prefixes of the tensors that hidden states depend on. The others belong to a head, a quantiser or a mask."""
 
 _BIAS_TABLE = "encoder.layers.0.attention.rel_attn_embed.weight"
 
@@ -59,7 +58,7 @@ class Encoder(nnx.Module):
 
 
 def block_spec(config: Any) -> BlockSpec:
-    """What the blocks of a published config are."""
+    """The blocks of a published config."""
     return BlockSpec(
         width=config.hidden_size,
         num_heads=config.num_attention_heads,
@@ -175,12 +174,11 @@ def load(
         name = re.sub(r"^\w+\.(?=feature_extractor\.|feature_projection\.|encoder\.)", "", name)
         name = name.replace("conv.parametrizations.weight.original0", "conv.weight_g")
         name = name.replace("conv.parametrizations.weight.original1", "conv.weight_v")
-        number = re.match(r"encoder\.layers\.(\d+)\.", name)
-        is_above = number is not None and int(number[1]) >= max(picked)
-        is_above |= name.startswith("encoder.layer_norm.") and model.layer_norm is None
-        is_above |= name == _BIAS_TABLE and model.relative_bias is None
+        is_unused = is_above(name, max(picked))
+        is_unused |= name.startswith("encoder.layer_norm.") and model.layer_norm is None
+        is_unused |= name == _BIAS_TABLE and model.relative_bias is None
         is_foreign = not name.startswith(_HIDDEN_STATES) or name.endswith(".num_batches_tracked")
-        return None if is_above or is_foreign else name
+        return None if is_unused or is_foreign else name
 
     tensors = read_tensors(checkpoint, published_shapes(model, published), canonical)
     fill(model, tensors, published, dtype)
@@ -224,7 +222,7 @@ def published_name(path: str, model_type: str) -> str:
 
 
 def _require_known(checkpoint: Checkpoint) -> None:
-    """Refuses configs that ask for what this implementation does not have."""
+    """Refuses configs with variants that this implementation does not have."""
     config, problems = checkpoint.config, []
     for field in ("hidden_act", "feat_extract_activation"):
         if getattr(config, field) not in ACTIVATIONS:

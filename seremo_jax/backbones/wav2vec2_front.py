@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Linear, Source, empty, standardise
 
 CONV_NORM_EPS = 1e-5
-"""Of the norms inside the convolutional feature encoder, whatever the config says of the others."""
+"""Epsilon of the norms inside the convolutional feature encoder; the config gives that of the others."""
 
 
 class ConvLayer(nnx.Module):
@@ -48,7 +48,7 @@ class ConvLayer(nnx.Module):
         centred = wide - mean_over_frames(wide)
         variance = mean_over_frames(jnp.square(centred))
         factor = jax.lax.rsqrt(variance + CONV_NORM_EPS) * self.layer_norm.scale[...][None, None, :]
-        # Padding is of no one's concern, but a statistic of few frames could blow it up beyond the finite.
+        # No valid frame depends on the padding, but a statistic of few frames could make it infinite.
         normed = jnp.where(weight[..., None] > 0, centred * factor, 0.0) + self.layer_norm.bias[...][None, None, :]
         return normed.astype(x.dtype)
 
@@ -125,7 +125,7 @@ class SpectralConv(nnx.Module):
 
 
 class PositionalConv(nnx.Module):
-    """What tells the blocks where a frame stands: convolutions over the frames, added to them."""
+    """Convolutions over the frames that are added to them, so that the blocks know where a frame stands."""
 
     def __init__(
         self, width: int, kernel: int, num_groups: int, norm: str, activation: str, num_layers: int, eps: float

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from seremo_jax.backbones.hub import CheckpointError, locate
 from seremo_jax.backbones.torch_files import TorchFile
-from seremo_jax.core.artefacts import fingerprint_of, sha256_of_file
+from seremo_jax.core.artefacts import LFS_POINTER, fingerprint_of, sha256_of_file
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path_or_id: str) -> Checkpoint:
-    """Finds a checkpoint and reads all of it but the tensors.
+    """Finds a checkpoint and reads everything but its tensors.
 
     Args:
       path_or_id: A folder, or an id on the model hub: `org/name` or `org/name@revision`.
@@ -121,12 +121,12 @@ def _list(problems: Mapping[str, list[str]]) -> str:
 
 
 class _Safetensors:
-    """A safetensors file; the same face as `TorchFile`."""
+    """A safetensors file, with the methods of `TorchFile`."""
 
     def __init__(self, path: Path):
         self.path, self.others = path, []
         with path.open("rb") as file:
-            if file.read(7) == b"version":
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise CheckpointError(f"{path} is a Git LFS pointer: run git lfs pull in its folder")
         try:
             self._file = safe_open(path, "np")
@@ -244,7 +244,7 @@ def _read_preprocessor(folder: Path, model_type: str) -> Any | None:
         raise CheckpointError(f"{path}: feature_extractor_type {kind!r} is not known")
     try:
         return getattr(transformers, kind).from_dict(content)
-    except Exception as error:  # likewise
+    except Exception as error:  # transformers validates with half a dozen exception types
         raise CheckpointError(f"{path} is not what a feature extractor's settings should be: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Long audio in overlapping windows, joined frame by frame: attention stays short, memory bounded."""
+"""Long audio in overlapping windows whose frames are joined, so that attention stays short and memory bounded."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +25,9 @@ class Windows:
       step_samples: From one window's start to the next one's.
       hop_samples: Samples from frame to frame.
 
-    A window follows only where audio is left behind the one before; so each hears at least the overlap, unless it is
-    the first. Of the overlap the first half is taken from the earlier window and the second from the later one.
+    A window follows only where audio is left behind the one before. So each window but the first hears at least the
+    overlap. Of the overlap the first half is taken from the earlier window and the second from the later one, because a
+    frame at the edge of a window lacks its neighbours on one side.
     """
 
     window_samples: int

@@ -1,7 +1,8 @@
 """Files that are whole or absent: atomic writes, content hashes, JSON, arrays, full disks, refusals of a mismatch.
 
 They lie in a folder, or in a bucket: gs://, s3:// or az://, through etils.epath and fsspec. A file is put into a bucket
-at once and whole; a folder is put there file by file, so that what needs all of it waits for a stamp.
+at once and whole. A folder is put there file by file, so whoever needs all of it waits for a stamp that is written
+last.
 """
 
 import contextlib
@@ -88,15 +89,15 @@ def require_place(path: str | os.PathLike) -> None:
     text = os.fspath(path)
     scheme = text.partition("://")[0]
     if scheme not in _BUCKETS:
-        known = ", ".join(f"{one}://" for one in _BUCKETS)
+        known = ", ".join(f"{name}://" for name in _BUCKETS)
         raise ArtefactError(f"{text}: give a folder, or a URL that begins with {known}")
     try:
-        found = _filesystem(text).exists("/".join(text.split("/")[:3]))
+        is_there = _filesystem(text).exists("/".join(text.split("/")[:3]))
     except ImportError as error:
         raise ArtefactError(f"{text}: pip install 'seremo_jax[{_BUCKETS[scheme]}]' ({error})") from None
     except Exception as error:  # each of the packages has kinds of its own for what goes wrong
         raise ArtefactError(f"{text} cannot be reached ({type(error).__name__}: {error})") from None
-    if not found:
+    if not is_there:
         raise ArtefactError(f"{text}: there is no such bucket, or it is not yours to read")
 
 
@@ -114,7 +115,7 @@ def _filesystem(text: str) -> Any:
     import fsspec
     from etils.epath import backend
 
-    # Other processes write there, too: what was listed once says nothing.
+    # Other processes write there, too, so a listing from before must not be used again.
     scheme = text.partition("://")[0]
     fsspec.config.conf.setdefault("gcs" if scheme == "gs" else scheme, {}).setdefault("use_listings_cache", False)
     return backend.fsspec_backend.fs(text)
@@ -161,7 +162,7 @@ def on_disk(path: PurePath) -> Path:
 
 
 def readable(path: PurePath) -> Path | io.BytesIO:
-    """What libraries that know no buckets read a small file from: its path, or its bytes."""
+    """A small file for libraries that know no buckets: its path on disk, or its bytes."""
     return io.BytesIO(path.read_bytes()) if in_bucket(path) else Path(path)
 
 
@@ -215,9 +216,9 @@ def to_json(value: Any, indent: int | None = None) -> str:
 def finite(value: Any) -> Any:
     """A value, or what dicts, lists and tuples hold, with None for each float that JSON has no word for."""
     if isinstance(value, dict):
-        return {str(key): finite(one) for key, one in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -291,23 +292,23 @@ def fingerprint_of(value: Any) -> str:
     return hashlib.sha256(to_json(value).encode()).hexdigest()[:16]
 
 
-def require_same(what: str, found: Any, expected: Any, remedy: str) -> None:
+def require_same(what: str, present: Any, expected: Any, remedy: str) -> None:
     """Refuses a mismatch by naming both sides.
 
     Args:
       what: The thing compared, with its file.
-      found: Its value in the artefact; for mappings only the keys that differ are shown.
+      present: Its value in the artefact; for mappings only the keys that differ are shown.
       expected: The value the present settings ask for.
       remedy: What the user can do.
 
     Raises:
-      ArtefactError: `found != expected`.
+      ArtefactError: `present != expected`.
     """
-    if found == expected:
+    if present == expected:
         return
-    if isinstance(found, dict) and isinstance(expected, dict):
-        keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-        pairs = "; ".join(f"{key}: {found.get(key)!r} there, {expected.get(key)!r} asked for" for key in keys)
+    if isinstance(present, dict) and isinstance(expected, dict):
+        keys = sorted(key for key in present.keys() | expected.keys() if present.get(key) != expected.get(key))
+        pairs = "; ".join(f"{key}: {present.get(key)!r} there, {expected.get(key)!r} asked for" for key in keys)
     else:
-        pairs = f"{found!r} there, {expected!r} asked for"
+        pairs = f"{present!r} there, {expected!r} asked for"
     raise ArtefactError(f"{what} does not fit: {pairs}. {remedy}")

@@ -81,8 +81,8 @@ class Condition:
     @property
     def noise(self) -> Effect | None:
         """The noise where there is one: `name` its kind (`babble`, too), `value` its SNR in dB."""
-        found = [effect for effect in self.effects if effect.kind in ("noise", BABBLE)]
-        return Effect("noise", found[0].name or BABBLE, found[0].value) if found else None
+        effect = next((effect for effect in self.effects if effect.kind in ("noise", BABBLE)), None)
+        return None if effect is None else Effect("noise", effect.name or BABBLE, effect.value)
 
     @property
     def room(self) -> Effect | None:
@@ -182,10 +182,10 @@ def expand(
         "channel": [parse(text) for text in CHANNELS],
     }
     families["all"] = [condition for family in families.values() for condition in family]
-    found = [Condition()]
+    conditions = [Condition()]
     for word in words:
-        found += families[word] if word in families else [parse(word)]
-    for condition in found:
+        conditions += families[word] if word in families else [parse(word)]
+    for condition in conditions:
         for effect in condition.effects:
             is_recorded = effect.kind == "noise" and effect.name not in GENERATED_NOISES
             if is_recorded and effect.name not in recorded_kinds:
@@ -196,4 +196,4 @@ def expand(
                     f"condition {condition.id!r} needs measured responses: set eval.rir_dir to a folder of them, or "
                     f"write reverb:synthetic:{effect.value:g}s"
                 )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(conditions))

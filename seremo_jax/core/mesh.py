@@ -1,4 +1,4 @@
-"""The mesh `("member", "data")` and the specs of what lives on it."""
+"""The device mesh with its axes `member` and `data`, and how arrays are laid over it."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ class ShardingError(ValueError):
 
 
 def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
-    """A mesh over the devices at hand, of all processes: members over as many as there are, the rest of the work even.
+    """A mesh over the devices of all processes, with members spread over as many of them as there are.
 
-    Where members do not divide evenly, the last shards hold inactive copies; a mesh that needs fewer devices for the
-    same number of members a device takes fewer. With several processes all devices are taken.
+    Where members do not divide evenly, the last shards hold inactive copies. Where fewer devices would leave each with
+    as many members, fewer are taken, but with several processes all devices are taken.
 
     Args:
       num_members: E, members of the ensemble.
@@ -42,7 +42,7 @@ def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
 
 
 def num_member_shards(num_members: int, most: int, num_processes: int) -> int:
-    """Shards of the member axis, `most` at most: with one process no more than leave a device the same members."""
+    """Shards of the member axis, at most `most`; with one process the fewest with as many members on each device."""
     return most if num_processes > 1 else -(-num_members // -(-num_members // most))
 
 

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM or SIGUSR1 ask for a checkpoint and an end, on all processes at the same step."""
+"""Requests to stop: SIGTERM or SIGUSR1 ask for a checkpoint and an end, on all processes at the same step."""
 
 import os
 import signal

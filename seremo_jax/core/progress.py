@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, sparse lines otherwise."""
+"""Progress of long work: a bar with rate and time left on a terminal, and a line now and then elsewhere."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The words: attribute order, class sets, split names, axis letters.
+"""The words that all rooms share: attributes in their order, class sets, names of splits, axis letters.
 
 Axis letters used in every shape: E members, B batch, T frames, R packed rows (raters, in `targets`), D features,
 H GRU width, K hidden states, C classes, A attributes, S speakers, N the N of N-best.
@@ -36,7 +36,7 @@ SPLITS = (TRAIN, DEVELOPMENT, TEST, "test1", "test2", "test3")
 """Split names as stored. A corpus with one test set calls it `test`."""
 
 SPLIT_KINDS = ("auto", "derived_by_class", "session", "kfold", "published")
-"""How utterances may be split; `partitions.assign` says what each means."""
+"""How utterances may be split; `data.partitions.assign` says what each means."""
 
 GENDERS = ("female", "male", UNKNOWN)
 MODALITIES = ("voice", "face", "both")
@@ -48,6 +48,6 @@ CHOSEN_LAYER, LAYER_SUM = "saliency", "sum"
 """Words that `model.layer` takes beside numbers: the layer that saliency chose, a learned sum of the stored layers."""
 
 CLASS_KINDS = ("ccc", "soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
-"""Losses of the class output; see `losses`."""
+"""Losses of the class output; see `training.losses`."""
 BALANCED_CLASS_KINDS = ("balanced_soft_ce",)
 """Those in which each class weighs the same in all."""

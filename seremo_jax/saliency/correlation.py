@@ -25,10 +25,14 @@ from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, p
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _RESOLUTION = 2e-5
-"""What rounding may leave, as a share, where a sum of equal numbers is subtracted from another in float32."""
+"""Share of a sum that rounding may leave where the sum of equal numbers is subtracted from another in float32.
+
+A second moment below it is that of a constant. Without this rule rounding noise would be divided by rounding noise, and
+a constant feature could correlate perfectly.
+"""
 
 _NUM_CENTRE_ROWS = 32
-"""Rows of a batch from which its centre is taken: it need only be near the mean."""
+"""Rows of a batch from which its centre is taken. The centre need only be near the mean."""
 
 
 class State(NamedTuple):
@@ -119,7 +123,8 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     first_row = jnp.where(is_row.any(), means[:, jnp.argmax(is_row)], 0).astype(jnp.float32)
     feature_shift = jnp.where((state.count > 0).any(), state.feature_shift, first_row)
     has_rows, step = (count > 0).astype(jnp.float32), max(1, means.shape[1] // _NUM_CENTRE_ROWS)
-    # Where every target either has all the rows with any target or none, which is the rule, a sum serves all targets.
+    # Mostly every target has either all the rows with any target or none of them. Then the sums over features do not
+    # depend on the target and are taken once.
     is_same = (mask == (is_row[:, None] & (count > 0)[None, :])).all()
     in_any = is_row.astype(jnp.float32)[:, None]
 
@@ -127,10 +132,11 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         some, is_some = features[::step].astype(jnp.float32), is_row[::step, None]
         some = jnp.where(is_some, some - shift[None, :], 0).sum(axis=0) / jnp.maximum(is_some.sum(), 1)
         centre = shift + some
-        # Near the mean of the rows with any target, and so near that under each target's own mask: one product serves
-        # every mask, and the remainder is small enough to subtract in float32. Only where a target's own utterances
-        # differ from the others by over 200 times their spread does the feature count as constant there. What was
-        # subtracted is the rounded centre, whose distance from the shift is exact.
+        # The centre is near the mean of the rows with any target, and so near that under each target's own mask. One
+        # product then serves every mask, and the rest of the mean is small enough to be subtracted in float32. Only
+        # where a target's own utterances differ from the others by over 200 times their spread does a feature count as
+        # constant there. The rounded centre was subtracted, so its distance from the shift, which is exact, is returned
+        # and not the unrounded mean.
         return centre - shift, jnp.where(is_row[:, None], features.astype(jnp.float32) - centre[None, :], 0)
 
     def for_all(inputs: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
@@ -147,7 +153,8 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     # Layer by layer: temporaries of one layer stay in cache, and those of all layers need not fit in memory.
     ways = (functools.partial(jax.lax.map, way) for way in (for_all, for_each))
     centre, *sums = jax.lax.cond(is_same, *ways, (means, feature_shift))
-    # Turned round here and not above: there XLA would turn the products round instead, and they would crawl.
+    # The axes are swapped here, outside the map. Inside it XLA would fold the swap into the products, which makes them
+    # many times slower.
     products, totals, squares = (jnp.swapaxes(value, 1, 2) for value in sums)
     moment = squares - jnp.square(totals) / num_rows[None, None, :]
     batch = State(
@@ -201,7 +208,7 @@ def compute(state: State) -> Saliency:
     feature_moment, target_moment = state.feature_moment[0], state.target_moment[0]
     is_varying = (state.count >= 2) & (target_moment > 0)
     variance = feature_moment / count[None, None, :]
-    # Rounding is as coarse as the largest values that any target's sums were taken with.
+    # All targets share products, so rounding is as coarse as the largest values that any target's sums were taken with.
     scale = jnp.max(variance + jnp.square(state.feature_mean), axis=2, keepdims=True)
     is_constant = variance <= _RESOLUTION**2 * scale
     is_zero = is_constant | ~is_varying[None, None, :]
@@ -274,7 +281,7 @@ def without_each(
     n, y, yy = target_sums.sum(axis=1, keepdims=True) - target_sums
     n = np.maximum(n, 1)
     x_moment, y_moment, comoment = xx - x * x / n, yy - y * y / n, xy - x * y / n
-    # What is left of a constant is rounding.
+    # The second moment of a constant is rounding only.
     is_zero = (x_moment <= _RESOLUTION**2 * xx) | (y_moment <= _RESOLUTION**2 * yy)
     spread = np.sqrt(np.where(is_zero, 1, x_moment * y_moment))
     return np.where(is_zero, 0, np.minimum(np.abs(comoment) / spread, 1)).mean(axis=2)

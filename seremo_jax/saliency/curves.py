@@ -1,6 +1,6 @@
 """From the utterance means that extraction left in its shards to the curves of every layer, one layer at a time.
 
-One layer's means are in memory at a time, 4 N D bytes (123 MB for 30,000 utterances of 1024 features), and its sums.
+Only one layer's means are in memory, 4 N D bytes (123 MB for 30,000 utterances of 1024 features), and its sums.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _ROWS = "rows"
 
 
 def part(means: np.ndarray, rows: Sequence[int]) -> dict[str, np.ndarray]:
-    """What a shard keeps: the means [K, n, D] of its utterances, one array a layer, and their rows of the table."""
+    """The arrays that a shard keeps: the means [K, n, D] of its utterances, one array a layer, and their table rows."""
     return {_ROWS: np.array(rows, np.int32), **{_name(k): layer for k, layer in enumerate(means)}}
 
 
@@ -44,11 +44,11 @@ def measure(
     parts = [read(shard, (_ROWS,))[_ROWS] for shard in range(num_shards)]
     rows = np.concatenate(parts)
     values, mask = question.values[rows], question.mask[rows]
-    found = []
+    measured = []
     for k in track(range(num_layers), num_layers, "compare layers", "layers", is_quiet):
-        means = np.concatenate([read(s, (_name(k),))[_name(k)] for s, own in enumerate(parts) if len(own)])
-        found.append(_of_layer(means, values, mask, question.fold[rows], question.group[rows]))
-    states, without, ridge, ccc, moments = zip(*found, strict=True)
+        means = np.concatenate([read(s, (_name(k),))[_name(k)] for s, part_rows in enumerate(parts) if len(part_rows)])
+        measured.append(_measure_layer(means, values, mask, question.fold[rows], question.group[rows]))
+    states, without, ridge, ccc, moments = zip(*measured, strict=True)
     held_out = Moments(*(np.stack(leaf) for leaf in zip(*moments, strict=True)))
     return concatenate(states), ranking.Curves(np.stack(without), np.stack(ridge), np.stack(ccc), held_out)
 
@@ -60,7 +60,9 @@ def _name(k: int) -> str:
 _update_saliency, _update_probe = jax.jit(correlation.update), jax.jit(probe.update)
 
 
-def _of_layer(means: np.ndarray, values: np.ndarray, mask: np.ndarray, fold: np.ndarray, group: np.ndarray) -> tuple:
+def _measure_layer(
+    means: np.ndarray, values: np.ndarray, mask: np.ndarray, fold: np.ndarray, group: np.ndarray
+) -> tuple:
     """One layer's means [N, D] -> co-moments; per group without it [G, Y]; ridge [Y]; CCC [V, Y]; moments [G, Y]."""
     (N, D), Y, G = means.shape, values.shape[1], int(group.max()) + 1
     state = correlation.empty(1, D, Y)
@@ -72,7 +74,7 @@ def _of_layer(means: np.ndarray, values: np.ndarray, mask: np.ndarray, fold: np.
     for targets in probe.same_utterances(mask):
         has = mask[:, targets[0]]
         if len(np.unique(fold[has])) < 2:
-            continue
+            continue  # one fold to train on and one to look at are needed
         sums = probe.empty(1, int(fold.max()) + 1, D, len(targets))
         for block in _blocks(means, values[:, targets], np.where(has, fold, -1)):
             sums = _update_probe(sums, block[0][None], *block[1:])

@@ -1,4 +1,4 @@
-"""The ridge probe of every layer: how well a linear function of its mean features predicts the targets of new speakers.
+"""The ridge probe of a layer: how well a linear function of its mean features predicts the targets of new speakers.
 
     state = empty(num_layers, num_folds, num_features, num_targets)
     for means, targets, fold in batches:                                      # [K, N, D], [N, Y], [N]
@@ -6,10 +6,12 @@
     fitted = solve(state)                                                     # ccc [K, V, Y] of every ridge strength
     prediction = predict(fitted, means, fold)                                 # by the weights that never saw that fold
 
-Targets of one state share their utterances; those with another mask get a state of their own (`same_utterances`), so
-that every target is exact. Sums are taken about means, means relative to a value of the data itself, and kept as pairs
-of float32, as in `correlation`. A state takes 8 K F D (D + Y) bytes: 1.05 GB for 25 layers, 5 folds and 1024 features,
-half of it the second halves of the pairs. Layers are independent: one at a time, it is 42 MB.
+Targets of one state share their utterances. Targets with another mask get a state of their own (`same_utterances`), so
+that every target is exact. Sums are kept by fold: the sums of all folds but one, merged, are the training set of that
+fold, and so cross-validation needs no second pass over the data. They are sums of deviations from means, means are
+relative to a value of the data itself, and sums are pairs of float32 (`metrics.comoments`). A state takes
+8 K F D (D + Y) bytes: 1.05 GB for 25 layers, 5 folds and 1024 features, half of it the second halves of the pairs.
+Layers are independent, and one layer takes 42 MB.
 """
 
 from typing import NamedTuple
@@ -125,7 +127,8 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         features, shift = shifted(*inputs)
         mean = mean_of(features)
 
-        # Each fold multiplies all rows, F times the least work, so that shapes do not depend on who is in which fold.
+        # Each fold multiplies all rows, with zeros for those of other folds. This is F times the least work, but the
+        # shapes do not depend on who is in which fold, so that it compiles once.
         def of_fold(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
             rows, centre = inputs
             deviations = jnp.where(rows[:, None], features - centre[None, :], 0)
@@ -168,7 +171,16 @@ def merge(a: State, b: State) -> State:
 
 
 class _Sums(NamedTuple):
-    """One layer's sums in float64, of one fold or several merged: n, [D], [D, D], [Y], [Y], [D, Y]."""
+    """One layer's sums in float64, of one fold or of several merged.
+
+    Attributes:
+      n: Utterances.
+      x: [D] means of the features.
+      xx: [D, D] sums of products of two features' deviations.
+      y: [Y] means of the targets.
+      yy: [Y] sums of squared deviations of the targets.
+      xy: [D, Y] sums of products of a feature's and a target's deviations.
+    """
 
     n: float
     x: np.ndarray
@@ -194,9 +206,9 @@ def solve(state: State, ridges: tuple[float, ...] = RIDGES) -> Probe:
     """Cross-validates the probes over the folds, from the sums alone, on the host in float64.
 
     For each fold the weights are those of the other folds, features standardised by the other folds' mean and sd, and
-    the moments of its held-out predictions follow from its own sums. The folds' moments are merged before CCC is taken.
-    The strength is chosen by that same CCC, layer by layer and target by target: a best of V, slightly too kind to
-    every layer alike.
+    the moments of its held-out predictions follow from its own sums. The folds' moments are merged before CCC is taken,
+    because a mean of CCCs is not the CCC of all. The strength is chosen by that same CCC, layer by layer and target by
+    target. As the best of V strengths it is slightly too high, for every layer alike.
 
     Args:
       state: Of two folds or more; features that are constant over the training folds get no weight.
@@ -236,15 +248,15 @@ def _solve_layer(folds: list[_Sums], ridges: tuple[float, ...]) -> tuple:
     D, Y = folds[0].xy.shape
     total = Moments(*(np.zeros((len(ridges), Y)) for _ in Moments._fields))
     weights, bias = np.zeros((len(folds), len(ridges), D, Y)), np.zeros((len(folds), len(ridges), Y))
-    for f, own in enumerate(folds):
+    for f, held_out_sums in enumerate(folds):
         others = [fold for g, fold in enumerate(folds) if g != f and fold.n > 0]
         train = others[0]
         for fold in others[1:]:
             train = train.merge(fold)
         weights[f] = _weights(train, ridges)
         bias[f] = train.y - np.einsum("d,vdy->vy", train.x, weights[f])
-        if own.n > 0:
-            total = total.merge(_held_out(own, weights[f], bias[f]))
+        if held_out_sums.n > 0:
+            total = total.merge(_held_out(held_out_sums, weights[f], bias[f]))
     ccc = total.compute().ccc
     best, columns = ccc.argmax(axis=0), np.arange(Y)
     held_out = Moments(*(leaf[best, columns] for leaf in total))
@@ -266,15 +278,19 @@ def _weights(train: _Sums, ridges: tuple[float, ...]) -> Float[np.ndarray, "V D 
     return scale[None, :, None] * weights
 
 
-def _held_out(own: _Sums, weights: Float[np.ndarray, "V D Y"], bias: Float[np.ndarray, "V Y"]) -> Moments:
-    """Moments [V, Y] of the predictions for a fold."""
-    prediction = np.einsum("d,vdy->vy", own.x, weights) + bias
-    squares = np.maximum(np.einsum("vdy,vdy->vy", weights, own.xx @ weights), 0)
-    products = np.einsum("vdy,dy->vy", weights, own.xy)
+def _held_out(fold: _Sums, weights: Float[np.ndarray, "V D Y"], bias: Float[np.ndarray, "V Y"]) -> Moments:
+    """Moments [V, Y] of the predictions for a fold, without making a prediction.
+
+    A prediction is w'x + b, so its mean is w' mean(x) + b, its squared deviations sum to w' XX w and their products
+    with those of the target to w' XY.
+    """
+    prediction = np.einsum("d,vdy->vy", fold.x, weights) + bias
+    squares = np.maximum(np.einsum("vdy,vdy->vy", weights, fold.xx @ weights), 0)
+    products = np.einsum("vdy,dy->vy", weights, fold.xy)
     shape = prediction.shape
-    target, moment = np.broadcast_to(own.y, shape), np.broadcast_to(own.yy, shape)
-    error = squares + moment - 2 * products + own.n * (prediction - target) ** 2
-    return Moments(np.full(shape, own.n), prediction, target, squares, moment, products, np.full(shape, np.nan), error)
+    target, moment = np.broadcast_to(fold.y, shape), np.broadcast_to(fold.yy, shape)
+    error = squares + moment - 2 * products + fold.n * (prediction - target) ** 2
+    return Moments(np.full(shape, fold.n), prediction, target, squares, moment, products, np.full(shape, np.nan), error)
 
 
 def predict(probe: Probe, means: Float[np.ndarray, "K N D"], fold: Int[np.ndarray, " N"]) -> Float[np.ndarray, "K N Y"]:

@@ -35,7 +35,7 @@ _REMEDY = f"Use another --workdir, or delete {SUMS_FILE} and run python -m launc
 
 
 class Curves(NamedTuple):
-    """What the intervals and the probe are made from, NumPy arrays.
+    """The NumPy arrays behind the intervals and the probe.
 
     Attributes:
       without: [K, G, Y] float64 mean absolute correlation without each group of speakers.
@@ -59,8 +59,8 @@ def write(
       workdir: Folder of the experiment.
       state: Co-moments of the layers `backbone["layers"]`.
       curves: Of the same layers.
-      question: What they answer.
-      backbone: Name, revision and layers of what they were computed from.
+      question: The question that they answer.
+      backbone: Name, revision and layers of the backbone that they were computed from.
     """
     origin = {
         "question": question.about,

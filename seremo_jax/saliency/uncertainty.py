@@ -12,8 +12,8 @@ def jackknife(
 ) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
     """Interval over speakers of any smooth statistic: `whole` ± t times the jackknife's standard error.
 
-    Resampling with replacement would push a mean of absolute correlations up (noise has no sign there), and so put the
-    interval beside its own value; leaving speakers out does not.
+    Resampling with replacement would push a mean of absolute correlations up, because noise has no sign there, and so
+    put the interval beside its own value. Leaving speakers out does not.
 
     Args:
       whole: Of all speakers.
