@@ -1,4 +1,4 @@
-"""What a line does to speech: telephone band, codecs, clipping. Nothing here is drawn at random."""
+"""What a telephone line does to speech: its band, codecs, clipping. Nothing here is drawn at random."""
 
 import io
 
@@ -17,7 +17,7 @@ _SUBTYPES = {"mulaw": "ULAW", "gsm": "GSM610"}
 def telephone(waveform: Float[np.ndarray, " S"], rate_hz: int) -> Float[np.ndarray, " S"]:
     """300 to 3400 Hz, sampled at 8 kHz and back; no delay (Butterworth of order 6, forwards and backwards)."""
     band = scipy.signal.butter(_ORDER, TELEPHONE_BAND_HZ, "bandpass", fs=rate_hz, output="sos")
-    # Of odd extension: filters forwards and backwards need room before the first sample, which short audio lacks.
+    # The filter extends the signal at both ends before it runs, by fewer samples than the signal has.
     num_padded = min(len(waveform) - 1, rate_hz // 10)
     narrow = scipy.signal.sosfiltfilt(band, np.asarray(waveform, np.float64), padlen=num_padded)
     return _from_telephone(_to_telephone(narrow, rate_hz), rate_hz, len(waveform))

@@ -49,7 +49,7 @@ def run(
     if to.exists() and not (to.is_dir() and (not any(to.iterdir()) or (to / MANIFEST_FILE).is_file())):
         raise ArtefactError(f"{to} holds other things: name a new folder")
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
-    sources = condition_sources.of(config)
+    sources = condition_sources.load_for(config)
     asked = condition_sources.asked(config, sources)
     sources = dataclasses.replace(sources, voices=condition_sources.voices_of(utterances, split, recordings.decode))
     rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
@@ -65,14 +65,14 @@ def run(
             (temporary / condition.file_name).mkdir(parents=True)
             for number, row in enumerate(drawn.tolist()):
                 utterance = recordings.ids[row]
-                made = render.rendering(
+                rendered = render.render(
                     recordings.decode(row), audio.SAMPLE_RATE_HZ, condition, utterance, seed, sources
                 )
                 name = f"{condition.file_name}/{number:03d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', utterance)}.wav"
-                soundfile.write(temporary / name, made.waveform, audio.SAMPLE_RATE_HZ, subtype="PCM_16")
+                soundfile.write(temporary / name, rendered.waveform, audio.SAMPLE_RATE_HZ, subtype="PCM_16")
                 about = {"file": name, "condition": condition.id, "utterance": utterance, "speaker": speakers[row]}
-                peak = float(np.abs(made.waveform).max())
-                lines.append(about | {"seed": seed, "peak": f"{peak:.4f}"} | _formatted(made.facts))
+                peak = float(np.abs(rendered.waveform).max())
+                lines.append(about | {"seed": seed, "peak": f"{peak:.4f}"} | _formatted(rendered.facts))
                 progress.update(note=condition.id)
         with (temporary / MANIFEST_FILE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -1,6 +1,6 @@
 """Noises and levels: active speech level, noise of a falling spectrum, segments of recordings, babble, and mixing.
 
-Source: method.md section 9 (OURS).
+Source: METHOD.md, section 9 (OURS).
 """
 
 from collections.abc import Sequence
@@ -57,14 +57,14 @@ def segment(
     for _ in range(_MOST_DRAWS):
         if len(recording) > num_samples:
             start = int(generator.integers(0, len(recording) - num_samples + 1))
-            found = recording[start : start + num_samples]
+            stretch = recording[start : start + num_samples]
         else:
             start = int(generator.integers(0, len(recording)))
-            found = np.resize(np.roll(recording, -start), num_samples)
-        found = found.astype(np.float64)
-        power = float(np.mean(found**2))
+            stretch = np.resize(np.roll(recording, -start), num_samples)
+        stretch = stretch.astype(np.float64)
+        power = float(np.mean(stretch**2))
         if power > best_power:
-            best, best_power = found, power
+            best, best_power = stretch, power
         if power > 0 and power >= whole * 10 ** (-_QUIET_DB / 10):
             break
     return best
@@ -81,6 +81,9 @@ def babble(
 
 
 def gain_for_snr(speech: Float[np.ndarray, " S"], noise: Float[np.ndarray, " S"], snr_db: float, rate_hz: int) -> float:
-    """What the noise must be multiplied with: active level of the speech over mean level of the noise, in dB."""
+    """The factor on the noise for an SNR: active level of the speech over mean level of the noise, in dB.
+
+    The speech is measured where it is active, so that pauses do not make the noise quieter.
+    """
     noise_power = float(np.mean(np.asarray(noise, np.float64) ** 2))
     return float(np.sqrt(active_power(speech, rate_hz) / (noise_power * 10 ** (snr_db / 10))))

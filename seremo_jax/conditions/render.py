@@ -1,10 +1,10 @@
-"""Utterances as heard in an acoustic condition. For evaluation: what members are trained on stays as recorded.
+"""An utterance as it is heard in an acoustic condition.
 
-A rendering depends on the waveform, the condition, the utterance's id, the seed, and the recordings it draws from, but
-not on the order of utterances, on threads or on what listens. An utterance keeps its noise over all SNRs and its room
-with and without noise, so that differences between conditions are paired.
+A rendering depends on the waveform, the condition, the id of the utterance, the seed and the recordings that it draws
+from. It does not depend on the order of utterances, on threads or on the model that listens. An utterance keeps its
+noise over all SNRs, and its room with and without noise, so that differences between conditions are paired.
 
-Source: method.md section 9 (OURS).
+Source: METHOD.md, section 9 (OURS).
 """
 
 import dataclasses
@@ -124,20 +124,8 @@ def render(
     utterance: str,
     seed: int,
     sources: Sources,
-) -> Float[np.ndarray, " S"]:
-    """The waveform [S] float32 in a condition; see `rendering`. In the clean one it is the very input."""
-    return rendering(waveform, rate_hz, condition, utterance, seed, sources).waveform
-
-
-def rendering(
-    waveform: Float[np.ndarray, " S"],
-    rate_hz: int,
-    condition: Condition,
-    utterance: str,
-    seed: int,
-    sources: Sources,
 ) -> Rendering:
-    """The waveform in a condition, and what was drawn for it.
+    """The waveform in a condition, and what was drawn for it. In the clean condition it is the very input.
 
     Args:
       waveform: [S] float32, an utterance.
@@ -160,10 +148,11 @@ def rendering(
     heard = np.asarray(waveform, np.float64)
     for effect in condition.effects:
         draw = _generator(utterance, effect, seed)
-        heard, found = _EFFECTS[effect.kind](heard, effect, draw, utterance, sources)
+        heard, drawn = _EFFECTS[effect.kind](heard, effect, draw, utterance, sources)
+        # After each effect, since a codec behind it would clip what exceeds 1.
         peak = np.abs(heard).max()
         scale = 1.0 if peak <= 1 else 1 / peak
-        facts |= {**found, "scale": facts["scale"] * scale}
+        facts |= {**drawn, "scale": facts["scale"] * scale}
         heard = heard * scale
     return Rendering(heard.astype(np.float32), facts)
 
@@ -173,12 +162,13 @@ def _generator(utterance: str, effect: Effect, seed: int) -> np.random.Generator
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
-_Found = tuple[np.ndarray, dict[str, Any]]
+_Heard = tuple[np.ndarray, dict[str, Any]]
+"""The waveform behind an effect, and facts of what was drawn for it."""
 
 
 def _with_noise(
     heard: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources
-) -> _Found:
+) -> _Heard:
     num_samples, rate_hz = len(heard), sources.rate_hz
     if effect.kind == BABBLE:
         voices, names = _voices(draw, utterance, sources)
@@ -194,6 +184,7 @@ def _with_noise(
         chosen = fitting[int(draw.integers(len(fitting)))]
         noise, name = noises.segment(draw, chosen.read(), num_samples), chosen.name
     mixed = heard + noises.gain_for_snr(heard, noise, effect.value, rate_hz) * noise
+    # Measured on what is handed on, rounded to float32, and not computed from the gain.
     added = np.mean((mixed.astype(np.float32) - heard) ** 2)
     snr_db = 10 * np.log10(noises.active_power(heard, rate_hz) / added)
     return mixed, {"noise": name, "snr_db": float(snr_db)}
@@ -215,7 +206,7 @@ def _voices(draw: np.random.Generator, utterance: str, sources: Sources) -> tupl
     return [voices.read(place) for place in drawn], [voices.ids[place] for place in drawn]
 
 
-def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources) -> _Found:
+def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources) -> _Heard:
     rate_hz, name = sources.rate_hz, effect.name
     if name == "synthetic":
         response = rooms.synthetic(draw, effect.value, rate_hz, sources.direct_to_tail_db)
@@ -227,9 +218,9 @@ def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utter
             raise ConditionError(f"condition {effect} for utterance {utterance!r}: {error}") from None
         rt60_s = rooms.rt60_s(response, rate_hz)
     else:
-        fitting = [one for one in sources.responses if abs(one.rt60_s / effect.value - 1) <= RT60_TOLERANCE]
+        fitting = [room for room in sources.responses if abs(room.rt60_s / effect.value - 1) <= RT60_TOLERANCE]
         if not fitting:
-            known = ", ".join(f"{one.rt60_s:.2f}" for one in sorted(sources.responses, key=lambda one: one.rt60_s))
+            known = ", ".join(f"{rt60_s:.2f}" for rt60_s in sorted(room.rt60_s for room in sources.responses))
             raise ConditionError(
                 f"condition {effect}: no response of eval.rir_dir has an RT60 within {RT60_TOLERANCE:.0%} of it; in s "
                 f"there are {known or 'none'}"
@@ -237,11 +228,12 @@ def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utter
         chosen = fitting[int(draw.integers(len(fitting)))]
         response, rt60_s, name = chosen.response, chosen.rt60_s, chosen.name
     wet = rooms.reverberate(heard, response)
+    # At the level of the dry speech, so that a room changes the sound and not the loudness.
     wet *= np.sqrt(noises.active_power(heard, rate_hz) / noises.active_power(wet, rate_hz))
     return wet, {"room": name, "rt60_s": rt60_s}
 
 
-_EFFECTS: dict[str, Callable[..., _Found]] = {
+_EFFECTS: dict[str, Callable[..., _Heard]] = {
     "noise": _with_noise,
     BABBLE: _with_noise,
     "reverb": _in_room,

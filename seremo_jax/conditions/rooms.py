@@ -1,6 +1,6 @@
-"""Rooms as impulse responses: synthetic, measured and simulated ones, their reverberation time, speech heard in them.
+"""Rooms as impulse responses, synthetic, measured or simulated: their reverberation time, and speech heard in them.
 
-Source: method.md section 9 (OURS).
+Source: METHOD.md, section 9 (OURS).
 """
 
 import numpy as np
@@ -8,7 +8,9 @@ import scipy.signal
 from jaxtyping import Float
 
 _ONSET_SHARE = 0.1
+"""A response begins with its first sample above this share of the peak."""
 _NOISE_SHARE = 0.1
+"""The last share of a response, where only noise is left."""
 _FIT_DB = (-5.0, -35.0)
 _LEAST_OVER_NOISE_DB = 20.0
 _MOST_TRIES, _WANTED_ERROR = 8, 0.03
@@ -43,8 +45,9 @@ def from_direct_path(response: Float[np.ndarray, " L"]) -> Float[np.ndarray, " M
 def rt60_s(response: Float[np.ndarray, " L"], rate_hz: int) -> float:
     """Reverberation time of a response that begins with its direct path, in s.
 
-    Schroeder's backward integration, the noise that is left in the last tenth taken off, a line from -5 to -35 dB, and
-    from it the time of 60 dB. NaN where the response does not decay that far, or less than 20 dB above noise.
+    Schroeder's backward integration, less the noise of the last tenth, gives the level of what is still to come. A line
+    through it from -5 to -35 dB, extended to 60 dB, is the time. It is NaN where the response does not decay that far,
+    or has less than 20 dB above its noise.
     """
     power = np.asarray(response, np.float64) ** 2
     num = int(len(power) * (1 - _NOISE_SHARE))
@@ -61,7 +64,7 @@ def rt60_s(response: Float[np.ndarray, " L"], rate_hz: int) -> float:
 
 
 def reverberate(waveform: Float[np.ndarray, " S"], response: Float[np.ndarray, " L"]) -> Float[np.ndarray, " S"]:
-    """The waveform heard in the room, float64, cut to its old length; its level is the caller's to restore."""
+    """The waveform heard in the room, float64, cut to its old length. The caller restores its level."""
     return scipy.signal.oaconvolve(np.asarray(waveform, np.float64), response)[: len(waveform)]
 
 
@@ -93,13 +96,13 @@ def shoebox(generator: np.random.Generator, wanted_s: float, rate_hz: int) -> Fl
         room.add_microphone(ear)
         room.compute_rir()
         response = from_direct_path(np.asarray(room.rir[0][0]))
-        found = rt60_s(response, rate_hz)
-        error = abs(found / wanted_s - 1)
+        measured_s = rt60_s(response, rate_hz)
+        error = abs(measured_s / wanted_s - 1)
         if error < best[0]:
             best = (error, response)
-        if error < _WANTED_ERROR or not np.isfinite(found):
+        if error < _WANTED_ERROR or not np.isfinite(measured_s):
             break
-        asked *= wanted_s / found
+        asked *= wanted_s / measured_s
     if best[0] > _WANTED_ERROR:
         raise ValueError(f"no shoebox room of {' x '.join(f'{s:.1f}' for s in side)} m has an RT60 of {wanted_s:g} s")
     return best[1]

@@ -1,4 +1,4 @@
-"""Folders of recorded noise and of measured room responses, read for `conditions`."""
+"""Folders of recorded noises and of measured room responses, as the conditions of an experiment draw from them."""
 
 import collections
 import csv
@@ -54,21 +54,21 @@ def load(
       ConditionError: A folder is missing or holds no audio, its manifest names a file that is not there, or a file
         cannot be read or does not decay.
     """
-    found = {field: _audio_files(field, folder) if folder else [] for field, folder in
-             (("eval.noise_dir", noise_dir), ("eval.rir_dir", rir_dir))}  # fmt: skip
+    folders = {"eval.noise_dir": noise_dir, "eval.rir_dir": rir_dir}
+    files = {field: _audio_files(field, folder) if folder else [] for field, folder in folders.items()}
     kinds = _kinds(Path(noise_dir)) if noise_dir else {}
     held = _Held()
     recordings = tuple(
         Recording(name, _groups(*kinds.get(name, (_folder_name(name), ""))), functools.partial(held.read, path))
-        for name, path in found["eval.noise_dir"]
+        for name, path in files["eval.noise_dir"]
     )
-    responses = tuple(_response(name, path) for name, path in found["eval.rir_dir"])
-    hashes = {field: [(name, sha256_of_file(path)) for name, path in files] for field, files in found.items()}
+    responses = tuple(_response(name, path) for name, path in files["eval.rir_dir"])
+    hashes = {field: [(name, sha256_of_file(path)) for name, path in paths] for field, paths in files.items()}
     fingerprint = fingerprint_of([hashes, kinds]) if recordings or responses else ""
     return Sources(audio.SAMPLE_RATE_HZ, recordings, responses, voices, direct_to_tail_db, fingerprint)
 
 
-def of(config: Config) -> Sources:
+def load_for(config: Config) -> Sources:
     """Recorded noises and rooms of an experiment; `voices_of` adds a split's own voices.
 
     Raises:
@@ -111,7 +111,7 @@ def voices_of(utterances: pa.Table, split: str, decode: Callable[[int], np.ndarr
 
 
 class _Held:
-    """Decoded noises, the last used ones held; safe to use from many threads."""
+    """Decoded noises, of which those used last are held. Many threads may read at once."""
 
     def __init__(self):
         self._waveforms: collections.OrderedDict[Path, np.ndarray] = collections.OrderedDict()

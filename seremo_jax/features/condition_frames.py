@@ -40,7 +40,9 @@ class Rendered(audio_batches.Recordings):
     def decode(self, row: int) -> Float[np.ndarray, " S"]:
         """Waveform of one utterance in the condition; see `Recordings.decode` and `render.render`."""
         waveform = super().decode(row)
-        return render.render(waveform, audio.SAMPLE_RATE_HZ, self.condition, self.ids[row], self.seed, self.sources)
+        return render.render(
+            waveform, audio.SAMPLE_RATE_HZ, self.condition, self.ids[row], self.seed, self.sources
+        ).waveform
 
 
 class BlockFrames:
@@ -106,7 +108,7 @@ class Listener:
         recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
         layers = tuple(sorted(set(layers)))
         backbone = forward.load_backbone(config, layers)
-        return cls(config, utterances, recordings, condition_sources.of(config), backbone, layers, mesh)
+        return cls(config, utterances, recordings, condition_sources.load_for(config), backbone, layers, mesh)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

@@ -17,7 +17,7 @@ import soundfile
 from seremo_jax.conditions import noises, rooms
 from seremo_jax.conditions import render as conditions
 from seremo_jax.conditions import sources as condition_sources
-from seremo_jax.conditions.render import Sources, Voices, render, rendering
+from seremo_jax.conditions.render import Sources, Voices, render
 from seremo_jax.core.condition_names import Condition, ConditionError, parse
 from seremo_jax.data import audio
 
@@ -60,6 +60,11 @@ def hundred(speech) -> list[tuple[str, Condition]]:
     return [(names[(7 * i) % len(names)], parse(texts[i % len(texts)])) for i in range(100)]
 
 
+def waveform_of(*arguments) -> np.ndarray:
+    """The waveform of a rendering."""
+    return render(*arguments).waveform
+
+
 def digest(rendered: np.ndarray) -> str:
     assert rendered.dtype == np.float32
     return hashlib.sha256(rendered.tobytes()).hexdigest()
@@ -76,13 +81,13 @@ def power_of_speech(waveform: np.ndarray) -> float:
 def test_a_hundred_renderings_have_the_snr_asked_for(speech, sources):
     num_noisy = num_scaled = 0
     for utterance, condition in hundred(speech):
-        made = rendering(speech[utterance], RATE, condition, utterance, 0, sources)
+        made = render(speech[utterance], RATE, condition, utterance, 0, sources)
         assert made.waveform.shape == speech[utterance].shape
         assert np.abs(made.waveform).max() <= 1
         if condition.noise is None:
             continue
         # An utterance keeps its room, so that the reverberant speech is that of the condition without noise.
-        dry = rendering(speech[utterance], RATE, Condition(condition.effects[:-1]), utterance, 0, sources)
+        dry = render(speech[utterance], RATE, Condition(condition.effects[:-1]), utterance, 0, sources)
         noise = made.waveform / made.facts["scale"] - dry.waveform / dry.facts["scale"]
         snr_db = 10 * np.log10(power_of_speech(dry.waveform / dry.facts["scale"]) / np.mean(noise**2))
         assert snr_db == pytest.approx(condition.noise.value, abs=0.1), (utterance, condition.id)
@@ -97,7 +102,7 @@ def test_the_same_bytes_again_in_another_order_and_by_more_threads(speech, sourc
     pairs = hundred(speech)
 
     def made(pair, sources=sources):
-        return digest(render(speech[pair[0]], RATE, pair[1], pair[0], 0, sources))
+        return digest(waveform_of(speech[pair[0]], RATE, pair[1], pair[0], 0, sources))
 
     first = [made(pair) for pair in pairs]
     assert first == [made(pair) for pair in pairs[::-1]][::-1]
@@ -117,14 +122,16 @@ def test_the_same_bytes_in_another_process(speech, sources, shared):
     code = (
         "import sys, pathlib; from tests.conditions import test_render as t; "
         "made = t.speech_of(pathlib.Path(sys.argv[1])); sources = t.sources_of(pathlib.Path(sys.argv[1]), made); "
-        "print(*(t.digest(t.render(made[u], t.RATE, c, u, 0, sources)) for u, c in t.hundred(made)[::3]))"
+        "print(*(t.digest(t.waveform_of(made[u], t.RATE, c, u, 0, sources)) for u, c in t.hundred(made)[::3]))"
     )
     other = "0" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     done = subprocess.run(
         [sys.executable, "-c", code, str(shared)], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": other},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    here = [digest(render(speech[name], RATE, condition, name, 0, sources)) for name, condition in hundred(speech)[::3]]
+    here = [
+        digest(waveform_of(speech[name], RATE, condition, name, 0, sources)) for name, condition in hundred(speech)[::3]
+    ]
     assert done.stdout.split() == here
 
 
@@ -132,10 +139,10 @@ def test_draws_depend_on_utterance_seed_and_effect(speech, sources):
     (name, waveform), other = next(iter(speech.items())), list(speech)[1]
     for text in ("noise:white:10db", "babble:10db", "noise:recorded:10db", "reverb:synthetic:0.6s"):
         condition = parse(text)
-        one = render(waveform, RATE, condition, name, 0, sources)
-        assert not np.array_equal(one, render(waveform, RATE, condition, name, 1, sources)), text
-        assert not np.array_equal(one, render(waveform, RATE, condition, other, 0, sources)), text
-    quiet, loud = (rendering(waveform, RATE, parse(f"noise:events:{snr}db"), name, 0, sources) for snr in (20, 0))
+        one = waveform_of(waveform, RATE, condition, name, 0, sources)
+        assert not np.array_equal(one, waveform_of(waveform, RATE, condition, name, 1, sources)), text
+        assert not np.array_equal(one, waveform_of(waveform, RATE, condition, other, 0, sources)), text
+    quiet, loud = (render(waveform, RATE, parse(f"noise:events:{snr}db"), name, 0, sources) for snr in (20, 0))
     assert quiet.facts["noise"] == loud.facts["noise"]
     added = [made.waveform / made.facts["scale"] - waveform for made in (quiet, loud)]
     np.testing.assert_allclose(10 * added[0], added[1], atol=2e-5)
@@ -143,7 +150,7 @@ def test_draws_depend_on_utterance_seed_and_effect(speech, sources):
 
 def test_clean_is_the_very_input(speech, sources):
     for utterance, waveform in speech.items():
-        assert render(waveform, RATE, Condition(), utterance, 0, sources) is waveform
+        assert waveform_of(waveform, RATE, Condition(), utterance, 0, sources) is waveform
 
 
 @pytest.mark.parametrize("rt60_s", [0.3, 0.6, 0.9])
@@ -152,7 +159,7 @@ def test_synthetic_rooms_decay_as_asked(sources, rt60_s: float):
     click = np.zeros(2 * RATE, np.float32)
     click[0] = 0.5
     for utterance in map(str, range(12)):
-        made = rendering(click, RATE, parse(f"reverb:synthetic:{rt60_s}s"), utterance, 0, sources)
+        made = render(click, RATE, parse(f"reverb:synthetic:{rt60_s}s"), utterance, 0, sources)
         heard = made.waveform.astype(np.float64)
         decay_db = 10 * np.log10(np.cumsum((heard**2)[::-1])[::-1] / np.sum(heard**2) + 1e-9)
         first, last = np.argmax(decay_db < -5), np.argmax(decay_db < -35)
@@ -167,7 +174,7 @@ def test_the_direct_path_is_as_loud_as_asked(sources):
     click = np.zeros(RATE, np.float32)
     click[0] = 0.5
     dry = dataclasses.replace(sources, direct_to_tail_db=6.0)
-    heard = render(click, RATE, parse("reverb:synthetic:0.3s"), "u", 0, dry).astype(np.float64)
+    heard = waveform_of(click, RATE, parse("reverb:synthetic:0.3s"), "u", 0, dry).astype(np.float64)
     assert 10 * np.log10(heard[0] ** 2 / np.sum(heard[1:] ** 2)) == pytest.approx(6, abs=0.01)
 
 
@@ -183,7 +190,7 @@ def test_reverberation_times_of_measured_rooms(sources, shared):
         click = np.zeros(4 * RATE, np.float32)
         click[0] = 0.5
         for utterance in map(str, range(40)):
-            made = rendering(click, RATE, parse(f"reverb:measured:{rt60_s}s"), utterance, 0, sources)
+            made = render(click, RATE, parse(f"reverb:measured:{rt60_s}s"), utterance, 0, sources)
             assert made.facts["rt60_s"] == pytest.approx(rt60_s, rel=0.25)
             used.setdefault(rt60_s, {})[made.facts["room"]] = made.waveform
     assert [len(rooms_) for rooms_ in used.values()] >= [2, 5, 8]
@@ -198,7 +205,7 @@ def test_reverberation_times_of_measured_rooms(sources, shared):
 def test_reverberation_keeps_the_active_level(speech, sources):
     for text in ROOMS:
         for utterance, waveform in list(speech.items())[:8]:
-            made = rendering(waveform, RATE, parse(text), utterance, 0, sources)
+            made = render(waveform, RATE, parse(text), utterance, 0, sources)
             assert power_of_speech(made.waveform / made.facts["scale"]) == pytest.approx(
                 power_of_speech(waveform), rel=1e-3
             )
@@ -209,17 +216,17 @@ def test_a_peak_over_1_turns_the_whole_down_and_cuts_nothing_off(speech, sources
     utterance, waveform = max(speech.items(), key=lambda item: np.abs(item[1]).max())
     loud = waveform / np.abs(waveform).max() * np.float32(0.99)
     for text in ("noise:white:0db", "reverb:synthetic:0.9s", "gain:12db", "babble:0db"):
-        made = rendering(loud, RATE, parse(text), utterance, 0, sources)
+        made = render(loud, RATE, parse(text), utterance, 0, sources)
         assert np.abs(made.waveform).max() <= 1
         assert np.sum(np.abs(made.waveform) > 1 - 1e-6) <= 2, text
-    made = rendering(loud, RATE, parse("gain:12db"), utterance, 0, sources)
+    made = render(loud, RATE, parse("gain:12db"), utterance, 0, sources)
     assert made.facts["scale"] == pytest.approx(10 ** (-12 / 20) / 0.99, rel=1e-6)
     np.testing.assert_allclose(made.waveform, loud / np.abs(loud).max(), atol=1e-6)
 
 
 def test_clipping_cuts_off_what_is_10_db_below_the_peak(speech, sources):
     for utterance, waveform in speech.items():
-        heard = render(waveform, RATE, parse("clipping:10db"), utterance, 0, sources)
+        heard = waveform_of(waveform, RATE, parse("clipping:10db"), utterance, 0, sources)
         bound = np.abs(waveform).max() / np.sqrt(10)
         np.testing.assert_allclose(heard, np.clip(waveform, -bound, bound), atol=1e-7)
         assert np.sum(np.abs(waveform) > bound) > 10
@@ -232,10 +239,10 @@ def test_the_telephone_band_and_its_codecs(speech, sources):
     frequency, before = scipy.signal.welch(white, RATE, nperseg=1024)
     through = {}
     for text in ("telephone", "codec:mulaw", "codec:gsm"):
-        heard = render(waveform, RATE, parse(text), utterance, 0, sources)
+        heard = waveform_of(waveform, RATE, parse(text), utterance, 0, sources)
         lag = np.argmax(scipy.signal.correlate(heard, waveform)) - len(waveform) + 1
         assert lag == 0, text
-        _, after = scipy.signal.welch(render(white, RATE, parse(text), "u", 0, sources), RATE, nperseg=1024)
+        _, after = scipy.signal.welch(waveform_of(white, RATE, parse(text), "u", 0, sources), RATE, nperseg=1024)
         through[text] = 10 * np.log10(after / before)
     telephone, mulaw = through["telephone"], through["codec:mulaw"]
     assert np.abs(telephone[(frequency > 450) & (frequency < 2500)]).max() < 0.25
@@ -258,7 +265,7 @@ def test_colours_of_noise():
 def test_babble_is_other_speakers_of_the_split(speech, sources):
     spoken = {name: name.split("_")[0] for name in speech}
     for utterance in speech:
-        names = rendering(speech[utterance], RATE, parse("babble:10db"), utterance, 0, sources).facts["noise"].split()
+        names = render(speech[utterance], RATE, parse("babble:10db"), utterance, 0, sources).facts["noise"].split()
         assert len(set(names)) == 6
         assert all(spoken[name] != spoken[utterance] for name in names)
 
@@ -268,7 +275,7 @@ def test_too_few_other_speakers_for_babble_is_refused(speech, sources):
     waveforms = list(speech.values())
     few = Voices(names, ("a", "b", "b", "b", "b", "b", "unknown"), lambda place: waveforms[place])
     with pytest.raises(ConditionError, match="needs 6 utterances of other known speakers of its split, which has 5"):
-        render(waveforms[0], RATE, parse("babble:10db"), names[0], 0, dataclasses.replace(sources, voices=few))
+        waveform_of(waveforms[0], RATE, parse("babble:10db"), names[0], 0, dataclasses.replace(sources, voices=few))
 
 
 def test_what_cannot_be_rendered_is_refused_by_name(speech, sources):
@@ -278,11 +285,11 @@ def test_what_cannot_be_rendered_is_refused_by_name(speech, sources):
         ("noise:thunder:10db", "no such noise in eval.noise_dir; there are baby-cry, chainsaw"),
     ):
         with pytest.raises(ConditionError, match=message):
-            render(waveform, RATE, parse(text), utterance, 0, sources)
+            waveform_of(waveform, RATE, parse(text), utterance, 0, sources)
     with pytest.raises(ConditionError, match="'u' is silent"):
-        render(np.zeros(RATE, np.float32), RATE, parse("telephone"), "u", 0, sources)
+        waveform_of(np.zeros(RATE, np.float32), RATE, parse("telephone"), "u", 0, sources)
     with pytest.raises(ConditionError, match="8000 Hz"):
-        render(waveform, 8000, parse("telephone"), utterance, 0, sources)
+        waveform_of(waveform, 8000, parse("telephone"), utterance, 0, sources)
 
 
 def test_events_are_no_silence_between_them():
@@ -298,7 +305,7 @@ def test_events_are_no_silence_between_them():
 def test_very_short_utterances_are_rendered(sources):
     short = np.array([0.1, -0.2, 0.3], np.float32)
     for text in ["noise:pink:10db", "babble:5db", "reverb:measured:0.9s", *CHANNELS]:
-        heard = render(short, RATE, parse(text), "u", 0, sources)
+        heard = waveform_of(short, RATE, parse(text), "u", 0, sources)
         assert heard.shape == (3,)
         assert np.isfinite(heard).all()
 
@@ -363,7 +370,7 @@ def test_shoebox_rooms_without_pyroomacoustics_name_the_remedy(speech, monkeypat
     monkeypatch.setitem(sys.modules, "pyroomacoustics", None)
     utterance, waveform = next(iter(speech.items()))
     with pytest.raises(ConditionError, match=r"pip install 'seremo_jax\[rooms\]'"):
-        render(waveform, RATE, parse("reverb:shoebox:0.4s"), utterance, 0, Sources())
+        waveform_of(waveform, RATE, parse("reverb:shoebox:0.4s"), utterance, 0, Sources())
 
 
 def test_constants_are_those_of_the_method():
