@@ -102,9 +102,8 @@ class _Job:
 
     def predicted(self, data: Data, rows: dict[int | None, np.ndarray], shape: loader.Shape) -> list[Predicted]:
         """What every member says of the rows of its fold."""
-        feed = feeding.Feed(
-            data, self.members, self.mesh, self.current, shape, rows, has_own_order=False, statistics=self.statistics
-        )
+        placement = feeding.Placement(self.members, self.mesh, self.current, self.statistics)
+        feed = feeding.Feed(data, placement, shape, rows, has_own_order=False)
         return predict(self.predict_step, self.params, feed, self.current)
 
     def calibrate(self) -> calibration_fit.Calibrations:

@@ -39,7 +39,7 @@ class Heads(NamedTuple):
 
 
 def apply(
-    sizes: dict[str, Any],
+    sizes: model.Sizes,
     heads: Heads,
     hidden: Float[Array, "K B T D"],
     num_frames: Int[Array, " B"],
@@ -48,7 +48,7 @@ def apply(
     """What every member says of each utterance of a batch, one utterance a row.
 
     Args:
-      sizes: Arguments of `model.TCGRU`.
+      sizes: Sizes of the heads.
       heads: The members.
       hidden: Frames of the layers, not normalised, any floating-point dtype; anything beyond each length.
       num_frames: Valid frames of each utterance; what a row of 0 gives means nothing.
@@ -69,7 +69,7 @@ def apply(
 
     def one(item: tuple[Any, Array, Array]) -> model.Raw:
         params, layer, place = item
-        if sizes["num_layers"]:
+        if sizes.num_layers:
             tables = (jax.lax.dynamic_slice_in_dim(table, place, num_layers) for table in (heads.mean, heads.sd))
             features = normalise(frames, is_valid, *tables)
         else:
@@ -81,7 +81,7 @@ def apply(
 
 
 def to_stablehlo(
-    sizes: dict[str, Any],
+    sizes: model.Sizes,
     heads: Heads,
     num_features: int,
     units: Sequence[tuple[float, float]],
@@ -94,7 +94,7 @@ def to_stablehlo(
     `attributes` [E, B, A] of those that were trained, on the corpus's own scale.
 
     Args:
-      sizes: Arguments of `model.TCGRU`.
+      sizes: Sizes of the heads.
       heads: The members.
       num_features: D of the hidden states.
       units: Offset and factor of each attribute: what is predicted times the factor plus the offset is on that scale.
@@ -120,7 +120,7 @@ def names_of(params: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
 
 
-def from_names(sizes: dict[str, Any], arrays: dict[str, np.ndarray], num_members: int) -> Any:
+def from_names(sizes: model.Sizes, arrays: dict[str, np.ndarray], num_members: int) -> Any:
     """Parameters [E, ...] of `model.TCGRU` from what `names_of` gave.
 
     Raises:

@@ -42,6 +42,7 @@ from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
 from seremo_jax.training import predictions, protocol
 from seremo_jax.training.dataset import Data
+from seremo_jax.training.model import Sizes
 
 FORMAT_VERSION = 1
 RECORD_FILE, WEIGHTS_FILE, STABLEHLO_FILE = "model.json", "weights.safetensors", "head.stablehlo"
@@ -111,7 +112,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     wanted = [all_members[i] for i in picked]
     layers = sorted({layer for member in wanted for layer in data.layers_of(member)})
     arrays = {name: array[np.array(picked)] for name, array in head_lib.names_of(params).items()}
-    sizes = dict(settings.sizes)
+    sizes = settings.sizes
     about = {
         "format_version": FORMAT_VERSION,
         "code_version": __version__,
@@ -225,7 +226,7 @@ def _read_folder(path: PurePath) -> Model:
     require_same(
         f"fingerprint of {path / RECORD_FILE}", found, fingerprint_of(record), f"The file was changed: {_REMEDY}."
     )
-    record["head"]["levels"] = tuple(record["head"]["levels"])
+    record["head"] = Sizes(**record["head"] | {"levels": tuple(record["head"]["levels"])})
     contents = {}
     for name, file in record.pop("files").items():
         if not (path / name).is_file():

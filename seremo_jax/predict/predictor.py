@@ -94,7 +94,7 @@ class Predictor:
         self._backbone = backbone
         self._heads = jax.device_put(model.heads)
         self._static = (
-            tuple(sorted(about["head"].items())),
+            about["head"],
             about["backbone"]["stored_dtype"],
             "map" if jax.default_backend() == "cpu" else "vmap",
         )
@@ -232,7 +232,7 @@ def _judge(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num
 
 def _outputs(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
     # Rounded as in the store: those are the numbers that the head was trained on.
-    out = export.apply(dict(sizes), heads, hidden.astype(jnp.dtype(dtype)), num_frames, member_map)
+    out = export.apply(sizes, heads, hidden.astype(jnp.dtype(dtype)), num_frames, member_map)
     return out.attributes, out.distribution, out.embedding
 
 

@@ -46,7 +46,7 @@ def of_member(config: Config) -> Cost:
     num_classes = len(vocab.CLASS_SETS[config.targets.class_set]) + (config.targets.other_votes == "class")
     width = config.model.top_features or _num_features(config.backbone.name)
     settings = Settings.of(config, width, num_classes)
-    sizes = dict(settings.sizes)
+    sizes = settings.sizes
     shapes = jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     num_bytes, of_step = member_bytes(settings, int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S))

@@ -212,7 +212,7 @@ class Corpus:
             one_epoch = len(views[0]) * num_frames * self.num_features * itemsize
             is_cached = one_epoch <= feed.CACHE_SHARE * free and num_frames < 2**31
             updates = a.epochs * num_batches
-            flops = spread.per_shard * updates * batch_frames * roofline.head_flops(dict(self.settings.sizes))
+            flops = spread.per_shard * updates * batch_frames * roofline.head_flops(self.settings.sizes)
             seconds["compute"] += flops / (device.peak_flops_per_s * device.share)
             seconds["recurrence"] += updates * self._scan_s(device, shape.num_frames, spread.per_shard)
             epochs = 1 if is_cached else a.epochs

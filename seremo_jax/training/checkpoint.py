@@ -1,4 +1,4 @@
-"""Checkpoints of the whole ensemble through Orbax: state, position in the plan, fingerprint of the run."""
+"""Checkpoints of the whole ensemble through Orbax: the state, the position in the plan, and what the run is."""
 
 import contextlib
 import os
@@ -26,33 +26,40 @@ from seremo_jax.core.artefacts import (
 )
 
 _MOST_BATCHES = 10**7
+"""More batches than any epoch has, so that epoch and batch make one rising number."""
 _WHOLE_FILE = "whole.json"
+"""List of the checkpoints in a bucket that were copied to their end."""
 
 
 class Position(NamedTuple):
-    """How far a training has come: whole epochs, and batches of the next one."""
+    """How far a training has come: whole epochs, and batches of the next one.
+
+    The plan of batches is a pure function of data seed, epoch and lengths, so these two numbers are all that a loader
+    needs to go on, on any number of processes.
+    """
 
     epoch: int = 0
     batch: int = 0
 
     @property
     def number(self) -> int:
-        """A number that rises with the position."""
+        """A number that rises with the position. Orbax numbers checkpoints by it."""
         return self.epoch * _MOST_BATCHES + self.batch
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last.
+    """The checkpoints of one run. The newest ones are kept, older ones are deleted.
 
     Args:
-      folder: Where they lie.
-      run: What the run is, as JSON-able mapping; a checkpoint of another run is refused.
-      keep: Newest checkpoints kept.
+      folder: Folder of the checkpoints.
+      run: What the run is, as a mapping that JSON can hold. A checkpoint of another run is refused.
+      keep: How many of the newest checkpoints are kept.
     """
 
     def __init__(self, folder: str | os.PathLike, run: dict[str, Any], keep: int = 2):
         self._folder, self._run, self._copied = _whole_path(folder), run, set()
-        # Orbax knows some buckets by itself, which several processes need; one process keeps copies on disk up to date.
+        # Several processes need one place that all of them see, and Orbax writes to some buckets by itself. A single
+        # process writes to its own disk and copies, which works for every bucket that fsspec knows.
         self._is_copied = in_bucket(folder) and jax.process_count() == 1
         self._here = Path(tempfile.mkdtemp(prefix="seremo_jax-")) if self._is_copied else self._folder
         if self._is_copied:
@@ -62,15 +69,16 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._here, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
 
     def _whole(self) -> list[int]:
-        """Checkpoints of the bucket that were copied to their end."""
+        """Numbers of the checkpoints in the bucket that were copied to their end."""
         path = self._folder / _WHOLE_FILE
         return read_json(path, "delete the folder to train anew") if path.exists() else []
 
     def _copy(self) -> None:
-        """Brings the bucket up to date: new checkpoints, then the list of those that are whole, then deletions."""
+        """Brings the bucket up to date."""
         if not self._is_copied:
             return
         numbers = set(self._manager.all_steps())
+        # In this order, so that whenever the process is cut off, every checkpoint of the list is whole.
         for number in sorted(numbers - self._copied):
             upload(self._here / str(number), self._folder / str(number))
         write_json(self._folder / _WHOLE_FILE, sorted(numbers))
@@ -79,30 +87,36 @@ class Checkpoints:
         self._copied = numbers
 
     def save(self, position: "Position", state: Any) -> None:
-        """Starts writing the state reached at `position`; it counts as a checkpoint only once it is whole."""
-        num = jax.tree.leaves(state)[0].shape[0]
-        meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num, "run": self._run}
+        """Starts to write the state that was reached at `position`.
+
+        Writing goes on in the background, and Orbax counts a checkpoint only once it is whole.
+        """
+        # Another mesh pads the member axis to another length, so the length is stored beside the state.
+        num_positions = jax.tree.leaves(state)[0].shape[0]
+        meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num_positions, "run": self._run}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(position.number, args=items)
         if self._is_copied:
             self.wait()
 
     def restore(self, like: Callable[[int], Any]) -> tuple["Position", Any] | None:
-        """The newest whole checkpoint as (position, state); None if there is none.
+        """The newest checkpoint that can be read, as (position, state). None if there is none at all.
 
-        A damaged checkpoint is skipped, with a warning, for the one before.
+        A damaged checkpoint is skipped with a warning, and the one before is read.
 
         Args:
-          like: Number of positions of the member axis -> shape structs, with shardings, of a state with as many.
+          like: Function that takes a number of positions of the member axis and gives shape structs, with shardings,
+            of a state with as many.
 
         Raises:
-          ArtefactError: The checkpoint belongs to another run, naming the differing settings; or all are damaged.
+          ArtefactError: The checkpoint belongs to another run (the message names the settings that differ), or all
+            checkpoints are damaged.
         """
         numbers = sorted(self._manager.all_steps(), reverse=True)
         for number in numbers:
             try:
                 meta = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            except Exception as error:  # Orbax raises many kinds for a damaged folder; the remedy is one.
+            except Exception as error:  # Orbax raises many kinds of errors for a damaged folder.
                 warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
                 continue
             remedy = "Use another --workdir, or delete this folder to train anew."
@@ -124,12 +138,12 @@ class Checkpoints:
         self.close()
 
     def wait(self) -> None:
-        """Waits for writes under way."""
+        """Waits until what was saved is written."""
         self._manager.wait_until_finished()
         self._copy()
 
     def close(self) -> None:
-        """Waits for writes under way."""
+        """Waits until what was saved is written, and lets go of the folder."""
         self.wait()
         self._manager.close()
         if self._is_copied:
@@ -141,19 +155,23 @@ def _whole_path(path: str | os.PathLike) -> PurePath:
 
 
 def save_params(folder: str | os.PathLike, params: Any) -> None:
-    """Writes parameters [E, ...] to a folder that must not exist; Orbax renames it into place when whole."""
+    """Writes parameters [E, ...] to a folder that must not exist. It appears once it is whole."""
     is_copied = in_bucket(folder) and jax.process_count() == 1
     place = atomic_path(folder) if is_copied else contextlib.nullcontext(_whole_path(folder))
-    # Left in reverse order: what is copied has been waited for.
+    # The block is left in reverse order: the checkpointer first waits for its writes, then `atomic_path` copies them.
     with place as path, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path, params)
 
 
 def load_params(folder: str | os.PathLike, like: Any) -> Any:
-    """Reads what `save_params` wrote, shaped and laid out like `like` (arrays or shape structs with shardings).
+    """Reads the parameters that `save_params` wrote.
+
+    Args:
+      folder: Folder of the parameters.
+      like: Arrays, or shape structs with shardings, of the shapes and layouts wanted.
 
     Raises:
-      ArtefactError: Missing or damaged.
+      ArtefactError: The folder is missing or damaged.
     """
     folder = _whole_path(folder)
     if not folder.is_dir():

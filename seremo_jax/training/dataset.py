@@ -1,4 +1,4 @@
-"""What members learn from: the rows of each fold's splits, labels, class weights, feature statistics."""
+"""Data of a training: the rows of each fold's splits, labels, class weights, and statistics of the features."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,23 +21,27 @@ from seremo_jax.saliency import ranking
 from seremo_jax.training import losses
 from seremo_jax.training.loader import FrameSource
 
-_FRAMES_AT_ONCE = 256
+_UTTERANCES_AT_ONCE = 256
+"""Utterances whose frames are held in memory while statistics are gathered."""
+_FRAMES_STEP = 64
+"""Padded lengths are multiples of so many frames."""
 Fold = int | None
+"""Number of a fold, or None for the splits of the utterance table."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What the members of a run read.
+    """Everything that the members of a run read.
 
     Attributes:
       config: The experiment.
-      store: Hidden states.
+      store: Hidden states of the clean utterances.
       targets: Targets of every utterance of the table.
       splits: Fold -> split of every utterance of the table.
-      frames: Where frames are read from: the store, or what was heard just now.
-      num_frames: Frames of each utterance in `frames`.
-      store_rows: [N] row of `frames` for each utterance of the table, -1 where it is not there.
-      columns: Layer -> features the head reads, ascending; empty for all.
+      frames: Source of the frames: the store, or frames in memory of utterances heard in a condition.
+      num_frames: Number of frames of each utterance in `frames`.
+      store_rows: [N] row in `frames` of each utterance of the table, -1 where `frames` lacks it.
+      columns: Layer -> features that the head reads, ascending. Layers left out are read whole.
     """
 
     config: Config
@@ -53,7 +57,7 @@ class Data:
     def of(
         cls, config: Config, store: Reader, utterances: pa.Table, targets: Targets, members: Sequence[ensemble.Member]
     ) -> "Data":
-        """The data these members need.
+        """The data that these members need.
 
         Raises:
           ArtefactError: `model.top_features` is set, and no saliency was computed.
@@ -77,14 +81,14 @@ class Data:
         return self.config.model.top_features or self.store.manifest["num_features"]
 
     def layers_of(self, member: ensemble.Member) -> tuple[int, ...]:
-        """Layers a member reads."""
+        """Layers that a member reads."""
         return tuple(self.store.layers) if member.layer == ensemble.SUM else (member.layer,)
 
     def rows(self, fold: Fold, split: str) -> np.ndarray:
         """Rows of the utterance table that are in a split of a fold.
 
         Raises:
-          ArtefactError: One of them is not in the store.
+          ArtefactError: An utterance of the split is not in the store.
         """
         rows = np.flatnonzero(self.splits[fold] == split)
         if (absent := rows[self.store_rows[rows] < 0]).size:
@@ -95,10 +99,10 @@ class Data:
         return rows
 
     def labelled_rows(self, fold: Fold, split: str) -> np.ndarray:
-        """Rows with something to learn from.
+        """Rows of a split that have a vote distribution or a rated attribute.
 
         Raises:
-          ArtefactError: Fewer than two are left.
+          ArtefactError: Fewer than two rows are left. CCC is not defined over fewer.
         """
         rows, t = self.rows(fold, split), self.targets
         kept = rows[(t.has_votes | t.has_attribute.any(1))[rows]]
@@ -111,30 +115,34 @@ class Data:
         return kept
 
     def labels(self) -> Labels:
-        """Targets of every utterance, as the head is trained on them."""
+        """Targets of every utterance of the table, as the head is trained on them."""
         tables = {name: getattr(self.targets, name) for name in Labels._fields}
         if tables["attribute_shares"] is None:
+            # A table without levels, so that the compiled step has the same inputs whatever the loss.
             tables["attribute_shares"] = np.zeros((*self.targets.attributes.shape, 0), np.float32)
         return Labels(**tables)
 
     def class_weights(self, members: Sequence[ensemble.Member]) -> list[np.ndarray]:
-        """[C] weights of each member's classes in `balanced_soft_ce`, from its training split alone."""
+        """[C] weights of the classes in `balanced_soft_ce`, for each member, from its own training split alone."""
         tables = {"votes": self.targets.distribution, "consensus": self.targets.consensus}
-        found = {}
+        weights = {}
         for member in members:
             key = member.fold, member.class_target
-            if key not in found:
+            if key not in weights:
                 rows = self.labelled_rows(member.fold, vocab.TRAIN)
-                found[key] = losses.balanced_weights(tables[member.class_target][rows].sum(0))
-        return [found[member.fold, member.class_target] for member in members]
+                weights[key] = losses.balanced_weights(tables[member.class_target][rows].sum(0))
+        return [weights[member.fold, member.class_target] for member in members]
 
     def normalisation(self, folds: Sequence[Fold]) -> dict[tuple[Fold, int], tuple[np.ndarray, np.ndarray]]:
-        """(fold, layer) -> mean and sd [D] of the features over the fold's training split, as the head reads them.
+        """Mean and standard deviation of the features over the training split of each fold, by fold and layer.
 
-        Those of the utterance table's own splits were gathered when the store was written; those of other folds are
-        gathered here, in one pass over the store.
+        The statistics of the table's own splits were gathered when the store was written. Those of other folds are
+        gathered here, in one pass over the store for each fold.
+
+        Returns:
+          (fold, layer) -> mean [D] and sd [D], float32, of the features that the head reads.
         """
-        found = {}
+        statistics = {}
         for fold in folds:
             if self.config.model.feature_norm == "none":
                 shape = (len(self.store.layers), self.store.manifest["num_features"])
@@ -146,12 +154,12 @@ class Data:
                 mean, sd = _statistics(self.store, self.store_rows[self.rows(fold, vocab.TRAIN)])
             for slot, layer in enumerate(self.store.layers):
                 kept = self.columns.get(layer, slice(None))
-                found[fold, layer] = mean[slot][kept].astype(np.float32), sd[slot][kept].astype(np.float32)
-        return found
+                statistics[fold, layer] = mean[slot][kept].astype(np.float32), sd[slot][kept].astype(np.float32)
+        return statistics
 
 
 def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:
-    """Split of each utterance of the table in a fold; None means the table's own."""
+    """Split of each utterance of the table in a fold."""
     own = np.array(utterances["split"].to_pylist())
     if fold is None:
         return own
@@ -174,20 +182,20 @@ def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:
 def _statistics(store: Reader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sd [K, D] of every stored layer over all frames of these rows of the store."""
     state = feature_norm.empty(len(store.layers), store.manifest["num_features"])
+    # Utterances of like length go together, and padded lengths are multiples of a step, so that few shapes compile.
     update, rows = jax.jit(feature_norm.update), rows[np.argsort(store.num_frames[rows], kind="stable")]
-    for start in range(0, len(rows), _FRAMES_AT_ONCE):
-        mine = rows[start : start + _FRAMES_AT_ONCE].tolist()
-        lengths = store.num_frames[mine]
-        # Of few lengths, so that few shapes compile.
-        hidden = np.zeros((len(store.layers), _FRAMES_AT_ONCE, -(-int(lengths.max()) // 64) * 64, 0), np.float16)
+    for start in range(0, len(rows), _UTTERANCES_AT_ONCE):
+        block = rows[start : start + _UTTERANCES_AT_ONCE].tolist()
+        lengths = store.num_frames[block]
+        padded_length = -(-int(lengths.max()) // _FRAMES_STEP) * _FRAMES_STEP
+        shape = (len(store.layers), _UTTERANCES_AT_ONCE, padded_length, store.manifest["num_features"])
+        hidden = np.zeros(shape, store.manifest["dtype"])
         for slot, layer in enumerate(store.layers):
-            frames = store.read(layer, mine)
-            if not slot:
-                hidden = np.zeros((*hidden.shape[:3], frames[0].shape[1]), frames[0].dtype)
-            for i, one in enumerate(frames):
-                hidden[slot, i, : len(one)] = one
-        padded = np.zeros(_FRAMES_AT_ONCE, np.int32)
-        padded[: len(mine)] = lengths
+            for i, frames in enumerate(store.read(layer, block)):
+                hidden[slot, i, : len(frames)] = frames
+        # The last block has fewer utterances. Empty slots count no frame, so the shape can stay the same.
+        padded = np.zeros(_UTTERANCES_AT_ONCE, np.int32)
+        padded[: len(block)] = lengths
         state = update(state, hidden, padded, padded > 0)
     mean, sd = feature_norm.compute(state)
     return np.asarray(mean), np.asarray(sd)

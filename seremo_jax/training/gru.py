@@ -1,7 +1,7 @@
-"""The fast GRU: input projection in one GEMM, one scan over time, a hand-written backward pass.
+"""A fast GRU: one matrix product projects all inputs, one scan runs over time, the backward pass is written by hand.
 
-PyTorch's cell with all six biases (the candidate gate's hidden bias sits inside the product with the reset gate).
-Rows are packed: `reset` marks the first frame of each utterance, where the state starts from zero again.
+The cell is PyTorch's, with all six biases: the hidden bias of the candidate gate stands inside the product with the
+reset gate. Rows are packed: `reset` marks the first frame of each utterance, where the state starts from zero again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Params = Mapping[str, Array]
-"""w_i [D, 3H], w_h [H, 3H], b_i [3H], b_h [3H]; gates in the order reset, update, candidate."""
+"""w_i [D, 3H], w_h [H, 3H], b_i [3H], b_h [3H]. The gates stand in the order reset, update, candidate."""
 
 
 def gru(params: Params, x: Float[Array, "T R D"], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
     """Runs one unidirectional GRU layer over packed rows, time first.
 
-    Matrix products take their inputs in the dtype of `x` and accumulate in float32 or wider; gates and state are kept
+    Matrix products take their inputs in the dtype of `x` and accumulate in float32 or wider. Gates and state are kept
     in that wider dtype.
 
     Args:
       params: Weights and biases, see `Params`.
       x: Input frames.
-      reset: True on the first frame of each utterance; the state before it counts as zero. The state is zero before
-        the first frame in any case.
+      reset: True on the first frame of each utterance, where the state before counts as zero. The state before the
+        first frame of a row is zero in any case.
 
     Returns:
       The state after every frame, in the dtype of `x`.
 
-    Source: KNOWN, method.md section 4.2 (the cell of torch.nn.GRU).
+    Source: KNOWN, METHOD.md, section 4.2 (the cell of torch.nn.GRU).
     """
     return gru_beside(params, (x,), reset)
 
@@ -37,9 +37,10 @@ def gru(params: Params, x: Float[Array, "T R D"], reset: Bool[Array, "T R"]) -> 
 def gru_beside(
     params: Params, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]
 ) -> Float[Array, "T R H"]:
-    """`gru` over frames whose features come in parts, as if these stood side by side.
+    """Runs `gru` over frames whose features come in parts, as if the parts stood side by side.
 
-    Nothing is copied together, and a part that no parameter lies below costs no gradient.
+    The parts are not copied together. No gradient is computed for a part that does not depend on parameters, such as
+    the features themselves.
 
     Args:
       params: See `gru`.
@@ -48,6 +49,7 @@ def gru_beside(
     """
     num_frames, num_rows, _ = parts[0].shape
     dtype, start, projected = parts[0].dtype, 0, None
+    # The projection of the inputs does not depend on the state, so it is computed for all frames in one product.
     for part in parts:
         stop = start + part.shape[2]
         product = _dot(part.reshape(num_frames * num_rows, -1), params["w_i"][start:stop].astype(dtype))
@@ -67,15 +69,18 @@ def _dot(a: Array, b: Array) -> Array:
 
 @jax.custom_vjp
 def _recurrence(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> Array:
+    """States [T, R, H] from projected inputs [T, R, 3H], weights [H, 3H], biases [3H] and `reset` [T, R]."""
     return _forward(projected, w_h, b_i, b_h, reset)[0]
 
 
 def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> tuple[Array, tuple[Array, ...]]:
     units = w_h.shape[0]
+    # Input and hidden bias only ever appear as a sum in the reset and the update gate. In the candidate they do not.
     b_gates, b_i_n, b_h_n = (b_i + b_h)[None, : 2 * units], b_i[None, 2 * units :], b_h[None, 2 * units :]
 
     def step(state, inputs):
         frame, starts = inputs
+        # A new utterance starts from zero, whatever state its neighbour in the row has left.
         before = jnp.where(starts[:, None], 0, state)
         hidden = _dot(before, w_h)
         gates = jax.nn.sigmoid(frame[:, : 2 * units] + hidden[:, : 2 * units] + b_gates)
@@ -83,6 +88,7 @@ def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array)
         hidden_n = hidden[:, 2 * units :] + b_h_n
         n = jnp.tanh(frame[:, 2 * units :] + b_i_n + r * hidden_n)
         after = n + z * (before - n)
+        # Everything that the backward pass reads is kept: computing it again would take another product per frame.
         return after, (after, before, gates, n, hidden_n)
 
     zero = jnp.zeros((projected.shape[1], units), projected.dtype)
@@ -91,6 +97,19 @@ def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array)
 
 
 def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, Array, Array, None]:
+    """Gradients of the inputs of `_recurrence`, by hand.
+
+    `h` is the state before a frame, `c = h W_n + b_n` the hidden part of the candidate. `a_r`, `a_z` and `a_n` are the
+    other sums that the gates are functions of. `g` is the gradient of the state after the frame, `n + z (h - n)`. Then
+
+        n = tanh(a_n + r c)    has the gradient g_n = g (1 - z),          and its argument d_n = g_n (1 - n^2)
+        z = sigmoid(a_z)       has the gradient g_z = g (h - n),          and its argument d_z = g_z z (1 - z)
+        r = sigmoid(a_r)       has the gradient g_r = d_n c,              and its argument d_r = g_r r (1 - r)
+        h                      has the gradient g z + (d_r, d_z, d_n r) W_h^T
+
+    Source: OURS. Automatic differentiation of the scan gives the same numbers to rounding, but computes the gradient of
+      `w_h` by a small product in every step.
+    """
     w_h, reset, before, gates, candidates, hidden_n = saved
     units = w_h.shape[0]
     w_h_transposed = w_h.T
@@ -98,20 +117,23 @@ def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, 
     def step(g_after, inputs):
         g_state, starts, state, gate, n, hidden = inputs
         r, z = gate[:, :units], gate[:, units:]
+        # A state is read twice: as the output of its frame, and by the next frame.
         g = g_state + g_after
         g_candidate = g * (1 - z) * (1 - n * n)
         g_update = g * (state - n) * z * (1 - z)
         g_reset = g_candidate * hidden * r * (1 - r)
-        # Joined here, while they are in cache: the products after the scan then read plain memory.
+        # They are joined here, while they are in cache, so that the products after the scan read contiguous memory. The
+        # candidate's gradient with respect to the hidden part has the reset gate as a factor.
         g_projected = jnp.concatenate([g_reset, g_update, g_candidate], axis=-1)
         g_hidden = jnp.concatenate([g_reset, g_update, g_candidate * r], axis=-1)
         g_before = g * z + _dot(g_hidden, w_h_transposed)
+        # An utterance started from zero and not from a state, so nothing flows back to its neighbour in the row.
         return jnp.where(starts[:, None], 0, g_before), (g_projected, g_hidden)
 
     inputs = (g_states.astype(before.dtype), reset, before, gates, candidates, hidden_n)
     _, (g_projected, g_hidden) = jax.lax.scan(step, jnp.zeros_like(before[0]), inputs, reverse=True)
     g_hidden = g_hidden.reshape(-1, 3 * units)
-    # One GEMM over all frames, after the scan: inside it, this product would be repeated T times at a fraction of peak.
+    # One product over all frames after the scan. Inside the scan it would be T small ones, at a fraction of peak speed.
     g_w_h = jnp.matmul(
         before.reshape(-1, units).T.astype(w_h.dtype), g_hidden.astype(w_h.dtype), preferred_element_type=before.dtype
     )

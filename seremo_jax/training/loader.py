@@ -1,8 +1,12 @@
 """Seeded plan of packed batches, and the Grain pipeline that turns the plan into ready batches.
 
-Utterances are packed, not padded: the shuffle of an epoch fills rows first-fit until the next utterance fits nowhere,
-one zero frame between neighbours. Every utterance is used once an epoch and one shape compiles once. The plan is a
-pure function of (data seed, epoch, lengths), so a position in it is one integer, whatever the number of processes.
+CCC is a statistic of the batch, so a batch must be a fair draw of utterances. Buckets of like length would tie it to
+their length, and padding to the longest utterance would waste about half of the work. Utterances are therefore packed:
+those of a shuffled epoch fill rows of frames first-fit, until the next one fits nowhere. One zero frame stands between
+neighbours. Every utterance is used once an epoch, and all batches have one shape, which compiles once.
+
+The plan is a pure function of data seed, epoch and lengths. A position in it is one integer, a resumed run sees exactly
+the batches that it would have seen, and every process takes its part of the same batches.
 """
 
 import dataclasses
@@ -16,18 +20,20 @@ from jaxtyping import Int
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.schema import Batch
 
-_SHORTEST_ROWS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+_ROW_LENGTHS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+"""Lengths of a row that are tried, in multiples of the longest utterance."""
 _WANTED_FILL = 0.92
+"""Share of the frames of a row that hold speech, at which no longer row is tried."""
 _PLANNED_FOR_SHAPE = 20_000
+"""Utterances that the shape is planned from at most, evenly spaced; more change it by little and take long."""
 _ROW_REMEDY = "raise train.frames_per_row, or set it to 0 to derive it"
-
 
 Lengths = Sequence[int] | Int[np.ndarray, "N"]
 
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """What the loader needs of a store."""
+    """The part of a store that the loader uses."""
 
     def read(self, layer: int, rows: Lengths) -> list[np.ndarray]:
         """Frames [T, D] of the given rows of the store's index."""
@@ -40,7 +46,7 @@ class Shape:
     Attributes:
       num_frames: T, frames in a row.
       num_rows: R.
-      num_utterances: B, the most utterances a batch can hold.
+      num_utterances: B, the most utterances that a batch can hold. Batches hold fewer, under a mask.
     """
 
     num_frames: int
@@ -49,7 +55,14 @@ class Shape:
 
 
 class Placed(NamedTuple):
-    """Utterances of one batch: position in the list of lengths, row, first frame, and number of frames of each."""
+    """Where the n utterances of one batch lie.
+
+    Attributes:
+      item: Position of each utterance in the list of lengths that was planned.
+      row: Its row.
+      start: Its first frame in the row.
+      length: Its number of frames.
+    """
 
     item: Int[np.ndarray, "n"]
     row: Int[np.ndarray, "n"]
@@ -63,29 +76,33 @@ def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_
     Args:
       lengths: Frames of each utterance.
       batch_size: Utterances wanted in a batch, on average.
-      frames_per_row: T; 0 takes the shortest row that is more than 90 % full (short rows keep the GEMMs large).
+      frames_per_row: T. 0 takes the shortest row that is full enough: a batch of short rows has many of them, and the
+        recurrence multiplies matrices of as many rows.
       data_seed: Seed of the plan.
 
     Raises:
-      ArtefactError: No utterance, or one longer than `frames_per_row`.
+      ArtefactError: There is no utterance, or one is longer than `frames_per_row`.
     """
     lengths = np.asarray(lengths)
     if not lengths.size:
         raise ArtefactError("no utterance to plan batches for")
+    # Each utterance takes one more frame, the zero frame behind it.
     longest, mean = int(lengths.max()), float(lengths.mean()) + 1
     sample = lengths[:: max(1, lengths.size // _PLANNED_FOR_SHAPE)]
     if frames_per_row and frames_per_row < longest:
         raise ArtefactError(f"an utterance has {longest} frames, a row only {frames_per_row}: {_ROW_REMEDY}")
-    candidates = [frames_per_row] if frames_per_row else [_round_up(longest * f, 8) for f in _SHORTEST_ROWS]
+    candidates = [frames_per_row] if frames_per_row else [_round_up(longest * f, 8) for f in _ROW_LENGTHS]
     wanted = min(batch_size, lengths.size)
     best: tuple[float, Shape] | None = None
     for num_frames in candidates:
+        # How full rows get depends on their number, and the number that is needed on how full they get. Two rounds from
+        # a guess settle both.
         fill = 0.9
         for _ in range(2):
             num_rows = max(1, round(wanted * mean / ((num_frames + 1) * fill)))
             shape = Shape(num_frames, num_rows, max(2, round(1.5 * wanted)))
             batches = plan_epoch(sample, shape, data_seed, epoch=0)
-            # The last batch is a remainder and says nothing about how well rows fill.
+            # The last batch holds what is left over and says nothing about how full rows get.
             whole = batches[:-1] or batches
             fill = sum(int(sample[b.item].sum()) for b in whole) / (len(whole) * num_rows * num_frames)
         if best is None or fill > best[0]:
@@ -102,7 +119,7 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
       lengths: Frames of each utterance.
       shape: Shape of the batches.
       data_seed: Seed of the shuffle.
-      epoch: Number of the epoch; None keeps the order of `lengths` (evaluation).
+      epoch: Number of the epoch. None keeps the order of `lengths`, for evaluation.
 
     Raises:
       ArtefactError: An utterance is longer than a row.
@@ -120,11 +137,15 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
     free_from = np.zeros(shape.num_rows, int)
     for item in order:
         rows = np.flatnonzero(free_from + lengths[item] <= shape.num_frames)
+        # The batch ends with the first utterance that fits nowhere. To take a later, shorter one instead would draw
+        # short utterances more often into some batches than into others.
         if items and (not rows.size or len(items) == shape.num_utterances):
             batches.append(Placed(*np.array(items).T))
             items, free_from = [], np.zeros(shape.num_rows, int)
             rows = np.arange(1)
         items.append((int(item), int(rows[0]), int(free_from[rows[0]]), int(lengths[item])))
+        # One zero frame stays free behind the utterance: a convolution of kernel 3 then sees at both ends what it would
+        # see if the utterance were alone.
         free_from[rows[0]] += lengths[item] + 1
     batches.append(Placed(*np.array(items).T))
     return batches
@@ -135,9 +156,9 @@ class Stream:
     """An order of batches over some utterances.
 
     Attributes:
-      plan: Batches.
-      store_rows: Row of the store's index for each utterance planned.
-      label_rows: Row of the labels for each utterance planned.
+      plan: The batches.
+      store_rows: Row of the store's index for each utterance that was planned.
+      label_rows: Row of the labels for each utterance that was planned.
     """
 
     plan: Sequence[Placed]
@@ -147,21 +168,21 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class BatchSource:
-    """Random access to the ready batches of one epoch; item i is batch i of every stream.
+    """Random access to the ready batches of one epoch. Item i is batch i of every stream.
 
-    A stream that has run out gives batches without utterances.
+    Once a stream has run out, its batches hold no utterance.
 
     Attributes:
       streams: The streams.
       shape: Shape of the batches.
-      num_rows: R of the arrays, at least that of `shape`; rows beyond it stay empty.
-      store: Where frames are read from; None where they live in device memory.
+      num_rows: R of the arrays, at least that of `shape`. Rows beyond that of `shape` stay empty.
+      store: Source of the frames; None where they live in device memory.
       num_features: D of the features.
       dtype: Dtype of the features.
       views: (stream, layer) of each view to read.
-      rows: Rows to read frames for, as this process's devices need no others; None means all.
-      columns: Layer -> features to keep, ascending; layers left out keep all.
-      first_frames: [store rows] place of each utterance's first frame in device memory; None without.
+      rows: Rows whose frames the devices of this process need; None means all.
+      columns: Layer -> features to keep, ascending. Layers left out keep all of them.
+      first_frames: [store rows] place of each utterance's first frame in device memory; None where frames are read.
     """
 
     streams: Sequence[Stream]
@@ -187,10 +208,8 @@ class BatchSource:
 
     def _layout(self, stream: Stream, index: int) -> dict[str, np.ndarray]:
         num_frames, num_slots = self.shape.num_frames, self.shape.num_utterances
-        frame, slot = (
-            np.zeros((num_frames, self.num_rows), np.int32),
-            np.full((num_frames, self.num_rows), -1, np.int32),
-        )
+        frame = np.zeros((num_frames, self.num_rows), np.int32)
+        slot = np.full((num_frames, self.num_rows), -1, np.int32)
         reset = np.zeros((num_frames, self.num_rows), bool)
         last_frame, utterance = np.zeros(num_slots, np.int32), np.full(num_slots, -1, np.int32)
         if index < len(stream.plan):
@@ -200,6 +219,8 @@ class BatchSource:
             for i, (_, row, start, length) in enumerate(zip(*placed, strict=True)):
                 stop = start + length
                 reset[start, row], slot[start:stop, row] = True, i
+                # The summary of an utterance is the state after its last valid frame. Frames and rows lie in one axis
+                # there, so that a single gather finds the states of all utterances.
                 last_frame[i] = (stop - 1) * self.num_rows + row
                 if self.first_frames is not None:
                     first = self.first_frames[store_rows[i]]
@@ -212,9 +233,9 @@ class BatchSource:
         if index >= len(self.streams[stream].plan):
             return features
         placed = self.streams[stream].plan[index]
-        mine = np.flatnonzero(np.isin(placed.row, rows))
-        frames = self.store.read(layer, self.streams[stream].store_rows[placed.item[mine]].tolist())
-        for part, row, start in zip(frames, placed.row[mine], placed.start[mine], strict=True):
+        in_rows = np.flatnonzero(np.isin(placed.row, rows))
+        frames = self.store.read(layer, self.streams[stream].store_rows[placed.item[in_rows]].tolist())
+        for part, row, start in zip(frames, placed.row[in_rows], placed.start[in_rows], strict=True):
             features[start : start + len(part), row - rows.start] = part if columns is None else part[:, columns]
         return features
 
@@ -223,6 +244,7 @@ def batches(source: BatchSource, start: int = 0, num_threads: int = 2) -> Iterat
     """Yields batches `start`, `start + 1`, … of the source, read ahead by threads."""
     if start >= len(source):
         return
+    # Threads and not worker processes: one item is a whole batch, which would have to be copied between processes.
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     yield from grain.MapDataset.source(source)[start:].to_iter_dataset(options)
 

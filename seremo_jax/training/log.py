@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines, TensorBoard scalars and, where asked for, in a tracker; from process 0."""
+"""Metrics of a run as JSON lines, as TensorBoard scalars and, where asked for, in a tracker. Process 0 writes them."""
 
 import dataclasses
 import importlib
@@ -28,12 +28,14 @@ from seremo_jax.core.artefacts import (
 )
 
 RUN_FILE = "tracker.json"
+"""Names the run of the tracker, so that a resumed training goes on with the same run."""
 _MOST_PARAMS = 100
+"""Parameters that MLflow takes in one request."""
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """A run of a tracker."""
+    """A run of a tracker, which takes numbers until it is closed."""
 
     def log(self, numbers: Mapping[str, float], epoch: int) -> None:
         """Sends the numbers of an epoch."""
@@ -44,14 +46,14 @@ class Tracker(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run is called.
+    """Names and settings that a tracker begins a run with.
 
     Attributes:
-      project: Project, or experiment.
-      name: Name for people.
-      id: Unique; the same after a restart.
-      folder: Where to keep what the tracker writes on this machine.
-      is_new: Whether this is its beginning.
+      project: Project of the run; MLflow calls it an experiment.
+      name: Name that people read.
+      id: Unique id, the same after a restart.
+      folder: Folder for the files that the tracker writes on this machine.
+      is_new: Whether the run begins now; False where it goes on.
       settings: The config, flat: `section.field` -> value.
     """
 
@@ -83,7 +85,7 @@ class _Wandb:
 
 class _Trackio(_Wandb):
     def __init__(self, trackio: Any, run: Run):
-        # Runs are told apart by their names.
+        # Trackio tells runs apart by their names.
         name, settings = f"{run.name}-{run.id}", dict(run.settings)
         self._run = trackio.init(project=run.project, name=name, resume="allow", config=settings, embed=False)
 
@@ -95,11 +97,11 @@ class _Mlflow:
         self._client, self._entities = mlflow.MlflowClient(), mlflow.entities
         experiment = self._client.get_experiment_by_name(run.project)
         number = experiment.experiment_id if experiment else self._client.create_experiment(run.project)
-        # MLflow gives ids of its own, so a run is found again by a tag.
+        # MLflow gives ids of its own, so our id is a tag by which the run is found again.
         tag = "seremo_jax.run"
-        found = [] if run.is_new else self._client.search_runs([number], f"tags.`{tag}` = '{run.id}'")
-        if found:
-            self._id = found[0].info.run_id
+        earlier = [] if run.is_new else self._client.search_runs([number], f"tags.`{tag}` = '{run.id}'")
+        if earlier:
+            self._id = earlier[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
             return
         self._id = self._client.create_run(number, run_name=run.name, tags={tag: run.id}).info.run_id
@@ -121,13 +123,16 @@ _KINDS = {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}
 
 
 def start(kind: str, project: str, folder: PurePath, settings: Mapping[str, Any]) -> Tracker | None:
-    """Begins a run of a tracker, or goes on with the one that `folder` tells of.
+    """Begins a run of a tracker, or goes on with the run that `tracker.json` in the folder names.
 
     Args:
-      kind: wandb, mlflow, trackio, or none.
+      kind: `wandb`, `mlflow`, `trackio` or `none`.
       project: Project (MLflow: experiment) of the run.
-      folder: The training; its parent gives the run its name.
+      folder: Folder of the training. The name of its parent is the name of the run.
       settings: The config as a nested mapping.
+
+    Returns:
+      The run, or None for `none`.
 
     Raises:
       ArtefactError: The package is not installed, MLflow has no server, or the training was begun with another tracker.
@@ -144,28 +149,29 @@ def start(kind: str, project: str, folder: PurePath, settings: Mapping[str, Any]
     is_new = not path.exists()
     if is_new:
         write_json(path, {"tracker": kind, "project": project, "id": secrets.token_hex(8)})
-    found = read_json(path, "delete it to begin another run of the tracker")
+    # Written before the tracker is asked for anything, so that a run that is cut off is found again.
+    begun = read_json(path, "delete it to begin another run of the tracker")
     remedy = f"Give the same train.tracker and train.tracker_project, or delete {path} to begin another run."
     require_same(
         f"the tracker of {path}",
-        {name: found[name] for name in ("tracker", "project")},
+        {name: begun[name] for name in ("tracker", "project")},
         {"tracker": kind, "project": project},
         remedy,
     )
     flat = {f"{section}.{name}": value for section, fields in settings.items() for name, value in fields.items()}
-    run = Run(project, os.path.basename(os.path.dirname(os.path.abspath(folder))), found["id"], folder, is_new, flat)
+    run = Run(project, os.path.basename(os.path.dirname(os.path.abspath(folder))), begun["id"], folder, is_new, flat)
     return _KINDS[kind](module, run)
 
 
 class Writer:
-    """Appends one line an epoch to `log.jsonl` and mirrors its numbers to TensorBoard.
+    """Appends one line for each epoch to `log.jsonl` and mirrors its numbers to TensorBoard and the tracker.
 
     Args:
-      folder: Where both are written.
-      epochs_done: Epochs a resumed run starts from; lines of later epochs, written by a run that was cut off before
-        its checkpoint, are dropped.
+      folder: Folder of the log and of the events of TensorBoard.
+      epochs_done: Epochs that a resumed run starts from. Lines of later epochs are dropped: a run that was cut off
+        between the line and the checkpoint has written them, and this run computes these epochs again.
       member_names: Names of the members, for TensorBoard and the tracker.
-      tracker: Where the numbers go besides; it is closed with the writer.
+      tracker: Takes the numbers, too, and is closed with the writer.
     """
 
     def __init__(
@@ -176,13 +182,17 @@ class Writer:
         self._path, self._names = folder / "log.jsonl", member_names
         self._lines = [to_json(line) + "\n" for line in read_log(self._path, epochs_done)]
         write_text(self._path, "".join(self._lines))
-        # Nothing can be appended to in a bucket: there the log is put anew, and the events are a copy of those here.
+        # Files in a bucket cannot be appended to. There the whole log is written for each line, and the events are
+        # copies of files on this machine.
         self._in_bucket, self._events = in_bucket(folder), folder / "tensorboard"
         self._here = tempfile.mkdtemp(prefix="seremo_jax-") if self._in_bucket else str(self._events)
         self._board = SummaryWriter(self._here, purge_step=epochs_done + 1, write_to_disk=True)
 
     def write(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Writes the values of an epoch: scalars, or lists with one value a member (NaN and infinity become null)."""
+        """Writes the values of an epoch: scalars, or lists with one value for each member.
+
+        JSON has no words for NaN and infinity, which become null.
+        """
         line = {name: finite(value) for name, value in values.items()} | {"epoch": epoch}
         self._lines.append(to_json(line) + "\n")
         if self._in_bucket:
@@ -220,7 +230,7 @@ class Writer:
 
 
 def read_log(path: str | os.PathLike, most_epochs: int | None = None) -> list[dict[str, Any]]:
-    """Lines of a `log.jsonl` up to epoch `most_epochs`; a half-written last line is left out."""
+    """Lines of a `log.jsonl` up to epoch `most_epochs`; None means all. A last line that was cut off is left out."""
     lines = []
     if place_of(path).exists():
         for text in place_of(path).read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""What one epoch of a training needs: feeds and compiled steps for the members that are left, and the state."""
+"""One epoch of a training: feeds and compiled steps for the members that are left, and the state that they change."""
 
 import collections
 import time
@@ -25,18 +25,25 @@ from seremo_jax.training.state import TrainState
 from seremo_jax.training.timing import Clock, StepTrace
 
 _STEPS_AHEAD = 2
+"""Steps that may wait on the device while the host prepares the next batch."""
 
 
 class Loop:
-    """The members, their state, and where both live.
+    """The members of a training with their state, and the feeds and steps that change it.
 
     Args:
       config: The experiment.
-      data: What the members read.
+      data: The data that the members read.
       members: The members.
       mesh: Mesh with the axes `("member", "data")`.
-      clock: Shares the wall time out.
+      clock: Counts the wall time of each phase.
       trace: Traces some steps; None traces none.
+
+    Attributes:
+      config: The experiment.
+      members: The members.
+      clock: Counts the wall time of each phase.
+      is_active: [E] bool, members that have not stopped.
     """
 
     def __init__(
@@ -62,12 +69,12 @@ class Loop:
         self.is_active = np.ones(len(members), bool)
         self._arrange(None)
         self._state = self._steps.init(self._train.members.values)
-        # Copies that fill the last shards up never train.
+        # Copies that fill the last shards never train.
         self._let_train(np.arange(len(self._current.order)) < len(members))
         self._peak_flops_per_s = roofline.peak_flops_per_s(mesh, config.model.dtype)
 
     def _arrange(self, is_active: np.ndarray | None) -> None:
-        """Feeds and steps for the members that are left."""
+        """Makes feeds and steps for the members that are left; None means all."""
         with self.clock.phase("input"):
             self._feed(is_active)
         t = self.config.train
@@ -81,30 +88,26 @@ class Loop:
         )
 
     def _feed(self, is_active: np.ndarray | None) -> None:
-        data, members, mesh = self._data, self.members, self._mesh
-        self._current = current = arrange(len(members), mesh.shape[sharding.MEMBER], is_active)
+        self._current = arrange(len(self.members), self._mesh.shape[sharding.MEMBER], is_active)
         cache = self._cache()
-
-        def feed(rows: dict, **options: Any) -> feeding.Feed:
-            return feeding.Feed(
-                data,
-                members,
-                mesh,
-                current,
-                self._shape,
-                rows,
-                cache=cache,
-                class_weights=self._class_weights,
-                statistics=self._statistics,
-                **options,
-            )
-
-        self._train = feed(self._rows, has_own_order=True)
-        self._development = feed(self._development_rows, has_own_order=False, frames=self._train.inputs.frames)
+        placement = feeding.Placement(
+            self.members, self._mesh, self._current, self._statistics, class_weights=self._class_weights
+        )
+        self._train = feeding.Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
+        # Both splits lie in one cache, so the frames are on the devices already.
+        self._development = feeding.Feed(
+            self._data,
+            placement,
+            self._shape,
+            self._development_rows,
+            has_own_order=False,
+            cache=cache,
+            frames=self._train.inputs.frames,
+        )
         self._is_cached = cache is not None
 
     def _cache(self) -> feeding.Cache | None:
-        """Frames in device memory, if they are to live there."""
+        """Frames of both splits in device memory; None where each batch is to bring its frames."""
         wanted = self.config.train.device_cache
         if wanted == "off":
             return None
@@ -114,7 +117,11 @@ class Loop:
         return cache if wanted == "on" or cache.fits(len(layers)) else None
 
     def like(self, num_positions: int) -> TrainState:
-        """Shapes of a state with so many positions, laid out on this mesh as well as it goes."""
+        """Shapes of a state with so many positions, with shardings on this mesh.
+
+        A checkpoint of another mesh may have a number of positions that the shards of this one do not divide. Its state
+        is read whole on every device, and `take_over` spreads it.
+        """
         fits = num_positions % self._mesh.shape[sharding.MEMBER] == 0
         where = sharding.by_member(self._mesh) if fits else sharding.replicated(self._mesh)
         return jax.tree.map(
@@ -122,7 +129,7 @@ class Loop:
         )
 
     def take_over(self, restored: TrainState) -> None:
-        """Goes on from a restored state, of any number of positions, in the order of the members."""
+        """Goes on from a restored state in the order of the members, with any number of positions."""
         index = self._current.member[self._current.places]
         is_member = np.arange(len(index)) < len(self.members)
         self._state = steps.take(restored, index, sharding.by_member(self._mesh))
@@ -131,7 +138,7 @@ class Loop:
         self._compact()
 
     def canonical_state(self) -> TrainState:
-        """The state in the order of the members, copies last."""
+        """The state in the order of the members, copies last. Checkpoints hold it, as it fits every arrangement."""
         places = self._current.places
         if (places == np.arange(len(places))).all():
             return self._state
@@ -152,16 +159,16 @@ class Loop:
     def epoch(
         self, position: Position, notice: Notice, save: Callable[[Position], None], progress: Progress
     ) -> dict[str, Any]:
-        """The rest of an epoch over the training split, then the development split; returns a line for the log.
+        """Trains the rest of an epoch, then scores the development split. Returns the values of the epoch for the log.
 
         Args:
-          position: Where to go on.
-          notice: Whether to stop.
+          position: Position to go on from.
+          notice: Says whether a signal has asked to stop.
           save: Writes a checkpoint of the state at a position.
           progress: Shows the batches done.
 
         Raises:
-          PreemptedError: The notice has come; the state is being saved.
+          PreemptedError: A signal has asked to stop; the state is being saved.
         """
         began_s, number = time.monotonic(), position.epoch + 1
         with self.clock.phase("steps"):
@@ -173,7 +180,7 @@ class Loop:
         num_examples = self._train.num_examples * (num_batches - position.batch) / num_batches
         with self.clock.phase("evaluation"):
             line = self._finish_epoch(number, tally)
-        flops = roofline.head_flops(dict(self._settings.sizes)) * num_frames
+        flops = roofline.head_flops(self._settings.sizes) * num_frames
         return line | {
             "examples_per_s": num_examples / trained_s,
             "share_of_peak": flops / trained_s / self._peak_flops_per_s,
@@ -185,7 +192,12 @@ class Loop:
     def _train_epoch(
         self, position: Position, notice: Notice, save: Callable[[Position], None], progress: Progress
     ) -> float:
-        """Steps over the rest of an epoch; returns the seconds waited for input."""
+        """Steps over the rest of an epoch. Returns the seconds that were waited for input.
+
+        JAX dispatches a step and returns at once. To read a result would wait for it, so the host reads nothing of a
+        step here. It prepares the next batch while the device works, and the losses add up on the device
+        (`TrainState.tally`) until the epoch has ended.
+        """
         waited_s, waiting, number = 0.0, collections.deque(), position.epoch + 1
         batches = self._train.batches(number, position.batch)
         done = position.batch
@@ -198,11 +210,13 @@ class Loop:
             waited_s += time.monotonic() - asked_s
             self._state, ticket = self._trace.step(lambda batch=batch: self._step(batch))
             done += 1
-            # The device works on this step while the host prepares the next: neither waits, neither runs far ahead.
+            # The host waits for an earlier step, so that it does not run ahead without bound and fill the memory with
+            # batches. The ticket is a small output of the step: the state itself is donated to the next step and gone.
             waiting.append(ticket)
             if len(waiting) > _STEPS_AHEAD:
                 jax.block_until_ready(waiting.popleft())
             here = Position(position.epoch, done)
+            # After the last batch the development split is scored, and the caller saves the whole epoch.
             if done < num_batches and notice.has_come():
                 save(here)
                 raise PreemptedError(f"asked to stop in epoch {number}, after batch {done}")
@@ -219,11 +233,20 @@ class Loop:
         return values[self._current.places][: len(self.members)]
 
     def _finish_epoch(self, number: int, tally: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Scores on the development split, who stops, and where the rest sit."""
+        """Scores the development split, stops members that no longer improve, and arranges the rest.
+
+        Args:
+          number: Number of the epoch, from 1.
+          tally: Sums over the updates of the epoch by name, each [E].
+
+        Returns:
+          The values of the epoch for the log.
+        """
         predicted = predictions.predict(self._steps.predict, self._state.params, self._development, self._current)
         class_targets = [member.class_target for member in self.members]
         scores = predictions.development_scores(predicted, self._data.targets, class_targets)
         was_active = self.is_active
+        # Scores go back to the positions of their members. A copy has none, and NaN is never better.
         placed = np.append(scores, np.full(len(self._current.order) - len(scores), np.nan, np.float32))
         placed = placed[self._current.order]
         self._state = self._steps.finish_epoch(
@@ -246,7 +269,12 @@ class Loop:
         return line
 
     def _compact(self) -> None:
-        """Spreads the members that are left anew where that saves time."""
+        """Spreads the members that are left over the shards anew where that saves time.
+
+        Stopped members keep their positions and parameters, but behind the trained ones of their shard, so that the new
+        steps are compiled for fewer members. Values of members do not change: each one's stream of batches and random
+        numbers depends on its own settings alone.
+        """
         before = self._current
         if not is_worth_compacting(before, self.is_active, self._settings.member_map == "map"):
             return

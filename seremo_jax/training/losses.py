@@ -1,6 +1,7 @@
-"""Losses: differentiable CCC over the global batch, for attributes and for vote distributions.
+"""Losses: CCC over the whole batch as a differentiable function, for attributes and for vote distributions.
 
-Plain reductions over the utterance axis, so that under `jit` on any mesh the statistics span the whole batch.
+CCC of a batch is not the mean of the CCCs of its parts, so its moments are taken over all utterances at once. The
+functions here see the outputs for the whole batch; `gradients` brings them together from devices and parts.
 """
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 DISTRIBUTION_KINDS = ("soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
-"""Class losses that are means over utterances; `ccc` (`class_loss`) is not."""
+"""Class losses that are means over utterances. `ccc` is not one of them and has its own function, `class_loss`."""
 
 
 def ccc(
@@ -18,10 +19,10 @@ def ccc(
     mask: Bool[Array, "B *columns"],
     eps: float = 1e-8,
 ) -> Float[Array, "*columns"]:
-    """Concordance correlation coefficient of each column over the masked-in rows, with population moments.
+    """Concordance correlation coefficient of each column over the rows where `mask` is True, with population moments.
 
-    0 with exactly zero gradient where the target is constant over those rows or fewer than two rows are left. Values
-    of masked-out rows, NaN included, change nothing.
+    It is 0 with a gradient of exactly zero where the target is constant over those rows, or where fewer than two rows
+    are left. Values of other rows change nothing, not even NaN.
 
     Args:
       pred: Predictions.
@@ -32,24 +33,28 @@ def ccc(
     Returns:
       CCC in [-1, 1] of each column.
 
-    Source: KNOWN formula, method.md section 5.1; the zero-variance rule is OURS.
+    Source: KNOWN formula, METHOD.md, section 5.1; the zero-variance rule is OURS.
     """
+    # Set to 0 first: 0 times NaN is NaN, so a weight of 0 alone would let it through.
     weight = mask.astype(pred.dtype)
     pred, target = jnp.where(mask, pred, 0), jnp.where(mask, target, 0)
     has_signal = varies(target, mask)
-    # Multiplied by, not divided by: XLA rewrites divisions by a broadcast, and not in the same way on every mesh.
+    # Sums are multiplied by this share and not divided by the count, since XLA rewrites divisions by a broadcast, and
+    # not in the same way on every mesh.
     share = 1 / jnp.maximum(weight.sum(0), 1)
     mean_pred, mean_target = pred.sum(0) * share, target.sum(0) * share
+    # Moments are centred. The difference of a raw mean of squares and a squared mean loses digits where means are
+    # large.
     d_pred = (pred - mean_pred[None]) * weight
     d_target = (target - mean_target[None]) * weight
     covariance = (d_pred * d_target).sum(0) * share
     spread = (d_pred**2).sum(0) * share + (d_target**2).sum(0) * share + (mean_pred - mean_target) ** 2 + eps
-    # Guarded before dividing: a masked quotient would still send NaN into the gradient.
+    # The guard stands before the division. A quotient that is masked afterwards would still send NaN into the gradient.
     return 2 * jnp.where(has_signal, covariance, 0) / jnp.where(has_signal, spread, 1)
 
 
 def varies(target: Float[Array, "B *columns"], mask: Bool[Array, "B *columns"]) -> Bool[Array, "*columns"]:
-    """Whether a column's target takes two different values among at least two masked-in rows."""
+    """Whether the target of a column takes two different values among the rows where `mask` is True."""
     highest = jnp.where(mask, target, -jnp.inf).max(0)
     lowest = jnp.where(mask, target, jnp.inf).min(0)
     return highest > lowest
@@ -62,11 +67,11 @@ def attribute_loss(
     weights: Float[Array, "A"],
     eps: float = 1e-8,
 ) -> Float[Array, ""]:
-    """`1 - sum_d w_d CCC_d`; 0 with zero gradient where no row of the batch is rated.
+    """`1 - sum_d w_d CCC_d` over attributes d; 0 with zero gradient where no row of the batch is rated.
 
-    An attribute caught by the zero-variance rule counts as CCC 0, the weights are not renormalised.
+    An attribute whose target is constant in the batch counts as CCC 0, and the weights are not renormalised.
 
-    Source: KNOWN/2nd, method.md section 5.2.
+    Source: KNOWN/2nd, METHOD.md, section 5.2.
     """
     return jnp.where(mask.any(), 1 - (weights * ccc(pred, target, mask, eps)).sum(), 0)
 
@@ -76,13 +81,15 @@ def class_loss(
 ) -> Float[Array, ""]:
     """`1 - mean CCC` over the classes whose target varies in this batch; 0 with zero gradient if none does.
 
+    A class that is absent from the batch would add a term without a gradient, so the mean leaves it out.
+
     Args:
       pred: Predicted distribution q.
       target: Vote distribution p, or one-hot consensus.
       mask: False leaves the utterance out.
       eps: Added to the denominator of CCC.
 
-    Source: INFERRED, method.md section 5.3.
+    Source: INFERRED, METHOD.md, section 5.3.
     """
     mask = jnp.broadcast_to(mask[:, None], pred.shape)
     is_present = varies(target, mask)
@@ -92,7 +99,7 @@ def class_loss(
 
 
 def smoothed(target: Float[Array, "B C"], share: Float[Array, ""] | float) -> Float[Array, "B C"]:
-    """A class target of which `share` is spread evenly over the classes."""
+    """The class target with `share` of it spread evenly over the classes."""
     return (1 - share) * target + share / target.shape[1]
 
 
@@ -103,22 +110,22 @@ def distribution_loss(
     kind: str,
     class_weights: Float[Array, "C"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean loss of the utterances between a target distribution p and q = softmax(logits); 0 where none is left.
+    """Mean loss over utterances between target distributions p and q = softmax(logits); 0 where no utterance is left.
 
-    `soft_ce` is -sum p ln q, `hard_ce` the same (its target is the consensus), `kl` is KL(p || q), `jsd` the
-    Jensen-Shannon divergence in bits, `balanced_soft_ce` weighs each class's term by `class_weights`.
+    `soft_ce` is -sum p ln q. `hard_ce` is the same with the consensus as p. `kl` is KL(p || q). `jsd` is the
+    Jensen-Shannon divergence in bits. `balanced_soft_ce` is `soft_ce` with each class's term times its weight.
 
     Args:
-      logits: What softmax makes q of.
-      target: p, rows summing to 1; anything finite where `mask` is False.
+      logits: Logits of q.
+      target: p, rows summing to 1; any finite values where `mask` is False.
       mask: False leaves the utterance out.
       kind: One of `DISTRIBUTION_KINDS`.
-      class_weights: Of each class; read by `balanced_soft_ce`.
+      class_weights: Weight of each class; only `balanced_soft_ce` reads them.
 
-    Source: method.md section 5.3 (KNOWN: soft cross-entropy of EMO-SUPERB, KL of SAIL).
+    Source: METHOD.md, section 5.3 (KNOWN: soft cross-entropy of EMO-SUPERB, KL of SAIL).
     """
     log_q, p = jax.nn.log_softmax(logits, axis=-1), target
-    # 0 ln 0 = 0, with a gradient that is 0 too.
+    # 0 ln 0 counts as 0. The inner `where` keeps the logarithm finite, so that the gradient is finite, too.
     entropy_terms = jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0)
     if kind == "jsd":
         log_m = jnp.log(jnp.maximum((p + jnp.exp(log_q)) / 2, 1e-30))
@@ -142,12 +149,12 @@ def earth_mover_loss(
 ) -> Float[Array, ""]:
     """Squared earth mover's distance between ordinal distributions, weighted over attributes; 0 where none is rated.
 
-    For each rated attribute the mean over levels of the squared difference of the cumulative distributions, then the
-    mean over utterances.
+    The distance of one attribute of one utterance is the mean over levels of the squared difference of the cumulative
+    distributions. Each attribute's distances are averaged over the utterances where it is rated.
 
     Args:
-      logits: What softmax over the L levels makes the predicted distribution of.
-      shares: Shares of the raters at each level, in rising order; anything finite where `mask` is False.
+      logits: Logits of the predicted distribution over the L levels.
+      shares: Shares of the raters at each level, in rising order; any finite values where `mask` is False.
       mask: False leaves the utterance's attribute out.
       weights: Weight of each attribute.
 
@@ -159,12 +166,12 @@ def earth_mover_loss(
 
 
 def balanced_weights(counts: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:
-    """Class weights (1 - b) / (1 - b^n_c) with b = (n - 1) / n, scaled to a mean of 1; a class without votes gets 0.
+    """Class weights (1 - b) / (1 - b^n_c) with b = (n - 1) / n, scaled to a mean of 1. A class without votes gets 0.
 
     Args:
       counts: n_c, votes of each class in the training split (shares summed over utterances).
 
-    Source: KNOWN, method.md section 5.3 (EMO-SUPERB, after Y. Cui et al., CVPR 2019).
+    Source: KNOWN, METHOD.md, section 5.3 (EMO-SUPERB, after Y. Cui et al., CVPR 2019).
     """
     total = counts.sum()
     b = (total - 1) / total

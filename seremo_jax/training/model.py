@@ -1,5 +1,10 @@
-"""The head: a TC-GRU (time-convolution GRU) over the frames of one backbone layer, packed several utterances a row."""
+"""The head: a TC-GRU (time-convolution GRU) over the frames of one backbone layer, several utterances packed in a row.
 
+Modules hold parameters only. Above `init` and `apply` everything is plain JAX on nested dicts of arrays, so that any
+transformation applies to a head, and no random state or graph is carried from step to step.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +20,48 @@ Tree = Any
 """Nested dict of parameter arrays."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes and options of a head. Hashable, so that compiled steps are cached by them.
+
+    Attributes:
+      num_features: D, width of the backbone layer.
+      num_attributes: A.
+      num_classes: C.
+      num_layers: Layers in a learned weighted sum; 0 where the head reads one layer.
+      conv_kernel: Frames under the depthwise convolution; 0 leaves the branch out.
+      gru_units: H.
+      gru_layers: GRUs on top of each other.
+      pooling: Summary of an utterance: its `last_valid` state, the `mean` of its states, or `mean_sd`, their mean and
+        standard deviation.
+      embedding_size: Width of the embedding.
+      levels: Values of the L levels of the rating scale. The attributes are then the means of predicted distributions
+        over these levels. Empty where the head puts the attributes out directly.
+      predicts_variance: The attribute head puts out the raters' variances, too.
+      dtype: Dtype of the matrix products.
+    """
+
+    num_features: int
+    num_attributes: int
+    num_classes: int
+    num_layers: int = 0
+    conv_kernel: int = 3
+    gru_units: int = 256
+    gru_layers: int = 2
+    pooling: str = "last_valid"
+    embedding_size: int = 128
+    levels: tuple[float, ...] = ()
+    predicts_variance: bool = False
+    dtype: str = "float32"
+
+
 class Raw(NamedTuple):
-    """What the head puts out for the utterance in each of B slots, float32.
+    """Outputs of the head for the utterance in each of B slots, float32.
 
     Attributes:
       attributes: [B, A] on the scale of the targets.
       levels: [B, A, L] logits of the levels of the rating scale; None unless the head has them.
-      variances: [B, A] variance of the raters; None unless the head has them.
+      variances: [B, A] variance of the raters; None unless the head has it.
       logits: [B, C] logits of the class distribution.
       embedding: [B, embedding_size].
     """
@@ -39,7 +79,9 @@ class Raw(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """Dropout whose masks depend on the row of the whole batch, so that a batch in parts drops what it drops whole.
+    """Dropout whose masks depend on the number of a row in the whole batch.
+
+    A batch that is computed in parts, or on several devices, then drops what it would drop as a whole.
 
     Attributes:
       key: Random key of the step.
@@ -52,28 +94,28 @@ class Dropout(NamedTuple):
     rows: Array
 
     def of_rows(self, x: Float[Array, "T R H"], salt: int) -> Float[Array, "T R H"]:
-        """Frames with features dropped."""
+        """Frames with features dropped. `salt` tells the calls of a step apart."""
         key = jax.random.fold_in(self.key, salt)
 
-        def of_row(row: Array) -> Array:
+        def keeps(row: Array) -> Array:
             return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - self.rate, (x.shape[0], x.shape[2]))
 
-        return self._dropped(x, lambda: jnp.swapaxes(jax.vmap(of_row)(self.rows), 0, 1))
+        return self._dropped(x, lambda: jnp.swapaxes(jax.vmap(keeps)(self.rows), 0, 1))
 
     def of_slots(self, x: Float[Array, "B I"]) -> Float[Array, "B I"]:
-        """Embeddings with features dropped."""
+        """Embeddings with features dropped. Slots are those of the whole batch in every part."""
         return self._dropped(x, lambda: jax.random.bernoulli(self.key, 1 - self.rate, x.shape))
 
     def _dropped(self, x: Array, keeps: Callable[[], Array]) -> Array:
         def drop(x: Array) -> Array:
             return jnp.where(keeps(), x / (1 - self.rate).astype(x.dtype), 0)
 
-        # Under `lax.map` a member without dropout draws nothing.
+        # Where members run one after the other, a member without dropout draws no numbers.
         return jax.lax.cond(self.rate > 0, drop, lambda x: x, x)
 
 
 class DepthwiseConv(nnx.Module):
-    """Convolution over time of each feature by itself, centred, zeros beyond the row."""
+    """Convolution over time of each feature by itself. It is centred, and zeros stand beyond the row."""
 
     def __init__(self, num_features: int, kernel: int, *, rngs: nnx.Rngs):
         bound = kernel**-0.5
@@ -81,11 +123,11 @@ class DepthwiseConv(nnx.Module):
         self.b = nnx.Param(jax.random.uniform(rngs.params(), (num_features,), minval=-bound, maxval=bound))
 
     def __call__(self, x: Float[Array, "T R D"]) -> Float[Array, "T R D"]:
-        """The convolution, same shape and dtype."""
+        """The convolved frames, of the same shape and dtype."""
         w, b = self.w[...].astype(x.dtype), self.b[...].astype(x.dtype)
         reach = w.shape[0] // 2
         padded = jnp.pad(x, ((reach, reach), (0, 0), (0, 0)))
-        # Shifted multiply-adds: XLA's depthwise convolution on CPU is slower than this by an order of magnitude.
+        # A sum of shifted products. XLA's depthwise convolution is slower on CPU by an order of magnitude.
         shifted = (padded[o : o + x.shape[0]] * w[o][None, None, :] for o in range(w.shape[0]))
         return functools.reduce(jnp.add, shifted) + b[None, None, :]
 
@@ -101,7 +143,7 @@ class GRULayer(nnx.Module):
         self.b_i, self.b_h = uniform(3 * units), uniform(3 * units)
 
     def __call__(self, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
-        """States after every frame, whose features come in parts."""
+        """States after every frame. The features of a frame come in parts."""
         params = {"w_i": self.w_i[...], "w_h": self.w_h[...], "b_i": self.b_i[...], "b_h": self.b_h[...]}
         return gru_beside(params, parts, reset)
 
@@ -123,52 +165,25 @@ class TCGRU(nnx.Module):
     """Convolution branch beside the features, GRUs, summary of the states, linear embedding, two heads.
 
     Args:
-      num_features: D, width of the backbone layer.
-      num_attributes: A.
-      num_classes: C.
-      num_layers: Layers in a learned weighted sum; 0 where the head reads one.
-      conv_kernel: Frames under the depthwise convolution; 0 leaves the branch out.
-      gru_units: H.
-      gru_layers: GRUs on top of each other.
-      pooling: `last_valid` state, `mean` of the states, or `mean_sd`: their mean and standard deviation.
-      embedding_size: Width of the embedding.
-      levels: Values of the levels of the rating scale, L of them: attributes are then the means of predicted
-        distributions over these levels. Empty for attributes put out as they are.
-      predicts_variance: The attribute head puts out the raters' variances, too.
-      dtype: Dtype of the matrix products.
+      sizes: Sizes and options.
       rngs: Source of the initial parameters.
 
-    Source: INFERRED, method.md section 4 (2,204,171 parameters at D = 1024, A = 3, C = 8).
+    Source: INFERRED, METHOD.md, section 4 (2,204,171 parameters at D = 1024, A = 3, C = 8).
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        num_attributes: int,
-        num_classes: int,
-        *,
-        num_layers: int = 0,
-        conv_kernel: int = 3,
-        gru_units: int = 256,
-        gru_layers: int = 2,
-        pooling: str = "last_valid",
-        embedding_size: int = 128,
-        levels: tuple[float, ...] = (),
-        predicts_variance: bool = False,
-        dtype: str = "float32",
-        rngs: nnx.Rngs,
-    ):
-        self.pooling, self.levels, self.predicts_variance = pooling, levels, predicts_variance
-        self.num_attributes, self.dtype = num_attributes, dtype
-        self.layer_weights = nnx.Param(jnp.zeros(num_layers)) if num_layers else None
-        self.conv = DepthwiseConv(num_features, conv_kernel, rngs=rngs) if conv_kernel else None
-        width = 2 * num_features if conv_kernel else num_features
-        widths = [width] + [gru_units] * (gru_layers - 1)
-        self.grus = nnx.List([GRULayer(width, gru_units, rngs=rngs) for width in widths])
-        self.embedding = Linear(gru_units * (2 if pooling == "mean_sd" else 1), embedding_size, rngs=rngs)
-        num_outputs = num_attributes * (max(len(levels), 1) + predicts_variance)
-        self.attribute_head = Linear(embedding_size, num_outputs, rngs=rngs)
-        self.class_head = Linear(embedding_size, num_classes, rngs=rngs)
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+        num_features, units = sizes.num_features, sizes.gru_units
+        self.sizes = sizes
+        # The order of these lines is the order in which initial parameters are drawn.
+        self.layer_weights = nnx.Param(jnp.zeros(sizes.num_layers)) if sizes.num_layers else None
+        self.conv = DepthwiseConv(num_features, sizes.conv_kernel, rngs=rngs) if sizes.conv_kernel else None
+        width = 2 * num_features if sizes.conv_kernel else num_features
+        widths = [width] + [units] * (sizes.gru_layers - 1)
+        self.grus = nnx.List([GRULayer(width, units, rngs=rngs) for width in widths])
+        self.embedding = Linear(units * (2 if sizes.pooling == "mean_sd" else 1), sizes.embedding_size, rngs=rngs)
+        num_outputs = sizes.num_attributes * (max(len(sizes.levels), 1) + sizes.predicts_variance)
+        self.attribute_head = Linear(sizes.embedding_size, num_outputs, rngs=rngs)
+        self.class_head = Linear(sizes.embedding_size, sizes.num_classes, rngs=rngs)
 
     def __call__(
         self,
@@ -178,49 +193,52 @@ class TCGRU(nnx.Module):
         last_frame: Int[Array, "B"],
         dropout: Dropout | None = None,
     ) -> Raw:
-        """Predictions for the utterances packed into the rows.
+        """Predictions for the utterances that are packed into the rows.
 
         Args:
-          features: Normalised frames, zero in gaps; of each layer where the head sums layers.
+          features: Normalised frames, zero in gaps. Where the head sums layers, those of each layer.
           reset: True on the first frame of an utterance.
           slot: Slot of the utterance each frame belongs to, -1 in gaps and padding.
           last_frame: Index `t * R + r` of the last frame of the utterance in each slot.
           dropout: None switches it off.
         """
-        is_valid = slot >= 0
+        sizes, is_valid = self.sizes, slot >= 0
         if self.layer_weights is not None:
             features = jnp.einsum("k,ktrd->trd", jax.nn.softmax(self.layer_weights[...]), features)
-        x = features.astype(self.dtype)
+        x = features.astype(sizes.dtype)
         parts = (x,)
         if self.conv is not None:
+            # Gaps stay zero, although the convolution reaches into them from both sides.
             parts = (jnp.where(is_valid[:, :, None], jax.nn.relu(self.conv(x)), 0), x)
         for depth, layer in enumerate(self.grus):
             x = layer(parts if depth == 0 else (x if dropout is None else dropout.of_rows(x, depth),), reset)
-        summary = pool(x.astype(jnp.float32), slot, last_frame, self.pooling)
+        summary = pool(x.astype(jnp.float32), slot, last_frame, sizes.pooling)
         embedding = self.embedding(summary)
         if dropout is not None:
             embedding = dropout.of_slots(embedding)
         return self._heads(embedding)
 
     def _heads(self, embedding: Float[Array, "B I"]) -> Raw:
-        num, num_attributes = embedding.shape[0], self.num_attributes
+        num, num_attributes, values = embedding.shape[0], self.sizes.num_attributes, self.sizes.levels
         outputs, levels, variances = self.attribute_head(embedding), None, None
-        if self.predicts_variance:
+        if self.sizes.predicts_variance:
             outputs, variances = outputs[:, :-num_attributes], outputs[:, -num_attributes:]
-        if self.levels:
-            levels = outputs.reshape(num, num_attributes, len(self.levels))
-            outputs = jnp.einsum("bal,l->ba", jax.nn.softmax(levels, axis=-1), jnp.asarray(self.levels, jnp.float32))
+        if values:
+            levels = outputs.reshape(num, num_attributes, len(values))
+            outputs = jnp.einsum("bal,l->ba", jax.nn.softmax(levels, axis=-1), jnp.asarray(values, jnp.float32))
         return Raw(outputs, levels, variances, self.class_head(embedding), embedding)
 
 
 def pool(
     states: Float[Array, "T R H"], slot: Int[Array, "T R"], last_frame: Int[Array, "B"], kind: str
 ) -> Float[Array, "B P"]:
-    """Summary of each utterance's states, see `TCGRU.pooling`; slots without an utterance here hold anything finite."""
+    """Summary of each utterance's states, see `Sizes.pooling`; any finite values in slots without an utterance here."""
+    # Frames and rows in one axis, so that one gather or one sum by segments serves utterances anywhere in the rows.
     flat = states.reshape(-1, states.shape[-1])
     if kind == "last_valid":
         return flat[last_frame]
     num_slots = last_frame.shape[0]
+    # Gaps and padding go to one segment more, which is cut off at the end.
     place = jnp.where(slot < 0, num_slots, slot).reshape(-1)
 
     def mean(values: Array) -> Array:
@@ -231,20 +249,21 @@ def pool(
     if kind == "mean":
         return centre[:num_slots]
     variance = mean(jnp.square(flat - centre[place]))
-    # The root's slope is infinite at 0, where an utterance has one frame.
+    # The variance of an utterance of one frame is 0, where the slope of the root is infinite.
     sd = jnp.sqrt(jnp.maximum(variance, 1e-10))
     return jnp.concatenate([centre, sd], axis=1)[:num_slots]
 
 
-def init(sizes: dict[str, Any], key: Array) -> Tree:
-    """Initial parameters of `TCGRU(**sizes)` as a plain nested dict of arrays."""
-    _, state = nnx.split(TCGRU(**sizes, rngs=nnx.Rngs(params=key)))
+def init(sizes: Sizes, key: Array) -> Tree:
+    """Initial parameters of `TCGRU(sizes)` as a plain nested dict of arrays."""
+    _, state = nnx.split(TCGRU(sizes, rngs=nnx.Rngs(params=key)))
     return nnx.to_pure_dict(state)
 
 
-def apply(sizes: dict[str, Any], params: Tree, *inputs: Array, dropout: Dropout | None = None) -> Raw:
-    """Runs `TCGRU(**sizes)` with `params` on `inputs` (features, reset, slot, last_frame)."""
-    module = nnx.eval_shape(lambda: TCGRU(**sizes, rngs=nnx.Rngs(params=0)))
+def apply(sizes: Sizes, params: Tree, *inputs: Array, dropout: Dropout | None = None) -> Raw:
+    """Runs `TCGRU(sizes)` with `params` on `inputs` (features, reset, slot, last_frame)."""
+    # The module is rebuilt from its sizes without computing anything: only the parameters are ever kept.
+    module = nnx.eval_shape(lambda: TCGRU(sizes, rngs=nnx.Rngs(params=0)))
     graph, state = nnx.split(module)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(*inputs, dropout=dropout)

@@ -29,13 +29,13 @@ BEST_FOLDER = "best"
 
 
 class Predicted(NamedTuple):
-    """What some members say of the utterances of their stream.
+    """Predictions of some members for the utterances of their stream.
 
     Attributes:
-      members: [m] the members.
+      members: [m] numbers of the members.
       rows: [N] rows of the utterance table, ascending.
-      attributes: [m, N, A].
-      distribution: [m, N, C].
+      attributes: [m, N, A] float32, on the scale of the targets.
+      distribution: [m, N, C] float32, rows sum to 1.
     """
 
     members: Int[np.ndarray, " m"]
@@ -54,29 +54,31 @@ def predict(predict_step: Callable, params: Any, feed: feeding.Feed, current: Ar
       current: How members sit.
 
     Returns:
-      One entry a stream.
+      An entry for each stream.
     """
     outputs: list[tuple[np.ndarray, ...]] = []
     pending: tuple[Batch, Any] | None = None
     for batch in feed.batches():
         running = predict_step(params, feed.members, batch, feed.inputs)
-        # One batch late, so that the device computes this one while the host copies the last.
+        # Outputs are fetched one batch late. The device computes this batch while the host copies those of the last
+        # one.
         if pending is not None:
             outputs.append(_to_host(*pending))
         pending = (batch, running)
     outputs.append(_to_host(*pending))
     member, stream = current.order[current.running], feed.stream[current.running]
-    found = []
+    predicted = []
     for s in range(int(feed.stream.max()) + 1):
         places = np.flatnonzero((stream == s) & (member < current.num_members))
+        # A batch has a mask over its slots, and its utterances come in the order of the plan.
         parts = [(utterance[s] >= 0, *rest, utterance[s]) for *rest, utterance in outputs]
         rows = np.concatenate([utterance[is_used] for is_used, _, _, utterance in parts])
         order = np.argsort(rows)
         attributes, distribution = (
             np.concatenate([part[i][places][:, part[0]] for part in parts], axis=1)[:, order] for i in (1, 2)
         )
-        found.append(Predicted(member[places], rows[order], attributes, distribution))
-    return found
+        predicted.append(Predicted(member[places], rows[order], attributes, distribution))
+    return predicted
 
 
 def _to_host(batch: Batch, outputs: tuple[Array, Array]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,15 +91,18 @@ def development_scores(
 ) -> Float[np.ndarray, "E"]:
     """Score that selects epochs: mean CCC of attributes plus mean CCC of classes, over the whole split at once.
 
-    Each mean is over the members of it that are defined; a task the corpus does not label drops out. The class CCC is
-    against what the member is trained on: vote shares, or the one-hot consensus. NaN for members not predicted.
+    Each mean is over the attributes, or classes, whose CCC is defined. A task that the corpus does not label drops out.
+    The class CCC is against the targets that the member is trained on: vote shares, or the one-hot consensus.
 
     Args:
-      predicted: Of each stream.
+      predicted: Predictions for each stream.
       targets: Targets of the utterance table.
-      class_targets: `votes` or `consensus`, of each member.
+      class_targets: `votes` or `consensus`, for each member.
 
-    Source: OURS, method.md section 6.
+    Returns:
+      [E] float32 scores; NaN for members without predictions.
+
+    Source: OURS, METHOD.md, section 6.
     """
     scores = np.full(len(class_targets), np.nan, np.float32)
     for members, rows, attributes, distribution in predicted:
@@ -120,12 +125,12 @@ def development_scores(
 def _mean_ccc(pred: Float[AnyArray, "m N Y"], target: Float[AnyArray, "N Y"], mask: Bool[AnyArray, "N Y"]) -> Array:
     """[m] mean over the columns whose target varies; 0 where none does."""
     is_defined = losses.varies(target, mask)
-    ccc = jax.lax.map(lambda one: losses.ccc(one, target, mask, eps=0.0), pred)
+    ccc = jax.lax.map(lambda of_member: losses.ccc(of_member, target, mask, eps=0.0), pred)
     return jnp.where(is_defined[None, :], ccc, 0).sum(1) / jnp.maximum(is_defined.sum(), 1)
 
 
 def settings_of(config: Config, data: Data) -> Settings:
-    """What all members of a run share."""
+    """Settings that all members of a run share."""
     num_layers = len(data.store.layers) if ensemble.reads_layer_sum(config) else 0
     targets = data.targets
     return Settings.of(config, data.num_features, len(targets.class_names), num_layers, targets.levels)
@@ -133,9 +138,9 @@ def settings_of(config: Config, data: Data) -> Settings:
 
 def load_members(folder: PurePath, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:
     """Best parameters [E, ...] of a finished training, spread over the mesh's member axis."""
-    one = jax.eval_shape(lambda: model.init(dict(settings.sizes), jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: model.init(settings.sizes, jax.random.key(0)))
     where = sharding.replicated(mesh)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype, sharding=where), one)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype, sharding=where), shapes)
     params = checkpoint.load_params(place_of(folder) / BEST_FOLDER, like)
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     return steps.take(params, current.member, sharding.by_member(mesh))

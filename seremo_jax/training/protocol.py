@@ -1,4 +1,4 @@
-"""The protocol: what makes two trainings the same, and the card of a number."""
+"""The protocol of an experiment: the identity of a training, and the card that travels with every number."""
 
 import json
 import os
@@ -18,35 +18,41 @@ from seremo_jax.features.store import Reader
 
 
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """What makes two trainings the same: the settings that change results, the store, the members."""
+    """The identity of a training: settings that change results, the store, and the members.
+
+    Two trainings with equal identities give the same numbers. Only then is one resumed as the other.
+    """
     fields = config.results_fields("targets", "model", "loss", "optim", "train")
     if any(member["fold"] is not None for member in members):
         fields |= {f"data.{name}": getattr(config.data, name) for name in ("split_kind", "split_seed", "num_folds")}
     fields["data.modality"] = config.data.modality
     fields["data.self_reports"] = config.data.self_reports
     fields["data.keep_no_agreement"] = config.data.keep_no_agreement
-    # The members say it all: a single value and an axis of one value are the same run.
+    # These fields are read from the members and not from the config: a single value (`train.seed=3`) and an axis of one
+    # value (`ensemble.seeds=(3,)`) are the same run.
     for field, path in MEMBER_FIELDS.items():
         fields.pop(path, None)
         if len({member[field] for member in members}) == 1:
             fields[path] = members[0][field]
-    told = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
+    varied = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
     return fields | {
         "store": fingerprint_of(store.manifest),
-        "members": [{field: member[field] for field in told} for member in members],
+        "members": [{field: member[field] for field in varied} for member in members],
     }
 
 
 def card(
     config: Config, workdir: PurePath, utterances: pa.Table, store: Reader, trained: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a number's reader must know to compare it with another: corpus, split, policies, backbone, model, code.
+    """The protocol card: everything that a reader must know to compare a number with another.
+
+    It says the corpus, the split, the label policies, the backbone, the model and the version of the code.
 
     Args:
       config: The experiment.
       workdir: Its folder.
       utterances: The utterance table.
-      store: The store the members were trained on.
+      store: The store that the members were trained on.
       trained: Content of `train/finished.json`.
     """
     info, has_other = info_of(utterances), config.targets.other_votes == "class"
@@ -86,7 +92,7 @@ def commit() -> str | None:
 
 
 def is_card_of(expected: dict[str, Any], results: PurePath) -> bool:
-    """Whether `results.jsonl` is there and was made under this card; another commit of the code does not count."""
+    """Whether `results.jsonl` is there and was made under this card, from whatever commit of the code."""
     try:
         with results.open(encoding="utf-8") as file:
             card_there = json.loads(file.readline())["protocol"]

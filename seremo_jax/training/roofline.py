@@ -1,4 +1,4 @@
-"""How much of the hardware a training uses: operations and memory of the head, and the peak of products at hand."""
+"""How much of the hardware a training uses: operations and memory of the head, and the measured peak of products."""
 
 import time
 
@@ -6,52 +6,59 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from seremo_jax.training.model import Sizes
+
 _ROUNDS = 3
-_FLOATS_OF_FEATURES, _FLOATS_OF_UNITS = 6.75, 17.0
-"""What the compiled step keeps of a frame: so many numbers a feature, and a unit of each GRU."""
+_FLOATS_PER_FEATURE, _FLOATS_PER_UNIT = 6.75, 17.0
+"""Numbers that the compiled step keeps of each frame, for each feature and for each unit of a GRU."""
 
 
-def head_flops(sizes: dict) -> int:
+def head_flops(sizes: Sizes) -> int:
     """Floating-point operations of the matrix products of one training step, per frame.
 
-    Forward, gradient of the weights, and gradient of every input that parameters lie below: not of the features.
+    They are those of the forward pass, of the gradient of the weights, and of the gradient of inputs that depend on
+    parameters. The features do not, so no gradient of them is computed.
 
     Args:
-      sizes: Arguments of `model.TCGRU`.
+      sizes: Sizes of the head.
 
     Source: OURS; heads and convolution are left out (under 1 %).
     """
-    units, width = sizes["gru_units"], sizes["num_features"]
-    convolved = width if sizes["conv_kernel"] else 0
-    total, gradient_of = 0, convolved
+    units, width = sizes.gru_units, sizes.num_features
+    convolved = width if sizes.conv_kernel else 0
+    # The first GRU reads features and convolved features side by side; only the latter have a gradient.
+    total, width_with_gradient = 0, convolved
     width += convolved
-    for _ in range(sizes["gru_layers"]):
-        total += 2 * 3 * units * (2 * (width + units) + gradient_of + units)
-        width = gradient_of = units
+    for _ in range(sizes.gru_layers):
+        # A product of [., n] and [n, 3H] takes 2 * 3H * n operations a row. Forward pass and gradient of the weights
+        # have n = width + H each; the gradient of inputs and state is the third product.
+        total += 2 * 3 * units * (2 * (width + units) + width_with_gradient + units)
+        width = width_with_gradient = units
     return total
 
 
-def head_bytes(sizes: dict, num_frames: int) -> int:
-    """Bytes that one training step of one member takes besides its state, gradients included, in float32.
+def head_bytes(sizes: Sizes, num_frames: int) -> int:
+    """Bytes that one training step of one member takes besides its state, with gradients, in float32.
 
     Args:
-      sizes: Arguments of `model.TCGRU`.
-      num_frames: Frames of a batch, `T * R` of its rows; where it is computed in parts, of a part.
+      sizes: Sizes of the head.
+      num_frames: Frames of a batch, `T * R` of its rows. Where it is computed in parts, those of a part.
 
-    Source: OURS, fitted to XLA's buffers (CPU) of steps of 64 to 1,024 features and 16 to 256 units: within
-      12 % there. bfloat16 takes up to a sixth less.
+    Source: OURS, fitted to XLA's buffers (CPU) of steps with 64 to 1,024 features and 16 to 256 units, and within 12 %
+      of them. bfloat16 takes up to a sixth less.
     """
-    units = sizes["gru_layers"] * sizes["gru_units"]
-    return int(4 * num_frames * (_FLOATS_OF_FEATURES * sizes["num_features"] + _FLOATS_OF_UNITS * units))
+    units = sizes.gru_layers * sizes.gru_units
+    return int(4 * num_frames * (_FLOATS_PER_FEATURE * sizes.num_features + _FLOATS_PER_UNIT * units))
 
 
 def peak_flops_per_s(mesh: Mesh, dtype: str) -> float:
-    """Operations per second of large square matrix products on all devices of the mesh at once, the best of three."""
+    """Operations per second of large matrix products on all devices of the mesh at once, the best of three runs."""
     size = 1024 if jax.default_backend() == "cpu" else 8192
     where = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     make = jax.jit(lambda: jnp.ones((mesh.size, size, size), dtype), out_shardings=where)
     product = jax.jit(lambda a: jnp.einsum("nij,njk->nik", a, a), out_shardings=where)
     matrices = make()
+    # The first call compiles and is not timed.
     jax.block_until_ready(product(matrices))
     best_s = float("inf")
     for _ in range(_ROUNDS):

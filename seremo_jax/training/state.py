@@ -1,4 +1,4 @@
-"""What a training holds: the members' values, the state with a leading member axis, and the settings all share."""
+"""Containers of a training: values of the members, state with a leading member axis, settings that all share."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from seremo_jax.training import model, objectives, optim, roofline
 from seremo_jax.training.objectives import Values
 
 TASK_SCALES = "task_scales"
-"""Entry of the parameters with the learned log variances of the tasks."""
+"""Name of the entry of the parameters that holds the learned log variances of the tasks."""
 
 
 class Members(NamedTuple):
-    """The members by position: their values, and what they read.
+    """The members by position: their values, and where they find what they read.
 
     Attributes:
-      values: What tells them apart, each [P].
+      values: Values that differ between members, each [P].
       stream: [P] int32, stream of batches.
       view_slot: [P] int32, index into the views of the member's shard.
       norm_slot: [P] int32, index into the feature statistics of the member's shard.
@@ -37,7 +37,7 @@ class Members(NamedTuple):
 
 
 def values_of(members: Sequence[ensemble.Member], class_weights: Sequence[np.ndarray]) -> Values:
-    """The values of these members, in their order; `class_weights` [C] of each."""
+    """The values of these members, in their order, with the class weights [C] of each."""
 
     def column(name: str, dtype: type, convert: Callable = lambda value: value) -> np.ndarray:
         return np.array([convert(getattr(member, name)) for member in members], dtype)
@@ -54,19 +54,19 @@ def values_of(members: Sequence[ensemble.Member], class_weights: Sequence[np.nda
 
 
 class TrainState(NamedTuple):
-    """Training state; leading axis P, the positions, on every leaf.
+    """Training state. Every leaf has the leading axis P of positions.
 
     Attributes:
       params: Parameters.
-      opt_state: Optimiser state.
-      step: [P] int32, updates so far.
+      opt_state: State of the optimiser.
+      step: [P] int32, number of updates so far.
       tally: Sums over the updates of this epoch: loss terms and gradient norm by name, and `count`, each [P].
       best_params: Parameters of the best epoch on the development split.
-      best_score: [P] its score, -inf before the first evaluation.
-      best_epoch: [P] int32 its number, counted from 1.
-      stale_epochs: [P] int32, epochs since.
+      best_score: [P] score of that epoch, -inf before the first evaluation.
+      best_epoch: [P] int32, number of that epoch, from 1; 0 before the first evaluation.
+      stale_epochs: [P] int32, epochs since then.
       is_active: [P] bool, False once the member has stopped.
-      has_failed: [P] bool, the loss or its gradient was not finite: the member stopped before that update.
+      has_failed: [P] bool, True where the loss or its gradient was not finite. The member stopped before that update.
     """
 
     params: Any
@@ -82,19 +82,19 @@ class TrainState(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """Static settings shared by all members. Hashable, so that a step compiles once for them.
+    """Static settings that all members share. Hashable, so that steps are compiled once for them.
 
     Attributes:
-      sizes: Arguments of `model.TCGRU`, as sorted items.
+      sizes: Sizes and options of the head.
       fixed: Settings of the losses.
-      clip_norm: Gradient norm to clip at; 0 does not.
+      clip_norm: Gradient norm to clip at; 0 does not clip.
       learns_task_weights: Weights between tasks are learned.
-      uses_dropout: Some member drops.
+      uses_dropout: Some member has dropout.
       member_map: `vmap`, or `map` for one member after the other.
-      micro_batches: Parts that the rows of a device are computed in, one after the other.
+      micro_batches: Number of parts in which the rows of a device are computed, one after the other.
     """
 
-    sizes: tuple[tuple[str, Any], ...]
+    sizes: model.Sizes
     fixed: objectives.Fixed
     clip_norm: float
     learns_task_weights: bool
@@ -111,34 +111,36 @@ class Settings(NamedTuple):
         num_layers: int = 0,
         levels: tuple[float, ...] = (),
     ) -> "Settings":
-        """The settings an experiment asks for; `train.member_map = auto` is decided by the platform.
+        """The settings that an experiment asks for. The platform decides what `train.member_map = auto` is.
 
         Args:
           config: The experiment.
           num_features: D of the frames as the head reads them.
           num_classes: C.
-          num_layers: Layers that are summed; 0 where members read one.
+          num_layers: Layers that are summed; 0 where members read one layer.
           levels: Values of the levels of the rating scale, for `loss.attribute_kind = emd`.
         """
-        sizes = {
-            "num_features": num_features,
-            "num_attributes": len(config.targets.attributes),
-            "num_classes": num_classes,
-            "num_layers": num_layers,
-            "levels": tuple(levels),
-            "predicts_variance": config.targets.predict_variance,
-            **{
-                name: getattr(config.model, name)
-                for name in ("conv_kernel", "gru_units", "gru_layers", "pooling", "embedding_size", "dtype")
-            },
-        }
+        sizes = model.Sizes(
+            num_features=num_features,
+            num_attributes=len(config.targets.attributes),
+            num_classes=num_classes,
+            num_layers=num_layers,
+            levels=tuple(levels),
+            predicts_variance=config.targets.predict_variance,
+            conv_kernel=config.model.conv_kernel,
+            gru_units=config.model.gru_units,
+            gru_layers=config.model.gru_layers,
+            pooling=config.model.pooling,
+            embedding_size=config.model.embedding_size,
+            dtype=config.model.dtype,
+        )
         member_map = config.train.member_map
         if member_map == "auto":
-            # Measured on CPU: batching small GEMMs over members gains nothing and costs cache.
+            # Measured on CPU: small products that are batched over members gain nothing and fall out of the cache.
             member_map = "map" if jax.default_backend() == "cpu" else "vmap"
         loss = config.loss
         return cls(
-            sizes=tuple(sorted(sizes.items())),
+            sizes=sizes,
             fixed=objectives.Fixed(
                 attribute_weights=loss.attribute_weights,
                 attribute_kind=loss.attribute_kind,
@@ -155,24 +157,24 @@ class Settings(NamedTuple):
 
     @property
     def num_layers(self) -> int:
-        """Layers that a member sums; 0 where it reads one."""
-        return dict(self.sizes)["num_layers"]
+        """Layers that a member sums; 0 where it reads one layer."""
+        return self.sizes.num_layers
 
 
 class Normalisation(NamedTuple):
-    """Statistics of features over a training split: mean and sd, both [n, D], one entry a fold and layer of a shard."""
+    """Mean and sd of features over a training split, both [n, D]: an entry for each fold and layer of a shard."""
 
     mean: Array
     sd: Array
 
 
 class Inputs(NamedTuple):
-    """What a step reads besides state and batch.
+    """Inputs of a step besides state and batch.
 
     Attributes:
-      norm: Statistics of features.
-      labels: Of every utterance.
-      frames: [V, F, D] frames in device memory that `Batch.frame` points into, or None.
+      norm: Statistics of the features.
+      labels: Labels of every utterance.
+      frames: [V, F, D] frames in device memory that `Batch.frame` points into; None where batches bring theirs.
     """
 
     norm: Normalisation
@@ -181,15 +183,15 @@ class Inputs(NamedTuple):
 
 
 def init(settings: Settings, values: Values) -> TrainState:
-    """Initial state; a member's parameters depend on its seed alone."""
+    """Initial state. A member's parameters depend on its seed alone, and not on its company."""
 
-    def one(seed: Array) -> TrainState:
-        params = model.init(dict(settings.sizes), jax.random.key(seed))
+    def init_member(seed: Array) -> TrainState:
+        params = model.init(settings.sizes, jax.random.key(seed))
         if settings.learns_task_weights:
             params[TASK_SCALES] = jnp.zeros(2)
         zero = jnp.zeros((), jnp.int32)
         names = ("loss", "attribute_loss", "class_loss", "gradient_norm", "count")
-        names += ("variance_loss",) * dict(settings.sizes)["predicts_variance"]
+        names += ("variance_loss",) * settings.sizes.predicts_variance
         return TrainState(
             params=params,
             opt_state=optim.adam(settings.clip_norm).init(params),
@@ -203,22 +205,22 @@ def init(settings: Settings, values: Values) -> TrainState:
             has_failed=jnp.array(False),
         )
 
-    return jax.lax.map(one, values.seed)
+    return jax.lax.map(init_member, values.seed)
 
 
 def member_bytes(settings: Settings, num_frames: int) -> tuple[int, int]:
-    """Bytes of device memory of one member: its state, and what a step of it takes besides.
+    """Bytes of device memory of one member: those of its state, and those that a step of it takes besides.
 
-    Members that take turns (`Settings.member_map` `map`) need the second only once.
+    Where members take turns (`Settings.member_map` is `map`), the second number is needed only once.
 
     Args:
       settings: Static settings.
-      num_frames: Frames of a batch, `T * R` of its rows, padding and all.
+      num_frames: Frames of a batch, `T * R` of its rows, with all padding.
     """
 
-    def one(seed: Array) -> TrainState:
+    def state_of(seed: Array) -> TrainState:
         return init(settings, Values(seed=seed, **dict.fromkeys(Values._fields[1:])))
 
-    state = jax.eval_shape(one, jax.ShapeDtypeStruct((1,), jnp.uint32))
+    state = jax.eval_shape(state_of, jax.ShapeDtypeStruct((1,), jnp.uint32))
     num_bytes = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return num_bytes, roofline.head_bytes(dict(settings.sizes), -(-num_frames // settings.micro_batches))
+    return num_bytes, roofline.head_bytes(settings.sizes, -(-num_frames // settings.micro_batches))

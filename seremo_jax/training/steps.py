@@ -1,6 +1,8 @@
-"""Compiled steps of the whole ensemble: clipping, learning rate, early stopping, best parameters inside each member.
+"""Compiled steps of the whole ensemble.
 
-One model is an ensemble of one, and no member ever sees another.
+Every function here that ends in `_member` computes one member, and `over_members` maps it. Clipping, learning rate,
+early stopping and best parameters belong to each member, so that no member's numbers depend on another. A single model
+is an ensemble with one member; there is no other path for it.
 """
 
 import functools
@@ -22,16 +24,17 @@ from seremo_jax.training.gradients import Reader
 from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init
 
 batch_of = jax.jit(lambda epoch, index: jax.tree.map(lambda array: array[index], epoch))
-"""(batches of an epoch, number) -> one of them, all on the devices."""
+"""(batches of an epoch, number) -> the batch of this number, without leaving the devices."""
 
 
 def take(tree: Any, index: np.ndarray, where: NamedSharding) -> Any:
-    """Entries of the leading axis of every array, laid out as asked."""
+    """Entries `index` of the leading axis of every array, laid out as `where` says."""
     return jax.jit(lambda tree: jax.tree.map(lambda x: x[index], tree), out_shardings=where)(tree)
 
 
 def _update_member(reader: Reader, state: TrainState) -> TrainState:
     settings, values = reader.settings, reader.member.values
+    # The member's own seed and step make its random numbers, so they do not depend on its place or its company.
     key = None
     if settings.uses_dropout:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(values.seed), 1), state.step)
@@ -39,6 +42,7 @@ def _update_member(reader: Reader, state: TrainState) -> TrainState:
     updates, opt_state = optim.adam(settings.clip_norm).update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p + values.learning_rate * (u - values.weight_decay * p), state.params, updates)
     norm = optax.tree.norm(grads)
+    # One member with a loss that is not finite must not end the training of all others. It stops before this update.
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     new = terms | {"gradient_norm": norm, "count": jnp.ones(())}
     tally = {name: total + new[name] for name, total in state.tally.items()}
@@ -56,32 +60,37 @@ def _train_step(
     batch: Batch,
     inputs: Inputs,
 ) -> tuple[TrainState, Array]:
-    def one(item: tuple[TrainState, Members]) -> TrainState:
+    def step_member(item: tuple[TrainState, Members]) -> TrainState:
         state, member = item
         reader = Reader(settings, num_data, inputs, batch, member)
-        # Under `map` a stopped member costs nothing; under `vmap` this is a select.
+        # A member does nothing once it has stopped, or where its stream has run out. Under `map` that saves the time.
+        # Under `vmap` both branches are computed, and the old state is selected.
         has_work = state.is_active & (reader.utterance >= 0).any()
         return jax.lax.cond(has_work, lambda state: _update_member(reader, state), lambda state: state, state)
 
+    # Trained members sit at the first positions of each shard. The others cost nothing, as they are not even mapped.
     running = jax.tree.map(lambda x: x[:num_running], (state, members))
-    new = over_members(settings.member_map, one, running)
+    new = over_members(settings.member_map, step_member, running)
     if num_running < state.step.shape[0]:
         new = jax.tree.map(lambda whole, part: whole.at[:num_running].set(part), state, new)
+    # The state is donated to the next step. The host waits for this sum instead, which `+ 0` makes a buffer of its own.
     return new, new.tally["loss"] + 0
 
 
 def _predict_step(
     settings: Settings, num_data: int, num_running: int, params: Any, members: Members, batch: Batch, inputs: Inputs
 ) -> tuple[Array, Array]:
-    def one(item: tuple[Any, Members]) -> tuple[Array, Array]:
+    def predict_member(item: tuple[Any, Members]) -> tuple[Array, Array]:
         params, member = item
         raw = Reader(settings, num_data, inputs, batch, member).outputs(params)
         return raw.attributes, raw.distribution
 
-    return over_members(settings.member_map, one, jax.tree.map(lambda x: x[:num_running], (params, members)))
+    running = jax.tree.map(lambda x: x[:num_running], (params, members))
+    return over_members(settings.member_map, predict_member, running)
 
 
 def _finish_epoch(state: TrainState, scores: Array, epoch: Array, patience: int, min_delta: float) -> TrainState:
+    # A score of NaN is never better, so a member without a score counts an epoch without improvement.
     is_better = state.is_active & (scores > state.best_score + min_delta)
     stale = jnp.where(is_better, 0, state.stale_epochs + 1)
 
@@ -103,12 +112,12 @@ class Steps(NamedTuple):
 
     Attributes:
       init: (values) -> state.
-      train: (state, members, batch, inputs) -> state, and the sum of its losses [P] to wait for; the old state is
-        given up.
-      predict: (params, members, batch, inputs) -> attributes [n, B, A], distribution [n, B, C] of the positions that
+      train: (state, members, batch, inputs) -> state, and [P] sum of its losses to wait for. The old state is donated.
+      predict: (params, members, batch, inputs) -> attributes [n, B, A] and distribution [n, B, C] of the positions that
         are trained.
-      finish_epoch: (state, scores [P], epoch []) -> state, after an evaluation on the development split.
-      reorder: (tree, places [P]) -> the tree's positions in another order.
+      finish_epoch: (state, scores [P], epoch []) -> state after an evaluation on the development split. The old state
+        is donated.
+      reorder: (tree, places [P]) -> the tree with its positions in another order.
     """
 
     init: Callable
@@ -126,7 +135,7 @@ def batch_specs(is_cached: bool) -> Batch:
 
 
 def input_specs(is_cached: bool) -> Inputs:
-    """How the other inputs lie on the mesh; `labels` stands for all of its tables."""
+    """How the other inputs lie on the mesh. The entry of `labels` stands for all of its tables."""
     member = PartitionSpec(sharding.MEMBER)
     return Inputs(Normalisation(member, member), PartitionSpec(), member if is_cached else None)
 
@@ -141,23 +150,25 @@ def compile_steps(
     num_running: int,
     is_cached: bool = False,
 ) -> Steps:
-    """Steps with members spread over the mesh's member axis; inside a device they run by `settings.member_map`.
+    """Steps with members spread over the mesh's member axis. Inside a shard, members run by `settings.member_map`.
 
     Args:
       settings: Static settings.
-      mesh: Mesh with the axes `("member", "data")`. Members alone on it need no collective; devices of the data axis
-        add up what the head puts out, and gradients.
+      mesh: Mesh with the axes `("member", "data")`. Where the data axis has one device, the steps need no collective.
+        Otherwise the devices of the data axis add up outputs of the head and gradients.
       patience: Evaluations without improvement after which a member stops.
       min_delta: Improvement that counts.
       num_running: Positions of each shard that are trained, see `Arrangement`.
       is_cached: Frames live in device memory.
     """
+    # `shard_map` gives every device its own members and rows, so that every collective stands in the code. `jit` has
+    # explicit shardings in and out, so that no array is moved unasked.
     member = PartitionSpec(sharding.MEMBER)
     num_data = mesh.shape[sharding.DATA]
     specs = (member, member, batch_specs(is_cached), input_specs(is_cached))
 
     def placed(spec: Any) -> Any:
-        return jax.tree.map(lambda one: NamedSharding(mesh, one), spec, is_leaf=lambda x: isinstance(x, PartitionSpec))
+        return jax.tree.map(lambda x: NamedSharding(mesh, x), spec, is_leaf=lambda x: isinstance(x, PartitionSpec))
 
     def spread(function: Callable, in_specs: tuple[Any, ...]) -> Callable:
         return jax.shard_map(
@@ -176,6 +187,8 @@ def compile_steps(
 
     finish = functools.partial(_finish_epoch, patience=patience, min_delta=min_delta)
     same = PartitionSpec()
+    # A donated state is written in place: parameters, optimiser state and best parameters of all members are most of
+    # the memory of a device, and there is never a second copy of them.
     return Steps(
         init=jitted(functools.partial(init, settings), (member,)),
         train=jitted(functools.partial(_train_step, settings, num_data, num_running), donate_argnums=0),

@@ -1,4 +1,4 @@
-"""Where the wall time of a training goes, phase by phase, and a profiler trace of a few of its steps."""
+"""The wall time of a training by phases, and a profiler trace of a few of its steps."""
 
 import contextlib
 import shutil
@@ -19,11 +19,11 @@ _COMPILING = "/jax/core/compile/"
 
 
 class Clock:
-    """Shares wall time out among `PHASES`: every moment since it was made belongs to exactly one of them.
+    """Divides wall time among `PHASES`. Every moment since the clock was made belongs to exactly one of them.
 
-    It is the time of the thread that drives the devices: `input` is what this thread waits for batches, although the
-    devices may still be busy with earlier steps. Tracing, lowering, compiling and reading compiled programs back are
-    `compile`, in whichever phase they happen.
+    It is the time of the thread that drives the devices. `input` is the time that this thread waits for batches, even
+    while the devices are busy with earlier steps. Tracing, lowering, compiling and reading compiled programs back count
+    as `compile`, in whichever phase they happen.
     """
 
     def __init__(self) -> None:
@@ -36,9 +36,11 @@ class Clock:
         if not event.startswith(_COMPILING):
             return
         end_s = time.monotonic()
-        # Tracing one function traces others: spans inside this one are not counted twice.
+        # Tracing a function traces the functions that it calls. Their spans end first and lie inside this one, and they
+        # are replaced by it.
         while self._compiling and self._compiling[-1][0] >= end_s - duration_s:
             self._compiling.pop()
+        # Time before the current phase was accounted for already, and so was that of an earlier span.
         begin_s = max([end_s - duration_s, self._since_s, *(end for _, end in self._compiling[-1:])])
         self._compiling.append((min(begin_s, end_s), end_s))
 
@@ -51,7 +53,7 @@ class Clock:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time inside the block belongs to this phase, except what an inner block takes."""
+        """Counts the time inside the block as this phase, except the time of inner blocks."""
         self._account()
         outer, self._phase = self._phase, name
         try:
@@ -77,33 +79,33 @@ def shares(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def entries(seconds: dict[str, float]) -> dict[str, float]:
-    """What a line of the log says: `goodput_PHASE` for each share, and the wall time they are shares of."""
+    """Entries of a line of the log: the share `goodput_PHASE` of each phase, and the wall time `wall_s`."""
     return {f"goodput_{name}": share for name, share in shares(seconds).items()} | {"wall_s": sum(seconds.values())}
 
 
 def sentence(seconds: dict[str, float]) -> str:
-    """A line for people: the share of each phase, in %."""
+    """A line that people read, with the share of each phase in %."""
     parts = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares(seconds).items())
     return f"goodput: {parts} of {sum(seconds.values()):.1f} s"
 
 
 T = TypeVar("T")
 FIRST, LAST = 10, 20
-"""Steps traced, counted from 1 in this process: the first ones compile."""
+"""First and last step that is traced, counted from 1 in this process. The very first steps compile."""
 
 
 class StepTrace:
     """Counts steps and traces those from `FIRST` to `LAST`.
 
     Args:
-      folder: What to write, once the last of them is through; None traces nothing.
+      folder: Folder that the trace is written to after the last of these steps; None traces nothing.
     """
 
     def __init__(self, folder: PurePath | None):
         self._folder, self._number, self._temporary = folder, 0, ""
 
     def step(self, run: Callable[[], T]) -> T:
-        """Does a step and returns what it gives; waits for the devices after the last traced one only."""
+        """Runs a step and returns its result. It waits for the devices after the last traced step only."""
         self._number += 1
         if self._folder is None:
             return run()
@@ -113,11 +115,12 @@ class StepTrace:
         if not self._temporary:
             return run()
         with jax.profiler.StepTraceAnnotation("train", step_num=self._number):
-            made = run()
+            result = run()
         if self._number == LAST:
-            jax.block_until_ready(made)
+            # Steps run later than they are dispatched, and the trace is to hold the last one whole.
+            jax.block_until_ready(result)
             self._write()
-        return made
+        return result
 
     def _write(self) -> None:
         jax.profiler.stop_trace()
@@ -127,14 +130,14 @@ class StepTrace:
         self._temporary = ""
 
     def close(self) -> None:
-        """Writes a trace that the end of training cut short; warns where there is none."""
+        """Writes a trace that the end of the training cut short, and warns where it is not whole."""
         if self._folder is None:
             return
         if self._temporary:
             self._write()
         if self._number < LAST:
-            found = f"steps {FIRST} to {self._number}" if self._number >= FIRST else "nothing"
+            traced = f"steps {FIRST} to {self._number}" if self._number >= FIRST else "nothing"
             warnings.warn(
-                f"{self._folder}: there were {self._number} steps, so {found} of steps {FIRST} to {LAST} was traced",
+                f"{self._folder}: there were {self._number} steps, so {traced} of steps {FIRST} to {LAST} was traced",
                 stacklevel=2,
             )

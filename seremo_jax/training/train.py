@@ -1,4 +1,8 @@
-"""The loop: evaluate, save, step. One compiled program trains every member; each stops early by itself."""
+"""A training from its beginning, or from its newest checkpoint, to its end.
+
+Each epoch takes its steps, scores the development split, appends a line to the log and saves a checkpoint, in this
+order. One compiled program trains all members, and each of them stops early by itself.
+"""
 
 import contextlib
 import dataclasses
@@ -42,10 +46,10 @@ from seremo_jax.training.timing import StepTrace
 
 
 class NothingToKeepError(ArtefactError):
-    """Some members never had a finite development score.
+    """Some members never had a development score, so there are no best parameters of theirs.
 
     Attributes:
-      members: Their numbers.
+      members: Numbers of these members.
     """
 
     def __init__(self, message: str, members: Sequence[int]):
@@ -54,10 +58,10 @@ class NothingToKeepError(ArtefactError):
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, is_profiled: bool = False) -> PurePath:
-    """Trains the config's members on the tables and the store of a workdir, over all devices; see `train`.
+    """Trains the config's members on the tables and the store of a workdir, over all devices. See `train`.
 
     Raises:
-      ArtefactError: Besides what `train` refuses: the tables or the store are missing, or not of each other.
+      ArtefactError: The tables or the store are missing, or do not belong to each other; or see `train`.
     """
     utterances, ratings, fingerprint = tables.read_tables(workdir)
     store = Reader(place_of(workdir) / "store")
@@ -83,12 +87,12 @@ def train(
 ) -> PurePath:
     """Trains all members and keeps the parameters of each one's best epoch on the development split.
 
-    Resumes from the newest checkpoint, also on another mesh or number of processes; a finished training is left as it
-    is. SIGTERM and SIGUSR1 save a checkpoint first.
+    It resumes from the newest checkpoint, also on another mesh or with another number of processes. A finished training
+    is left as it is. On SIGTERM and SIGUSR1 it saves a checkpoint and stops.
 
     Args:
       config: The experiment.
-      store: Hidden states of the layers the members read.
+      store: Hidden states of the layers that the members read.
       tables: Utterances and ratings.
       mesh: Mesh with the axes `("member", "data")`.
       members: The members; None means those of the config.
@@ -101,17 +105,17 @@ def train(
 
     Raises:
       ArtefactError: The folder holds another run, or a split lacks labelled utterances.
-      NothingToKeepError: A member's loss was not finite before its first epoch ended.
+      NothingToKeepError: The loss of a member was not finite before its first epoch had ended.
       PreemptedError: A signal asked to stop; the state is saved.
     """
     workdir = place_of(store.path.parent if workdir is None else workdir)
     members = list(members or ensemble.members_in(workdir, config))
     folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
-    named = [vars(member) for member in members]
-    run = protocol.run_identity(config, store, named)
+    fields = [vars(member) for member in members]
+    run = protocol.run_identity(config, store, fields)
     if (folder / predictions.STAMP_FILE).exists():
-        found = read_json(folder / predictions.STAMP_FILE, "delete this folder to train anew")
-        require_same(f"the training in {folder}", found["run"], run, "Use another --workdir, or delete this folder.")
+        stamp = read_json(folder / predictions.STAMP_FILE, "delete this folder to train anew")
+        require_same(f"the training in {folder}", stamp["run"], run, "Use another --workdir, or delete this folder.")
         if not is_quiet:
             print(f"{folder} is up to date" + ", so no step was traced" * is_profiled)
         return folder
@@ -125,14 +129,14 @@ def train(
             _run(loop, checkpoints, folder, is_quiet)
         _require_some_whole(folder, loop)
         with clock.phase("checkpoint"):
-            _finish(folder, run, named, loop)
+            _finish(folder, run, fields, loop)
         if not is_quiet:
             print(timing.sentence(clock.seconds()))
     return folder
 
 
 def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool) -> None:
-    """Epochs until every member has stopped, from the newest checkpoint on."""
+    """Runs epochs from the newest checkpoint on, until every member has stopped."""
     position = Position()
     if (restored := checkpoints.restore(loop.like)) is not None:
         position = restored[0]
@@ -149,21 +153,24 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool)
         with loop.clock.phase("checkpoint"):
             checkpoints.save(position, loop.canonical_state())
 
-    label, told = f"train {len(names)} members", dict.fromkeys(timing.PHASES, 0.0)
+    label, logged_s = f"train {len(names)} members", dict.fromkeys(timing.PHASES, 0.0)
     try:
         with Notice() as notice, Progress(most, label, "epochs", done=position.epoch, is_quiet=is_quiet) as progress:
             while position.epoch < most and loop.is_active.any():
                 try:
                     line = loop.epoch(position, notice, save, progress)
                 except PreemptedError:
+                    # The checkpoint is still being written in the background.
                     checkpoints.wait()
                     raise
                 position = Position(position.epoch + 1)
                 seconds = loop.clock.seconds()
-                of_line = {name: seconds[name] - told[name] for name in seconds}
-                told = seconds
+                since_s = {name: seconds[name] - logged_s[name] for name in seconds}
+                logged_s = seconds
+                # The line comes before the checkpoint. A run that is cut off between the two drops the line and
+                # computes the epoch again; in the other order the line would be lost.
                 if writer is not None:
-                    writer.write(position.epoch, line | timing.entries(of_line))
+                    writer.write(position.epoch, line | timing.entries(since_s))
                 save(position)
                 progress.update(note=_summary(line, loop))
                 if notice.has_come():
@@ -175,7 +182,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool)
 
 
 def _require_some_whole(folder: PurePath, loop: Loop) -> None:
-    """Warns of members whose loss was not finite; refuses to go on where one never finished an epoch."""
+    """Warns of members whose loss was not finite, and raises where a member never finished an epoch."""
     advice, names = "lower optim.learning_rate or set optim.clip_norm", ensemble.names(loop.members)
     if failed := [name for name, has_failed in zip(names, loop.values("has_failed"), strict=True) if has_failed]:
         warnings.warn(
@@ -200,8 +207,9 @@ def _summary(line: dict[str, Any], loop: Loop) -> str:
 
 
 def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
-    """Writes the best parameters and, last, the stamp that says the training is finished."""
+    """Writes the best parameters and, last of all, the stamp that says that the training is finished."""
     best = folder / predictions.BEST_FOLDER
+    # An earlier attempt may have been cut off here, and Orbax writes to a new folder only.
     if is_first_process():
         remove_tree(best)
     wait_for_all("train: best folder")

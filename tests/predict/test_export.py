@@ -15,7 +15,6 @@ from tests.support.small_heads import SIZES, heads_of, one_head
 
 pytestmark = pytest.mark.stack
 
-SIZED = SIZES | {"num_features": 6}
 UNITS = ((4.0, 3.0), (0.5, 0.25), (0.0, 1.0))
 HAS_UNITS = (True, False, True)
 
@@ -34,14 +33,14 @@ def alone(heads, member, frames):
     scaled = ((np.asarray(frames) - heads.mean[slot]) / heads.sd[slot])[:, None]
     reset = np.arange(len(frames))[:, None] == 0
     inputs = scaled, reset, np.zeros(reset.shape, np.int32), np.array([len(frames) - 1])
-    return model.apply(SIZED, one_head(heads.params, member), *map(jnp.asarray, inputs))
+    return model.apply(SIZES, one_head(heads.params, member), *map(jnp.asarray, inputs))
 
 
 @pytest.mark.parametrize("member_map", ["map", "vmap"])
 def test_padding_and_neighbours_change_nothing(member_map):
-    heads = heads_of(SIZED, 3, 2)
+    heads = heads_of(SIZES, 3, 2)
     hidden, num_frames = states([7, 1, 20, 13], 24)
-    out = head.apply(SIZED, heads, hidden, num_frames, member_map)
+    out = head.apply(SIZES, heads, hidden, num_frames, member_map)
     for member in range(3):
         for row, length in enumerate(num_frames):
             expected = alone(heads, member, hidden[heads.layer_slot[member], row, :length])
@@ -52,8 +51,8 @@ def test_padding_and_neighbours_change_nothing(member_map):
 @pytest.fixture(scope="module")
 def exported():
     """Heads, and their module."""
-    heads = heads_of(SIZED, 3, 2)
-    return heads, head.to_stablehlo(SIZED, heads, 6, UNITS, HAS_UNITS)
+    heads = heads_of(SIZES, 3, 2)
+    return heads, head.to_stablehlo(SIZES, heads, 6, UNITS, HAS_UNITS)
 
 
 def test_the_module_is_the_model_at_every_shape(exported):
@@ -62,7 +61,7 @@ def test_the_module_is_the_model_at_every_shape(exported):
     assert set(module.platforms) == set(head.PLATFORMS)
     for lengths, longest in (([9], 9), ([7, 1, 20], 24)):
         hidden, num_frames = states(lengths, longest)
-        expected, found = head.apply(SIZED, heads, hidden, num_frames), module.call(hidden, num_frames)
+        expected, found = head.apply(SIZES, heads, hidden, num_frames), module.call(hidden, num_frames)
         np.testing.assert_allclose(found["distribution"], expected.distribution, rtol=0, atol=1e-6)
         raw = np.asarray(expected.attributes)
         scaled = np.stack([3 * raw[:, :, 0] + 4, raw[:, :, 2]], axis=-1)
@@ -85,16 +84,16 @@ with open("head.stablehlo", "rb") as file:
 np.savez("out.npz", **module.call(inputs["hidden"], inputs["num_frames"]))
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    expected = head.apply(SIZED, heads, hidden, num_frames).distribution
+    expected = head.apply(SIZES, heads, hidden, num_frames).distribution
     np.testing.assert_allclose(np.load(tmp_path / "out.npz")["distribution"], expected, rtol=0, atol=1e-6)
 
 
 def test_parameters_by_name_and_what_does_not_fit():
-    heads = heads_of(SIZED, 2, 1)
+    heads = heads_of(SIZES, 2, 1)
     arrays = head.names_of(heads.params)
     assert arrays["grus.0.w_i"].shape == (2, 12, 24)
-    back = head.from_names(SIZED, arrays, 2)
+    back = head.from_names(SIZES, arrays, 2)
     jax.tree.map(np.testing.assert_array_equal, back, heads.params)
     wrong = {name: array for name, array in arrays.items() if name != "conv.b"} | {"stray": np.zeros(1)}
     with pytest.raises(ValueError, match=r"conv\.b is missing; stray is not expected; .* has shape \(2, .* \(3, "):
-        head.from_names(SIZED, wrong, 3)
+        head.from_names(SIZES, wrong, 3)

@@ -1,5 +1,6 @@
 """Models with heads of random weights on a real backbone, for the tests of prediction."""
 
+import dataclasses
 import os
 
 import jax
@@ -11,10 +12,7 @@ from seremo_jax.predict import export, model_folder
 from seremo_jax.training import model
 
 CLASSES = ("angry", "sad", "neutral")
-SIZES = {
-    "num_attributes": 3, "num_classes": 3, "conv_kernel": 3, "gru_units": 8, "gru_layers": 2, "embedding_size": 5,
-    "num_layers": 0, "levels": (),
-}  # fmt: skip
+SIZES = model.Sizes(num_features=6, num_attributes=3, num_classes=3, gru_units=8, embedding_size=5)
 
 
 def heads_of(sizes, num_members, num_layers, seed=0):
@@ -22,17 +20,17 @@ def heads_of(sizes, num_members, num_layers, seed=0):
     keys = jax.random.split(jax.random.key(seed), num_members)
     params = jax.tree.map(lambda x: np.asarray(3 * x), jax.vmap(lambda key: model.init(sizes, key))(keys))
     rng = np.random.default_rng(seed)
-    shape = (num_layers, sizes["num_features"])
+    shape = (num_layers, sizes.num_features)
     mean, sd = rng.normal(size=shape).astype(np.float32), rng.uniform(1, 3, shape).astype(np.float32)
     slot = np.arange(num_members, dtype=np.int32) % num_layers
-    columns = np.tile(np.arange(sizes["num_features"], dtype=np.int32), (num_layers, 1))
+    columns = np.tile(np.arange(sizes.num_features, dtype=np.int32), (num_layers, 1))
     return export.Heads(params, slot, slot, mean, sd, columns)
 
 
 def make(backbone="logmel", layers=(0,), num_members=2, *, longest_s=5.0, threshold=None, temperature=None):
     """A model on a backbone with these layers, attributes rated from 1 to 7, dominance not trained."""
     loaded = backbones.load(backbone, layers)
-    sizes = SIZES | {"num_features": loaded.num_features}
+    sizes = dataclasses.replace(SIZES, num_features=loaded.num_features)
     attribute = {"is_trained": True, "offset": 4.0, "factor": 3.0}
     about = {
         "format_version": model_folder.FORMAT_VERSION,

@@ -1,5 +1,7 @@
 """TC-GRU: parameter counts, a NumPy loop, packing and padding, dropout."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from seremo_jax.training import model
 
 pytestmark = pytest.mark.stack
 
-SIZES = {"num_features": 5, "num_attributes": 3, "num_classes": 6, "gru_units": 8, "embedding_size": 4}
+SIZES = model.Sizes(num_features=5, num_attributes=3, num_classes=6, gru_units=8, embedding_size=4)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,7 @@ SIZES = {"num_features": 5, "num_attributes": 3, "num_classes": 6, "gru_units": 
     [(1024, 11, 2_204_171), (384, 11, 1_218_571), (768, 11, 1_809_931), (1280, 11, 2_598_411), (1024, 14, 2_204_558)],
 )
 def test_parameter_count_of_the_method(num_features, num_outputs, expected):
-    sizes = {"num_features": num_features, "num_attributes": num_outputs - 8, "num_classes": 8}
+    sizes = model.Sizes(num_features, num_attributes=num_outputs - 8, num_classes=8)
     assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
 
 
@@ -102,7 +104,7 @@ def test_packed_gradient_equals_the_sum_alone(utterances):
 
 
 def test_without_convolution_the_branch_is_gone():
-    sizes = SIZES | {"conv_kernel": 0, "gru_layers": 1}
+    sizes = dataclasses.replace(SIZES, conv_kernel=0, gru_layers=1)
     params = model.init(sizes, jax.random.key(0))
     assert "conv" not in params
     assert params["grus"][0]["w_i"].shape == (5, 24)
@@ -113,7 +115,7 @@ def _dropout(key, rate, rows):
 
 
 def test_dropout_keeps_the_mean(utterances):
-    sizes = SIZES | {"gru_layers": 1}
+    sizes = dataclasses.replace(SIZES, gru_layers=1)
     params = model.init(sizes, jax.random.key(1))
     rows = _rows(utterances, 16, [[0, 1], [2]])
     plain = model.apply(sizes, params, *rows).embedding
@@ -144,7 +146,7 @@ def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
 
 
 def test_levels_give_attributes_as_means_of_distributions(utterances):
-    sizes = SIZES | {"levels": (-1.0, 0.0, 1.0), "predicts_variance": True}
+    sizes = dataclasses.replace(SIZES, levels=(-1.0, 0.0, 1.0), predicts_variance=True)
     out = model.apply(sizes, model.init(sizes, jax.random.key(0)), *_rows(utterances, 16, [[0, 1], [2]]))
     p = np.exp(out.levels) / np.exp(out.levels).sum(-1, keepdims=True)
     np.testing.assert_allclose(out.attributes, p[..., 2] - p[..., 0], atol=1e-6)
@@ -152,7 +154,7 @@ def test_levels_give_attributes_as_means_of_distributions(utterances):
 
 
 def test_sum_of_layers_starts_as_their_mean(utterances):
-    sizes = SIZES | {"num_layers": 2}
+    sizes = dataclasses.replace(SIZES, num_layers=2)
     params = model.init(sizes, jax.random.key(0))
     features, *rows = _rows(utterances, 16, [[0, 1], [2]])
     summed = model.apply(sizes, params, jnp.stack([features, 3 * features]), *rows)
