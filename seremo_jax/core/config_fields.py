@@ -218,7 +218,8 @@ class EvalConfig:
         (), "mean predictions to score, too, as systems of their own: over seeds, over class_kinds (and seeds)"
     )
     conditions: tuple[str, ...] = _field(
-        (vocab.CLEAN,), "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (condition_names.py)"
+        (vocab.CLEAN,),
+        "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (core/condition_names.py)",
     )
     condition_seed: int = _field(0, "seed of what conditions draw, utterance by utterance")
     noise_kinds: tuple[str, ...] = _field(("white", "pink", "brown", "babble"), "noises of noise and combined")
