@@ -1,7 +1,6 @@
-"""A few utterances of a split in every condition as WAV files, to listen to, with a manifest of what was drawn."""
+"""A few utterances of a split in every condition as WAV files to listen to, with a manifest of what was drawn."""
 
 import csv
-import dataclasses
 import os
 import re
 from pathlib import PurePath
@@ -9,8 +8,8 @@ from pathlib import PurePath
 import numpy as np
 import soundfile
 
-from seremo_jax.conditions import render
 from seremo_jax.conditions import sources as condition_sources
+from seremo_jax.conditions.rendered import in_condition
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of
 from seremo_jax.core.condition_names import ConditionError
 from seremo_jax.core.config import Config
@@ -30,14 +29,14 @@ def run(
     num_utterances: int,
     is_quiet: bool = False,
 ) -> PurePath:
-    """Writes `TO/CONDITION/NUMBER_UTTERANCE.wav` and `TO/manifest.csv`, whole or not at all; returns the manifest.
+    """Writes `TO/CONDITION/NUMBER_UTTERANCE.wav` and `TO/manifest.csv`, whole or not at all. Returns the manifest.
 
     Args:
-      config: The experiment; `eval.conditions` says which conditions.
+      config: The experiment. Its field `eval.conditions` names the conditions.
       workdir: Its folder, with the tables of `ingest`.
-      to: Folder to write; one that an earlier call wrote is replaced.
-      split: Which utterances.
-      num_utterances: How many of them, a draw by `eval.condition_seed`; all if fewer.
+      to: Folder to write. One that an earlier call wrote is replaced.
+      split: Split that the utterances are drawn from.
+      num_utterances: Number of utterances that `eval.condition_seed` draws; all of them if there are fewer.
       is_quiet: Shows no progress.
 
     Raises:
@@ -51,7 +50,6 @@ def run(
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
     sources = condition_sources.load_for(config)
     asked = condition_sources.asked(config, sources)
-    sources = dataclasses.replace(sources, voices=condition_sources.voices_of(utterances, split, recordings.decode))
     rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
     if not rows.size:
         raise ConditionError(f"no utterance is in split {split!r}")
@@ -62,17 +60,16 @@ def run(
         Progress(len(asked) * len(drawn), "render", "utterances", is_quiet=is_quiet) as progress,
     ):
         for condition in asked:
+            rendered = in_condition(recordings, utterances, split, condition, seed, sources)
             (temporary / condition.file_name).mkdir(parents=True)
             for number, row in enumerate(drawn.tolist()):
                 utterance = recordings.ids[row]
-                rendered = render.render(
-                    recordings.decode(row), audio.SAMPLE_RATE_HZ, condition, utterance, seed, sources
-                )
+                rendering = rendered.rendering(row)
                 name = f"{condition.file_name}/{number:03d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', utterance)}.wav"
-                soundfile.write(temporary / name, rendered.waveform, audio.SAMPLE_RATE_HZ, subtype="PCM_16")
+                soundfile.write(temporary / name, rendering.waveform, audio.SAMPLE_RATE_HZ, subtype="PCM_16")
                 about = {"file": name, "condition": condition.id, "utterance": utterance, "speaker": speakers[row]}
-                peak = float(np.abs(rendered.waveform).max())
-                lines.append(about | {"seed": seed, "peak": f"{peak:.4f}"} | _formatted(rendered.facts))
+                peak = float(np.abs(rendering.waveform).max())
+                lines.append(about | {"seed": seed, "peak": f"{peak:.4f}"} | _formatted(rendering.facts))
                 progress.update(note=condition.id)
         with (temporary / MANIFEST_FILE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -1,10 +1,11 @@
-"""One pass over the audio: the backbone, saliency sums of every layer, the chosen layers to the store.
+"""Extraction: audio through the backbone, saliency sums of every layer, frames of the chosen layers to the store.
 
-Where the layers to store are known beforehand (`extract.layers` is `all` or a list, or `model.layer` is a number) one
-pass does it all. With `saliency` a first pass over the drawn training utterances stores nothing but sums, and a second
-one stores the layer of largest saliency, computing no layer above it.
+Where the layers to store are known beforehand (`extract.layers` is `all` or a list, or `model.layer` is a number), one
+pass over the audio does all of it. Where saliency chooses the layer, a first pass over the drawn training utterances
+keeps sums only. A second pass stores the layer of largest saliency and computes no layer above it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -29,7 +30,7 @@ from seremo_jax.data import audio, audio_batches
 from seremo_jax.data.tables import audio_root, read_tables
 from seremo_jax.features import forward, normalisation, store
 from seremo_jax.features.forward import Outputs, load_backbone
-from seremo_jax.features.manifest import MANIFEST_FILE, Settings
+from seremo_jax.features.manifest import MANIFEST_FILE, Settings, shards_of_process
 from seremo_jax.saliency import curves as layer_curves
 from seremo_jax.saliency import ranking
 from seremo_jax.saliency.question import Question, ask
@@ -38,14 +39,14 @@ STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> PurePath:
-    """Writes `WORKDIR/store/`, `saliency.npz` and `saliency.json`; continues or skips what is there already.
+    """Writes `WORKDIR/store/`, `saliency.npz` and `saliency.json`. It goes on from a part, and skips what is finished.
 
     Args:
       config: The experiment.
       workdir: Its folder, with the tables of `ingest`.
       is_quiet: Shows no progress.
-      mesh: Devices of this process that share every batch; None means the first one. Where JAX runs on several
-        processes (`jax.distributed`), each writes its own shards, and the first one the manifest.
+      mesh: Devices of this process that share every batch; None means the first device. Where JAX runs on several
+        processes (`jax.distributed`), each process writes its own shards, and the first one writes the manifest.
 
     Returns:
       The folder of the store.
@@ -63,6 +64,8 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
     job = _Job(config, workdir, recordings, is_train, question, load_backbone(config), fingerprint, is_quiet, mesh)
     layers, path = _known_layers(config, job.backbone), workdir / STORE_FOLDER
     has_sums, has_store = (workdir / ranking.SUMS_FILE).exists(), (path / MANIFEST_FILE).exists()
+    # The sums of every layer are needed to choose a layer, and to explain the choice beside a store. A pass that stores
+    # gathers them on the way. One that only chooses, or that makes up for a lost file, gathers nothing else.
     if has_sums and (layers is None or has_store):
         ranking.require(workdir, question, job.backbone_about)
     elif layers is None or has_store:
@@ -90,7 +93,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
 
 
 def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ...] | None:
-    """Layers to store, ascending, or None where saliency is to choose."""
+    """Layers to store, ascending; None where saliency is to choose."""
     if config.extract.layers == "all":
         return tuple(range(backbone.num_layers))
     name, layers = "extract.layers", config.extract.layers
@@ -106,7 +109,7 @@ def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ..
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """An extraction: what is heard, by which backbone, and where the results go."""
+    """An extraction: the audio, the backbone, and the workdir of the results."""
 
     config: Config
     workdir: PurePath
@@ -120,19 +123,14 @@ class _Job:
     has_ranked: bool = False
 
     @property
-    def num_devices(self) -> int:
-        """Devices that share a batch."""
-        return 1 if self.mesh is None else self.mesh.size
-
-    @property
     def backbone_about(self) -> dict[str, Any]:
-        """What saliency sums of every layer are made with."""
+        """The backbone behind the saliency sums of every layer, for their file."""
         b = self.backbone
         about = {"name": b.name, "revision": b.revision, "dtype": b.dtype}
         return {**about, "final_norm": b.final_norm, "layers": list(range(b.num_layers))}
 
     def rank(self) -> None:
-        """Saliency sums of every layer over the drawn utterances, nothing stored: writes `saliency.npz`."""
+        """Writes `saliency.npz`: saliency sums of every layer over the drawn utterances. No frame is stored."""
         folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in self.question.rows]
         writer = self._writer(folder, ids, (), self.question.about, "rank layers")
         self._pass(writer, self.question.rows, "rank layers")
@@ -141,7 +139,7 @@ class _Job:
         wait_for_all("rank layers: written")
 
     def fill_store(self, layers: tuple[int, ...]) -> None:
-        """Stores layers of every utterance; with the saliency sums too unless `has_ranked`."""
+        """Stores layers of every utterance, and gathers the saliency sums on the way unless `has_ranked`."""
         sums_of = {} if self.has_ranked else self.question.about
         folder = self.workdir / STORE_FOLDER
         writer = self._writer(folder, list(self.recordings.ids), layers, {"saliency": sums_of}, "extract")
@@ -153,7 +151,11 @@ class _Job:
     def _writer(
         self, folder: PurePath, ids: list[str], layers: tuple[int, ...], sums_of: Mapping[str, Any], label: str
     ) -> store.Writer:
-        """A store begun by the first process; the others join it, or each would clear away what another begins."""
+        """A store that the first process has begun, and that the others join.
+
+        A writer removes what a run that was cut off has left. If all began at once, each would remove the beginnings of
+        the others.
+        """
         if not is_first_process():
             wait_for_all(f"{label}: begun")
         writer = store.Writer(folder, ids, self._settings(layers), sums_of)
@@ -162,7 +164,7 @@ class _Job:
         return writer
 
     def _finalise(self, writer: store.Writer, layers: tuple[int, ...]) -> None:
-        """Merges the sums of all shards, whichever process wrote them, and makes the store a finished one."""
+        """Merges the sums of all shards, whichever process wrote them, and finishes the store."""
         if not self.has_ranked:
             self._write_curves(writer)
         norm = functools.reduce(_merge_norms, (_norm_of(writer, shard) for shard in range(len(writer.shards))))
@@ -170,7 +172,7 @@ class _Job:
         writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
 
     def _write_curves(self, writer: store.Writer) -> None:
-        """Writes `saliency.npz` from what the shards kept, in their order: an interruption changes no bit."""
+        """Writes `saliency.npz` from the sums of the shards, in their order, so that an interruption changes no bit."""
         about = self.backbone_about
         state, curves = layer_curves.measure(
             len(writer.shards), writer.sums, self.question, len(about["layers"]), self.is_quiet
@@ -178,7 +180,7 @@ class _Job:
         ranking.write(self.workdir, state, curves, self.question, about)
 
     def require_store(self, layers: tuple[int, ...]) -> None:
-        """Refuses the finished store if it was made from other settings; more layers than asked for are fine."""
+        """Refuses a finished store of other settings. It may have more layers than are asked for."""
         reader, expected = store.Reader(self.workdir / STORE_FOLDER), self._settings(layers).to_dict()
         if set(layers) <= set(reader.layers):
             del expected["layers"]
@@ -188,6 +190,7 @@ class _Job:
 
     def _settings(self, layers: tuple[int, ...]) -> Settings:
         extract, b = self.config.extract, self.backbone
+        # These fields stand in the manifest under names of their own, or with the value that `auto` has become.
         fields = self.config.results_fields("backbone", "extract")
         for name in ("backbone.name", "extract.layers", "extract.dtype", "extract.shard_utterances"):
             del fields[name]
@@ -207,58 +210,46 @@ class _Job:
         )
 
     def _pass(self, writer: store.Writer, rows: np.ndarray, label: str) -> None:
-        """Every shard that is not finished: position p of the writer is row `rows[p]` of the table."""
-        extract, num_samples = self.config.extract, self.recordings.num_samples
+        """Writes every shard of this process that is not finished. Position p of the writer is row `rows[p]`."""
+        recordings, settings = self.recordings, writer.settings
+        hearing = forward.BackbonePass(
+            self.config, self.backbone, settings.layers, keeps_means=not self.has_ranked, mesh=self.mesh
+        )
         shards = [rows[shard.start : shard.stop].tolist() for shard in writer.shards]
-        bucketings = [backbones.bucket_lengths(num_samples[rows], n + 1) for n in range(extract.num_buckets)]
-        batch_samples = int(extract.batch_seconds * audio.SAMPLE_RATE_HZ)
-        planned = audio_batches.plan(
-            shards, num_samples, bucketings, batch_samples, self.backbone.least_samples, self.num_devices
-        )
+        # All shards are planned, also finished ones and those of other processes. The batches of a shard, and with them
+        # its bits, are then the same however often the run was cut off and however many processes write.
+        planned = hearing.plan(shards, recordings.num_samples)
         wait_for_all(f"{label}: begin")
-        mine = store.shards_of_process(len(shards), jax.process_index(), jax.process_count())
-        todo = [shard for shard in mine if not writer.is_finished(shard)]
-        num_mine, num_left = (sum(len(shards[shard]) for shard in those) for those in (mine, todo))
-        batches = [batch for shard in todo for batch in planned[shard]]
-        outputs = forward.stream(
-            self.backbone,
-            audio_batches.stream(batches, self.recordings, extract.num_threads),
-            self.is_train,
-            writer.settings.layers,
-            extract.dtype,
-            self.has_ranked,
-            self.mesh,
-            self.config.backbone.shards_params,
-        )
+        own = shards_of_process(len(shards), jax.process_index(), jax.process_count())
+        pending = [shard for shard in own if not writer.is_finished(shard)]
+        num_own, num_pending = (sum(len(shards[s]) for s in numbers) for numbers in (own, pending))
+        batches = [batch for shard in pending for batch in planned[shard]]
         began_s, heard_s = time.monotonic(), 0.0
-        try:
-            done = num_mine - num_left
-            with Progress(num_mine, label, "utterances", done=done, is_quiet=self.is_quiet) as progress:
-                for shard in todo:
-                    with writer.shard(shard) as writing:
-                        sums = _Sums(self, shards[shard], len(writer.settings.layers))
-                        for _ in planned[shard]:
-                            batch, output, norm = next(outputs)
-                            about = (self.backbone, writer.settings.layers, extract.dtype, self.recordings)
-                            for row, frames in forward.frames_of(batch, output, *about):
-                                writing.add(self.recordings.ids[row], frames)
-                            sums.add(batch, output, norm)
-                            heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
-                            speed = heard_s / (time.monotonic() - began_s)
-                            progress.update(
-                                len(batch.rows), f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time"
-                            )
-                        writing.sums = sums.arrays()
-        finally:
-            outputs.close()
+        with (
+            contextlib.closing(hearing.stream(batches, recordings, self.is_train)) as outputs,
+            Progress(num_own, label, "utterances", done=num_own - num_pending, is_quiet=self.is_quiet) as progress,
+        ):
+            for shard in pending:
+                with writer.shard(shard) as writing:
+                    sums = _Sums(self, shards[shard], len(settings.layers))
+                    for _ in planned[shard]:
+                        batch, output, norm = next(outputs)
+                        for row, frames in hearing.frames(batch, output, recordings):
+                            writing.add(recordings.ids[row], frames)
+                        sums.add(batch, output, norm)
+                        heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
+                        speed = heard_s / (time.monotonic() - began_s)
+                        progress.update(len(batch.rows), f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time")
+                    writing.sums = sums.arrays()
         wait_for_all(f"{label}: end")
 
 
 class _Sums:
-    """What one shard keeps for the end, a function of its utterances alone: frame moments, and the means of the drawn.
+    """Sums that a shard keeps until all shards are finished: moments of its frames, and means of its drawn utterances.
 
-    The means are kept whole (3 GB on disk for 30,000 utterances of 25 layers and 1024 features, until the pass is
-    over), not as Gram matrices a shard: those would take 0.5 GB in each, and the probe looks at the utterances twice.
+    They depend on the utterances of the shard alone. The means are kept one by one, which takes 3 GB on disk for 30,000
+    utterances of 25 layers and 1024 features. Gram matrices would take 0.5 GB for each shard, and the probe reads the
+    utterances twice.
     """
 
     def __init__(self, job: _Job, rows: Sequence[int], num_stored: int):
@@ -269,18 +260,19 @@ class _Sums:
         self._norm = normalisation.empty(num_stored, job.backbone.num_features)
 
     def add(self, batch: audio_batches.Batch, output: Outputs, norm: normalisation.State) -> None:
-        """Adds a batch."""
+        """Adds the outputs of a batch and the moments of its frames."""
         slots = [slot for slot, row in enumerate(batch.rows) if row in self._place]
         if len(self._means):
             self._means[:, [self._place[batch.rows[slot]] for slot in slots]] = output.means[:, slots]
         self._norm = _merge_norms(self._norm, norm)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The sums, for the shard to keep."""
+        """The sums by name, as the shard keeps them."""
         arrays = {f"norm.{name}": np.asarray(value) for name, value in self._norm._asdict().items()}
         return arrays | layer_curves.part(self._means, list(self._place))
 
 
+# Moments are merged and never averaged: batches and shards differ in their numbers of frames.
 _merge_norms = jax.jit(normalisation.merge)
 
 

@@ -1,5 +1,10 @@
-"""The compiled pass: batches of audio through the backbone, over the devices of this process, fetched one behind."""
+"""The compiled pass: batches of audio through the backbone, over the devices of this process.
 
+There is one path from recordings to frames. Extraction takes it shard by shard, and evaluation in conditions takes it
+block by block.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -8,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Bool, Int
 
 from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.config_fields import ExtractConfig
 from seremo_jax.core.mesh import by_utterance, replicated, spread
 from seremo_jax.data import audio, audio_batches
 from seremo_jax.features import normalisation
@@ -20,13 +27,14 @@ from seremo_jax.saliency import correlation
 
 
 class Outputs(NamedTuple):
-    """What a batch leaves on the host.
+    """Outputs of a batch.
 
     Attributes:
-      means: [K, B, D] mean of each feature over an utterance's frames; without rows where layers are ranked already.
-      frames: [K', B, T, D] frames of the layers to store.
-      num_frames: [B] frames of each utterance.
-      peak: [K, B] largest absolute value.
+      means: [K, B, D] mean of each feature over the frames of an utterance, for every layer of the backbone; K is 0
+        where means are not wanted.
+      frames: [K', B, T, D] frames of the layers wanted.
+      num_frames: [B] number of frames of each utterance.
+      peak: [K, B] largest absolute value in the frames of an utterance, for every layer of the backbone.
     """
 
     means: Any
@@ -36,13 +44,18 @@ class Outputs(NamedTuple):
 
 
 def load_backbone(config: Config, layers: Sequence[int] | None = None) -> backbones.Backbone:
-    """The backbone of the config, returning `layers` (None: all); long audio in windows.
+    """The backbone of the config, which hears long audio in windows.
+
+    Args:
+      config: The experiment.
+      layers: Layers that it gives; None means all. It computes none above the highest of them.
 
     Raises:
-      ConfigError: There is none such, it cannot be used, or it wants another sampling rate.
+      ConfigError: The backbone does not exist, cannot be used, or hears another sampling rate.
     """
     section = config.backbone
     dtype = section.dtype
+    # bfloat16 is what accelerators are fast at. Processors emulate it.
     if dtype == "auto":
         dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     try:
@@ -58,92 +71,135 @@ def load_backbone(config: Config, layers: Sequence[int] | None = None) -> backbo
     return backbone
 
 
-def stream(
-    backbone: backbones.Backbone,
-    batches: Iterator[audio_batches.Batch],
-    is_counted: Any,
-    layers: Sequence[int],
-    dtype: str,
-    has_ranked: bool,
-    mesh: Mesh | None = None,
-    shards_params: bool = False,
-) -> Iterator[tuple[audio_batches.Batch, Outputs, normalisation.State]]:
-    """Outputs batch by batch, each fetched after the next is dispatched: the device never waits for the host.
+def plan_batches(
+    extract: ExtractConfig,
+    groups: Sequence[Sequence[int]],
+    num_samples: Int[np.ndarray, " N"],
+    least_samples: int = 0,
+    num_devices: int = 1,
+) -> list[list[audio_batches.Planned]]:
+    """Batches of each group of utterances, as the settings of an extraction ask for; see `audio_batches.plan`.
 
     Args:
-      backbone: What hears the batches.
-      batches: Audio; closed at the end.
-      is_counted: [N] bool by row of the table, utterances whose frames count for the moments.
-      layers: Layers whose frames are wanted.
-      dtype: Of these frames.
-      has_ranked: Leaves out the means.
-      mesh: Devices that share each batch; None means the default device.
-      shards_params: Spreads the weights over the mesh, too; each device gathers what it needs block by block.
-
-    Yields:
-      Batch, outputs, and the frame moments of the utterances counted.
+      extract: Numbers of buckets and seconds of a batch.
+      groups: Rows of each group: a shard of the store, or a block that is held in memory.
+      num_samples: Samples of each row of the table.
+      least_samples: Samples that a shorter utterance costs at least (`Backbone.least_samples`).
+      num_devices: Devices that share each batch.
     """
-    compiled = functools.partial(_compiled, tuple(layers), dtype, has_ranked)
-    place = jnp.asarray
-    if mesh is not None:
-        backbone = spread(mesh, backbone) if shards_params else jax.device_put(backbone, replicated(mesh))
-        place = functools.partial(jax.device_put, device=by_utterance(mesh))
-    running = None
-    try:
-        for batch in batches:
-            counted = np.zeros(len(batch.num_samples), bool)
-            counted[: len(batch.rows)] = is_counted[list(batch.rows)]
-            dispatched = compiled(backbone, *map(place, (batch.waveforms, batch.num_samples, counted)))
+    lengths = num_samples[np.concatenate([np.asarray(group, np.int64) for group in groups])]
+    # Many buckets pad little, few buckets compile fast. The plan tries every number up to the one that is allowed.
+    bucketings = [backbones.bucket_lengths(lengths, n + 1) for n in range(extract.num_buckets)]
+    batch_samples = int(extract.batch_seconds * audio.SAMPLE_RATE_HZ)
+    return audio_batches.plan(groups, num_samples, bucketings, batch_samples, least_samples, num_devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class BackbonePass:
+    """The way of audio through a backbone: which outputs are kept, and which devices share the work.
+
+    Attributes:
+      config: The experiment, whose sections `extract` and `backbone` are read.
+      backbone: The backbone.
+      layers: Layers whose frames are wanted.
+      keeps_means: Whether means over frames of every layer are wanted, too.
+      mesh: Devices that share each batch; None means the default device.
+    """
+
+    config: Config
+    backbone: backbones.Backbone
+    layers: tuple[int, ...]
+    keeps_means: bool
+    mesh: Mesh | None = None
+
+    def plan(
+        self, groups: Sequence[Sequence[int]], num_samples: Int[np.ndarray, " N"]
+    ) -> list[list[audio_batches.Planned]]:
+        """Batches of each group of utterances; see `plan_batches`."""
+        num_devices = 1 if self.mesh is None else self.mesh.size
+        return plan_batches(self.config.extract, groups, num_samples, self.backbone.least_samples, num_devices)
+
+    def stream(
+        self,
+        planned: Sequence[audio_batches.Planned],
+        recordings: audio_batches.Recordings,
+        is_counted: Bool[np.ndarray, " N"],
+    ) -> Iterator[tuple[audio_batches.Batch, Outputs, normalisation.State]]:
+        """Outputs batch by batch, on the host.
+
+        Args:
+          planned: The batches.
+          recordings: The audio.
+          is_counted: True for rows of the table whose frames count for the moments.
+
+        Yields:
+          Batch, outputs, and the moments of the frames of the utterances that are counted.
+        """
+        backbone, place = self.backbone, jnp.asarray
+        compiled = functools.partial(_compiled, self.layers, self.config.extract.dtype, self.keeps_means)
+        if self.mesh is not None:
+            # Weights lie whole on every device, or each device has a part of them and gathers a block when it needs it.
+            is_spread = self.config.backbone.shards_params
+            backbone = spread(self.mesh, backbone) if is_spread else jax.device_put(backbone, replicated(self.mesh))
+            place = functools.partial(jax.device_put, device=by_utterance(self.mesh))
+        batches = audio_batches.stream(planned, recordings, self.config.extract.num_threads)
+        # Outputs are fetched one batch late: the device computes the next batch while the host copies these.
+        running = None
+        try:
+            for batch in batches:
+                counted = np.zeros(len(batch.num_samples), bool)
+                counted[: len(batch.rows)] = is_counted[list(batch.rows)]
+                dispatched = compiled(backbone, *map(place, (batch.waveforms, batch.num_samples, counted)))
+                if running is not None:
+                    yield running[0], *jax.device_get(running[1])
+                running = batch, dispatched
             if running is not None:
                 yield running[0], *jax.device_get(running[1])
-            running = batch, dispatched
-        if running is not None:
-            yield running[0], *jax.device_get(running[1])
-    finally:
-        batches.close()
+        finally:
+            batches.close()
 
+    def frames(
+        self, batch: audio_batches.Batch, output: Outputs, recordings: audio_batches.Recordings
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Row and frames [K', T, D] of each utterance of a batch, checked for numbers that cannot be stored.
 
-def frames_of(
-    batch: audio_batches.Batch, output: Outputs, backbone: backbones.Backbone, layers: Sequence[int], dtype: str,
-    recordings: audio_batches.Recordings,
-) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
-    """Row and frames [K', T, D] of each utterance of a batch, after a look at what the backbone gave.
-
-    Raises:
-      ArtefactError: Numbers that are not finite, or too large for `dtype`.
-    """
-    slots = [backbone.layers.index(layer) for layer in layers]
-    for slot, row in enumerate(batch.rows):
-        utterance, peak = recordings.ids[row], output.peak[:, slot]
-        if not np.isfinite(peak).all():
-            raise ArtefactError(
-                f"backbone {backbone.name!r} gives numbers that are not finite for utterance {utterance!r} "
-                f"({recordings.paths[row]}): try --config.backbone.dtype=float32"
-            )
-        if (peak[slots] > np.finfo(DTYPES[dtype]).max).any():
-            raise ArtefactError(
-                f"utterance {utterance!r} has features up to {peak[slots].max():.4g}, too large for extract.dtype "
-                f"= {dtype!r}: set --config.extract.dtype=float32"
-            )
-        yield row, output.frames[:, slot, : output.num_frames[slot]]
+        Raises:
+          ArtefactError: Numbers are not finite, or too large for `extract.dtype`.
+        """
+        slots, dtype = [self.backbone.layers.index(layer) for layer in self.layers], self.config.extract.dtype
+        for slot, row in enumerate(batch.rows):
+            utterance, peak = recordings.ids[row], output.peak[:, slot]
+            if not np.isfinite(peak).all():
+                raise ArtefactError(
+                    f"backbone {self.backbone.name!r} gives numbers that are not finite for utterance {utterance!r} "
+                    f"({recordings.paths[row]}): try --config.backbone.dtype=float32"
+                )
+            if (peak[slots] > np.finfo(DTYPES[dtype]).max).any():
+                raise ArtefactError(
+                    f"utterance {utterance!r} has features up to {peak[slots].max():.4g}, too large for extract.dtype "
+                    f"= {dtype!r}: set --config.extract.dtype=float32"
+                )
+            yield row, output.frames[:, slot, : output.num_frames[slot]]
 
 
 def one_batch(
     layers: tuple[int, ...],
     dtype: str,
-    has_ranked: bool,
+    keeps_means: bool,
     backbone: backbones.Backbone,
     waveforms: jax.Array,
     num_samples: jax.Array,
     is_counted: jax.Array,
 ) -> tuple[Outputs, normalisation.State]:
-    """The compiled part: waveforms [B, S] -> outputs, and the frame moments of the utterances counted."""
+    """The compiled part: waveforms [B, S] -> outputs, and moments of the frames of the utterances that are counted."""
     hidden, num_frames = backbone(waveforms, num_samples)
-    means = hidden[:0, :, 0] if has_ranked else correlation.mean_over_frames(hidden, num_frames)
+    means = correlation.mean_over_frames(hidden, num_frames) if keeps_means else hidden[:0, :, 0]
+    # Layer by layer, so that the float32 copy is that of one layer. One number a layer and utterance goes to the host,
+    # which is all that it needs to refuse what cannot be stored.
     peak = jax.lax.map(lambda frames: jnp.abs(frames.astype(jnp.float32)).max(axis=(1, 2)), hidden)
     slots = [backbone.layers.index(layer) for layer in layers]
     frames = (hidden if slots == list(range(len(hidden))) else hidden[np.array(slots, int)]).astype(dtype)
-    # Of the numbers as stored: those are what the head sees.
+    # The moments are those of the rounded numbers, since these are what the head reads.
     norm = normalisation.update(normalisation.empty(len(slots), hidden.shape[3]), frames, num_frames, is_counted)
     return Outputs(means, frames, num_frames, peak), norm
 

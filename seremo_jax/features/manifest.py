@@ -1,4 +1,4 @@
-"""What a store says of itself: settings, manifest, sizes and hashes of its files."""
+"""The manifest of a store: settings, names of its files, their sizes and hashes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from seremo_jax.core.artefacts import (
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
-"""Names of the dtypes a store may have -> little-endian NumPy dtype."""
+"""Names of the dtypes that a store may have -> NumPy dtype, little-endian on every machine."""
 
 REMEDY = "delete the folder store of this workdir and run python -m launch.extract again"
 UNFINISHED = "extraction did not finish: run python -m launch.extract with this --workdir"
@@ -26,7 +26,7 @@ UNFINISHED = "extraction did not finish: run python -m launch.extract with this 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a store is made from. Equal settings make the same store.
+    """The settings that a store is made from. Equal settings make equal stores.
 
     Attributes:
       tables_fingerprint: Fingerprint of the label tables, whose utterances the store holds in their order.
@@ -37,7 +37,7 @@ class Settings:
       num_features: D.
       frame_rate_hz: Frames per second of audio.
       dtype: float16 or float32.
-      condition: Acoustic condition the utterances were heard in.
+      condition: Acoustic condition that the utterances were heard in.
       shard_utterances: Utterances in a shard.
       config: Other config fields that change the numbers.
     """
@@ -55,8 +55,29 @@ class Settings:
     config: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The settings as they stand in the manifest."""
         return {**dataclasses.asdict(self), "layers": list(self.layers)}
+
+
+def shards_of(num_utterances: int, shard_utterances: int) -> list[range]:
+    """Rows of each shard."""
+    starts = range(0, num_utterances, shard_utterances)
+    return [range(start, min(start + shard_utterances, num_utterances)) for start in starts]
+
+
+def shards_of_process(num_shards: int, process: int, num_processes: int) -> range:
+    """Shards that one of several processes writes."""
+    return range(process, num_shards, num_processes)
+
+
+def layer_folder(layer: int) -> str:
+    """Name of the folder of a layer."""
+    return f"layer_{layer:02d}"
+
+
+def shard_file(layer: int, shard: int, num_shards: int) -> str:
+    """Path of a shard of a layer inside the store."""
+    return f"{layer_folder(layer)}/shard-{shard:05d}-of-{num_shards:05d}.array_record"
 
 
 def describe_file(path: PurePath) -> dict[str, Any]:
@@ -65,10 +86,12 @@ def describe_file(path: PurePath) -> dict[str, Any]:
 
 
 def require_files(folder: PurePath, files: Mapping[str, Mapping[str, Any]], is_hashed: bool = False) -> None:
-    """Checks that the files are there and of their size, and with `is_hashed` their content too.
+    """Checks that the files are there and have their sizes, and with `is_hashed` their content, too.
+
+    Sizes are read when a store is opened. Hashes take a pass over all bytes.
 
     Raises:
-      ArtefactError: Names the file and both sides.
+      ArtefactError: A file differs; the message names the file and both sides.
     """
     for name, file in files.items():
         path = folder / name

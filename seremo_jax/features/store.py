@@ -1,9 +1,9 @@
-"""Sharded random-access hidden-state store: restartable writer, validated reader, manifest.
+"""The store of hidden states: a writer that can be cut off at any time, and a reader with random access.
 
-store/plan.json             what is being made, until the manifest is there
-store/parts/                one JSON (and the sums, NPZ) a finished shard, until the manifest is there
-store/layer_03/shard-00000-of-00013.array_record    one record an utterance: [T, D], little-endian, row-major
-store/index.parquet         one row an utterance, in the order of the utterance table
+store/plan.json             settings of the store that is being written, until the manifest is there
+store/parts/                a JSON file and sums (NPZ) for each finished shard, until the manifest is there
+store/layer_03/shard-00000-of-00013.array_record    a record for each utterance: [T, D], little-endian, row-major
+store/index.parquet         a row for each utterance, in the order of the utterance table
 store/manifest.json         written last: a store without it is not finished
 """
 
@@ -48,43 +48,42 @@ from seremo_jax.features.manifest import (
     UNFINISHED,
     Settings,
     describe_file,
+    layer_folder,
     read_manifest,
     require_files,
+    shard_file,
+    shards_of,
 )
 
 PLAN_FILE, INDEX_FILE, PARTS_FOLDER = "plan.json", "index.parquet", "parts"
 
-# One writing thread is 3x faster than the pool for records of this size, and no read-ahead suits random access.
+# For records of this size one writing thread is 3 times as fast as the pool. Access is random, so nothing is read
+# ahead.
 _WRITE_OPTIONS = "group_size:1,uncompressed,max_parallelism:1"
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _MAX_OPEN_SHARDS = 256
 
 
-def shards_of(num_utterances: int, shard_utterances: int) -> list[range]:
-    """Rows of each shard."""
-    starts = range(0, num_utterances, shard_utterances)
-    return [range(start, min(start + shard_utterances, num_utterances)) for start in starts]
-
-
-def shards_of_process(num_shards: int, process: int, num_processes: int) -> range:
-    """Shards that one of several processes writes."""
-    return range(process, num_shards, num_processes)
-
-
 class _Shard:
-    """One shard being written: a file a layer, all renamed into place together."""
+    """A shard that is being written: a file for each layer, which are all renamed into place together.
+
+    Attributes:
+      utterances: Ids of the utterances so far.
+      num_frames: Number of frames of each of them.
+      sums: Arrays that the shard keeps besides the frames.
+    """
 
     def __init__(self, paths: Sequence[Path], settings: Settings):
         self._settings = settings
         for path in paths:
-            path.touch()  # array_record opens without saying what went wrong
+            path.touch()  # Fails with a reason where array_record would give none.
         self._writers = [ArrayRecordWriter(os.fspath(path), _WRITE_OPTIONS) for path in paths]
         self.utterances: list[str] = []
         self.num_frames: list[int] = []
         self.sums: dict[str, np.ndarray] = {}
 
     def add(self, utterance: str, frames: Float[np.ndarray, "K T D"]) -> None:
-        """Appends the frames of one utterance, every stored layer; `sums` takes what else the shard should keep."""
+        """Appends the frames of one utterance in every stored layer."""
         expected = (len(self._writers), self._settings.num_features)
         if (frames.shape[0], frames.shape[2]) != expected or frames.shape[1] == 0:
             raise ValueError(f"frames of {utterance!r} have shape {frames.shape}, expected (K, T, D) with {expected}")
@@ -100,21 +99,21 @@ class _Shard:
 
 
 class Writer:
-    """Writes a store shard by shard; a run that was cut off repeats at most one shard.
+    """Writes a store shard by shard. A run that was cut off repeats at most one shard.
 
     Args:
       path: Folder of the store.
       utterances: Ids of all utterances, in the order of the table. Shard s holds rows
         `[s * shard_utterances, (s + 1) * shard_utterances)`, in any order.
-      settings: What the store is made from.
-      sums_of: What the sums of the shards are made from, besides; it counts until the store is finished.
+      settings: Settings of the store.
+      sums_of: Settings of the sums of the shards. A run with other ones is refused until the store is finished.
 
     Attributes:
       shards: Rows of each shard.
 
     Raises:
       ArtefactError: The folder holds an unfinished store of other settings.
-      ValueError: It holds a finished one, or there is no utterance.
+      ValueError: It holds a finished store, or there is no utterance.
     """
 
     def __init__(
@@ -134,17 +133,17 @@ class Writer:
         plan = {**settings.to_dict(), "format_version": FORMAT_VERSION, "num_utterances": len(self._utterances)}
         plan = json.loads(to_json({**plan, "sums_of": sums_of or {}}))
         if (self.path / PLAN_FILE).exists():
-            found = read_json(self.path / PLAN_FILE, REMEDY)
+            begun = read_json(self.path / PLAN_FILE, REMEDY)
             remedy = f"Use another --workdir, or delete {self.path} and run python -m launch.extract again."
-            require_same(f"what {self.path} was begun with", found, plan, remedy)
+            require_same(f"what {self.path} was begun with", begun, plan, remedy)
         else:
             with clear_when_full(self.path):
                 write_json(self.path / PLAN_FILE, plan)
-        for folder in (self.path, self.path / PARTS_FOLDER, *(self.path / _layer(layer) for layer in settings.layers)):
-            remove_leftovers(folder)
+        for name in ("", PARTS_FOLDER, *map(layer_folder, settings.layers)):
+            remove_leftovers(self.path / name)
 
     def is_finished(self, shard: int) -> bool:
-        """Whether the shard is on disk, every layer at its size."""
+        """Whether the shard is on disk, with the file of every layer at its size."""
         part = self._part(shard)
         return part.exists() and all(
             size_of(self.path / name) == file["num_bytes"] for name, file in read_json(part, REMEDY)["files"].items()
@@ -152,14 +151,15 @@ class Writer:
 
     @contextlib.contextmanager
     def shard(self, shard: int) -> Iterator[_Shard]:
-        """Yields the shard to `add` utterances to; leaving the block puts it into place, an exception discards it.
+        """Yields a shard to `add` utterances to. The end of the block puts it into place; an exception discards it.
 
         Raises:
           ArtefactError: The disk is full.
           ValueError: Not exactly the utterances of this shard were added.
         """
-        names = [f"{_layer(layer)}/{self._file(shard)}" for layer in self.settings.layers]
+        names = [shard_file(layer, shard, len(self.shards)) for layer in self.settings.layers]
         with clear_when_full(self.path):
+            # The part says that a shard is finished. It goes first and comes back last, when all files are in place.
             self._part(shard).unlink(missing_ok=True)
             with contextlib.ExitStack() as stack:
                 paths = [stack.enter_context(atomic_path(self.path / name)) for name in names]
@@ -180,7 +180,7 @@ class Writer:
         self._hashed.add(shard)
 
     def sums(self, shard: int, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """What a finished shard kept in `sums`, or those of `names` only."""
+        """The arrays that a finished shard kept in `sums`, or those of `names` only."""
         return read_arrays(self._sums(shard), REMEDY, names)
 
     def finalise(self, **extra_files: Mapping[str, np.ndarray]) -> None:
@@ -192,6 +192,7 @@ class Writer:
         place, shards, files = {}, [], {}
         for number in range(len(self.shards)):
             part = read_json(self._part(number), UNFINISHED)
+            # Hashes of shards that this process has just written are those of the bytes that it wrote.
             if number not in self._hashed:
                 require_files(self.path, part["files"], is_hashed=True)
             files |= part["files"]
@@ -220,9 +221,6 @@ class Writer:
             write_json(self.path / MANIFEST_FILE, manifest)
         sweep(self.path)
 
-    def _file(self, shard: int) -> str:
-        return f"shard-{shard:05d}-of-{len(self.shards):05d}.array_record"
-
     def _part(self, shard: int) -> PurePath:
         return self.path / PARTS_FOLDER / f"shard-{shard:05d}.json"
 
@@ -231,19 +229,19 @@ class Writer:
 
 
 class Reader:
-    """Random access to a finished store. Safe to use from many threads; pickles as its path.
+    """Random access to a finished store. Many threads may read at once. It is pickled as its path.
 
     Args:
       path: Folder of the store.
 
     Attributes:
       manifest: The manifest.
-      layers: Layers stored.
+      layers: Layers of the store.
       utterances: [N] utterance ids, in the order of the utterance table.
-      num_frames: [N] int32 frames of each utterance.
+      num_frames: [N] int32 number of frames of each utterance.
 
     Raises:
-      ArtefactError: The store is missing, unfinished, of another format, or a file of it is missing or truncated.
+      ArtefactError: The store is missing, unfinished or of another format, or one of its files is missing or truncated.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -263,6 +261,7 @@ class Reader:
         self._open: OrderedDict[tuple[int, int], ArrayRecordReader] = OrderedDict()
         self._lock = threading.Lock()
 
+    # Open files and the lock cannot be pickled, so a copy opens the store again.
     def __reduce__(self) -> tuple:
         return Reader, (os.fspath(self.path),)
 
@@ -273,17 +272,17 @@ class Reader:
         """Refuses a store whose manifest has other values, e.g. `require(tables_fingerprint=...)`.
 
         Raises:
-          ArtefactError: Names both sides.
+          ArtefactError: A value differs; the message names both sides.
         """
-        found = {key: self.manifest.get(key) for key in expected}
-        require_same(f"the store {self.path}", found, expected, f"Use another --workdir, or {REMEDY}.")
+        stored = {key: self.manifest.get(key) for key in expected}
+        require_same(f"the store {self.path}", stored, expected, f"Use another --workdir, or {REMEDY}.")
 
     def read(self, layer: int, rows: Sequence[int] | Int[np.ndarray, " N"]) -> list[Float[np.ndarray, "T D"]]:
-        """Frames of some utterances, each [T, D] in the dtype of the store, in the order asked for.
+        """Frames of some utterances, each [T, D] in the dtype of the store, in the order of `rows`.
 
         Args:
           layer: One of `layers`.
-          rows: Rows of the utterance table; repeats are fine.
+          rows: Rows of the utterance table, which may repeat.
 
         Raises:
           ArtefactError: The layer is not stored, or a shard is damaged.
@@ -295,6 +294,7 @@ class Reader:
             )
         rows = np.asarray(rows, np.int64)
         frames: list[Any] = [None] * len(rows)
+        # Rows come in any order. Those of one shard are read with one call.
         for shard in np.unique(self._shard[rows]):
             places = np.flatnonzero(self._shard[rows] == shard)
             try:
@@ -304,6 +304,7 @@ class Reader:
             for place, record in zip(places, records, strict=True):
                 row = rows[place]
                 shape = (int(self.num_frames[row]), int(self.manifest["num_features"]))
+                # A record has no header, so its length is all that can be checked against the index.
                 if len(record) != shape[0] * shape[1] * self._dtype.itemsize:
                     raise ArtefactError(
                         f"{self._shard_path(layer, int(shard))}: record of {self.utterances[row]!r} has {len(record)} "
@@ -325,7 +326,7 @@ class Reader:
         require_files(self.path, self.manifest["files"], is_hashed=True)
 
     def _shard_path(self, layer: int, shard: int) -> PurePath:
-        return self.path / _layer(layer) / f"shard-{shard:05d}-of-{len(self.manifest['shards']):05d}.array_record"
+        return self.path / shard_file(layer, shard, len(self.manifest["shards"]))
 
     def _shard_reader(self, layer: int, shard: int) -> ArrayRecordReader:
         with self._lock:
@@ -333,18 +334,15 @@ class Reader:
             if reader is None:
                 path = on_disk(self._shard_path(layer, shard))
                 reader = ArrayRecordReader(os.fspath(path), _READ_OPTIONS)
+            # The last used reader stands last, so the first one is that which was not used for the longest time.
             self._open[layer, shard] = reader
-            # The one dropped closes when the last thread that is reading from it lets go.
+            # It closes once the last thread that is reading from it lets go of it.
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
             return reader
 
 
-def _layer(layer: int) -> str:
-    return f"layer_{layer:02d}"
-
-
 def sweep(path: str | os.PathLike) -> None:
-    """Removes from a finished store what only an unfinished one needs."""
+    """Removes the files of a finished store that only an unfinished one needs."""
     remove_tree(place_of(path) / PARTS_FOLDER)
     (place_of(path) / PLAN_FILE).unlink(missing_ok=True)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from seremo_jax.backbones import bucket_lengths, costs
+from seremo_jax.backbones import costs
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.data import audio, audio_batches, tables
-from seremo_jax.features import store
-from seremo_jax.features.manifest import DTYPES
+from seremo_jax.features import forward
+from seremo_jax.features.manifest import DTYPES, shards_of, shards_of_process
 from seremo_jax.sweeps.scale_terms import Accelerator, Assumptions, Extraction, Training
 from seremo_jax.training import arrangement, feed, loader, roofline
 from seremo_jax.training.state import Settings, member_bytes
@@ -106,16 +106,13 @@ class Corpus:
     @functools.cached_property
     def shards(self) -> list[range]:
         """Rows of each shard."""
-        return store.shards_of(len(self.num_samples), self.config.extract.shard_utterances)
+        return shards_of(len(self.num_samples), self.config.extract.shard_utterances)
 
     def shard_flops(self, num_devices: int) -> np.ndarray:
         """[n] operations of each shard on one of the devices of a process that share its batches, padding included."""
         if num_devices in self._shard_flops:
             return self._shard_flops[num_devices]
-        e = self.config.extract
-        bucketings = [bucket_lengths(self.num_samples, n + 1) for n in range(e.num_buckets)]
-        batch_samples = int(e.batch_seconds * audio.SAMPLE_RATE_HZ)
-        planned = audio_batches.plan(self.shards, self.num_samples, bucketings, batch_samples, 0, num_devices)
+        planned = forward.plan_batches(self.config.extract, self.shards, self.num_samples, num_devices=num_devices)
         slots, lengths = (
             np.array([getattr(batch, name) for shard in planned for batch in shard])
             for name in ("num_slots", "num_samples")
@@ -131,7 +128,7 @@ class Corpus:
         num_processes, num_hosts = -(-num_devices // per_process), -(-num_devices // per_host)
         shard_flops = self.shard_flops(per_process)
         loads = [
-            shard_flops[list(store.shards_of_process(len(self.shards), process, num_processes))].sum()
+            shard_flops[list(shards_of_process(len(self.shards), process, num_processes))].sum()
             for process in range(num_processes)
         ]
         balance = float(np.mean(loads) / np.max(loads))

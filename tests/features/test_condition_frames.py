@@ -8,6 +8,7 @@ import pytest
 from seremo_jax import backbones
 from seremo_jax.conditions import render
 from seremo_jax.conditions import sources as condition_sources
+from seremo_jax.conditions.rendered import in_condition
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.condition_names import Condition, ConditionError, parse
 from seremo_jax.data import audio, audio_batches
@@ -81,7 +82,9 @@ def test_frames_are_those_of_the_rendered_waveform(corpus):
     rows = np.array([0, 1, 5, 8])
     ((block, frames),) = listener.blocks(NOISY, rows, "train")
     for place, row in enumerate(block):
-        waveform = render.render(read_waveform(corpus, ids[row]), audio.SAMPLE_RATE_HZ, NOISY, ids[row], 3, sources)
+        waveform = render.render(
+            read_waveform(corpus, ids[row]), audio.SAMPLE_RATE_HZ, NOISY, ids[row], 3, sources
+        ).waveform
         assert not np.array_equal(waveform, read_waveform(corpus, ids[row]))
         for layer in (1, 3):
             np.testing.assert_allclose(
@@ -111,11 +114,8 @@ def test_blocks_threads_and_batches_change_nothing(corpus, monkeypatch):
 
 def test_waveforms_are_equal_to_the_bit_whatever_the_number_of_threads(corpus):
     listener = listener_of(corpus)
-    voices = condition_sources.voices_of(listener.utterances, "train", listener.recordings.decode)
     recordings = listener.recordings
-    rendered = condition_frames.Rendered(
-        recordings.ids, recordings.paths, recordings.num_samples, NOISY, 0, render.Sources(voices=voices)
-    )
+    rendered = in_condition(recordings, listener.utterances, "train", NOISY, 0, render.Sources())
     rows = tuple(range(NUM_UTTERANCES))
 
     def heard(order, num_threads):

@@ -114,7 +114,7 @@ def test_bytes_are_those_of_a_real_store(tmp_path):
 
 
 def test_every_shard_is_written_by_one_process():
-    of_processes = [list(store.shards_of_process(1_035, process, 64)) for process in range(64)]
+    of_processes = [list(manifest.shards_of_process(1_035, process, 64)) for process in range(64)]
     assert sorted(itertools.chain(*of_processes)) == list(range(1_035))
     assert {len(shards) for shards in of_processes} == {16, 17}
 
