@@ -11,8 +11,9 @@ from seremo_jax.core.artefacts import atomic_path
 from seremo_jax.reports import benchmark_parts as parts
 from seremo_jax.reports import benchmark_text, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, marks
-from seremo_jax.reports.benchmark_text import BenchmarkTable, Part
+from seremo_jax.reports.benchmark_text import BenchmarkTable
 from seremo_jax.reports.blocks import ReportError, flat, target_label
+from seremo_jax.reports.table import Table
 
 _OF_CONDITIONS = ("settings.eval.conditions",)
 _CLEAN = (*_OF_CONDITIONS, "condition_sources", "settings.eval.condition_seed")
@@ -49,7 +50,7 @@ def write(table: BenchmarkTable, folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
-def _finished(name: str, title: str, tables: Sequence[Part], rows: Sequence[Entry], notes: dict[str, str],
+def _finished(name: str, title: str, tables: Sequence[Table], rows: Sequence[Entry], notes: dict[str, str],
               reading: str) -> BenchmarkTable:  # fmt: skip
     counts = "Counts are those of the first row. " if notes else ""
     commits = ", ".join(dict.fromkeys(row.commit for row in rows))

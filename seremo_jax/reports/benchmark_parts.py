@@ -11,11 +11,11 @@ from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import published, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run
-from seremo_jax.reports.benchmark_text import NOTHING, Cell, Line, Part
 from seremo_jax.reports.blocks import ordered
 from seremo_jax.reports.condition_scores import Conditions, gather
 from seremo_jax.reports.condition_section import DROP, DROP_LABEL, STABLE_SHARE
 from seremo_jax.reports.score_tables import UAR
+from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 from seremo_jax.saliency import uncertainty
 
 CURVES = {"ccs": "saliency (ccs)", "probe": "ridge probe"}
@@ -36,8 +36,7 @@ def backbone_words(row: Entry) -> str:
 
 
 def _cell(row: Entry, metric: Metric, group: str = "all") -> Cell:
-    entry = row.block.entry(row.system, metric, group)
-    return Cell(score_tables.cell(metric, entry, row.block.is_gap(group)), entry or {})
+    return measured(row.block.entry(row.system, metric, group), metric, row.block.is_gap(group))
 
 
 def _main_metrics(rows: Sequence[Entry]) -> list[Metric]:
@@ -50,38 +49,30 @@ def _is_main_share(metric: Metric) -> bool:
     return metric.field("threshold") == score_tables.HIGH_THRESHOLD and metric.field("speakers") == "all"
 
 
-def _names(metrics: Sequence[Metric]) -> tuple[str, ...]:
-    return tuple(metric.name for metric in metrics)
-
-
 def _run_label(rows: Sequence[Entry]) -> tuple[str, ...]:
     return ("run",) if len({row.run.name for row in rows}) > 1 else ()
 
 
-def _chance_line(rows: Sequence[Entry], metrics: Sequence[Metric], num_labels: int) -> Line:
+def _chance_row(rows: Sequence[Entry], metrics: Sequence[Metric], num_labels: int) -> Row:
     block = rows[0].block
-    cells = tuple(_number(metric, block.chance(metric)) for metric in metrics)
-    return Line(("chance (random ranking)", *([""] * (num_labels - 1))), cells, is_reference=True)
-
-
-def _number(metric: Metric | None, value: float | None) -> Cell:
-    return Cell(NOTHING) if value is None else Cell(score_tables.cell(metric, {"value": value}), {"value": value})
+    cells = tuple(measured({"value": block.chance(metric)}, metric) for metric in metrics)
+    return Row(("chance (random ranking)", *([""] * (num_labels - 1))), cells, is_reference=True)
 
 
 def scores_part(
     rows: Sequence[Entry], flags: Sequence[str], labels: Sequence[str], words: Callable[[Entry], tuple[str, ...]]
-) -> Part:
+) -> Table:
     """One row a system with the main scores, the number of its seeds and its commit; the chance row last."""
     metrics, run = _main_metrics(rows), _run_label(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
         own = (*words(row), *([row.run.name] if run else []), str(len(row.record.seeds)), row.commit)
-        lines.append(Line(own, tuple(_cell(row, metric) for metric in metrics), flag))
+        lines.append(Row(own, tuple(_cell(row, metric) for metric in metrics), marks=flag))
     header = (*labels, *run, "seeds", "commit")
-    return Part("Our records", header, _names(metrics), (*lines, _chance_line(rows, metrics, len(header))))
+    return Table("Our records", header, names(metrics), (*lines, _chance_row(rows, metrics, len(header))))
 
 
-def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Part:
+def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
     """One row a system and layer: both curves there, and the head's scores."""
     run, metrics = _run_label(rows), _head_metrics(rows)
     lines = []
@@ -89,9 +80,9 @@ def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Part:
         own = (row.family, *([row.run.name] if run else []), str(row.record.layer), str(len(row.record.seeds)),
                row.commit)  # fmt: skip
         cells = (*(_curve_cell(row, kind) for kind in CURVES), *(_cell(row, metric) for metric in metrics))
-        lines.append(Line(own, cells, flag))
-    scores = (*CURVES.values(), *_names(metrics))
-    return Part("Our records", ("system", *run, "layer", "seeds", "commit"), scores, tuple(lines))
+        lines.append(Row(own, cells, marks=flag))
+    scores = (*CURVES.values(), *names(metrics))
+    return Table("Our records", ("system", *run, "layer", "seeds", "commit"), scores, tuple(lines))
 
 
 def _head_metrics(rows: Sequence[Entry]) -> list[Metric]:
@@ -103,11 +94,10 @@ def _curve_cell(row: Entry, kind: str) -> Cell:
     if curve is None or row.record.layer not in layers:
         return Cell(NOTHING)
     k = layers.index(row.record.layer)
-    numbers = {"value": curve["score"][k], "low": curve["low"][k], "high": curve["high"][k]}
-    return Cell(score_tables.cell(None, numbers), numbers)
+    return measured({"value": curve["score"][k], "low": curve["low"][k], "high": curve["high"][k]})
 
 
-def regret_part(rows: Sequence[Entry]) -> Part:
+def regret_part(rows: Sequence[Entry]) -> Table:
     """What each curve's pick lacks to the best head, and the rank correlation, for each score."""
     run, lines = _run_label(rows), []
     for family in dict.fromkeys((row.run.name, row.family, row.is_baseline) for row in rows):
@@ -126,12 +116,12 @@ def regret_part(rows: Sequence[Entry]) -> Part:
                 correlation = choice.rank_correlation
                 labels = (family[1], *([family[0]] if run else []), CURVES.get(kind, kind), metric.name,
                           str(np.isfinite(heads).sum()))  # fmt: skip
-                lines.append(Line(labels, (
-                    Cell(str(layers[choice.picked])), Cell(str(layers[choice.best])), _number(None, choice.regret),
-                    Cell(NOTHING) if math.isnan(correlation) else Cell(f"{correlation:+.3f}", {"value": correlation}),
+                lines.append(Row(labels, (
+                    *plain(layers[choice.picked], layers[choice.best]), measured({"value": choice.regret}),
+                    Cell(NOTHING) if math.isnan(correlation) else measured({"value": correlation}, is_difference=True),
                 )))  # fmt: skip
     header = ("system", *run, "curve", "score of heads", "layers with heads")
-    return Part("Does the curve pick the best head?", header,
+    return Table("Does the curve pick the best head?", header,
                 ("picked", "best head", "regret", "rank correlation"), tuple(lines))  # fmt: skip
 
 
@@ -144,7 +134,7 @@ def heard(runs: Sequence[Run], split: str) -> list[tuple[Run, Conditions]]:
     return pairs
 
 
-def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tuple[str, str], str]) -> Part:
+def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tuple[str, str], str]) -> Table:
     """One row a condition, run and system: scores, relative drop of UAR, share of unchanged decisions.
 
     Args:
@@ -163,19 +153,19 @@ def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tupl
                           row.commit)  # fmt: skip
                 ends = _drop(conditions, row, condition), _cell(row, STABLE_SHARE)
                 cells = (*(_cell(row, metric) for metric in metrics), *ends)
-                lines.append(Line(labels, cells, flags[run.name, system]))
+                lines.append(Row(labels, cells, marks=flags[run.name, system]))
     header = ("condition", "system", *run_label, "seeds", "commit")
-    return Part("Our records", header, (*_names(metrics), DROP_LABEL, STABLE_SHARE.name), tuple(lines))
+    return Table("Our records", header, (*names(metrics), DROP_LABEL, STABLE_SHARE.name), tuple(lines))
 
 
 def _drop(conditions: Conditions, row: Entry, condition: Condition) -> Cell:
     """As the records have it, with its interval, or else from both scores."""
     if row.block.entry(row.system, DROP) or not condition.effects:
         return _cell(row, DROP)
-    return _number(DROP, conditions.relative_drop(condition, row.system, UAR))
+    return measured({"value": conditions.relative_drop(condition, row.system, UAR)}, DROP)
 
 
-def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Part:
+def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
     """paUAR-T by threshold, filter and N, of all speakers, of each group and of their gap; chance below each."""
     shares = score_tables.share_lines([metric for row in rows for metric in row.block.metrics])
     run, lines = _run_label(rows), []
@@ -188,22 +178,24 @@ def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Part:
             place = (f"above {threshold / 100:.2f}", speakers, first.block.group_label(group))
             for row, flag in here:
                 cells = tuple(_cell(row, metric, group) for metric in metrics)
-                counts = {str(cell.metric["count"]) for cell in cells if cell.metric.get("count") is not None}
+                counts = {str(cell.numbers["count"]) for cell in cells if cell.numbers.get("count") is not None}
                 labels = (row.system, *([row.run.name] if run else []), *place, " / ".join(sorted(counts)),
                           str(len(row.record.seeds)), row.commit)  # fmt: skip
-                lines.append(Line(labels, cells, flag))
+                lines.append(Row(labels, cells, marks=flag))
             guess = [(first.block.entry(first.system, metric, group) or {}).get("chance") for metric in metrics]
             if any(chance is not None for chance in guess):
-                cells = tuple(_number(metric, chance) for metric, chance in zip(metrics, guess, strict=True))
+                cells = tuple(
+                    measured({"value": chance}, metric) for metric, chance in zip(metrics, guess, strict=True)
+                )
                 blank = [""] * len(run)
-                lines.append(Line(("chance", *blank, *place, "", "", ""), cells, is_reference=True))
+                lines.append(Row(("chance", *blank, *place, "", "", ""), cells, is_reference=True))
     header = ("system", *run, "UAR of the speaker", "counted", "group", "speakers", "seeds", "commit")
-    return Part("Our records", header, score_tables.share_columns(shares), tuple(lines))
+    return Table("Our records", header, score_tables.share_columns(shares), tuple(lines))
 
 
 def published_parts(
     rows: Sequence[Entry], kinds: Sequence[str] = ("attributes", "classes", "multilabel", "paper")
-) -> list[Part]:
+) -> list[Table]:
     """Published rows by kind, with why each isn't comparable; of attributes only where ours were rated for these."""
     block, tables = rows[0].block, []
     for kind in kinds:
@@ -217,11 +209,11 @@ def published_parts(
                 if reasons is not None and bool(reasons) == is_apart:
                     labels = (row["system"], row["id"], row["release"] or "?", row["set"] or "?", row["source"],
                               ", ".join(reasons) or NOTHING)  # fmt: skip
-                    lines.append(Line(labels, tuple(Cell(row[column] or NOTHING) for column in scores)))
+                    lines.append(Row(labels, plain(*(row[column] or NOTHING for column in scores))))
             if lines:
                 here = ", ".join(published.ours(block.protocol, block.split).values())
                 words = f"not comparable with ours ({here})" if is_apart else "of our corpus, release, set and classes"
                 header = ("system", "id", "release", "set", "source", "differs in")
                 title = f"Published, {words}: {published.TITLES[kind]} on MSP-Podcast"
-                tables.append(Part(title, header, tuple(scores.values()), tuple(lines), True))
+                tables.append(Table(title, header, tuple(scores.values()), tuple(lines), is_published=True))
     return tables

@@ -12,8 +12,9 @@ from seremo_jax.metrics.catalogue import Metric, metric
 from seremo_jax.reports import calibration_figures
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.look import Look
-from seremo_jax.reports.page import NOTHING, Picture, Row, Section, Table
-from seremo_jax.reports.score_tables import caption, cell
+from seremo_jax.reports.page import Picture, Section
+from seremo_jax.reports.score_tables import caption
+from seremo_jax.reports.table import NOTHING, Row, Table, measured, names, plain
 
 STATES = "calibration"
 """Where a record's states hold what this section shows."""
@@ -173,10 +174,11 @@ def calibration_table(block: Block) -> Table:
         temperatures = [fit["temperature"] for fit in states["fitted"]]
         lowest, highest = (f"{end(temperatures):.2f}" for end in (min, max))
         at = NOTHING if model == "each seed" else lowest if lowest == highest else f"{lowest} to {highest}"
-        rows.append(Row((system, model, at, *(cell(error, entries.get(error)) for error in _ERRORS))))
+        cells = (*plain(at), *(measured(entries.get(error), error) for error in _ERRORS))
+        rows.append(Row((system, model), cells))
     text = "Lower is better. Before and after the temperature; with folds, that of each fold."
-    header = ("system", "model", "temperature", *(error.name for error in _ERRORS))
-    return Table("Calibration", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
+    columns = ("temperature", *names(_ERRORS))
+    return Table("Calibration", ("system", "model"), columns, tuple(rows), f"{caption(block)} {text}")
 
 
 def set_table(block: Block) -> Table:
@@ -190,12 +192,12 @@ def set_table(block: Block) -> Table:
                     *(metric(share, outcome=outcome, level=percent) for outcome in ("votes", "consensus")),
                     metric(size, level=percent),
                 )
-                labels = (block.group_label(group), system, words, str(entries[metrics[0]]["count"]))
-                rows.append(Row((*labels, *(cell(shown, entries[shown]) for shown in metrics))))
-    header = ("group", "system", "sets", "utterances with votes", "votes in set", "consensus in set", "mean size")
+                cells = (*plain(entries[metrics[0]]["count"]), *(measured(entries[shown], shown) for shown in metrics))
+                rows.append(Row((block.group_label(group), system, words), cells))
+    columns = ("utterances with votes", "votes in set", "consensus in set", "mean size")
     text = "Of the mean distribution of the seeds."
     return Table(
-        "Conformal sets", header, tuple(rows), f"{caption(block)} {text}", num_labels=3,
+        "Conformal sets", ("group", "system", "sets"), columns, tuple(rows), f"{caption(block)} {text}",
         is_folded=len(rows) > MOST_ROWS,
     )  # fmt: skip
 
@@ -203,12 +205,11 @@ def set_table(block: Block) -> Table:
 def abstention_table(block: Block) -> Table:
     """Risk, area under the risk-coverage curve, and whether sets grow with the raters' disagreement."""
     rows = [
-        Row((system, model, *(cell(cost, entries.get(cost)) for cost in _COSTS)))
+        Row((system, model), tuple(measured(entries.get(cost), cost) for cost in _COSTS))
         for system, model, entries, _ in _models(block)
     ]
-    header = ("system", "model", *(cost.name for cost in _COSTS))
     text = "Lower is better, but for the correlation. An AURC below the risk: the model knows when it errs."
-    return Table("Abstention", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
+    return Table("Abstention", ("system", "model"), names(_COSTS), tuple(rows), f"{caption(block)} {text}")
 
 
 GLOSSARY = (("temperature", "what logits are divided by: above 1 the model was too sure, below 1 not sure enough"),)

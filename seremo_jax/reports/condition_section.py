@@ -15,6 +15,7 @@ from seremo_jax.reports.condition_scores import Conditions, Point, Range, gather
 from seremo_jax.reports.figures import MARKERS
 from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
 from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
+from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 
 SCORES = (UAR, catalogue.metric("class_ccc_mean"), catalogue.metric("ccc_mean"), SPEAKER_SHARE)
 STABLE_SHARE, DROP, DROP_LABEL = (
@@ -87,20 +88,26 @@ def _pictures(conditions: Conditions, draw: Draw, suffix: str) -> Iterator[page.
         )  # fmt: skip
 
 
-def condition_table(conditions: Conditions) -> page.Table:
+def condition_table(conditions: Conditions) -> Table:
     """Every condition and system: scores, relative drop of UAR, share of unchanged decisions."""
     metrics = [metric for metric in SCORES if metric in conditions.clean.metrics]
     rows = []
     for condition in (Condition(), *conditions.heard):
         for system in conditions.systems:
-            cells = [score_tables.cell(metric, conditions.entry(condition, system, metric)) for metric in metrics]
             drop = conditions.relative_drop(condition, system, UAR) if condition.effects else None
-            cells.append(score_tables.cell(DROP, {"value": drop}))
-            cells.append(score_tables.cell(STABLE_SHARE, conditions.entry(condition, system, STABLE_SHARE)))
-            rows.append(page.Row((condition.id, system, *cells), is_reference=not condition.effects))
-    header = ("condition", "system", *(metric.name for metric in metrics), DROP_LABEL, STABLE_SHARE.name)
+            cells = (
+                *_cells(conditions, condition, system, metrics),
+                measured({"value": drop}, DROP),
+                *_cells(conditions, condition, system, [STABLE_SHARE]),
+            )
+            rows.append(Row((condition.id, system), cells, is_reference=not condition.effects))
+    columns = (*names(metrics), DROP_LABEL, STABLE_SHARE.name)
     text = f"{score_tables.caption(conditions.clean)} paUAR in %. Drop: 100 (clean - here) / clean."
-    return page.Table("Scores in every condition", header, tuple(rows), text, num_labels=2)
+    return Table("Scores in every condition", ("condition", "system"), columns, tuple(rows), text)
+
+
+def _cells(conditions: Conditions, condition: Condition, system: str, metrics: Sequence[Metric]) -> tuple[Cell, ...]:
+    return tuple(measured(conditions.entry(condition, system, metric), metric) for metric in metrics)
 
 
 def _is_of_sets(metric: Metric) -> bool:
@@ -109,23 +116,23 @@ def _is_of_sets(metric: Metric) -> bool:
     return metric.kind in kinds and metric.field("outcome") in (None, "votes")
 
 
-def set_table(conditions: Conditions) -> page.Table | None:
+def set_table(conditions: Conditions) -> Table | None:
     """What calibration and conformal sets, made for clean speech, are worth in every condition; None without them."""
     metrics = [metric for metric in conditions.clean.metrics if _is_of_sets(metric)]
     rows = []
     for condition in (Condition(), *conditions.heard) if metrics else ():
         for system in conditions.systems:
-            cells = (score_tables.cell(metric, conditions.entry(condition, system, metric)) for metric in metrics)
-            rows.append(page.Row((condition.id, system, *cells), is_reference=not condition.effects))
+            cells = _cells(conditions, condition, system, metrics)
+            rows.append(Row((condition.id, system), cells, is_reference=not condition.effects))
     if not rows:
         return None
     caption = score_tables.caption(conditions.clean)
     text = "Fitted on the clean development split: nothing promises the share here."
-    header = ("condition", "system", *(metric.name for metric in metrics))
-    return page.Table("Conformal sets in every condition", header, tuple(rows), f"{caption} {text}", 2)
+    return Table("Conformal sets in every condition", ("condition", "system"), names(metrics), tuple(rows),
+                 f"{caption} {text}")  # fmt: skip
 
 
-def noise_table(conditions: Conditions) -> page.Table | None:
+def noise_table(conditions: Conditions) -> Table | None:
     """Mean and range over the kinds of noise at each SNR, without a room and in each; None without noise."""
     metrics = [
         metric
@@ -139,19 +146,19 @@ def noise_table(conditions: Conditions) -> page.Table | None:
         for system in conditions.systems:
             here = [ranges[system, metric].get((room, snr_db)) for metric in metrics]
             nums = sorted({over.num for over in here if over})
-            cells = (_range(metric, over) for metric, over in zip(metrics, here, strict=True))
+            texts = (_range(metric, over) for metric, over in zip(metrics, here, strict=True))
             labels = (f"{snr_db:g} dB", room.removeprefix("reverb:") or "none", system)
-            rows.append(page.Row((*labels, " / ".join(map(str, nums)), *cells)))
+            rows.append(Row(labels, plain(" / ".join(map(str, nums)), *texts)))
     if not rows:
         return None
     text = "Mean (lowest to highest) over kinds of noise; the kinds are apart in the table above and in the figure."
-    header = ("SNR", "room", "system", "kinds", *(metric.name for metric in metrics))
-    return page.Table("Noise: mean and range over kinds", header, tuple(rows), text, num_labels=3)
+    columns = ("kinds", *names(metrics))
+    return Table("Noise: mean and range over kinds", ("SNR", "room", "system"), columns, tuple(rows), text)
 
 
 def _range(metric: Metric, over: Range | None) -> str:
     if over is None:
-        return page.NOTHING
+        return NOTHING
     digits = metric.about.digits
     return f"{over.mean:.{digits}f} ({over.lowest:.{digits}f} to {over.highest:.{digits}f})"
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from seremo_jax.reports import failure_signs, figures, page
 from seremo_jax.reports.artefacts import Artefacts, picture
+from seremo_jax.reports.table import Cell, Row, Table, measured
 
 _CURVES = {"ccs": "ccs", "probe": "ridge probe"}
 _CURVE_WORDS = (
@@ -29,7 +30,7 @@ def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
     for y, name in enumerate(names):
         if saliency["varies"][y]:  # a target nobody rated has no curve
             panels["shares of votes" if name in saliency["classes"] else "attributes"][name] = per_layer[:, y]
-    panels = {panel: found for panel, found in panels.items() if found}
+    panels = {panel: by_target for panel, by_target in panels.items() if by_target}
     used = "shares of votes" if saliency["use"] == "votes" else "attributes"
     score = np.array(curves["ccs"]["score"], np.float64)
     layers, kind = saliency["layers"], saliency["kind"]
@@ -48,10 +49,10 @@ def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
             ),
         ),
     ]  # fmt: skip
-    told = [f"{_CURVES[name]} is largest in layer {curve['chosen']} ({max(curve['score']):.3f})"
+    largest = [f"{_CURVES[name]} is largest in layer {curve['chosen']} ({max(curve['score']):.3f})"
             for name, curve in curves.items() if curve is not None]  # fmt: skip
     text = (
-        f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(told)}, of layers "
+        f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(largest)}, of layers "
         f"{layers[0]} to {layers[-1]}. Layer {saliency['chosen']} was chosen by {kind} (saliency.kind)."
     )
     warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, saliency["chosen"])
@@ -60,19 +61,19 @@ def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
     return page.Section("saliency", title, (text,), signs, items)
 
 
-def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> page.Table:
+def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> Table:
     """Scores of every layer with intervals, and what each lacks to the best one."""
 
-    def cell(curve: Mapping[str, Any], name: str, k: int, prefix: str) -> str:
-        low, high = curve[f"{prefix}low"][k], curve[f"{prefix}high"][k]
-        return f"{curve[name][k]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+    def cell(curve: Mapping[str, Any], name: str, k: int, prefix: str) -> Cell:
+        numbers = {"value": curve[name], "low": curve[f"{prefix}low"], "high": curve[f"{prefix}high"]}
+        return measured({key: values[k] for key, values in numbers.items()})
 
-    columns = [("score", "", ""), ("behind", "behind_", " behind the best")]
-    header = ("layer", *(f"{title}{words}" for title in curves for _, _, words in columns))
+    parts = [("score", "", ""), ("behind", "behind_", " behind the best")]
+    columns = tuple(f"{title}{words}" for title in curves for _, _, words in parts)
     rows = tuple(
-        page.Row((str(layer), *(cell(curve, name, k, prefix) for curve in curves.values()
-                                for name, prefix, _ in columns))) for k, layer in enumerate(layers)
+        Row((str(layer),), tuple(cell(curve, name, k, prefix) for curve in curves.values()
+                                 for name, prefix, _ in parts)) for k, layer in enumerate(layers)
     )  # fmt: skip
     notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
     caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{_CURVE_WORDS} {notes}".strip()
-    return page.Table("Layers", header, rows, f"{caption} Brackets: 95 % interval over speakers.")
+    return Table("Layers", ("layer",), columns, rows, f"{caption} Brackets: 95 % interval over speakers.")

@@ -23,6 +23,7 @@ from seremo_jax.reports import (
 )
 from seremo_jax.reports.artefacts import Artefacts, member_systems, picture
 from seremo_jax.reports.blocks import COUNTS, Block, is_number, value_of
+from seremo_jax.reports.table import NOTHING, Row, Table, plain
 
 MOST_SYSTEMS = 6
 """Systems a figure shows; all are in the tables."""
@@ -102,7 +103,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     shares = {system: {t: points[system][t, f, n][0] for t, f, n in points[system] if (f, n) == ("all", 1)}
               for system in shown}  # fmt: skip
     counts = {system: matrix for system in shown if (matrix := block.confusion(system)) is not None}
-    speakers: list[page.Table | page.Picture] = [score_tables.speaker_table(block)]
+    speakers: list[Table | page.Picture] = [score_tables.speaker_table(block)]
     if chance or any(points.values()):
         speakers.append(drawn(
             "speaker_shares", "Share of speakers above the thresholds, by N",
@@ -116,7 +117,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
             lambda style: figures.speakers(style, entries, shares),
         ))  # fmt: skip
     speakers += speaker_section.items(block, shown, drawn)
-    classes: list[page.Table | page.Picture] = []
+    classes: list[Table | page.Picture] = []
     if counts:
         is_mean = any(len(block.whole(system).seeds) > 1 for system in counts)
         classes.append(drawn(
@@ -182,9 +183,9 @@ def _protocol_section(artefacts: Artefacts) -> page.Section:
     for field, value in artefacts.protocol.items():
         words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         if field.startswith("settings."):
-            settings.append(page.Row((field.removeprefix("settings."), words or page.NOTHING)))
+            settings.append(Row((field.removeprefix("settings."), words or NOTHING)))
         elif field not in COUNTS:
-            facts.append((field.replace("_", " "), words or page.NOTHING))
+            facts.append((field.replace("_", " "), words or NOTHING))
     for block in artefacts.blocks[1:]:
         differing = sorted(f for f in block.protocol if block.protocol[f] != artefacts.protocol.get(f))
         for field in differing:
@@ -196,18 +197,13 @@ def _protocol_section(artefacts: Artefacts) -> page.Section:
         facts.append(
             (
                 f"system: {system}",
-                f"layer {record.layer}, seeds {seeds}, checkpoint {record.protocol.get('checkpoint', page.NOTHING)}",
+                f"layer {record.layer}, seeds {seeds}, checkpoint {record.protocol.get('checkpoint', NOTHING)}",
             )
         )
     speech = "Simulated speech. " if artefacts.is_simulated else ""
     caption = f"{speech}Without those in which compared systems may differ."
-    table = page.Table(
-        "Every setting that changes results",
-        ("setting", "value"),
-        tuple(settings),
-        caption,
-        num_labels=2,
-        is_folded=True,
+    table = Table(
+        "Every setting that changes results", ("setting", "value"), (), tuple(settings), caption, is_folded=True
     )
     text = "A number may be compared with another only where all of this is the same."
     return page.Section("protocol", "Protocol", (text,), items=(table,) if settings else (), terms=tuple(facts))
@@ -227,20 +223,22 @@ def data_section(record: Mapping[str, Any], class_names: Sequence[str], speech: 
     classes = list(dict.fromkeys([*class_names, *(c for s in splits.values() for c in s["by_class"])]))
     order = sorted(splits, key=lambda name: (vocab.SPLITS.index(name) if name in vocab.SPLITS else 99, name))
     sizes = [
-        page.Row((name, f"{splits[name]['utterances']:,}", str(splits[name]["speakers"]),
-                  *(str(splits[name]["by_gender"].get(g, {}).get("speakers", 0)) for g in genders)))
+        Row((name,), plain(f"{splits[name]['utterances']:,}", splits[name]["speakers"],
+                           *(splits[name]["by_gender"].get(g, {}).get("speakers", 0) for g in genders)))
         for name in order
     ]  # fmt: skip
-    by_class = [page.Row((name, *(f"{splits[name]['by_class'].get(c, 0):,}" for c in classes))) for name in order]
+    by_class = [Row((name,), plain(*(f"{splits[name]['by_class'].get(c, 0):,}" for c in classes))) for name in order]
     utterances, ratings = record["utterances"], record["ratings"]
     left_out = [
-        page.Row(("utterances", reason, ingest.REASONS.get(reason, ""), f"{number:,}"))
+        Row(("utterances", reason, ingest.REASONS.get(reason, "")), plain(f"{number:,}"))
         for reason, number in utterances["excluded"].items()
     ] + [
-        page.Row(("ratings", reason, ingest.REASONS.get(reason, "the rating's utterance is not there"), f"{number:,}"))
+        Row(
+            ("ratings", reason, ingest.REASONS.get(reason, "the rating's utterance is not there")), plain(f"{number:,}")
+        )
         for reason, number in ratings["dropped"].items()
     ]
-    left_out = left_out or [page.Row((page.NOTHING, "nothing was left out", "", "0"))]
+    left_out = left_out or [Row((NOTHING, "nothing was left out", ""), plain(0))]
     text = (
         f"{utterances['kept']:,} of {utterances['found']:,} utterances and {ratings['kept']:,} of {ratings['found']:,} "
         f"ratings are used ({record['audio']['hours']:.2f} h of audio). Left-out utterances are named in ingest.json."
@@ -249,9 +247,9 @@ def data_section(record: Mapping[str, Any], class_names: Sequence[str], speech: 
     return page.Section(
         "data", "Data and exclusions", (text, *(f"Note: {warning}" for warning in record["warnings"])),
         items=(
-            page.Table("Splits", ("split", "utterances", "speakers", *genders), tuple(sizes),
-                       f"Genders: speakers. {caption}".strip()),
-            page.Table("Utterances by consensus", ("split", *classes), tuple(by_class), caption),
-            page.Table("Left out", ("what", "reason", "meaning", "number"), tuple(left_out), caption, num_labels=3),
+            Table("Splits", ("split",), ("utterances", "speakers", *genders), tuple(sizes),
+                  f"Genders: speakers. {caption}".strip()),
+            Table("Utterances by consensus", ("split",), tuple(classes), tuple(by_class), caption),
+            Table("Left out", ("what", "reason", "meaning"), ("number",), tuple(left_out), caption),
         ),
     )  # fmt: skip

@@ -2,36 +2,15 @@
 
 import base64
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
 
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
+from seremo_jax.reports import table
+from seremo_jax.reports.table import Table
 
 TEMPLATE = "page.html.j2"
-NOTHING = "–"
-"""Stands in a cell for a value that is not defined."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Cells of one row; a reference row (chance) is set apart."""
-
-    cells: tuple[str, ...]
-    is_reference: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table, title above and caption below. The first `num_labels` columns hold words, the rest numbers."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-    caption: str
-    num_labels: int = 1
-    is_folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,30 +96,12 @@ def markdown(page: Page) -> str:
             blocks.append("\n".join(f"- **{word}**: {meaning}" for word, meaning in section.terms))
         for item in section.items:
             if isinstance(item, Table):
-                blocks.append(table_markdown(item))
+                blocks.append(table.markdown(item))
             else:
-                blocks.append(f"![{_escape(item.alt)}]({item.file})\n\n{item.caption}")
+                blocks.append(f"![{table.escaped(item.alt)}]({item.file})\n\n{item.caption}")
         if section.signs:
             blocks.append("**Signs to heed**\n\n" + "\n".join(f"- {sign}" for sign in section.signs))
     return "\n\n".join(blocks) + "\n"
-
-
-def table_markdown(table: Table) -> str:
-    """One table as Markdown, its columns padded so that it reads well as plain text."""
-    lines = [[_escape(cell) for cell in line] for line in (table.header, *(row.cells for row in table.rows))]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
-    rule = ["-" * width if i < table.num_labels else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    padded = (_padded(line, widths, table.num_labels) for line in (lines[0], rule, *lines[1:]))
-    return "\n".join([f"**{table.title}**", "", *padded, "", table.caption])
-
-
-def _padded(cells: Iterable[str], widths: list[int], num_labels: int) -> str:
-    pairs = enumerate(zip(cells, widths, strict=True))
-    return "| " + " | ".join(c.ljust(w) if i < num_labels else c.rjust(w) for i, (c, w) in pairs) + " |"
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
 
 
 def _counted(least_utterances: int, least_classes: int) -> str:

@@ -1,6 +1,5 @@
 """Result records -> `report/`: one HTML page, Markdown, CSV and figures. Reads artefacts only; computes no score."""
 
-import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from seremo_jax.reports import (
     overview,
     page,
     score_tables,
+    table,
 )
 from seremo_jax.reports.blocks import Block, ReportError
 from seremo_jax.reports.overview import Artefacts
@@ -95,21 +95,18 @@ def markdown_summary(workdir: str | os.PathLike) -> str:
     artefacts = load(workdir)
     parts = []
     for block in artefacts.whole_blocks:
-        parts.append(page.table_markdown(score_tables.summary_table(block)))
+        parts.append(table.markdown(score_tables.summary_table(block)))
         if signs := failure_signs.of_scores(block):
             parts.append("\n".join(f"- {sign}" for sign in signs))
-    for found in condition_scores.gather(artefacts.blocks):
-        parts.append(page.table_markdown(condition_section.condition_table(found)))
+    for conditions in condition_scores.gather(artefacts.blocks):
+        parts.append(table.markdown(condition_section.condition_table(conditions)))
     return "\n\n".join(parts) + "\n"
 
 
 def _write_csv(path: Path, rows: Iterator[Mapping[str, Any]]) -> None:
-    """Writes rows of the same keys; None is an empty cell."""
+    """Writes rows of the same keys."""
     rows = list(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path.write_text(table.csv_text(list(rows[0]) if rows else [], rows), encoding="utf-8")
 
 
 def _origin(artefacts: Artefacts, block: Block, system: str) -> dict[str, Any]:
@@ -130,7 +127,7 @@ def _result_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
     """One row a metric x system x group, unrounded."""
     for block in artefacts.blocks:
         for (system, group), record in block.by_key.items():
-            for name, metric in sorted((record.metrics | dict(calibration_section.numbers(record))).items()):
+            for name, entry in sorted((record.metrics | dict(calibration_section.numbers(record))).items()):
                 yield {
                     **_origin(artefacts, block, system),
                     "group": group,
@@ -138,9 +135,9 @@ def _result_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
                     "num_utterances": record.num_utterances,
                     "num_scored": record.num_scored,
                     "metric": name,
-                    **{key: metric.get(key) for key in ("value", "low", "high", "sd", "count", "chance")},
-                    "members": " ".join("" if value is None else repr(value) for value in metric.get("members") or ()),
-                    "is_defined": metric.get("defined", True),
+                    **{key: entry.get(key) for key in ("value", "low", "high", "sd", "count", "chance")},
+                    "members": " ".join("" if value is None else repr(value) for value in entry.get("members") or ()),
+                    "is_defined": entry.get("defined", True),
                 }
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from seremo_jax.core import vocab
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
-from seremo_jax.reports.blocks import Block, is_number, ordered, value_of
-from seremo_jax.reports.page import NOTHING, Row, Table
+from seremo_jax.reports.blocks import Block, is_number, ordered
+from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 
 HIGH_THRESHOLD = 75
 """The T of paUAR-T that short tables show."""
@@ -15,30 +15,13 @@ UAR = catalogue.metric("uar")
 SPEAKER_SHARE = catalogue.metric("pa_uar", threshold=HIGH_THRESHOLD, speakers="all")
 """The main share of speakers."""
 
-DIGITS = 3
-"""Decimals of a number that is no metric."""
-
-
-def cell(metric: Metric | None, entry: Mapping[str, Any] | None, is_difference: bool = False) -> str:
-    """`mean ± sd [low, high]` of an entry of a record, with the decimals of its metric."""
-    value = value_of(entry)
-    if value is None:
-        return NOTHING
-    digits = metric.about.digits if metric else DIGITS
-    text = f"{value:{'+' if is_difference else ''}.{digits}f}"
-    if len(entry.get("members") or ()) > 1 and is_number(entry.get("sd")):
-        text += f" ± {entry['sd']:.{digits}f}"
-    if is_number(entry.get("low")) and is_number(entry.get("high")):
-        text += f" [{entry['low']:.{digits}f}, {entry['high']:.{digits}f}]"
-    return text
-
 
 def score_table(block: Block) -> Table:
     """UAR, N-best UAR, F1 and CCC of every system, and the chance row."""
     metrics = _columns(block, is_main)
-    rows = [Row((system, *_cells(block, system, "all", metrics))) for system in block.systems]
-    rows.append(_chance_row(block, metrics))
-    return Table("Scores of every system", ("system", *_names(metrics)), tuple(rows), caption(block))
+    rows = [_row(block, system, metrics) for system in block.systems]
+    rows.append(Row(("chance (random ranking)",), _chance_cells(block, metrics), is_reference=True))
+    return Table("Scores of every system", ("system",), names(metrics), tuple(rows), caption(block))
 
 
 def is_main(metric: Metric) -> bool:
@@ -58,16 +41,18 @@ def spread_table(block: Block) -> Table:
             entry, digits = block.entry(system, metric) or {}, metric.about.digits
             if all(is_number(entry.get(key)) for key in ("value", "sd", "sd_speakers")):
                 numbers = (f"{entry[key]:.{digits}f}" for key in ("value", "sd", "sd_speakers"))
-                rows.append(Row((metric.name, system, *numbers, *(
+                intervals = (
                     f"{entry[low]:.{digits}f} to {entry[high]:.{digits}f}" if is_number(entry.get(low)) else NOTHING
                     for low, high in (("low", "high"), ("low_members", "high_members"))
-                ))))  # fmt: skip
-    header = ("score", "system", "mean", "± seeds", "± speakers", "95 %, speakers", "95 %, speakers and seeds")
+                )
+                rows.append(Row((metric.name, system), plain(*numbers, *intervals)))
+    columns = ("mean", "± seeds", "± speakers", "95 %, speakers", "95 %, speakers and seeds")
     text = (
         "± seeds: how far one training is from another on these speakers. ± speakers: how far other speakers would "
         "move the mean over these seeds. The last column draws speakers and seeds."
     )
-    return Table("Spread over seeds and over speakers", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
+    return Table("Spread over seeds and over speakers", ("score", "system"), columns, tuple(rows),
+                 f"{caption(block)} {text}")  # fmt: skip
 
 
 def speaker_table(block: Block) -> Table:
@@ -78,13 +63,14 @@ def speaker_table(block: Block) -> Table:
         for system in block.systems:
             counts = {(block.entry(system, metric) or {}).get("count") for metric in metrics} - {None}
             count = " / ".join(sorted(map(str, counts))) or NOTHING
-            rows.append(Row((system, *labels, count, *_cells(block, system, "all", metrics))))
+            cells = (*plain(count), *_cells(block, system, "all", metrics))
+            rows.append(Row((system, *labels), cells))
         if any(block.chance(metric) is not None for metric in metrics):
-            rows.append(Row(("chance", *labels, "", *_chance_cells(block, metrics)), is_reference=True))
-    columns = share_columns(lines)
-    header = ("system", "UAR of the speaker", "counted", "speakers", *columns)
+            cells = (*plain(""), *_chance_cells(block, metrics))
+            rows.append(Row(("chance", *labels), cells, is_reference=True))
+    labels, columns = ("system", "UAR of the speaker", "counted"), ("speakers", *share_columns(lines))
     text = "Share of speakers (%) whose own UAR is above the threshold (paUAR-75 and so on; strictly above)."
-    return Table("Speakers above a threshold (paUAR)", header, tuple(rows), f"{caption(block)} {text}", num_labels=3)
+    return Table("Speakers above a threshold (paUAR)", labels, columns, tuple(rows), f"{caption(block)} {text}")
 
 
 def share_lines(metrics: Sequence[Metric]) -> dict[tuple[int, str], list[Metric]]:
@@ -110,16 +96,16 @@ def group_table(block: Block) -> Table:
         for system in block.systems:
             if (system, group) in block.by_key:
                 record = block.by_key[system, group]
-                counts = (str(record.num_speakers), str(record.num_scored))
-                labels = (block.group_label(group), system, *counts)
-                rows.append(Row((*labels, *_cells(block, system, group, metrics))))
-    header = ("group", "system", "speakers", "scored utterances", *_names(metrics))
+                counts = plain(record.num_speakers, record.num_scored)
+                labels = (block.group_label(group), system)
+                rows.append(Row(labels, (*counts, *_cells(block, system, group, metrics))))
+    columns = ("speakers", "scored utterances", *names(metrics))
     text = (
         "paUAR in %. Gap: first group minus second; an interval without 0 speaks for a gap. (Of other columns the best "
         "minus the worst, which is never negative.) Worst group and ratio: metric by metric, without unknown speakers, "
         "chosen anew in every resample."
     )
-    return Table("Scores by group of speakers", header, tuple(rows), f"{caption(block)} {text}", num_labels=2)
+    return Table("Scores by group of speakers", ("group", "system"), columns, tuple(rows), f"{caption(block)} {text}")
 
 
 def _is_of_groups(metric: Metric) -> bool:
@@ -133,10 +119,10 @@ def _is_of_groups(metric: Metric) -> bool:
 def class_table(block: Block) -> Table:
     """CCC of predicted and voted share, class by class."""
     metrics = [catalogue.metric("class_ccc", label=name) for name in block.class_names]
-    rows = [Row((system, *_cells(block, system, "all", metrics))) for system in block.systems]
+    rows = [_row(block, system, metrics) for system in block.systems]
     text = "CCC between the predicted and the voted share of a class, over all utterances with votes."
     return Table(
-        "CCC of the share of each class", ("system", *block.class_names), tuple(rows), f"{caption(block)} {text}"
+        "CCC of the share of each class", ("system",), block.class_names, tuple(rows), f"{caption(block)} {text}"
     )
 
 
@@ -168,12 +154,12 @@ def _grid(block: Block, title: str, kinds: Mapping[str, str], parameter: tuple[s
     there = {metric.field(name) for metric in block.metrics if metric.kind in kinds}
     words = [word for word in values if word in there]
     rows = [
-        Row((system, label, *_cells(block, system, "all", [catalogue.metric(kind, **{name: word}) for word in words])))
+        Row((system, label), _cells(block, system, "all", [catalogue.metric(kind, **{name: word}) for word in words]))
         for system in block.systems
         for kind, label in kinds.items()
         if words
     ]
-    return Table(title, ("system", "score", *words), tuple(rows), f"{caption(block)} {text}", num_labels=2)
+    return Table(title, ("system", "score"), tuple(words), tuple(rows), f"{caption(block)} {text}")
 
 
 def difference_table(block: Block) -> Table:
@@ -182,14 +168,16 @@ def difference_table(block: Block) -> Table:
     for system in block.systems:
         for entry in block.whole(system).states.get("differences", ()):
             metric = catalogue.from_json(entry["about"])
-            row = (metric.name, system, labels[entry["than"]], cell(metric, entry, True))
-            rows.append(Row((*row, *(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))))
-    header = ("score", "system", "minus", "difference", "p, permutation", "p, bootstrap", "p, Holm")
+            tests = plain(*(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))
+            difference = measured(entry, metric, is_difference=True)
+            rows.append(Row((metric.name, system, labels[entry["than"]]), (difference, *tests)))
+    columns = ("difference", "p, permutation", "p, bootstrap", "p, Holm")
     text = (
         "Tests by speaker, on the same utterances; Holm corrects for all rows of this table. They hold for the members "
         "trained: whether other seeds would agree is the ± of the scores."
     )
-    return Table("Differences between systems", header, tuple(rows), f"{caption(block)} {text}", num_labels=3)
+    return Table("Differences between systems", ("score", "system", "minus"), columns, tuple(rows),
+                 f"{caption(block)} {text}")  # fmt: skip
 
 
 def _p(value: float | None) -> str:
@@ -200,20 +188,19 @@ def other_table(block: Block) -> Table:
     """Every metric that no other table shows: those made for this one, and N-best F1."""
     tables = ("further", "scores")
     metrics = _columns(block, lambda metric: metric.about.table in tables and not is_main(metric))
-    rows = [Row((system, *_cells(block, system, "all", metrics))) for system in block.systems]
-    return Table("Further scores", ("system", *_names(metrics)), tuple(rows), caption(block))
+    rows = [_row(block, system, metrics) for system in block.systems]
+    return Table("Further scores", ("system",), names(metrics), tuple(rows), caption(block))
 
 
 def summary_table(block: Block) -> Table:
     """The main numbers with systems side by side, narrow enough for a terminal."""
     rows = []
     for metric in _columns(block, lambda metric: is_main(metric) or metric.field("threshold") == HIGH_THRESHOLD):
-        chance = _chance_cells(block, [metric])[0]
         label = metric.name + (f" ({metric.about.unit})" if metric.about.unit else "")
-        rows.append(Row((label, *(_cells(block, system, "all", [metric])[0] for system in block.systems), chance)))
-    return Table(
-        f"Scores, {block.split} split, {block.condition}", ("", *block.systems, "chance"), tuple(rows), caption(block)
-    )
+        by_system = (measured(block.entry(system, metric), metric) for system in block.systems)
+        rows.append(Row((label,), (*by_system, *_chance_cells(block, [metric]))))
+    title = f"Scores, {block.split} split, {block.condition}"
+    return Table(title, ("",), (*block.systems, "chance"), tuple(rows), caption(block))
 
 
 def speaker_points(
@@ -255,18 +242,15 @@ def _columns(block: Block, is_wanted: Callable[[Metric], bool]) -> list[Metric]:
     return [metric for metric in block.metrics if is_wanted(metric)]
 
 
-def _names(metrics: Sequence[Metric]) -> list[str]:
-    return [metric.name for metric in metrics]
-
-
-def _cells(block: Block, system: str, group: str, metrics: Sequence[Metric]) -> tuple[str, ...]:
+def _cells(block: Block, system: str, group: str, metrics: Sequence[Metric]) -> tuple[Cell, ...]:
     is_gap = block.is_gap(group)
-    return tuple(cell(metric, block.entry(system, metric, group), is_gap) for metric in metrics)
+    return tuple(measured(block.entry(system, metric, group), metric, is_gap) for metric in metrics)
 
 
-def _chance_cells(block: Block, metrics: Sequence[Metric]) -> tuple[str, ...]:
-    return tuple(cell(metric, {"value": block.chance(metric)}) for metric in metrics)
+def _row(block: Block, system: str, metrics: Sequence[Metric]) -> Row:
+    """Numbers of a system over all speakers."""
+    return Row((system,), _cells(block, system, "all", metrics))
 
 
-def _chance_row(block: Block, metrics: Sequence[Metric]) -> Row:
-    return Row(("chance (random ranking)", *_chance_cells(block, metrics)), is_reference=True)
+def _chance_cells(block: Block, metrics: Sequence[Metric]) -> tuple[Cell, ...]:
+    return tuple(measured({"value": block.chance(metric)}, metric) for metric in metrics)

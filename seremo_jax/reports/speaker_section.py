@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.look import Look, canvas, legend_below
-from seremo_jax.reports.page import NOTHING, Picture, Row, Table
+from seremo_jax.reports.page import Picture
 from seremo_jax.reports.score_tables import caption
+from seremo_jax.reports.table import NOTHING, Row, Table, measured, plain
 
 NUM_SHOWN = 5
 """Speakers named at either end."""
@@ -27,18 +28,18 @@ def items(
       shown: Systems that figures show.
       picture: Makes a picture of a name, what it shows, how to read it, and what draws it.
     """
-    made: list[Table | Picture] = []
+    pictures: list[Table | Picture] = []
     curves = {system: block.whole(system).states["pa_uar_curve"] for system in shown
               if block.whole(system).states.get("pa_uar_curve", {}).get("filters")}  # fmt: skip
     if curves:
-        made.append(picture(
+        pictures.append(picture(
             "pa_uar_curve", "Share of speakers above every threshold T",
             "Line and band: value and 95 % interval resampled by speaker; all speakers with a scored utterance. "
             "Dotted: a random guesser with the same speakers.",
             lambda style: pa_uar_curve(style, curves),
         ))  # fmt: skip
     tables = (extreme_table(block), size_table(block), dependence_table(block))
-    return made + [table for table in tables if table.rows]
+    return pictures + [table for table in tables if table.rows]
 
 
 def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -57,9 +58,9 @@ def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     )  # fmt: skip
     for ax, n in zip(axes[0], numbers, strict=True):
         for system, curve in curves.items():
-            found, thresholds = curve["filters"]["all"][n], np.asarray(curve["thresholds"]) / 100
+            shares, thresholds = curve["filters"]["all"][n], np.asarray(curve["thresholds"]) / 100
             value, low, high, chance = (
-                np.asarray(found[name], np.float64) for name in ("value", "low", "high", "chance")
+                np.asarray(shares[name], np.float64) for name in ("value", "low", "high", "chance")
             )
             color = look.color(system)
             ax.fill_between(thresholds, low, high, step="post", color=color, alpha=0.18, lw=0)
@@ -81,34 +82,33 @@ def extreme_table(block: Block) -> Table:
         number = min(NUM_SHOWN, len(speakers) // 2)
         for place, ends in (("worst", speakers[:number]), ("best", speakers[len(speakers) - number :][::-1])):
             for speaker in ends:
-                scores = (f"{value:.3f}" for value in speaker["uar"])
+                scores = (measured({"value": value}) for value in speaker["uar"])
                 labels = (system, place, speaker["speaker"], speaker["gender"])
-                rows.append(Row((*labels, str(speaker["num_scored"]), str(speaker["num_classes"]), *scores)))
-    header = ("system", "served", "speaker", "gender", "scored", "classes", *(f"{n}-best UAR" for n in block.nbest))
+                rows.append(Row(labels, (*plain(speaker["num_scored"], speaker["num_classes"]), *scores)))
+    labels = ("system", "served", "speaker", "gender")
+    columns = ("scored", "classes", *(f"{n}-best UAR" for n in block.nbest))
     text = "By 1-best UAR, mean over seeds. Of few utterances a UAR is mostly luck."
-    return Table("Speakers served worst and best", header, tuple(rows), f"{caption(block)} {text}", 4, is_folded=True)
+    return Table("Speakers served worst and best", labels, columns, tuple(rows), f"{caption(block)} {text}",
+                 is_folded=True)  # fmt: skip
 
 
 def size_table(block: Block) -> Table:
     """Speakers by number of scored utterances: how many pass, and how many would by luck."""
-    rows = []
+    rows, thresholds = [], []
     for system in block.systems:
         for size in block.whole(system).states.get("speaker_sizes", ()):
             span = f"{size['from']} or more" if size["to"] is None else f"{size['from']} to {size['to']}"
-            above = [one for one in size["above"] if one["nbest"] == 1]
-            cells = (f"{one['num_passing']:.1f} ({one['num_by_luck']:.1f})" for one in above)
-            rows.append((Row((system, span, str(size["num_speakers"]), *cells)), [one["threshold"] for one in above]))
-    header = (
-        "system",
-        "scored utterances",
-        "speakers",
-        *(f"above {t / 100:.2f}" for t in (rows[0][1] if rows else ())),
-    )
+            above = [passing for passing in size["above"] if passing["nbest"] == 1]
+            numbers = (f"{passing['num_passing']:.1f} ({passing['num_by_luck']:.1f})" for passing in above)
+            rows.append(Row((system, span), plain(size["num_speakers"], *numbers)))
+            thresholds = [passing["threshold"] for passing in above]
+    columns = ("speakers", *(f"above {threshold / 100:.2f}" for threshold in thresholds))
     text = (
         "Number of speakers whose 1-best UAR is above the threshold, mean over seeds; in brackets the number of these "
         "speakers that a random guesser would pass."
     )
-    return Table("Small speakers pass by luck", header, tuple(row for row, _ in rows), f"{caption(block)} {text}", 2)
+    return Table("Small speakers pass by luck", ("system", "scored utterances"), columns, tuple(rows),
+                 f"{caption(block)} {text}")  # fmt: skip
 
 
 def dependence_table(block: Block) -> Table:
@@ -120,16 +120,14 @@ def dependence_table(block: Block) -> Table:
     }
     rows = []
     for system in block.systems:
-        found = block.whole(system).states.get("speaker_dependence")
-        if found:
-            cells = (
-                NOTHING if (one := found.get(cause)) is None else f"{one['rho']:+.3f} (p {one['p']:.3f})"
-                for cause in causes
-            )
-            rows.append(Row((system, str(found["num_speakers"]), *cells)))
-    header = ("system", "speakers", *causes.values())
+        dependence = block.whole(system).states.get("speaker_dependence")
+        if dependence:
+            correlations = (dependence.get(cause) for cause in causes)
+            texts = (NOTHING if c is None else f"{c['rho']:+.3f} (p {c['p']:.3f})" for c in correlations)
+            rows.append(Row((system,), plain(dependence["num_speakers"], *texts)))
+    columns = ("speakers", *causes.values())
     text = (
         "Spearman's correlation with the speaker's 1-best UAR. Expected of the class mix: the mean, over the speaker's "
         "classes, of the recall that each has over all speakers."
     )
-    return Table("What a speaker's UAR goes with", header, tuple(rows), f"{caption(block)} {text}")
+    return Table("What a speaker's UAR goes with", ("system",), columns, tuple(rows), f"{caption(block)} {text}")

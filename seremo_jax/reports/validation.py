@@ -12,6 +12,7 @@ from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read
 from seremo_jax.core.config import Config
 from seremo_jax.data import checks, ingest
 from seremo_jax.reports import data_figures, look, page
+from seremo_jax.reports.table import NOTHING, Row, Table, measured, plain
 
 FOLDER = ingest.VALIDATION_FILE.parent
 _LISTED = 10
@@ -147,9 +148,9 @@ def _term(finding: checks.Finding) -> tuple[str, str]:
             f"{words}: {some}{more}. {finding.remedy}.")  # fmt: skip
 
 
-def _check_table(findings: Sequence[checks.Finding]) -> page.Table:
+def _check_table(findings: Sequence[checks.Finding]) -> Table:
     rows = tuple(
-        page.Row((
+        Row((
             finding.name.replace("_", " "),
             f"{finding.severity}: {finding.count:,}" if finding.count else "passed",
             finding.meaning,
@@ -160,41 +161,32 @@ def _check_table(findings: Sequence[checks.Finding]) -> page.Table:
         "Utterances are judged as the corpus gives them, whether an ingest keeps them or not; "
         "audio is looked at where an utterance is rated."
     )
-    return page.Table("What was looked for", ("check", "outcome", "meaning"), rows, caption, num_labels=3)
+    return Table("What was looked for", ("check", "outcome", "meaning"), (), rows, caption)
 
 
-def _agreement_tables(record: Mapping[str, Any]) -> tuple[page.Table, ...]:
+def _agreement_tables(record: Mapping[str, Any]) -> tuple[Table, ...]:
     agreed = record["agreement"]
     if not agreed:
         return ()
     names = [name for name in agreed["all"] if name.startswith("alpha")]
     rows = tuple(
-        page.Row((part, f"{entry['num_utterances']:,}",
-                  *(_number(entry.get(name)) for name in (*names, "mean_entropy_bits"))))
+        Row((part,), (*plain(f"{entry['num_utterances']:,}"),
+                      *(measured({"value": entry.get(name)}) for name in (*names, "mean_entropy_bits"))))
         for part, entry in agreed.items()
     )  # fmt: skip
-    head = (
-        "part",
-        "utterances",
-        *(name if name != "alpha" else "alpha of classes" for name in names),
-        "entropy (bits)",
-    )
+    columns = ("utterances", *(name if name != "alpha" else "alpha of classes" for name in names), "entropy (bits)")
     words = ("Krippendorff's alpha: 1 is perfect agreement, 0 is chance. It has no meaning among utterances of one "
              "consensus. Entropy is the mean over utterances.")  # fmt: skip
-    return (page.Table("Agreement of the raters", head, rows, words, num_labels=1),)
+    return (Table("Agreement of the raters", ("part",), columns, rows, words),)
 
 
-def _number(value: float | None) -> str:
-    return page.NOTHING if value is None else f"{value:.3f}"
-
-
-def _setting_table(record: Mapping[str, Any]) -> page.Table:
+def _setting_table(record: Mapping[str, Any]) -> Table:
     facts = {"class set": record["corpus"]["class_set"], "fingerprint of the tables": record["fingerprint"]}
     for field, value in record["settings"].items():
         facts[field] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    rows = tuple(page.Row((field, words or page.NOTHING)) for field, words in facts.items())
-    return page.Table("Every setting of the corpus and the data", ("setting", "value"), rows,
-                      "Other settings give other tables.", num_labels=2, is_folded=True)  # fmt: skip
+    rows = tuple(Row((field, words or NOTHING)) for field, words in facts.items())
+    return Table("Every setting of the corpus and the data", ("setting", "value"), (), rows,
+                 "Other settings give other tables.", is_folded=True)  # fmt: skip
 
 
 def _picture(

@@ -3,9 +3,7 @@
 Members that differ only in seeds or fold are one system, a row; its columns are the fields that the sweep varies.
 """
 
-import csv
 import dataclasses
-import io
 import json
 import pprint
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
-from seremo_jax.reports import look, page, score_tables
+from seremo_jax.reports import look, table
 from seremo_jax.reports.blocks import ordered, value_of
 from seremo_jax.reports.look import Look, canvas
 from seremo_jax.sweeps import plan
@@ -166,18 +164,19 @@ def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) 
     if found:
         metrics = [metric for metric in _SHOWN if any(entry.score(metric) is not None for entry in found)]
         paths = list(found[0].settings)
-        header = (*paths, "seeds", *(metric.name for metric in metrics), "program")
+        columns = ("seeds", *table.names(metrics), "program")
         rows = []
         for entry in found:
-            cells = [score_tables.cell(metric, entry.scores.get(metric)) for metric in metrics]
-            settings = [str(entry.settings[path]) for path in paths]
-            rows.append(page.Row((*settings, str(len(entry.record.seeds)), *cells, str(entry.program))))
+            cells = (table.measured(entry.scores.get(metric), metric) for metric in metrics)
+            settings = tuple(str(entry.settings[path]) for path in paths)
+            ends = table.plain(len(entry.record.seeds)), table.plain(entry.program)
+            rows.append(table.Row(settings, (*ends[0], *cells, *ends[1])))
         caption = (
             f"Split {found[0].record.split}, sorted by {found[0].main_metric.name}; mean ± standard deviation over "
             "seeds [95 % interval over speakers]. The best of many systems on a split is better there than elsewhere: "
             "the test split was not looked at, and is for the one that is chosen here."
         )
-        lines.append(page.table_markdown(page.Table("Leaderboard", header, tuple(rows), caption)))
+        lines.append(table.markdown(table.Table("Leaderboard", tuple(paths), columns, tuple(rows), caption)))
         best = folder / BEST_FOLDER
         lines.append("\nThe first one anew, and on the test split (then launch.evaluate, launch.report):\n")
         lines.append(f"    python -m launch.train --config={best / RECIPE_FILE} --workdir={best}\n")
@@ -209,17 +208,16 @@ def _csv(found: Sequence[Entry]) -> str:
     """One row a system: settings, then value, sd and interval of every metric, unrounded."""
     class_names = found[0].record.states.get("class_names", ()) if found else ()
     metrics = ordered([metric for entry in found for metric in entry.scores], class_names)
-    columns = [f"{metric.name} {part}" for metric in metrics for part in ("value", "sd", "low", "high")]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["program", *(found[0].settings if found else ()), "seeds", *columns])
-    for entry in found:
-        values = [
-            entry.scores.get(metric, {}).get(part) for metric in metrics for part in ("value", "sd", "low", "high")
-        ]
-        seeds = " ".join(map(str, entry.record.seeds))
-        writer.writerow([entry.program, *entry.settings.values(), seeds, *values])
-    return buffer.getvalue()
+    rows = tuple(
+        table.Row(
+            (str(entry.program), *map(str, entry.settings.values()), " ".join(map(str, entry.record.seeds))),
+            tuple(table.measured(entry.scores.get(metric), metric) for metric in metrics),
+        )
+        for entry in found
+    )
+    labels = ("program", *(found[0].settings if found else ()), "seeds")
+    whole = table.Table("Leaderboard", labels, table.names(metrics), rows)
+    return table.csv_text(*table.rows_of_numbers(whole, ("value", "sd", "low", "high")))
 
 
 _MOST_CELLS = 20

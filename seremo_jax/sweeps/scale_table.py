@@ -5,7 +5,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from seremo_jax.reports.page import Row, Table, table_markdown
+from seremo_jax.reports import table
 from seremo_jax.sweeps.scale import LEFT_FREE, Corpus
 from seremo_jax.sweeps.scale_terms import Accelerator, Extraction, Training, dominant, wall_s
 from seremo_jax.training.state import member_bytes
@@ -51,9 +51,9 @@ def markdown(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:
         ("training: compute, recurrence, input", [_times(training.seconds) for _, _, training in rows]),
         ("**training takes**, bound by", [_total(training.seconds) for _, _, training in rows]),
     ]
-    header = (name, *(f"{count:,}" for count, _, _ in rows))
-    body = tuple(Row((label, *cells)) for label, cells in lines)
-    return table_markdown(Table("Scale", header, body, about(corpus, name, device, rows)))
+    columns = tuple(f"{count:,}" for count, _, _ in rows)
+    body = tuple(table.Row((label,), table.plain(*texts)) for label, texts in lines)
+    return table.markdown(table.Table("Scale", (name,), columns, body, about(corpus, name, device, rows)))
 
 
 def about(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:

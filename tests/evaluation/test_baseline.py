@@ -125,7 +125,7 @@ def test_records_of_all_folds_stand_in_a_table(workdir):
     assert than <= set(systems)
     assert than
     table = benchmark.build("targets", [folder])
-    rows = [line.labels[:4] for line in table.parts[0].lines if not line.is_reference]
+    rows = [line.labels[:4] for line in table.parts[0].rows if not line.is_reference]
     assert rows == [
         ("logistic regression", target, "log loss", balanced)
         for balanced in ("no", "yes") for target in ("vote distribution", "consensus")

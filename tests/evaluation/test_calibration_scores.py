@@ -265,7 +265,7 @@ def section_of(block):
 
 
 def cells_of(table):
-    return [dict(zip(table.header, row.cells, strict=True)) for row in table.rows]
+    return [dict(zip(table.header, row.texts, strict=True)) for row in table.rows]
 
 
 def test_the_section_shows_the_records_numbers(block):

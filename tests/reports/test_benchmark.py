@@ -42,7 +42,7 @@ def _workdir(folder, records):
 def _own(table, *labels):
     part = table.parts[0]
     places = [part.labels.index(label) for label in labels]
-    return [tuple(line.labels[i] for i in places) for line in part.lines if not line.is_reference]
+    return [tuple(line.labels[i] for i in places) for line in part.rows if not line.is_reference]
 
 
 def test_targets_cross_the_class_target_with_class_balancing(tmp_path):
@@ -57,11 +57,12 @@ def test_targets_cross_the_class_target_with_class_balancing(tmp_path):
     assert "Not trained" in benchmark.build("targets", both[:1]).reading
     assert "votes with class balancing; consensus with class balancing" in benchmark.build("targets", both[:1]).reading
     metrics = _records()[0].metrics
-    line = table.parts[0].lines[0]
-    for name, cell in zip(table.parts[0].scores, line.cells, strict=True):
-        assert cell.text == expected_cell(name, metrics[name])
-        assert cell.metric["low"] == metrics[name]["low"]
-    assert [c.text for c in table.parts[0].lines[-1].cells[:3]] == ["0.167", "0.333", "0.500"]
+    line = table.parts[0].rows[0]
+    for name, cell in zip(table.parts[0].columns, line.cells, strict=True):
+        assert str(cell) == expected_cell(name, metrics[name])
+        assert cell.metric.name == name
+        assert cell.numbers["low"] == metrics[name]["low"]
+    assert [str(c) for c in table.parts[0].rows[-1].cells[:3]] == ["0.167", "0.333", "0.500"]
     assert "22 speakers" not in table.caption
     assert "1,000 resamples" in table.caption
     assert "abc1234" in table.caption
@@ -76,7 +77,7 @@ def test_other_protocols_are_refused_by_name_or_flagged(tmp_path):
         benchmark.build("targets", [here, there])  # fmt: skip
     table = benchmark.build("targets", [here, there], is_mixed=True)
     assert table.footnotes == {"a": "differs from the first row in split_hash: 'other' against '5911ab'"}
-    assert [(line.labels[5], line.marks) for line in table.parts[0].lines[:4]] == [
+    assert [(line.labels[5], line.marks) for line in table.parts[0].rows[:4]] == [
         ("a", ""), ("b", "a"), ("a", ""), ("b", "a"),
     ]  # fmt: skip
     text = benchmark_text.markdown(table)
@@ -104,20 +105,20 @@ def test_layers_judges_the_curves_by_heads(tmp_path):
     assert _own(table, "system", "layer")[:4] == [
         ("consensus", "1"), ("consensus", "4"), ("consensus", "7"), ("vote distribution", "1"),
     ]  # fmt: skip
-    assert own.lines[0].cells[0].text.startswith(f"{curves['ccs']['score'][1]:.3f} [")
+    assert str(own.rows[0].cells[0]).startswith(f"{curves['ccs']['score'][1]:.3f} [")
     uar = {r.layer: r.metrics["UAR"]["value"] for r in records if r.group == "all" and r.system.endswith("votes")}
-    line = next(one for one in regret.lines if one.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
+    line = next(one for one in regret.rows if one.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
     score = {layer: curves["ccs"]["score"][layer] for layer in uar}
     picked, best = max(score, key=score.get), max(uar, key=uar.get)
     assert line.labels[3] == "3"
-    assert [cell.text for cell in line.cells[:2]] == [str(picked), str(best)]
-    assert line.cells[2].text == f"{uar[best] - uar[picked]:.3f}"
+    assert [str(cell) for cell in line.cells[:2]] == [str(picked), str(best)]
+    assert str(line.cells[2]) == f"{uar[best] - uar[picked]:.3f}"
     ranks = [np.argsort(np.argsort([values[layer] for layer in uar])) for values in (score, uar)]
-    assert line.cells[3].text == f"{np.corrcoef(ranks)[0, 1]:+.3f}"
+    assert str(line.cells[3]) == f"{np.corrcoef(ranks)[0, 1]:+.3f}"
     assert "Heads are of folds" not in table.reading
     of_folds = _workdir(tmp_path / "folds", _with_settings(records, **{"ensemble.folds": [0, 1]}))
     assert "saw speakers tested here" in benchmark.build("layers", [of_folds]).reading
-    assert not benchmark.build("layers", [_workdir(tmp_path / "one", _records())]).parts[1].lines
+    assert not benchmark.build("layers", [_workdir(tmp_path / "one", _records())]).parts[1].rows
     (folder / "saliency.json").unlink()
     with pytest.raises(blocks.ReportError, match=r"launch\.saliency"):
         benchmark.build("layers", [folder])
@@ -147,15 +148,15 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
         noisy.append(dataclasses.replace(record, condition="noise:white:10db", metrics=metrics))
     folder, plain = _workdir(tmp_path / "a", clean + noisy), _workdir(tmp_path / "b", clean)
     table = benchmark.build("conditions", [folder, plain])
-    lines, scores = table.parts[0].lines, table.parts[0].scores
+    lines, columns = table.parts[0].rows, table.parts[0].columns
     assert [line.labels[:2] for line in lines] == [
         (condition, system) for condition in ("clean", "noise:white:10db")
         for system in ("vote distribution", "consensus")
     ]  # fmt: skip
-    drop, stable = (scores.index(name) for name in ("drop of UAR (%)", "stable share"))
-    assert lines[0].cells[drop].text == lines[0].cells[stable].text == "–"
-    assert lines[2].cells[drop].text == "20.0"
-    assert lines[2].cells[stable].text.startswith("0.710 ±")
+    drop, stable = (columns.index(name) for name in ("drop of UAR (%)", "stable share"))
+    assert str(lines[0].cells[drop]) == str(lines[0].cells[stable]) == "–"
+    assert str(lines[2].cells[drop]) == "20.0"
+    assert str(lines[2].cells[stable]).startswith("0.710 ±")
     assert "Left out, heard in clean only: b (1)" in table.reading
     other = [dataclasses.replace(r, protocol=r.protocol | {"condition_sources": "other"}) for r in clean + noisy]
     there = _workdir(tmp_path / "c", other)
@@ -169,8 +170,8 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
 def test_speakers_by_number_filter_and_gender(tmp_path):
     table = benchmark.build("speakers", [_workdir(tmp_path / "a", _records())])
     part = table.parts[0]
-    assert part.scores == ("1-best (%)", "2-best (%)", "3-best (%)")
-    rows = {line.labels[:4]: line for line in part.lines}
+    assert part.columns == ("1-best (%)", "2-best (%)", "3-best (%)")
+    rows = {line.labels[:4]: line for line in part.rows}
     by = {r.group: r.metrics for r in _records() if r.system == "consensus"}
     for group, words, sign in (
         ("all", "all", ""),
@@ -179,10 +180,10 @@ def test_speakers_by_number_filter_and_gender(tmp_path):
     ):
         cells = rows["consensus", "above 0.75", "min10c2", words].cells  # fmt: skip
         names = [f"paUAR-75 ({n}-best, min10c2)" for n in (1, 2, 3)]
-        assert [cell.text for cell in cells] == [expected_cell(name, by[group][name], sign) for name in names]
+        assert [str(cell) for cell in cells] == [expected_cell(name, by[group][name], sign) for name in names]
     assert rows["chance", "above 0.50", "all", "all"].is_reference
     assert table.parts[1].is_published
-    assert [line.labels[1] for line in table.parts[1].lines] == ["paper"]
+    assert [line.labels[1] for line in table.parts[1].rows] == ["paper"]
 
 
 def test_published_rows_are_never_comparable_where_something_differs(tmp_path):
@@ -193,7 +194,7 @@ def test_published_rows_are_never_comparable_where_something_differs(tmp_path):
     for part in apart:
         assert part.is_published
         assert "not comparable with ours (crema_d, 1, test, crema6)" in part.title
-        assert all("corpus" in line.labels[-1] and "class set" in line.labels[-1] for line in part.lines)
+        assert all("corpus" in line.labels[-1] and "class set" in line.labels[-1] for line in part.rows)
     card = {"corpus": "msp_podcast", "release": "1.11", "settings.targets.class_set": "msp8"}
     rows = {row["id"]: row for row in published.rows()}
     assert len(rows) == len(published.rows())
@@ -233,12 +234,12 @@ def test_three_forms_say_the_same(tmp_path):
     assert "_" not in body
     assert body.count("{") == body.count("}")
     widths = {
-        len(part.labels) + len(part.scores): len(re.findall("[lr]", spec))
+        len(part.labels) + len(part.columns): len(re.findall("[lr]", spec))
         for part, spec in zip(table.parts, re.findall(r"\\begin\{tabular\}\{([lr]+)\}", tex), strict=True)
     }
     assert all(wanted == got for wanted, got in widths.items())
     for part in table.parts:
-        assert f" & {part.scores[-1]}" in tex.replace("\\", "")
+        assert f" & {part.columns[-1]}" in tex.replace("\\", "")
 
 
 def test_workdirs_are_named_once_and_splits_exist(tmp_path):

@@ -17,6 +17,7 @@ from seremo_jax.reports import condition_scores, condition_section, look, page, 
 from seremo_jax.reports.blocks import ReportError
 from seremo_jax.reports.condition_section import STABLE_SHARE
 from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
+from seremo_jax.reports.table import NOTHING, Table
 from tests.reports.test_report import GAP, axes_of
 
 CCC_MEAN = metric("ccc_mean")
@@ -216,17 +217,17 @@ def test_the_section_shows_every_condition_with_its_drop():
         return page.Picture(f"{name}.png", words[0], words[1], "<svg/>", "<svg/>")
 
     (section,) = condition_section.sections_of(comparison.blocks(made(), False), draw)
-    tables = [item for item in section.items if isinstance(item, page.Table)]
-    rows = {(row.cells[0], row.cells[1]): dict(zip(tables[0].header, row.cells, strict=True)) for row in tables[0].rows}
+    tables = [item for item in section.items if isinstance(item, Table)]
+    rows = {row.labels: dict(zip(tables[0].header, row.texts, strict=True)) for row in tables[0].rows}
     assert len(rows) == 2 * len(SCORES)
     row = rows["noise:white:0db", "vote distribution"]
     assert row["UAR"] == "0.200 [0.150, 0.250]"
     assert row["drop of UAR (%)"] == "66.7"
     assert row["stable share"] == "0.500 [0.450, 0.550]"
-    assert row["CCC mean"] == page.NOTHING
-    assert rows["clean", "consensus"]["drop of UAR (%)"] == page.NOTHING
-    assert tables[1].rows[0].cells[:4] == ("10 dB", "none", "vote distribution", "2")
-    assert tables[1].rows[0].cells[4] == "0.450 (0.400 to 0.500)"
+    assert row["CCC mean"] == NOTHING
+    assert rows["clean", "consensus"]["drop of UAR (%)"] == NOTHING
+    assert tables[1].rows[0].texts[:4] == ("10 dB", "none", "vote distribution", "2")
+    assert tables[1].rows[0].texts[4] == "0.450 (0.400 to 0.500)"
     assert sorted(drawn) == ["conditions_rt60", "conditions_snr", "conditions_stable"]
     assert any("drops most in babble:0db, by 73 %" in sign for sign in section.signs)
     assert any("no better than chance" in sign and "babble:0db" in sign for sign in section.signs)

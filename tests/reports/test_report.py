@@ -14,6 +14,7 @@ import pytest
 from seremo_jax.core import artefacts, members, schema, vocab
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, entries_by_name, metric
 from seremo_jax.reports import blocks, failure_signs, figures, look, overview, page, report, score_tables
+from seremo_jax.reports.table import Table, measured
 
 CLASSES = vocab.CLASS_SETS["crema6"]
 NBEST, THRESHOLDS = (1, 2, 3), (50, 75)
@@ -259,8 +260,8 @@ def page_of(workdir: Path, folder: Path) -> page.Page:
     return overview.page_of(report.load(workdir), folder)
 
 
-def tables_of(content: page.Page) -> dict[str, page.Table]:
-    return {item.title: item for section in content.sections for item in section.items if isinstance(item, page.Table)}
+def tables_of(content: page.Page) -> dict[str, Table]:
+    return {item.title: item for section in content.sections for item in section.items if isinstance(item, Table)}
 
 
 def text_of_figure(figure) -> str:
@@ -478,14 +479,17 @@ def test_caption_says_how_many(made, whole):
 
 
 def test_what_is_not_defined_is_a_dash():
-    assert score_tables.cell(score_tables.UAR, entry(None, 0.1, 0)) == "–"
-    assert score_tables.cell(score_tables.UAR, None) == "–"
+    def shown(metric, entry):
+        return str(measured(entry, metric))
+
+    assert shown(score_tables.UAR, entry(None, 0.1, 0)) == "–"
+    assert shown(score_tables.UAR, None) == "–"
     undefined = {"value": float("nan"), "members": [], "defined": True}
-    assert score_tables.cell(score_tables.UAR, undefined) == "–"
-    assert score_tables.cell(score_tables.UAR, entry([0.5], 0.1, 6)) == "0.500 [0.400, 0.600]"
+    assert shown(score_tables.UAR, undefined) == "–"
+    assert shown(score_tables.UAR, entry([0.5], 0.1, 6)) == "0.500 [0.400, 0.600]"
     without = {**entry([0.5, 0.7], 0.1, 6), "low": None, "high": None}
-    assert score_tables.cell(score_tables.UAR, without) == "0.600 ± 0.141"
-    assert score_tables.cell(score_tables.SPEAKER_SHARE, entry([5.0, 15.0], 4, 6)) == "10.0 ± 7.1 [6.0, 14.0]"
+    assert shown(score_tables.UAR, without) == "0.600 ± 0.141"
+    assert shown(score_tables.SPEAKER_SHARE, entry([5.0, 15.0], 4, 6)) == "10.0 ± 7.1 [6.0, 14.0]"
 
 
 def test_rows_of_different_protocol_are_refused(tmp_path):
@@ -537,10 +541,10 @@ def test_splits_stand_in_tables_and_files_of_their_own(undrawn, tmp_path):
 
 def test_many_systems_are_all_in_the_tables_and_some_in_the_figures(undrawn, tmp_path):
     content = page_of(write_artefacts(tmp_path / "w", records_of(**SMALL, layers=(1, 2, 3, 4))), tmp_path)
-    table = tables_of(content)["Scores of every system"]
-    assert [row.cells[0] for row in table.rows[:2]] == ["layer 1, vote distribution", "layer 1, consensus"]
-    assert len(table.rows) == 9
-    assert "one seed" in table.caption
+    scores = tables_of(content)["Scores of every system"]
+    assert [row.labels[0] for row in scores.rows[:2]] == ["layer 1, vote distribution", "layer 1, consensus"]
+    assert len(scores.rows) == 9
+    assert "one seed" in scores.caption
     pictures = [
         i for s in content.sections for i in s.items if isinstance(i, page.Picture) and i.file == "confusion.png"
     ]

@@ -5,7 +5,8 @@ import pytest
 
 from seremo_jax.core.schema import Predictions
 from seremo_jax.metrics.catalogue import KINDS, entries_by_metric
-from seremo_jax.reports import blocks, look, page, report, score_tables, speaker_section
+from seremo_jax.reports import blocks, look, report, score_tables, speaker_section
+from seremo_jax.reports.table import Table, measured
 from tests.evaluation.test_scoring import parts, score
 from tests.reports.test_report import write_artefacts
 
@@ -28,8 +29,8 @@ def block(records):
     return found
 
 
-def cells_of(table: page.Table) -> list[dict[str, str]]:
-    return [dict(zip(table.header, row.cells, strict=True)) for row in table.rows]
+def cells_of(table: Table) -> list[dict[str, str]]:
+    return [dict(zip(table.header, row.texts, strict=True)) for row in table.rows]
 
 
 def test_worst_and_best_speakers(block):
@@ -106,9 +107,9 @@ def test_every_metric_stands_in_some_table(block):
               score_tables.attribute_table, score_tables.other_table)  # fmt: skip
     for make in tables:
         for row in make(block).rows:
-            shown |= {cell for cell in row.cells if row.cells[0] == "consensus"}
+            shown |= {text for text in row.texts if row.labels[0] == "consensus"}
     for metric, entry in entries_by_metric(whole.metrics).items():
-        assert score_tables.cell(metric, entry) in shown, metric.name
+        assert str(measured(entry, metric)) in shown, metric.name
 
 
 @pytest.mark.parametrize("theme", [look.LIGHT, look.DARK])

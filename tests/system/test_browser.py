@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from seremo_jax.reports import page
+from seremo_jax.reports.table import Cell, Row, Table, plain
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 
-ROWS = (("b", "0.500 ± 0.010 [0.4, 0.6]"), ("a10", "–"), ("a9", "+0.750"), ("c", "0.100"))
+ROWS = (("b", Cell("0.500 ± 0.010", "[0.4, 0.6]")), ("a10", Cell("–")), ("a9", Cell("+0.750")), ("c", Cell("0.100")))
 
 
 def _page(script: str) -> str:
-    rows = (*(page.Row(cells) for cells in ROWS), page.Row(("chance", "0.900"), is_reference=True))
-    table = page.Table("Scores", ("system", "UAR"), rows, "caption")
+    rows = (*(Row((label,), (cell,)) for label, cell in ROWS), Row(("chance",), plain("0.900"), is_reference=True))
+    table = Table("Scores", ("system",), ("UAR",), rows, "caption")
     text = page.html(page.Page("T", "lead", "", (), (page.Section("s", "S", items=(table,)),)))
     return text.replace("</body>", f"<script>{script}</script></body>")
 
