@@ -21,7 +21,7 @@ JOINER = " + "
 """Between the class losses of the heads behind a mean."""
 
 
-_WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
+WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
 """Fields in which members of one system differ."""
 
 
@@ -137,7 +137,7 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     """
     rows_of: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
-        same = tuple((k, v) for k, v in member.items() if k not in _WITHIN_A_SYSTEM)
+        same = tuple((k, v) for k, v in member.items() if k not in WITHIN_A_SYSTEM)
         rows_of.setdefault((same, member["seed"] == MEAN), []).append(i)
     fields = [dict(same) for same, _ in rows_of]
     told = [name for name in fields[0] if len({one[name] for one in fields}) > 1 and name != "class_target"]
