@@ -111,8 +111,3 @@ def _join_processes() -> None:
 def recipe() -> str:
     """File of the recipe, without its variant."""
     return config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
-
-
-def num_cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """Evaluates the trained members, speaker by speaker, with intervals (predictions/, results.jsonl)."""
 
 from launch import cli
+from launch.cores import num_cores
 
 
 def main(config, workdir):
@@ -11,4 +12,4 @@ def main(config, workdir):
 
 
 if __name__ == "__main__":
-    cli.run(main, num_cpu_devices=cli.num_cores())
+    cli.run(main, num_cpu_devices=num_cores())

@@ -12,10 +12,10 @@ _NAME, _VALUE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 
 def ask() -> bool:
     """Asks for large pages in processes to come; whether they had not been asked for yet."""
-    found = os.environ.get(_NAME, "")
-    if sys.platform != "linux" or _VALUE.partition("=")[0] in found:
+    tunables = os.environ.get(_NAME, "")
+    if sys.platform != "linux" or _VALUE.partition("=")[0] in tunables:
         return False
-    os.environ[_NAME] = ":".join(filter(None, (found, _VALUE)))
+    os.environ[_NAME] = ":".join(filter(None, (tunables, _VALUE)))
     return True
 
 

@@ -33,14 +33,14 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError("--format=parquet needs --out")
     from seremo_jax.predict import files, predictor
 
-    found = files.find(arguments[0])
+    audio_files = files.find(arguments[0])
     places = {"members": _MEMBERS.value, "backbone": _BACKBONE.value}
     model = predictor.load(_MODEL.value, **places, window_s=_WINDOW_S.value, hop_s=_HOP_S.value)
     options = {"with_embedding": _EMBEDDING.value, "with_timeline": _TIMELINE.value}
-    outcome = files.run(model, found, _OUT.value, _FORMAT.value, **options)
+    outcome = files.run(model, audio_files, _OUT.value, _FORMAT.value, **options)
     if _OUT.value is None:
         print(files.to_text(outcome, _FORMAT.value), end="")
-    for suffix, number in sorted(found.num_ignored.items()):
+    for suffix, number in sorted(audio_files.num_ignored.items()):
         print(f"left alone: {number} files {suffix or 'without suffix'}", file=sys.stderr)
     for file, reason, detail in outcome.bad[:_MOST_LISTED]:
         print(f"cannot be used: {file}: {reason} ({detail})", file=sys.stderr)

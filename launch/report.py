@@ -29,10 +29,10 @@ def table(arguments: list[str]) -> None:
     """Prints one benchmark table, and writes it where --out says."""
     if arguments or not _WORKDIRS.value:
         raise app.UsageError("--table needs --workdirs=A,B,... and no arguments")
-    made = benchmark.build(_TABLE.value, _WORKDIRS.value, _SPLIT.value, _MIXED.value)
+    built = benchmark.build(_TABLE.value, _WORKDIRS.value, _SPLIT.value, _MIXED.value)
     if _OUT.value:
-        benchmark.write(made, _OUT.value)
-    print(benchmark_text.markdown(made), end="")
+        benchmark.write(built, _OUT.value)
+    print(benchmark_text.markdown(built), end="")
 
 
 if __name__ == "__main__":

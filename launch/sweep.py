@@ -10,6 +10,7 @@ import sys
 from absl import flags
 
 from launch import cli, pages
+from launch.cores import num_cores
 
 _SWEEP = flags.DEFINE_string("sweep", None, "sweep_NAME of the recipe; left out, the one that the workdir holds")
 _INDEX = flags.DEFINE_integer("index", None, "run this program only, or with --num_tasks this task's share", 0)
@@ -29,11 +30,11 @@ def main(config, workdir):
     name = _SWEEP.value or run.name_in(workdir)
     points = algebra.read(cli.recipe(), name)
     most_members = (lambda _: _MOST.value) if _MOST.value else cost.most_members
-    made = plan.plan(config, points, most_members)
+    planned = plan.plan(config, points, most_members)
     if _DRY_RUN.value:
-        print(cost.describe(made, workdir))
+        print(cost.describe(planned, workdir))
         return
-    manifest = run.record(workdir, name.removeprefix(algebra.PREFIX), made)
+    manifest = run.record(workdir, name.removeprefix(algebra.PREFIX), planned)
     try:
         failures = run.run(workdir, manifest, _numbers(len(manifest["programs"])))
     except preemption.PreemptedError as notice:
@@ -54,4 +55,4 @@ def _numbers(num_programs):
 
 if __name__ == "__main__":
     pages.restart()
-    cli.run(main, num_cpu_devices=cli.num_cores())
+    cli.run(main, num_cpu_devices=num_cores())

@@ -3,6 +3,7 @@
 from absl import flags
 
 from launch import cli, pages
+from launch.cores import num_cores
 
 _PROFILE = flags.DEFINE_bool(
     "profile", False, "traces steps 10 to 20 of this command into train/profile/, for TensorBoard and Perfetto"
@@ -22,4 +23,4 @@ def main(config, workdir):
 
 if __name__ == "__main__":
     pages.restart()
-    cli.run(main, num_cpu_devices=cli.num_cores())
+    cli.run(main, num_cpu_devices=num_cores())

@@ -73,12 +73,12 @@ print({str(split): int((splits == split).sum()) for split in np.unique(splits)})
 # is a field of the config.
 
 # %%
-made = targets.build(utterances, ratings, policies.target_policies(config))
-row = int(np.argmin(made.distribution.max(axis=1) + 2.0 * ~made.has_votes))  # the one that raters disagree on most
-print(f"{made.ids[row]}:")
-print({name: round(float(share), 2) for name, share in zip(made.class_names, made.distribution[row], strict=True)})
-index = int(made.consensus_index[row])
-print("consensus:", made.class_names[index] if index >= 0 else "no agreement")
+labels = targets.build(utterances, ratings, policies.target_policies(config))
+row = int(np.argmin(labels.distribution.max(axis=1) + 2.0 * ~labels.has_votes))  # the one that raters disagree on most
+print(f"{labels.ids[row]}:")
+print({name: round(float(share), 2) for name, share in zip(labels.class_names, labels.distribution[row], strict=True)})
+index = int(labels.consensus_index[row])
+print("consensus:", labels.class_names[index] if index >= 0 else "no agreement")
 
 # %% [markdown]
 # ## Hidden states of one utterance

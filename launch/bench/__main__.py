@@ -1,9 +1,11 @@
 """Measures speed and memory beside peers and limits: JSON and Markdown, all in one interleaved run.
 
-    python -m launch.bench --suite=backbones --out=bench
+    python -m launch.bench --suite=train,loader --out=bench
 
-Peers are written in PyTorch as well as we can; without PyTorch (`pip install -e '.[parity]'`) their rows say so. Close
-other programs first: rounds that other jobs disturb are repeated a few times, and marked where they cannot be had.
+A suite ends within --minutes: rows say how many rounds they have where there was no time for all, and what was not
+begun is listed as left out. Peers are written in PyTorch as well as we can; without PyTorch
+(`pip install -e '.[parity]'`) their rows say so. Close other programs first: rounds that other jobs disturb are
+repeated a few times, and marked where no quiet one is to be had.
 """
 
 import concurrent.futures
@@ -17,14 +19,24 @@ from pathlib import Path
 from absl import app, flags
 
 SUITES = ("backbones", "corpora", "train", "saliency", "loader", "evaluation", "prediction")
-ON_REQUEST = ("crema70",)
 
-_SUITE = flags.DEFINE_enum("suite", "all", ["all", *SUITES, *ON_REQUEST], "what to measure")
+_SUITE = flags.DEFINE_list("suite", ["all"], f"what to measure: all, or some of {', '.join(SUITES)}")
 _OUT = flags.DEFINE_string("out", "", "writes OUT.json and OUT.md, too")
+_MINUTES = flags.DEFINE_float("minutes", 5.0, "time of each suite, at most", lower_bound=0.0)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 5, "rounds, of which the medians are reported (crema70: epochs)", lower_bound=1
+    "rounds", None, "rounds, of which the medians are reported; left out, 3 of what takes long and 5 of the rest", 1
 )
 _QUICK = flags.DEFINE_bool("quick", False, "small inputs: shows that everything runs, says nothing of speed")
+
+
+@flags.validator("suite")
+def _has_suites(names: list[str]) -> bool:
+    unknown = sorted(set(names) - {"all", *SUITES})
+    if unknown or not names:
+        raise flags.ValidationError(
+            f"there is no suite {', '.join(unknown)}: choose all, or some of {', '.join(SUITES)}"
+        )
+    return True
 
 
 def main(argv: list[str]) -> None:
@@ -32,26 +44,26 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: see --help")
     from launch import pages
-    from launch.bench import timing
+    from launch.bench import suite
 
     # As training runs; peers in the same process have them, too.
     pages.ask()
 
     shared = Path(os.environ.get("SEREMO_SHARED", "../shared"))
-    options = timing.Options(_ROUNDS.value, _QUICK.value, shared if shared.is_dir() else None)
+    session = suite.Session(_ROUNDS.value, _QUICK.value, shared if shared.is_dir() else None, _MINUTES.value)
     results = {}
-    for name in SUITES if _SUITE.value == "all" else (_SUITE.value,):
-        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+    for name in SUITES if "all" in _SUITE.value else dict.fromkeys(_SUITE.value):
+        print(f"measuring {name}, {_MINUTES.value:g} minutes at most ...", file=sys.stderr, flush=True)
         # In a process of its own: a suite decides what JAX sees of the processor, and leaves no memory behind.
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            results[name], about = pool.submit(timing.run_suite, name, options).result()
-    text = timing.to_markdown(about, results)
+            results[name], about = pool.submit(suite.run, name, session).result()
+        text = suite.to_markdown(about, results)
+        if _OUT.value:
+            rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in results.items()}
+            content = json.dumps({"machine": about, "suites": rows}, indent=1)
+            Path(f"{_OUT.value}.json").write_text(content, encoding="utf-8")
+            Path(f"{_OUT.value}.md").write_text(text, encoding="utf-8")
     print(text)
-    if _OUT.value:
-        rows = {name: [dataclasses.asdict(row) for row in rows] for name, rows in results.items()}
-        content = json.dumps({"machine": about, "suites": rows}, indent=1)
-        Path(f"{_OUT.value}.json").write_text(content, encoding="utf-8")
-        Path(f"{_OUT.value}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,55 +1,72 @@
 """Extraction of hidden states, beside transformers' PyTorch models and beside the machine's peak."""
 
-import os
-import shutil
-import statistics
-import subprocess
-import sys
+import functools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from launch.bench import torch_peers
-from launch.bench.timing import Options, Row, interleave, peak_gflops
+from launch.bench import extraction, torch_peers
+from launch.bench.machine import peak_gflops
+from launch.bench.suite import Part, Row, Session
 from seremo_jax import backbones
 from seremo_jax.backbones import costs
 from seremo_jax.data import audio_batches
 
 RATE_HZ, NUM_BUCKETS = 16_000, 8
-SHAPES = {
-    "wav2vec2 base": ("Wav2Vec2", costs.PUBLISHED["facebook/wav2vec2-base"][1], (8, 5.0)),
-    "WavLM large": ("WavLM", costs.PUBLISHED["microsoft/wavlm-large"][1], (4, 6.0)),
-}
-"""Name -> transformers' class, what its config says, and (utterances, seconds) of a batch."""
+ROUNDS = 3
+"""Of what takes seconds a round."""
+MEMORY_UTTERANCES, QUICK_MEMORY_UTTERANCES = 3_000, 200
+
+
+class Shape(NamedTuple):
+    """A backbone of the wav2vec 2.0 family with random weights, and what it hears.
+
+    Attributes:
+      name: What the rows call it.
+      kind: Prefix of transformers' class.
+      settings: What its config says.
+      batch_size: Utterances of the full batch.
+      seconds: Length of each of them.
+      num_mixed: Utterances of many lengths.
+    """
+
+    name: str
+    kind: str
+    settings: dict[str, Any]
+    batch_size: int
+    seconds: float
+    num_mixed: int
+
+
+SHAPES = (
+    Shape("wav2vec2 base", "Wav2Vec2", costs.PUBLISHED["facebook/wav2vec2-base"][1], 8, 5.0, 12),
+    Shape("WavLM large", "WavLM", costs.PUBLISHED["microsoft/wavlm-large"][1], 4, 6.0, 6),
+)
 QUICK = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
 QUICK |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
 
 _call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
 
 
-def run(options: Options) -> list[Row]:
+def parts(session: Session) -> list[Part]:
     """All rows."""
-    rows, peak = [], peak_gflops(1 if options.is_quick else 7)
-    rows.append(Row("peak of XLA's float32 matrix product", {"GFLOP/s": peak}))
-    with tempfile.TemporaryDirectory() as folder:
-        for name, (kind, settings, (batch, seconds)) in SHAPES.items():
-            if not torch_peers.is_there():
-                rows.append(Row(name, note=torch_peers.NO_PEER))
-                continue
-            settings = {**settings, **QUICK} if options.is_quick else settings
-            checkpoint = Path(folder) / name.replace(" ", "-")
-            model = torch_peers.random_model(kind, settings, checkpoint)
-            rows += _passes(name, model, checkpoint, batch, seconds, peak, options)
-            shutil.rmtree(checkpoint)
-    rows += _whisper(options)
-    rows += _end_to_end(options)
-    rows += _memory(options)
-    rows.append(Row("bfloat16 on a GPU against PyTorch's, audio hours per second, MFU", note="not measured"))
-    return rows
+    peak = functools.cache(lambda: peak_gflops(1 if session.is_quick else 7))
+    name, gpu = (
+        "peak of XLA's float32 matrix product",
+        "bfloat16 on a GPU against PyTorch's, audio hours per second, MFU",
+    )
+    return [
+        Part((name,), lambda: [Row(name, {"GFLOP/s": peak()})]),
+        *(_passes(shape, peak, session) for shape in SHAPES),
+        _whisper(session),
+        _end_to_end(session),
+        _memory(session),
+        Part((gpu,), lambda: [Row(gpu, note="not measured")]),
+    ]
 
 
 def ours(backbone: backbones.Backbone, waveforms: np.ndarray) -> Callable[[], Any]:
@@ -58,48 +75,74 @@ def ours(backbone: backbones.Backbone, waveforms: np.ndarray) -> Callable[[], An
     return lambda: jax.block_until_ready(_call(backbone, waveforms, num_samples))
 
 
-def _passes(
-    name: str, model: Any, checkpoint: Path, batch: int, seconds: float, peak: float, options: Options
-) -> list[Row]:
+def _passes(shape: Shape, peak: Callable[[], float], session: Session) -> Part:
     """The bare pass, half of it, and utterances of many lengths against one file at a time."""
-    everything = backbones.load(checkpoint)
-    half = backbones.load(checkpoint, layers=((everything.num_layers - 1) // 2,))
-    rng = np.random.default_rng(0)
-    waveforms = (0.1 * rng.standard_normal((batch, int(seconds * RATE_HZ)))).astype(np.float32)
-    lengths = np.clip(rng.gamma(5.9, 0.97, 6 if options.is_quick else 24), 1.9, 11.9)
-    waves = [(0.1 * rng.standard_normal(int(length * RATE_HZ))).astype(np.float32) for length in lengths]
-    num_samples = np.array([len(wave) for wave in waves])
-    # Planned as an extraction plans the utterances of a shard, with the default number of buckets.
-    bucketings = [backbones.bucket_lengths(num_samples, NUM_BUCKETS)]
-    (planned,) = audio_batches.plan([range(len(waves))], num_samples, bucketings, int(batch * seconds * RATE_HZ))
+    num_mixed = 6 if session.is_quick else shape.num_mixed
+    names = (
+        f"{shape.name}, {shape.batch_size} x {shape.seconds:g} s, all layers",
+        f"{shape.name}, highest layer at half depth against all",
+        f"{shape.name}, {num_mixed} utterances of 1.9-11.9 s",
+    )
+
+    def rows() -> Iterator[Row]:
+        if not torch_peers.is_there():
+            yield from (Row(name, note=torch_peers.NO_PEER) for name in names)
+            return
+        settings = {**shape.settings, **QUICK} if session.is_quick else shape.settings
+        with tempfile.TemporaryDirectory() as folder:
+            model = torch_peers.random_model(shape.kind, settings, Path(folder))
+            everything = backbones.load(folder)
+            half = backbones.load(folder, layers=((everything.num_layers - 1) // 2,))
+        yield from _full_batch(shape, names[:2], model, everything, half, peak(), session)
+        waves = _mixed(num_mixed)
+        num_samples = np.array([len(wave) for wave in waves])
+        # Planned as an extraction plans the utterances of a shard, with the default number of buckets.
+        bucketings = [backbones.bucket_lengths(num_samples, NUM_BUCKETS)]
+        batch_samples = int(shape.batch_size * shape.seconds * RATE_HZ)
+        (planned,) = audio_batches.plan([range(len(waves))], num_samples, bucketings, batch_samples)
+        cases = {
+            "ours, in buckets": lambda: in_buckets(everything, waves, planned),
+            "PyTorch, one at a time": lambda: [torch_peers.hidden_states(model, wave[None]) for wave in waves],
+        }
+        timed = session.interleave(names[2], cases, ROUNDS)
+        s = timed.seconds
+        yield Row(names[2], s, s["PyTorch, one at a time"] / s["ours, in buckets"], 1.5, timed.note)
+
+    return Part(names, rows)
+
+
+def _full_batch(
+    shape: Shape,
+    names: Sequence[str],
+    model: Any,
+    everything: backbones.Backbone,
+    half: backbones.Backbone,
+    peak: float,
+    session: Session,
+) -> list[Row]:
+    """A batch of utterances of one length: all layers, PyTorch's, and half the depth."""
+    noise = np.random.default_rng(0).standard_normal((shape.batch_size, int(shape.seconds * RATE_HZ)))
+    waveforms = (0.1 * noise).astype(np.float32)
     cases = {
         "ours": ours(everything, waveforms),
         "PyTorch": lambda: torch_peers.hidden_states(model, waveforms),
         "ours, half depth": ours(half, waveforms),
     }
-    timed = interleave(cases, options.rounds)
-    flops = _forward_flops(model.config, waveforms.shape) / 1e9
-    s = timed.seconds
-    share = flops / s["ours"] / peak
-    audio_s = batch * seconds
-    rows = [
-        Row(f"{name}, {batch} x {seconds:g} s, all layers", _pick(s, "ours", "PyTorch")
-            | {"share of peak": share, "x real time": audio_s / s["ours"]}, s["PyTorch"] / s["ours"], 0.95, timed.note),
-        Row(f"{name}, highest layer at half depth against all", _pick(s, "ours", "ours, half depth")
-            | {"bound by operations": flops / (_forward_flops(half_config(model.config), waveforms.shape) / 1e9)},
-            s["ours"] / s["ours, half depth"], 1.8, timed.note),
-    ]  # fmt: skip
-    cases = {
-        "ours, in buckets": lambda: in_buckets(everything, waves, planned),
-        "PyTorch, one at a time": lambda: [torch_peers.hidden_states(model, wave[None]) for wave in waves],
-    }
-    timed = interleave(cases, options.rounds)
-    s = timed.seconds
-    rows.append(
-        Row(f"{name}, {len(waves)} utterances of 1.9-11.9 s", s, s["PyTorch, one at a time"] / s["ours, in buckets"],
-            1.5, timed.note)
-    )  # fmt: skip
-    return rows
+    timed = session.interleave(names[0], cases, ROUNDS)
+    s, gflop = timed.seconds, _forward_flops(model.config, waveforms.shape) / 1e9
+    speeds = {"share of peak": gflop / s["ours"] / peak, "x real time": shape.batch_size * shape.seconds / s["ours"]}
+    bound = {"bound by operations": gflop / (_forward_flops(half_config(model.config), waveforms.shape) / 1e9)}
+    return [
+        Row(names[0], _pick(s, "ours", "PyTorch") | speeds, s["PyTorch"] / s["ours"], 0.95, timed.note),
+        Row(names[1], _pick(s, "ours", "ours, half depth") | bound, s["ours"] / s["ours, half depth"], 1.8, timed.note),
+    ]
+
+
+def _mixed(number: int) -> list[np.ndarray]:
+    """Waveforms of 1.9 to 11.9 s."""
+    rng = np.random.default_rng(1)
+    lengths = np.clip(rng.gamma(5.9, 0.97, number), 1.9, 11.9)
+    return [(0.1 * rng.standard_normal(int(length * RATE_HZ))).astype(np.float32) for length in lengths]
 
 
 def _pick(seconds: dict[str, float], *names: str) -> dict[str, float]:
@@ -132,52 +175,62 @@ def _forward_flops(config: Any, shape: tuple[int, int]) -> float:
     return shape[0] * float(costs.forward_flops(config, shape[1], is_direct=True))
 
 
-def _whisper(options: Options) -> list[Row]:
+def _whisper(session: Session) -> Part:
     """Real weights: the exact 30 s and windows cut to the audio, beside PyTorch's exact pass."""
-    if options.shared is None:
-        return [Row("Whisper base, real weights", note="no shared weights here: not measured")]
-    folder = options.shared / "weights" / "whisper-base-encoder"
-    padded, cut = backbones.load(folder), backbones.load(folder, window="cut")
-    waveforms = (0.1 * np.random.default_rng(0).standard_normal((2, int(2.56 * RATE_HZ)))).astype(np.float32)
-    cases = {"ours, 30 s": ours(padded, waveforms), "ours, cut": ours(cut, waveforms)}
-    if torch_peers.is_there():
-        model = torch_peers.whisper_encoder(folder)
-        cases["PyTorch, 30 s"] = lambda: torch_peers.whisper_states(model, folder, waveforms)
-    timed = interleave(cases, options.rounds)
-    s = timed.seconds
-    rows = [Row("Whisper base, 2 x 2.56 s: windows cut to the audio against 30 s", _pick(s, "ours, 30 s", "ours, cut"),
-                s["ours, 30 s"] / s["ours, cut"], None, timed.note)]  # fmt: skip
-    if "PyTorch, 30 s" in s:
-        rows.append(Row("Whisper base, 2 x 30 s, log-mel and all layers", _pick(s, "ours, 30 s", "PyTorch, 30 s"),
-                        s["PyTorch, 30 s"] / s["ours, 30 s"], 0.95, timed.note))  # fmt: skip
-    return rows
-
-
-def _end_to_end(options: Options) -> list[Row]:
-    """From audio files to saliency sums and one stored layer, against the bare pass over the same padded batches."""
-    if options.shared is None:
-        return [Row("audio files to saliency and a stored layer", note="no shared data here: not measured")]
-    from launch.bench import extraction
-
-    shares = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(1 if options.is_quick else 3):
-            shares.append(extraction.end_to_end(options, Path(folder) / str(number)))
-    whole, bare = (statistics.median(values) for values in zip(*shares, strict=True))
-    name = "CREMA-D, audio files to saliency and one stored layer, against the bare pass"
-    return [Row(name, {"whole s": whole, "bare s": bare}, bare / whole, 0.9, "ratio: bare / whole")]
-
-
-def _memory(options: Options) -> list[Row]:
-    """Resident memory while extraction runs over many utterances, in a process of its own."""
-    number = 200 if options.is_quick else 10_000
-    code = "import sys; from launch.bench import extraction; extraction.memory(int(sys.argv[1]))"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(number)], capture_output=True, text=True, check=True, env=environment
+    size = "tiny.en" if session.is_quick else "base"
+    names = (
+        f"Whisper {size}, 2 x 2.56 s: windows cut to the audio against 30 s",
+        f"Whisper {size}, 2 x 30 s, log-mel and all layers",
     )
-    peak_mb, slope, seconds = map(float, done.stdout.split()[-3:])
-    figures = {"peak MB": peak_mb, "slope MB per 1,000 utterances": slope, "s": seconds}
-    return [
-        Row(f"extraction of {number:,} utterances, memory", figures, None, None, "slope over the last three quarters")
-    ]
+
+    def rows() -> Iterator[Row]:
+        if session.shared is None:
+            yield from (Row(name, note="no shared weights here: not measured") for name in names)
+            return
+        folder = session.shared / "weights" / f"whisper-{size}-encoder"
+        padded, cut = backbones.load(folder), backbones.load(folder, window="cut")
+        waveforms = (0.1 * np.random.default_rng(0).standard_normal((2, int(2.56 * RATE_HZ)))).astype(np.float32)
+        cases = {"ours, 30 s": ours(padded, waveforms), "ours, cut": ours(cut, waveforms)}
+        if torch_peers.is_there():
+            model = torch_peers.whisper_encoder(folder)
+            cases["PyTorch, 30 s"] = lambda: torch_peers.whisper_states(model, folder, waveforms)
+        timed = session.interleave(names[0], cases, ROUNDS)
+        s = timed.seconds
+        yield Row(names[0], _pick(s, "ours, 30 s", "ours, cut"), s["ours, 30 s"] / s["ours, cut"], None, timed.note)
+        if "PyTorch, 30 s" in s:
+            figures = _pick(s, "ours, 30 s", "PyTorch, 30 s")
+            yield Row(names[1], figures, s["PyTorch, 30 s"] / s["ours, 30 s"], 0.95, timed.note)
+        else:
+            yield Row(names[1], note=torch_peers.NO_PEER)
+
+    return Part(names, rows)
+
+
+def _end_to_end(session: Session) -> Part:
+    """From audio files to saliency sums and one stored layer, against the bare pass over the same padded batches."""
+    name = "CREMA-D, audio files to saliency and one stored layer, against the bare pass"
+
+    def rows() -> Iterator[Row]:
+        if session.shared is None:
+            yield Row(name, note="no shared data here: not measured")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            whole_s, bare_s = extraction.end_to_end(session, Path(folder))
+        yield Row(name, {"whole s": whole_s, "bare s": bare_s}, bare_s / whole_s, 0.9, "ratio: bare / whole")
+
+    return Part((name,), rows)
+
+
+def _memory(session: Session) -> Part:
+    """Resident memory while extraction runs over many utterances, in a process of its own."""
+    number = QUICK_MEMORY_UTTERANCES if session.is_quick else MEMORY_UTTERANCES
+    name = f"extraction of {number:,} utterances, memory"
+
+    def rows() -> Iterator[Row]:
+        has_weights = session.shared is not None and not session.is_quick
+        backbone = str(session.shared / "weights" / "whisper-tiny.en-encoder") if has_weights else "logmel"
+        peak_mb, slope, seconds = session.in_own_process("extraction.memory", number, backbone, on_cpu=True)
+        figures = {"peak MB": peak_mb, "slope MB per 1,000 utterances": slope, "s": seconds}
+        yield Row(name, figures, None, None, "slope over the last three quarters")
+
+    return Part((name,), rows)

@@ -1,44 +1,46 @@
 """The whole evaluation of a test set, predictions given: every metric, group, interval and test between systems."""
 
-import subprocess
-import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
-from launch.bench.timing import Options, Row
+from launch.bench.suite import Part, Row, Session
 
 MOST_SECONDS, MOST_BOOTSTRAP_SECONDS, MOST_MB = 60, 20, 3_000
 NUM_RESAMPLES = (1_000, 10_000)
 
 
-def run(options: Options) -> list[Row]:
-    """A row a number of members a system, and of resamples: 30,000 utterances of 1,200 speakers, 8 classes."""
-    number = 1_000 if options.is_quick else 30_000
-    rows = []
-    for num_systems, num_seeds in ((1, 25), (5, 5)):
-        for num_resamples in NUM_RESAMPLES[:1] if options.is_quick else NUM_RESAMPLES:
-            # In a process of its own, so that its memory is its own, compilation and imports included.
-            code = "import sys; from launch.bench import evaluation; evaluation.measure(*map(int, sys.argv[1:]))"
-            sizes = map(str, (number, num_systems, num_seeds, num_resamples))
-            command = [sys.executable, "-c", code, *sizes]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            seconds, core_s, bootstrap_s, tests_s, peak_mb, num_metrics = map(float, done.stdout.split()[-6:])
-            is_kept = seconds < MOST_SECONDS and bootstrap_s < MOST_BOOTSTRAP_SECONDS and peak_mb < MOST_MB
-            rows.append(Row(
-                f"scores of {number:,} utterances, {num_systems} x {num_seeds} members, {num_resamples:,} resamples",
-                {"whole s": seconds, "core s": core_s, "bootstrap s": bootstrap_s, "tests s": tests_s,
-                 "peak MB": peak_mb, "metrics": num_metrics},
-                note=f"limits {MOST_SECONDS} s, {MOST_BOOTSTRAP_SECONDS} s of it resampling, and {MOST_MB:,} MB: "
-                f"{'kept' if is_kept else 'BROKEN'}",
-            ))  # fmt: skip
-    return rows
+def parts(session: Session) -> list[Part]:
+    """A row for each number of members of a system, and of resamples."""
+    numbers = NUM_RESAMPLES[:1] if session.is_quick else NUM_RESAMPLES
+    return [_scores(*sizes, number, session) for sizes in ((1, 25), (5, 5)) for number in numbers]
 
 
-def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -> None:
+def _scores(num_systems: int, num_seeds: int, num_resamples: int, session: Session) -> Part:
+    """30,000 utterances of 1,200 speakers, 8 classes."""
+    number = 1_000 if session.is_quick else 30_000
+    name = f"scores of {number:,} utterances, {num_systems} x {num_seeds} members, {num_resamples:,} resamples"
+
+    def rows() -> Iterator[Row]:
+        sizes = (number, num_systems, num_seeds, num_resamples)
+        seconds, core_s, bootstrap_s, tests_s, peak_mb, num_metrics = session.in_own_process(
+            "evaluation.measure", *sizes
+        )
+        is_kept = seconds < MOST_SECONDS and bootstrap_s < MOST_BOOTSTRAP_SECONDS and peak_mb < MOST_MB
+        figures = {"whole s": seconds, "core s": core_s, "bootstrap s": bootstrap_s, "tests s": tests_s}
+        figures |= {"peak MB": peak_mb, "metrics": num_metrics}
+        note = f"limits {MOST_SECONDS} s, {MOST_BOOTSTRAP_SECONDS} s of it resampling, and {MOST_MB:,} MB: "
+        yield Row(name, figures, note=note + ("kept" if is_kept else "BROKEN"))
+
+    return Part((name,), rows)
+
+
+def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -> list[float]:
     """Scores made-up predictions.
 
-    Prints seconds, seconds of all cores, seconds of them in the bootstrap and in the tests between systems, peak MB,
-    and the metrics of its records.
+    Returns:
+      Seconds, seconds of all cores, seconds of them in the bootstrap and in the tests between systems, peak MB, and the
+      metrics of its records.
     """
     import resource
     import time
@@ -49,16 +51,16 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
     from seremo_jax.evaluation import scoring
     from seremo_jax.metrics import resampling, significance
 
-    parts = {"bootstrap_groups": 0.0, "permutation_p": 0.0}
+    seconds_in = {"bootstrap_groups": 0.0, "permutation_p": 0.0}
 
     def timed(module: types.ModuleType, name: str) -> None:
         whole = getattr(module, name)
 
         def measured(*args: Any, **options: Any) -> Any:
             begin = time.perf_counter()
-            found = whole(*args, **options)
-            parts[name] += time.perf_counter() - begin
-            return found
+            result = whole(*args, **options)
+            seconds_in[name] += time.perf_counter() - begin
+            return result
 
         setattr(module, name, measured)
 
@@ -72,7 +74,7 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
     )  # fmt: skip
     seconds, core_s = time.perf_counter() - start, time.process_time() - start_cores
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(seconds, core_s, *parts.values(), peak_mb, sum(len(record.metrics) for record in records))
+    return [seconds, core_s, *seconds_in.values(), peak_mb, sum(len(record.metrics) for record in records)]
 
 
 def made_up(number: int, num_systems: int, num_seeds: int) -> tuple:

@@ -4,24 +4,26 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
-from launch.bench.timing import Options
+from launch.bench.suite import Session
 from seremo_jax.core.artefacts import write_json
 from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data import tables
 
 RATE_HZ = 16_000
-_SAMPLE_S = 0.2
+NUM_SPEAKERS, QUICK_SPEAKERS = 12, 3
+_SAMPLE_S = 0.05
 
 
-def end_to_end(options: Options, folder: Path) -> tuple[float, float]:
+def end_to_end(session: Session, folder: Path) -> tuple[float, float]:
     """Seconds of a whole extraction of a part of CREMA-D, and of the bare passes over the same padded batches.
 
-    Compilation is left out of both: an extraction into another folder goes before.
+    Compilation is left out of both: an extraction into another folder goes before, whose batches are kept.
     """
     import jax
 
@@ -30,34 +32,29 @@ def end_to_end(options: Options, folder: Path) -> tuple[float, float]:
 
     config = from_config_dict(
         {
-            "corpus": {"name": "crema_d", "root": str(options.shared / "data" / "crema_d")},
-            "data": {"max_speakers": 6 if options.is_quick else 24},
-            "backbone": {"name": str(options.shared / "weights" / "whisper-tiny.en-encoder"), "window": "cut"},
+            "corpus": {"name": "crema_d", "root": str(session.shared / "data" / "crema_d")},
+            "data": {"max_speakers": QUICK_SPEAKERS if session.is_quick else NUM_SPEAKERS},
+            **_backbone("logmel" if session.is_quick else session.shared / "weights" / "whisper-tiny.en-encoder"),
             "saliency": {"targets": "votes"},
-            "model": {"layer": 2},
         }
     )
-    for name in ("warm", "timed"):
-        ingest.run(config, folder / name, is_quiet=True)
-    extract.run(config, folder / "warm", is_quiet=True)
-    start = time.perf_counter()
-    extract.run(config, folder / "timed", is_quiet=True)
-    whole_s = time.perf_counter() - start
-
-    heard = []
-    decode = audio_batches.stream
+    heard, decode = [], audio_batches.stream
 
     def keep(*arguments):
         for batch in decode(*arguments):
             heard.append(batch)
             yield batch
 
+    ingest.run(config, folder / "warm", is_quiet=True)
     audio_batches.stream = keep
     try:
-        ingest.run(config, folder / "heard", is_quiet=True)
-        extract.run(config, folder / "heard", is_quiet=True)
+        extract.run(config, folder / "warm", is_quiet=True)
     finally:
         audio_batches.stream = decode
+    ingest.run(config, folder / "timed", is_quiet=True)
+    start = time.perf_counter()
+    extract.run(config, folder / "timed", is_quiet=True)
+    whole_s = time.perf_counter() - start
     backbone = forward.load_backbone(config)
     call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
     for batch in {batch.waveforms.shape: batch for batch in heard}.values():
@@ -68,14 +65,21 @@ def end_to_end(options: Options, folder: Path) -> tuple[float, float]:
     return whole_s, time.perf_counter() - start
 
 
-def memory(num_utterances: int) -> None:
-    """Extracts `num_utterances` short utterances; prints peak MB, MB gained per 1,000 utterances, and seconds."""
+def _backbone(name: str | Path) -> dict[str, Any]:
+    """Sections of a config that take layer 2 of a Whisper, its windows cut to the audio, or log-mel bands."""
+    if name == "logmel":
+        return {"backbone": {"name": "logmel"}, "model": {"layer": 0}}
+    return {"backbone": {"name": str(name), "window": "cut"}, "model": {"layer": 2}}
+
+
+def memory(num_utterances: int, backbone: str) -> list[float]:
+    """Extracts `num_utterances` short utterances; returns peak MB, MB gained per 1,000 utterances, and seconds."""
     import tempfile
 
     from seremo_jax.features import extract
 
     with tempfile.TemporaryDirectory() as folder:
-        config = _write_corpus(Path(folder), num_utterances)
+        config = _write_corpus(Path(folder), num_utterances, backbone)
         samples_mb: list[float] = []
         is_done = threading.Event()
 
@@ -94,10 +98,10 @@ def memory(num_utterances: int) -> None:
         seconds = time.perf_counter() - start
     late = np.array(samples_mb[len(samples_mb) // 4 :])
     done = np.linspace(num_utterances / 4, num_utterances, len(late)) / 1_000
-    print(max(samples_mb), np.polyfit(done, late, 1)[0], seconds)
+    return [max(samples_mb), float(np.polyfit(done, late, 1)[0]), seconds]
 
 
-def _write_corpus(folder: Path, num_utterances: int) -> Config:
+def _write_corpus(folder: Path, num_utterances: int, backbone: str) -> Config:
     """Tables of many utterances that share a few short recordings."""
     rng, num_files = np.random.default_rng(0), 40
     (folder / "audio").mkdir()
@@ -126,16 +130,8 @@ def _write_corpus(folder: Path, num_utterances: int) -> Config:
         "secondary": [[] for _ in ids],
         "valence": rng.integers(1, 8, num_utterances).tolist(),
     }
-    made = tables.make_table(utterances, UTTERANCE_SCHEMA, info), tables.make_table(ratings, RATING_SCHEMA, info)
-    for name, table in zip((tables.UTTERANCES_FILE, tables.RATINGS_FILE), made, strict=True):
+    both = tables.make_table(utterances, UTTERANCE_SCHEMA, info), tables.make_table(ratings, RATING_SCHEMA, info)
+    for name, table in zip((tables.UTTERANCES_FILE, tables.RATINGS_FILE), both, strict=True):
         tables.write_table(folder / name, table)
-    write_json(folder / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(*made)})
-    weights = Path(os.environ.get("SEREMO_SHARED", "../shared")) / "weights" / "whisper-tiny.en-encoder"
-    backbone = {"name": str(weights), "window": "cut"} if weights.is_dir() else {"name": "logmel"}
-    return from_config_dict(
-        {
-            "corpus": {"name": "crema_d", "root": str(folder / "audio")},
-            "backbone": backbone,
-            "model": {"layer": 2},
-        }
-    )
+    write_json(folder / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(*both)})
+    return from_config_dict({"corpus": {"name": "crema_d", "root": str(folder / "audio")}, **_backbone(backbone)})

@@ -2,13 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from launch.bench import engine
-from launch.bench.timing import Options, Row, interleave
+from launch.bench.suite import Part, Row, Session
 from seremo_jax.features.store import Reader, Settings, Writer
 
 NUM_UTTERANCES, NUM_FEATURES, BATCH = 2_000, 1_024, 64
@@ -30,10 +30,20 @@ _MANIFEST = {
 }
 
 
-def run(options: Options) -> list[Row]:
-    """All rows."""
-    num, num_features = (QUICK_UTTERANCES, QUICK_FEATURES) if options.is_quick else (NUM_UTTERANCES, NUM_FEATURES)
-    batch_size = 6 if options.is_quick else BATCH
+def parts(session: Session) -> list[Part]:
+    """All rows, from one store."""
+    num = QUICK_UTTERANCES if session.is_quick else NUM_UTTERANCES
+    what = f"loader, {num:,} utterances of one layer in float16, from the page cache"
+    names = (
+        f"{what}: ratio is GB/s",
+        f"loader, resident memory over {NUM_EPOCHS} epochs",
+        f"{what}: against what training one head consumes",
+    )
+    return [Part(names, lambda: _rows(num, names, session))]
+
+
+def _rows(num: int, names: tuple[str, ...], session: Session) -> Iterator[Row]:
+    num_features, batch_size = (QUICK_FEATURES, 6) if session.is_quick else (NUM_FEATURES, BATCH)
     lengths, targets = engine.podcast_lengths(num), engine.random_targets(num)
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), lengths, num_features)
@@ -44,27 +54,23 @@ def run(options: Options) -> list[Row]:
         def one_epoch() -> None:
             counted.append(sum(int(b.is_used.sum()) for b in engine.epoch(reader, targets, batch_size, len(counted))))
 
-        timed = interleave({"epoch s": one_epoch}, options.rounds)
+        timed = session.interleave(names[0], {"epoch s": one_epoch})
+        rate = num_bytes / timed.seconds["epoch s"]
+        yield Row(names[0], {"GB": num_bytes / 1e9, "epoch s": timed.seconds["epoch s"]}, rate / 1e9, 1.0, timed.note)
         growth_mb, peak_mb = memory(one_epoch)
         if set(counted) != {num}:
             raise RuntimeError(f"epochs of {sorted(set(counted))} utterances, expected {num}")
+        limit_mb = MOST_GROWTH * num_bytes / 1e6
+        is_kept = growth_mb < limit_mb or session.is_quick
+        note = f"limit {limit_mb:.3g} MB an epoch: {'kept' if is_kept else 'BROKEN'}"
+        yield Row(names[1], {"gained MB an epoch": growth_mb, "most MB": peak_mb}, note=note)
         batches = [b for b, _ in zip(engine.epoch(reader, targets, batch_size, 1), range(NUM_STEPS), strict=False)]
-        trainer = engine.Trainer(1, num_features, sizes={"gru_units": 8} if options.is_quick else None)
+        trainer = engine.Trainer(1, num_features, sizes={"gru_units": 8} if session.is_quick else None)
         placed = [trainer.place(batch) for batch in batches]
-        trained = interleave({"s": lambda: [trainer.step(batch) for batch in placed]}, options.rounds)
-    rate = num_bytes / timed.seconds["epoch s"]
-    consumed = sum(int(batch.is_valid.sum()) for batch in batches) * num_features * 2 / trained.seconds["s"]
-    what = f"loader, {num:,} utterances of one layer in float16, from the page cache"
-    limit_mb = MOST_GROWTH * num_bytes / 1e6
-    note = f"limit {limit_mb:.3g} MB an epoch: " + ("kept" if growth_mb < limit_mb or options.is_quick else "BROKEN")
-    figures = {"GB": num_bytes / 1e9, "epoch s": timed.seconds["epoch s"]}
-    return [
-        Row(f"{what}: ratio is GB/s", figures, rate / 1e9, 1.0, timed.note),
-        Row(f"{what}: against what training one head consumes",
-            {"loader GB/s": rate / 1e9, "training GB/s": consumed / 1e9}, rate / consumed, 10, trained.note),
-        Row(f"loader, resident memory over {NUM_EPOCHS} epochs",
-            {"gained MB an epoch": growth_mb, "most MB": peak_mb}, note=note),
-    ]  # fmt: skip
+        timed = session.interleave(names[2], {"s": lambda: [trainer.step(batch) for batch in placed]})
+        consumed = sum(int(batch.is_valid.sum()) for batch in batches) * num_features * 2 / timed.seconds["s"]
+        figures = {"loader GB/s": rate / 1e9, "training GB/s": consumed / 1e9}
+        yield Row(names[2], figures, rate / consumed, 10, timed.note)
 
 
 def write(folder: Path, lengths: np.ndarray, num_features: int) -> None:

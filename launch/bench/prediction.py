@@ -1,48 +1,52 @@
-"""Prediction of long recordings: memory must not depend on their length."""
+"""Prediction of long recordings: memory must not depend on their length.
+
+The heads are those of the tests, `tests.support.small_heads`, on the hidden states of a real encoder.
+"""
 
 import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from launch.bench.timing import Options, Row
+from launch.bench.suite import Part, Row, Session
 
-MINUTES = (10, 60)
+MINUTES, QUICK_MINUTES = (10, 60), (1, 2)
 MOST_GROWTH = 1.05
 RATE_HZ = 22_050
 """Neither the rate nor the channels of a backbone, so that both are converted on the way."""
 
 
-def run(options: Options) -> list[Row]:
-    """The rows of this suite."""
-    return [memory(options)]
+def parts(session: Session) -> list[Part]:
+    """The row of this suite."""
+    short, long = QUICK_MINUTES if session.is_quick else MINUTES
+    name = f"prediction of a recording of {short} and of {long} minutes, memory"
+    return [Part((name,), lambda: _memory(name, (short, long), session))]
 
 
-def memory(options: Options) -> Row:
-    """Peak memory at 10 and at 60 minutes of real speech, each in a process of its own."""
-    name = "prediction of a recording of 10 and of 60 minutes, memory"
-    if options.shared is None:
-        return Row(name, note="no shared data here: not measured")
-    weights = options.shared / "weights" / "whisper-tiny.en-encoder"
+def _memory(name: str, lengths: tuple[int, int], session: Session) -> Iterator[Row]:
+    """Peak memory on a short and on a long recording of real speech, each in a process of its own."""
+    if session.shared is None:
+        yield Row(name, note="no shared data here: not measured")
+        return
+    backbone, layers = session.shared / "weights" / "whisper-tiny.en-encoder", (1, 3)
+    if session.is_quick:
+        backbone, layers = "logmel", (0,)
     figures, peaks = {}, []
     with tempfile.TemporaryDirectory() as folder:
-        for minutes in (2, 4) if options.is_quick else MINUTES:
+        model = os.fspath(Path(folder) / "model")
+        session.in_own_process("prediction.write_model", os.fspath(backbone), layers, model, on_cpu=True)
+        for minutes in lengths:
             path = Path(folder) / "speech.wav"
-            write_speech(path, options.shared / "data" / "crema_d" / "audio", 60 * minutes)
-            code = "import sys; from launch.bench import prediction; prediction.measure(*sys.argv[1:])"
-            command = [sys.executable, "-c", code, os.fspath(path), os.fspath(weights), folder]
-            environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            peak_mb, seconds = map(float, done.stdout.split()[-2:])
+            write_speech(path, session.shared / "data" / "crema_d" / "audio", 60 * minutes)
+            peak_mb, seconds = session.in_own_process("prediction.measure", os.fspath(path), model, on_cpu=True)
             figures |= {f"{minutes} min: peak MB": peak_mb, f"{minutes} min: s": seconds}
             peaks.append(peak_mb)
     growth = peaks[1] / peaks[0]
     verdict = "kept" if growth <= MOST_GROWTH else "BROKEN"
-    return Row(name, figures, note=f"grows by {growth - 1:.1%}, at most {MOST_GROWTH - 1:.0%}: {verdict}")
+    yield Row(name, figures, note=f"grows by {growth - 1:.1%}, at most {MOST_GROWTH - 1:.0%}: {verdict}")
 
 
 def write_speech(path: Path, source: Path, seconds: int) -> None:
@@ -56,18 +60,24 @@ def write_speech(path: Path, source: Path, seconds: int) -> None:
                 left -= len(samples)
 
 
-def measure(path: str, weights: str, folder: str) -> None:
-    """Predicts one file; prints the peak of resident memory in MB, and seconds."""
+def write_model(backbone: str, layers: list[int], folder: str) -> None:
+    """Writes the folder of a model of four members on these layers, whose parameters are random."""
+    from seremo_jax.predict import model_folder
+    from tests.support import small_heads
+
+    model_folder.write(small_heads.make(backbone, tuple(layers), num_members=4), folder)
+
+
+def measure(path: str, folder: str) -> list[float]:
+    """Predicts one file with the model in a folder; returns the peak of resident memory in MB, and seconds."""
     import resource
     import time
 
-    from seremo_jax.predict import model_folder, predictor
-    from tests.support import small_heads
+    from seremo_jax.predict import predictor
 
-    model_folder.write(small_heads.make(weights, layers=(1, 3), num_members=4), f"{folder}/model")
-    model = predictor.load(f"{folder}/model")
+    model = predictor.load(folder)
     start = time.perf_counter()
     result = model.file(path)
     if len(result.timeline) < 2:
         raise RuntimeError("the recording was not heard in windows")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, time.perf_counter() - start)
+    return [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, time.perf_counter() - start]

@@ -1,13 +1,15 @@
 """Saliency of every layer: against NumPy pair by pair, against a one-pass NumPy product, and the memory's speed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from launch.bench.timing import Options, Row, interleave, read_gbps
+from launch.bench.machine import read_gbps
+from launch.bench.suite import Part, Row, Session
+from launch.bench.timing import join
 from seremo_jax.saliency import correlation
 
 SHAPE, QUICK_SHAPE = (25, 30_000, 1_024, 8), (3, 600, 32, 4)
@@ -18,41 +20,53 @@ OFFSET_SD, MOST_ERROR = 500, 1e-6
 _PRECISION_SHAPE = (2, 6_000, 64, 8)
 
 
-def run(options: Options) -> list[Row]:
+def parts(session: Session) -> list[Part]:
     """All rows."""
-    num_layers, num, num_features, num_targets = QUICK_SHAPE if options.is_quick else SHAPE
-    block = QUICK_BLOCK if options.is_quick else BLOCK
+    num_layers, num, num_features, num_targets = shape = QUICK_SHAPE if session.is_quick else SHAPE
+    what = f"saliency, {num:,} utterances x {num_layers} layers x {num_features} features x {num_targets} targets"
+    names = (
+        f"{what}: against one-pass NumPy products",
+        f"{what}: against numpy.corrcoef of each pair",
+        f"{what}: share of the read bandwidth",
+    )
+    precision = f"saliency, float32 against float64, mean/sd = {OFFSET_SD}"
+    gpu = "saliency, share of a GPU's memory bandwidth"
+    wanted = [
+        Part(names, lambda: _speed(shape, names, session)),
+        Part((precision,), lambda: [_precision(precision)]),
+    ]
+    if jax.default_backend() != "gpu":
+        wanted.append(Part((gpu,), lambda: [Row(gpu, note="no GPU here: not measured")]))
+    return wanted
+
+
+def _speed(shape: tuple[int, int, int, int], names: tuple[str, ...], session: Session) -> Iterator[Row]:
+    num_layers, num, num_features, num_targets = shape
+    block = QUICK_BLOCK if session.is_quick else BLOCK
     rng = np.random.default_rng(0)
     targets = rng.standard_normal((num, num_targets)).astype(np.float32)
     blocks = [rng.standard_normal((num_layers, block, num_features), np.float32) for _ in range(num // block)]
-    on_device, of_blocks = [jax.device_put(values) for values in blocks], np.split(targets, len(blocks))
+    on_device, block_targets = [jax.device_put(values) for values in blocks], np.split(targets, len(blocks))
     if jax.default_backend() == "cpu":
         blocks = [np.asarray(values) for values in on_device]
-    bandwidth = _gpu_read_gbps() if jax.default_backend() == "gpu" else read_gbps(1 << (20 if options.is_quick else 30))
-
-    cases = {"ours s": lambda: ours(on_device, of_blocks), "NumPy, one pass s": lambda: one_pass(blocks, of_blocks)}
-    timed = interleave(cases, options.rounds)
+    cases = {
+        "ours s": lambda: ours(on_device, block_targets),
+        "NumPy, one pass s": lambda: one_pass(blocks, block_targets),
+    }
+    timed = session.interleave(names[0], cases)
     s = timed.seconds
-    pair_s, error = pairs(blocks, targets, np.asarray(ours(on_device, of_blocks).correlation))
+    yield Row(names[0], s, s["NumPy, one pass s"] / s["ours s"], 1.0, timed.note)
+    pair_s, error = pairs(blocks, targets, np.asarray(ours(on_device, block_targets).correlation))
     every_pair_s = pair_s * num_layers * num_features * num_targets
-    gigabytes = num_layers * num * num_features * 4 / 1e9
-    share = gigabytes / s["ours s"] / bandwidth
-    what = f"saliency, {num:,} utterances x {num_layers} layers x {num_features} features x {num_targets} targets"
+    figures = {"ours s": s["ours s"], "numpy.corrcoef s": every_pair_s, "largest difference": error}
     about = f"numpy.corrcoef timed on {NUM_PAIRS} pairs, times all pairs"
-    target = 0.6 if jax.default_backend() == "gpu" else 0.4
-    rows = [
-        Row(f"{what}: against numpy.corrcoef of each pair",
-            {"ours s": s["ours s"], "numpy.corrcoef s": every_pair_s, "largest difference": error},
-            every_pair_s / s["ours s"], 100, _join(timed.note, about)),
-        Row(f"{what}: against one-pass NumPy products", s, s["NumPy, one pass s"] / s["ours s"], 1.0, timed.note),
-        Row(f"{what}: share of the read bandwidth",
-            {"GB": gigabytes, "GB/s": gigabytes / s["ours s"], "read GB/s": bandwidth}, share, target,
-            _join(timed.note, "ratio: share of the bandwidth")),
-        _precision(),
-    ]  # fmt: skip
-    if jax.default_backend() != "gpu":
-        rows.append(Row("saliency, share of a GPU's memory bandwidth", note="no GPU here: not measured"))
-    return rows
+    yield Row(names[1], figures, every_pair_s / s["ours s"], 100, join(timed.note, about))
+    is_gpu = jax.default_backend() == "gpu"
+    bandwidth = _gpu_read_gbps() if is_gpu else read_gbps(1 << (20 if session.is_quick else 30))
+    gigabytes = num_layers * num * num_features * 4 / 1e9
+    figures = {"GB": gigabytes, "GB/s": gigabytes / s["ours s"], "read GB/s": bandwidth}
+    share = gigabytes / s["ours s"] / bandwidth
+    yield Row(names[2], figures, share, 0.6 if is_gpu else 0.4, join(timed.note, "ratio: share of the bandwidth"))
 
 
 _update = jax.jit(correlation.update)
@@ -63,8 +77,8 @@ def ours(blocks: Sequence[jax.Array], targets: Sequence[np.ndarray]) -> correlat
     """Saliency of all blocks [K, N, D] and targets [N, Y], one after the other."""
     state = correlation.empty(blocks[0].shape[0], blocks[0].shape[2], targets[0].shape[1])
     mask = np.ones(targets[0].shape, bool)
-    for values, of_block in zip(blocks, targets, strict=True):
-        state = _update(state, values, of_block, mask)
+    for values, block_targets in zip(blocks, targets, strict=True):
+        state = _update(state, values, block_targets, mask)
     return jax.block_until_ready(_compute(state))
 
 
@@ -75,8 +89,8 @@ def one_pass(blocks: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> np.
     sums = np.zeros((num_layers, 1 + num_targets, num_features), np.float32)
     squares = np.zeros((num_layers, num_features), np.float32)
     squared, ones = np.empty((num_block, num_features), np.float32), np.ones(num_block, np.float32)
-    for values, of_block in zip(blocks, targets, strict=True):
-        columns = np.concatenate([ones[:, None], of_block], axis=1).T.copy()
+    for values, block_targets in zip(blocks, targets, strict=True):
+        columns = np.concatenate([ones[:, None], block_targets], axis=1).T.copy()
         for layer, features in enumerate(values):
             sums[layer] += columns @ features
             squares[layer] += ones @ np.square(features, out=squared)
@@ -86,20 +100,20 @@ def one_pass(blocks: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> np.
     return np.abs(covariance / sd[:, None] / target.std(0)[None, :, None]).transpose(0, 2, 1)
 
 
-def pairs(blocks: Sequence[np.ndarray], targets: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """Median seconds of `numpy.corrcoef` of one feature of one layer with one target; largest difference to `found`."""
+def pairs(blocks: Sequence[np.ndarray], targets: np.ndarray, ours: np.ndarray) -> tuple[float, float]:
+    """Median seconds of `numpy.corrcoef` of one feature of one layer with one target; largest difference to `ours`."""
     rng, times, error = np.random.default_rng(1), [], 0.0
     for _ in range(NUM_PAIRS):
-        layer, feature, target = (int(rng.integers(size)) for size in found.shape)
+        layer, feature, target = (int(rng.integers(size)) for size in ours.shape)
         column = np.concatenate([values[layer, :, feature] for values in blocks])
         start = time.perf_counter()
         expected = abs(np.corrcoef(column, targets[:, target])[0, 1])
         times.append(time.perf_counter() - start)
-        error = max(error, abs(expected - found[layer, feature, target]))
+        error = max(error, abs(expected - ours[layer, feature, target]))
     return float(np.median(times)), float(error)
 
 
-def _precision() -> Row:
+def _precision(name: str) -> Row:
     """The largest error of float32 against two passes in float64, means far from 0."""
     num_layers, num, num_features, num_targets = _PRECISION_SHAPE
     rng = np.random.default_rng(2)
@@ -107,13 +121,13 @@ def _precision() -> Row:
     means = rng.standard_normal((num_layers, num, num_features)) + 0.3 * targets[None, :, :1] + OFFSET_SD
     means = means.astype(np.float32)
     blocks = [jnp.asarray(part) for part in np.split(means, 6, axis=1)]
-    found = np.asarray(ours(blocks, np.split(targets, 6)).correlation)
+    correlations = np.asarray(ours(blocks, np.split(targets, 6)).correlation)
     exact, target = means.astype(np.float64), targets.astype(np.float64)
     exact, target = exact - exact.mean(1, keepdims=True), target - target.mean(0)
     spread = np.sqrt(np.square(exact).sum(1)[..., None] * np.square(target).sum(0))
-    error = np.abs(found - np.abs(np.einsum("knd,ny->kdy", exact, target)) / spread).max()
+    error = np.abs(correlations - np.abs(np.einsum("knd,ny->kdy", exact, target)) / spread).max()
     note = f"limit {MOST_ERROR:g}: " + ("kept" if error <= MOST_ERROR else "BROKEN")
-    return Row(f"saliency, float32 against float64, mean/sd = {OFFSET_SD}", {"largest error": float(error)}, note=note)
+    return Row(name, {"largest error": float(error)}, note=note)
 
 
 def _gpu_read_gbps() -> float:
@@ -125,7 +139,3 @@ def _gpu_read_gbps() -> float:
         total(values).block_until_ready()
         best_s = min(best_s, time.perf_counter() - start)
     return values.nbytes / best_s / 1e9
-
-
-def _join(*notes: str) -> str:
-    return "; ".join(filter(None, notes))

@@ -3,14 +3,15 @@
 import multiprocessing
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from launch.bench.engine import Ready
+if TYPE_CHECKING:  # processes of PyTorch's heads would spend seconds on importing JAX and our engine
+    from launch.bench.engine import Ready
 
 CONVOLUTIONS = ("Conv1d", "shifted")
 _NUM_FIRST = 3
@@ -99,7 +100,7 @@ class Rows(NamedTuple):
     distribution: torch.Tensor
 
     @classmethod
-    def of(cls, batch: Ready, slot: int = 0, device: str = "cpu") -> "Rows":
+    def of(cls, batch: "Ready", slot: int = 0, device: str = "cpu") -> "Rows":
         """One layer of one of our batches, which has an utterance a row; cut to its longest."""
         lengths = torch.from_numpy(np.asarray(batch.is_valid).sum(0))
         features = np.asarray(batch.features)[slot, : int(lengths.max())]
@@ -138,7 +139,7 @@ class Trainer:
 
     def step(self, batches: Sequence[Rows]) -> list[float]:
         """One update of every head; head i reads `batches[i % len(batches)]`. The loss of each."""
-        made = []
+        losses = []
         for number, (head, optimiser) in enumerate(zip(self.heads, self._optimisers, strict=True)):
             rows = batches[number % len(batches)]
             optimiser.zero_grad(set_to_none=True)
@@ -147,8 +148,8 @@ class Trainer:
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimiser.step()
-            made.append(loss.detach())
-        return [float(loss) for loss in made]
+            losses.append(loss.detach())
+        return [float(loss) for loss in losses]
 
 
 def faster_convolution(rows: Rows, sizes: dict[str, Any], device: str = "cpu") -> tuple[str, dict[str, float]]:
@@ -216,7 +217,7 @@ def _serve(
     pipe: Any, num_heads: int, arrays: list[tuple[np.ndarray, ...]], sizes: dict[str, Any], convolution: str
 ) -> None:
     torch.set_num_threads(1)
-    batches = [Rows(*map(torch.from_numpy, of_rows)) for of_rows in arrays]
+    batches = [Rows(*map(torch.from_numpy, batch)) for batch in arrays]
     trainer = Trainer(num_heads, arrays[0][0].shape[-1], sizes, convolution)
     pipe.send(True)
     while pipe.recv():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.bench.timing import num_cores
+from launch.cores import num_cores
 
 NO_PEER = "PyTorch is not installed: not measured"
 

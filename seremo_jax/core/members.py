@@ -24,7 +24,7 @@ JOINER = " + "
 REGRESSION, BALANCED = "logistic regression", "classes balanced"
 """How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
 
-_WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
+WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
 """Fields in which members of one system differ."""
 
 
@@ -166,7 +166,7 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     """
     rows_of: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
-        same = tuple((k, v) for k, v in member.items() if k not in _WITHIN_A_SYSTEM)
+        same = tuple((k, v) for k, v in member.items() if k not in WITHIN_A_SYSTEM)
         rows_of.setdefault((same, member["seed"] == MEAN), []).append(i)
     settings = [dict(same) for same, _ in rows_of]
     varying = [name for name in settings[0] if len({fields[name] for fields in settings}) > 1]

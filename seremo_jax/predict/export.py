@@ -45,13 +45,13 @@ def apply(
     num_frames: Int[Array, " B"],
     member_map: str = "vmap",
 ) -> model.Raw:
-    """What every member says of each utterance of a batch, one utterance a row.
+    """Outputs of every member for each utterance of a batch, one utterance a row.
 
     Args:
       sizes: Sizes of the heads.
       heads: The members.
       hidden: Frames of the layers, not normalised, any floating-point dtype; anything beyond each length.
-      num_frames: Valid frames of each utterance; what a row of 0 gives means nothing.
+      num_frames: Valid frames of each utterance; the outputs of a row of 0 mean nothing.
       member_map: `vmap`, or `map` for one member after the other (see `arrangement.over_members`).
 
     Returns:
@@ -67,8 +67,8 @@ def apply(
         hidden = jnp.take_along_axis(hidden, heads.columns[:, None, None, :], axis=3)
     frames = jnp.moveaxis(hidden, 2, 1)
 
-    def one(item: tuple[Any, Array, Array]) -> model.Raw:
-        params, layer, place = item
+    def apply_member(member: tuple[Any, Array, Array]) -> model.Raw:
+        params, layer, place = member
         if sizes.num_layers:
             tables = (jax.lax.dynamic_slice_in_dim(table, place, num_layers) for table in (heads.mean, heads.sd))
             features = normalise(frames, is_valid, *tables)
@@ -77,7 +77,7 @@ def apply(
             features = normalise(features, is_valid, heads.mean[place], heads.sd[place])
         return model.apply(sizes, params, features, reset, slot, last)
 
-    return over_members(member_map, one, (heads.params, heads.layer_slot, heads.norm_slot))
+    return over_members(member_map, apply_member, (heads.params, heads.layer_slot, heads.norm_slot))
 
 
 def to_stablehlo(
@@ -114,14 +114,14 @@ def to_stablehlo(
     return bytes(export.export(jax.jit(run), platforms=PLATFORMS)(*inputs).serialize())
 
 
-def names_of(params: Any) -> dict[str, np.ndarray]:
-    """Parameters as a flat dict, `grus.0.w_i` -> array."""
+def flatten(params: Any) -> dict[str, np.ndarray]:
+    """Parameters as a flat dict, name (`grus.0.w_i`) -> array."""
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in flat}
 
 
-def from_names(sizes: model.Sizes, arrays: dict[str, np.ndarray], num_members: int) -> Any:
-    """Parameters [E, ...] of `model.TCGRU` from what `names_of` gave.
+def unflatten(sizes: model.Sizes, arrays: dict[str, np.ndarray], num_members: int) -> Any:
+    """Parameters [E, ...] of `model.TCGRU` from what `flatten` gave.
 
     Raises:
       ValueError: A parameter is missing, unexpected or of another shape; all of them are named.

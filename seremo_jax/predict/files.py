@@ -36,7 +36,7 @@ _MOST_FILES, _MOST_S = 32, 600.0
 """Files, and seconds of audio, between two entries of the journal."""
 
 
-class Found(NamedTuple):
+class AudioFiles(NamedTuple):
     """Audio to predict.
 
     Attributes:
@@ -63,8 +63,8 @@ class Outcome:
     bad: list[tuple[str, str, str]]
 
 
-def find(source: str | os.PathLike) -> Found:
-    """The audio that `source` stands for: a file, all of a folder and its subfolders, or a list, one path a line.
+def find(source: str | os.PathLike) -> AudioFiles:
+    """The audio that `source` means: a file, all of a folder and its subfolders, or a list, one path a line.
 
     A list ends in .txt or .list; its paths are absolute or relative to the folder it lies in.
 
@@ -78,9 +78,9 @@ def find(source: str | os.PathLike) -> Found:
         if not kept:
             raise ArtefactError(f"{path} has no audio file ({' '.join(SUFFIXES)}) among its {len(files)} files")
         ignored = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
-        return Found(kept, [file.relative_to(path).as_posix() for file in kept], dict(ignored))
+        return AudioFiles(kept, [file.relative_to(path).as_posix() for file in kept], dict(ignored))
     if path.suffix.lower() not in LIST_SUFFIXES:
-        return Found([path], [os.fspath(source)], {})
+        return AudioFiles([path], [os.fspath(source)], {})
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -88,12 +88,12 @@ def find(source: str | os.PathLike) -> Found:
     names = list(dict.fromkeys(line for line in lines if line))
     if not names:
         raise ArtefactError(f"the list {path} is empty: it should have the path of an audio file on each line")
-    return Found([path.parent / name for name in names], names, {})
+    return AudioFiles([path.parent / name for name in names], names, {})
 
 
 def run(
     predictor: Predictor,
-    found: Found,
+    audio_files: AudioFiles,
     out: str | os.PathLike | None = None,
     form: str = "json",
     *,
@@ -105,7 +105,7 @@ def run(
 
     Args:
       predictor: The model.
-      found: The files.
+      audio_files: The files.
       out: File to write; None writes nothing.
       form: Its format: json (lines), csv or parquet.
       with_embedding: Adds the embedding of every member; not for csv.
@@ -122,19 +122,19 @@ def run(
     about = {"model": fingerprint_of(predictor.about), "windows_s": list(predictor.windows_s)}
     about |= {"with_embedding": with_embedding, "with_timeline": with_timeline}
     journal = _Journal(None if out is None else Path(f"{os.fspath(out)}.journal.jsonl"), about)
-    todo = [i for i, path in enumerate(found.paths) if not journal.has(found.names[i], path)]
-    began_s, heard_s, num_bad, num = time.monotonic(), 0.0, 0, len(found.paths)
+    todo = [i for i, path in enumerate(audio_files.paths) if not journal.has(audio_files.names[i], path)]
+    began_s, heard_s, num_bad, num = time.monotonic(), 0.0, 0, len(audio_files.paths)
     with Progress(num, "predict", "files", done=num - len(todo), is_quiet=is_quiet) as progress:
-        for some in _in_turns(todo, found.paths):
-            stamps = [_stamp(found.paths[i]) for i in some]
-            results = predictor.files([found.paths[i] for i in some], with_embedding=with_embedding)
+        for some in _in_turns(todo, audio_files.paths):
+            stamps = [_stamp(audio_files.paths[i]) for i in some]
+            results = predictor.files([audio_files.paths[i] for i in some], with_embedding=with_embedding)
             entries = []
             for i, stamp, result in zip(some, stamps, results, strict=True):
-                entry: dict[str, Any] = {"file": found.names[i], "stamp": stamp}
+                entry: dict[str, Any] = {"file": audio_files.names[i], "stamp": stamp}
                 if isinstance(result, Result):
                     entry["result"], heard_s = to_record(result), heard_s + result.duration_s
                     if with_timeline and len(result.timeline) > 1:
-                        timeline.write(_timeline_stem(out, found.names[i]), found.names[i], result)
+                        timeline.write(_timeline_stem(out, audio_files.names[i]), audio_files.names[i], result)
                 else:
                     entry["bad"], num_bad = [result.reason, result.detail], num_bad + 1
                 entries.append(entry)
@@ -142,7 +142,7 @@ def run(
             speed = heard_s / (time.monotonic() - began_s)
             note = f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time, {num_bad} files cannot be used"
             progress.update(len(some), note)
-    entries = [journal.entries[name] for name in found.names]
+    entries = [journal.entries[name] for name in audio_files.names]
     outcome = Outcome(
         [{"file": entry["file"], **entry["result"]} for entry in entries if "result" in entry],
         [(entry["file"], *entry["bad"]) for entry in entries if "bad" in entry],

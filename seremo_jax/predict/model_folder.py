@@ -1,4 +1,4 @@
-"""A model as one self-contained folder: what a trained workdir knows that prediction needs, and nothing else.
+"""A model as one self-contained folder: all that prediction needs of a trained workdir, and nothing else.
 
 model.json            classes, attributes and their scale, backbone, members, calibration, protocol card, hashes
 weights.safetensors   parameters of the heads [E, ...] and the statistics of their features
@@ -111,7 +111,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     picked = pick(trained, names, members)
     wanted = [all_members[i] for i in picked]
     layers = sorted({layer for member in wanted for layer in data.layers_of(member)})
-    arrays = {name: array[np.array(picked)] for name, array in head_lib.names_of(params).items()}
+    arrays = {name: array[np.array(picked)] for name, array in head_lib.flatten(params).items()}
     sizes = settings.sizes
     about = {
         "format_version": FORMAT_VERSION,
@@ -132,7 +132,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     mean, sd = (np.stack([statistics[key][i] for key in _norm_keys(about)]) for i in range(2))
     whole = np.arange(store.manifest["num_features"])
     columns = np.stack([data.columns.get(layer, whole) for layer in layers]).astype(np.int32)
-    heads = head_lib.Heads(head_lib.from_names(sizes, arrays, len(wanted)), *_slots(about), mean, sd, columns)
+    heads = head_lib.Heads(head_lib.unflatten(sizes, arrays, len(wanted)), *_slots(about), mean, sd, columns)
     return Model(about, heads)
 
 
@@ -149,9 +149,7 @@ def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -
       ArtefactError: Something wanted matches nothing, or nothing is wanted and the members are several systems.
     """
     if not wanted:
-        same = ("seed", "data_seed", "fold")
-        systems = [{key: value for key, value in m.items() if key not in same} for m in trained["members"]]
-        if any(system != systems[0] for system in systems):
+        if len(ensemble.systems(trained["members"])) > 1:
             raise ArtefactError(
                 f"the members of this training differ in more than their seed, so their mean is no model: name those "
                 f"wanted, e.g. --member '{names[0].rpartition('-')[0]}-*' or --member best, of {', '.join(names)}"
@@ -160,12 +158,12 @@ def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -
     picked: set[int] = set()
     for pattern in wanted:
         if pattern == "best":
-            found = {int(np.argmax(trained["best_score"]))}
+            matching = {int(np.argmax(trained["best_score"]))}
         else:
-            found = {i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)}
-        if not found:
+            matching = {i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)}
+        if not matching:
             raise ArtefactError(f"no member is called {pattern!r}; there are: {', '.join(names)}")
-        picked |= found
+        picked |= matching
     return sorted(picked)
 
 
@@ -190,7 +188,7 @@ def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[
 def write(model: Model, to: str | os.PathLike) -> None:
     """Writes the files of a model folder, all together."""
     about, heads = model
-    arrays = head_lib.names_of(heads.params) | dict(
+    arrays = head_lib.flatten(heads.params) | dict(
         zip(_TABLES, map(np.asarray, (heads.mean, heads.sd, heads.columns)), strict=True)
     )
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -222,9 +220,9 @@ def _read_folder(path: PurePath) -> Model:
         FORMAT_VERSION,
         f"Use the version that wrote it, or {_REMEDY}.",
     )
-    found = record.pop("fingerprint", None)
+    stated = record.pop("fingerprint", None)
     require_same(
-        f"fingerprint of {path / RECORD_FILE}", found, fingerprint_of(record), f"The file was changed: {_REMEDY}."
+        f"fingerprint of {path / RECORD_FILE}", stated, fingerprint_of(record), f"The file was changed: {_REMEDY}."
     )
     record["head"] = Sizes(**record["head"] | {"levels": tuple(record["head"]["levels"])})
     contents = {}
@@ -242,7 +240,7 @@ def _read_folder(path: PurePath) -> Model:
     try:
         arrays = load_safetensors(contents[WEIGHTS_FILE])
         tables = [arrays.pop(name) for name in _TABLES]
-        params = head_lib.from_names(record["head"], arrays, len(record["members"]))
+        params = head_lib.unflatten(record["head"], arrays, len(record["members"]))
     except (SafetensorError, KeyError, ValueError) as error:
         raise ArtefactError(f"{path / WEIGHTS_FILE} does not fit {RECORD_FILE} ({error}); {_REMEDY}") from None
     return Model(record, head_lib.Heads(params, *_slots(record), *tables))

@@ -66,10 +66,10 @@ def load(
     except ConfigError as error:
         raise ArtefactError(f"the backbone of {path}: {error}; say where it is (--backbone, backbone=)") from error
     names = ("revision", "dtype", "final_norm", "num_features", "frame_rate_hz")
-    found = {name: getattr(loaded, name) for name in names} | {"layers": list(loaded.layers)}
+    present = {name: getattr(loaded, name) for name in names} | {"layers": list(loaded.layers)}
     expected = {name: about[name] for name in names} | {"layers": model.about["layers"]}
     remedy = f"{path} was trained on {about['name']!r} as asked for here: give its place with --backbone (backbone=)."
-    require_same(f"the backbone {place}", found, expected, remedy)
+    require_same(f"the backbone {place}", present, expected, remedy)
     return Predictor(model, loaded, window_s, hop_s)
 
 
@@ -116,7 +116,7 @@ class Predictor:
           AudioError: It is empty, too short, silent or not finite.
           ValueError: It is no waveform.
         """
-        return self._of_one(audio.from_samples(waveform, sample_rate), "the waveform", with_embedding)
+        return self._whole_or_long(audio.from_samples(waveform, sample_rate), "the waveform", with_embedding)
 
     def file(self, path: str | os.PathLike, *, with_embedding: bool = False) -> Result:
         """What the model says of one audio file, of any format that libsndfile knows.
@@ -168,7 +168,7 @@ class Predictor:
         sums.add(waveform)
         sums.require_sound(path, self.about["shortest_s"])
 
-    def _of_one(self, waveform: Float[np.ndarray, " S"], name: str, with_embedding: bool) -> Result:
+    def _whole_or_long(self, waveform: Float[np.ndarray, " S"], name: str, with_embedding: bool) -> Result:
         if len(waveform) > self._whole:
             return self._long(cut(waveform), name, with_embedding)
         self._require_sound(name, waveform)

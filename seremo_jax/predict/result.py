@@ -81,27 +81,27 @@ def summarise(
     names, kept = [item["name"] for _, item in trained], [a for a, _ in trained]
     offset, factor = (np.array([item[key] for _, item in trained]) for key in ("offset", "factor"))
     lengths = np.array([stop - start for start, stop in spans_s])
-    share = lengths / lengths.sum()
+    weight = lengths / lengths.sum()
     attributes = output.attributes[:, :, kept].astype(float) * factor[None, None, :] + offset[None, None, :]
     distribution = output.distribution.astype(float)
     windows = [
         Segment(*span, _named(classes, _calibrated(p, fitted["temperature"])), _named(names, a))
         for span, p, a in zip(spans_s, distribution.mean(axis=0), attributes.mean(axis=0), strict=True)
     ]
-    of_members, values = np.einsum("ebc,b->ec", distribution, share), np.einsum("eba,b->ea", attributes, share)
-    named = _named(classes, _calibrated(of_members.mean(axis=0), fitted["temperature"]))
+    shares, values = np.einsum("ebc,b->ec", distribution, weight), np.einsum("eba,b->ea", attributes, weight)
+    named = _named(classes, _calibrated(shares.mean(axis=0), fitted["temperature"]))
     ranked = sorted(classes, key=lambda name: -named[name])
-    threshold, has_spread = fitted["conformal_threshold"], len(of_members) > 1
+    threshold, has_spread = fitted["conformal_threshold"], len(shares) > 1
     return Result(
         duration_s=duration_s,
         distribution=named,
-        distribution_sd=_named(classes, of_members.std(axis=0, ddof=1)) if has_spread else None,
+        distribution_sd=_named(classes, shares.std(axis=0, ddof=1)) if has_spread else None,
         attributes=_named(names, values.mean(axis=0)),
         attributes_sd=_named(names, values.std(axis=0, ddof=1)) if has_spread else None,
         ranked=tuple(ranked),
         conformal_set=None if threshold is None else tuple(name for name in ranked if named[name] >= threshold),
         timeline=tuple(windows),
-        embedding=np.einsum("ebd,b->ed", output.embedding, share).astype(np.float32) if with_embedding else None,
+        embedding=np.einsum("ebd,b->ed", output.embedding, weight).astype(np.float32) if with_embedding else None,
     )
 
 

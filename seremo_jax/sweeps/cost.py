@@ -1,7 +1,6 @@
 """What a program of a sweep takes: members that fit into device memory, bytes and seconds, from settings alone."""
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import jax
 
 from seremo_jax import backbones
+from seremo_jax.backbones import weights
 from seremo_jax.core import mesh, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.data import tables
@@ -19,9 +19,11 @@ from seremo_jax.training.state import Settings, member_bytes
 _MARGIN = 0.3
 """Of the memory, left to frames and what the compiler asks for besides."""
 _WIDEST = 1_920
+"""Features of the widest backbone, taken for one whose config is not at hand."""
 _FRAME_RATE_HZ, _UTTERANCE_S = 50.0, 6.0
 """Taken until the tables are there: the frame rate of transformers, the mean length in MSP-Podcast."""
 _SHARE_OF_PEAK = 0.2
+"""Of the measured peak, that training reaches at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,19 +31,32 @@ class Cost:
     """What one member takes.
 
     Attributes:
-      num_parameters: Of its head.
-      num_bytes: Of device memory while it trains, in company.
-      num_bytes_alone: The same where members take turns (`train.member_map` `map`): without what a step takes.
-      flops_per_frame: Operations of a step a frame.
+      num_parameters: Parameters of its head.
+      state_bytes: Bytes of device memory that it takes for as long as the training goes on.
+      step_bytes: Bytes that a step takes besides. Members that train side by side each need them; where members take
+        turns (`train.member_map` is `map`), they are needed once.
+      flops_per_frame: Operations of a step, per frame.
+      takes_turns: Whether the members of the program take turns.
     """
 
     num_parameters: int
-    num_bytes: int
-    num_bytes_alone: int
+    state_bytes: int
+    step_bytes: int
     flops_per_frame: int
+    takes_turns: bool
+
+    @property
+    def member_bytes(self) -> int:
+        """Bytes that each member adds to a program."""
+        return self.state_bytes + (0 if self.takes_turns else self.step_bytes)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes that a program takes once, however many members it has."""
+        return self.step_bytes if self.takes_turns else 0
 
 
-def of_member(config: Config) -> Cost:
+def member_cost(config: Config) -> Cost:
     """The cost of a member of a program; a backbone whose width is not at hand counts as the widest there is."""
     num_classes = len(vocab.CLASS_SETS[config.targets.class_set]) + (config.targets.other_votes == "class")
     width = config.model.top_features or _num_features(config.backbone.name)
@@ -49,50 +64,45 @@ def of_member(config: Config) -> Cost:
     sizes = settings.sizes
     shapes = jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    num_bytes, of_step = member_bytes(settings, int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S))
-    return Cost(num_parameters, num_bytes + of_step, num_bytes, roofline.head_flops(sizes))
+    state_bytes, step_bytes = member_bytes(settings, int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S))
+    takes_turns = settings.member_map == "map"
+    return Cost(num_parameters, state_bytes, step_bytes, roofline.head_flops(sizes), takes_turns)
 
 
 def most_members(config: Config) -> int:
     """Members of such a program that fit into the memory of all devices, with a margin; at least one."""
-    cost = of_member(config)
-    devices = jax.devices()
+    cost, devices = member_cost(config), jax.devices()
     if jax.default_backend() == "cpu":
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # which all virtual devices share
         num_devices = 1
     else:
         stats = jax.local_devices()[0].memory_stats() or {}
         room, num_devices = stats.get("bytes_limit", 16 << 30), len(devices) // config.train.data_shards or 1
-    takes_turns = Settings.of(config, 1, 1).member_map == "map"
-    each = cost.num_bytes_alone if takes_turns else cost.num_bytes
-    room = room * (1 - _MARGIN) - (cost.num_bytes - cost.num_bytes_alone if takes_turns else 0)
-    return max(int(room // each), 1) * num_devices
+    room = room * (1 - _MARGIN) - cost.shared_bytes
+    return max(int(room // cost.member_bytes), 1) * num_devices
 
 
 def _num_features(name: str) -> int:
     if name in backbones.LOADERS:
         return backbones.LOADERS[name](name, None, "float32").num_features
     try:
-        about = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
-        return int(about.get("hidden_size") or about["d_model"])
-    except (OSError, ValueError, KeyError):
+        return weights.read_config(Path(name)).hidden_size
+    except backbones.CheckpointError:
         return _WIDEST
 
 
-def describe(made: Plan, workdir: str | os.PathLike) -> str:
+def describe(planned: Plan, workdir: str | os.PathLike) -> str:
     """The plan as text: programs, members, compilations, estimated bytes and time."""
     lines = [
-        f"{len(made.points)} points, {sum(program.num_members for program in made.programs)} members, "
-        f"{len(made.programs)} program{'s' * (len(made.programs) > 1)} (3 large compilations each: a "
+        f"{len(planned.points)} points, {sum(program.num_members for program in planned.programs)} members, "
+        f"{len(planned.programs)} program{'s' * (len(planned.programs) > 1)} (3 large compilations each: a "
         "step, predictions while training, predictions after it)",
-        f"sweeps over {', '.join(made.swept)}",
+        f"sweeps over {', '.join(planned.swept)}",
     ]
     peak, total_s, train_s = None, 0.0, _train_s(workdir)
-    for index, program in enumerate(made.programs):
-        cost = of_member(program.config)
-        takes_turns = Settings.of(program.config, 1, 1).member_map == "map"
-        num_bytes = program.num_members * (cost.num_bytes_alone if takes_turns else cost.num_bytes)
-        num_bytes += cost.num_bytes - cost.num_bytes_alone if takes_turns else 0
+    for index, program in enumerate(planned.programs):
+        cost = member_cost(program.config)
+        num_bytes = program.num_members * cost.member_bytes + cost.shared_bytes
         line = (
             f"program {index}: {program.num_members} members of {cost.num_parameters:,} parameters, "
             f"about {num_bytes / 2**20:,.0f} MiB of memory, extraction in "

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import read_json, write_text
+from seremo_jax.core.artefacts import write_text
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
@@ -27,10 +27,11 @@ from seremo_jax.reports import look, table
 from seremo_jax.reports.blocks import ordered, value_of
 from seremo_jax.reports.look import Look, canvas
 from seremo_jax.sweeps import plan
+from seremo_jax.sweeps.status import FINISHED, read_status
 
-MANIFEST_FILE, RESULTS_FILE, STATUS_FILE = "manifest.json", "development.jsonl", "status.json"
+MANIFEST_FILE, RESULTS_FILE = "manifest.json", "development.jsonl"
 BEST_FOLDER, RECIPE_FILE = "best", "recipe.py"
-_STEM, _REMEDY = "leaderboard", "delete the folder of this program: it is run anew"
+_STEM = "leaderboard"
 _UAR, _CCC_MEAN = catalogue.metric("uar"), catalogue.metric("ccc_mean")
 _SHOWN = (
     *(catalogue.metric("uar", n) for n in (1, 2, 3)),
@@ -39,7 +40,7 @@ _SHOWN = (
     _CCC_MEAN,
 )
 """Metrics of the written leaderboard; its CSV has all."""
-_SEEDS = ("train.seed", "train.data_seed", "data.fold")
+_SEEDS = [ensemble.MEMBER_FIELDS[field] for field in ensemble.WITHIN_A_SYSTEM]
 _AXES_OF = {path: f"ensemble.{ensemble.MEMBER_AXES[field]}" for field, path in ensemble.MEMBER_FIELDS.items()}
 
 
@@ -88,26 +89,23 @@ def entries(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
       folder: Folder of the sweep.
       manifest: Content of its manifest.
     """
-    found = []
+    systems = []
     for index, program in enumerate(manifest["programs"]):
-        tree = program["config"]
-        run = folder / run_folder(index)
-        parts = read_json(run / STATUS_FILE, _REMEDY)["parts"] if (run / STATUS_FILE).exists() else ()
-        for part in parts:
-            path = run / part["folder"] / RESULTS_FILE
-            if not path.exists():
+        tree, run = program["config"], folder / run_folder(index)
+        if not (run / RESULTS_FILE).exists():
+            continue
+        places = read_status(run).trained(program["num_members"])
+        members = json.loads((run / "train" / "members.json").read_text(encoding="utf-8"))
+        members = [vars(ensemble.Member(**member)) for member in members]
+        rows_of = {about["system"]: rows for rows, about in ensemble.systems(members)}
+        for record in records.read(run / RESULTS_FILE):
+            if (record.group, record.split) != ("all", vocab.DEVELOPMENT):
                 continue
-            members = json.loads((path.parent / "train" / "members.json").read_text(encoding="utf-8"))
-            members = [vars(ensemble.Member(**member)) for member in members]
-            of_system = {about["system"]: rows for rows, about in ensemble.systems(members)}
-            for record in records.read(path):
-                if (record.group, record.split) != ("all", vocab.DEVELOPMENT):
-                    continue
-                rows = of_system[record.system]
-                settings = {path: _value(tree, members[rows[0]], path) for path in _varied(manifest)}
-                found.append(Entry(index, settings, tuple(part["members"][row] for row in rows), record,
-                                   catalogue.entries_by_metric(record.metrics)))  # fmt: skip
-    return sorted(found, key=lambda entry: entry.rank)
+            rows = rows_of[record.system]
+            settings = {path: _value(tree, members[rows[0]], path) for path in _varied(manifest)}
+            metrics = catalogue.entries_by_metric(record.metrics)
+            systems.append(Entry(index, settings, tuple(places[row] for row in rows), record, metrics))
+    return sorted(systems, key=lambda entry: entry.rank)
 
 
 def _varied(manifest: Mapping[str, Any]) -> list[str]:
@@ -181,12 +179,11 @@ def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) 
         lines.append("\nThe first one anew, and on the test split (then launch.evaluate, launch.report):\n")
         lines.append(f"    python -m launch.train --config={best / RECIPE_FILE} --workdir={best}\n")
     for index, _ in enumerate(manifest["programs"]):
-        path = folder / run_folder(index) / STATUS_FILE
-        status = read_json(path, _REMEDY) if path.exists() else {"status": "waiting"}
-        if status["status"] != "finished":
-            lines.append(f"- program {index}: {status['status']} {status.get('error', '')}".rstrip())
-        if status.get("left_out"):
-            lines.append(f"- program {index}: {len(status['left_out'])} members left out, as their loss was not finite")
+        status = read_status(folder / run_folder(index))
+        if status.word != FINISHED:
+            lines.append(f"- program {index}: {status.word} {status.error}".rstrip())
+        if status.left_out:
+            lines.append(f"- program {index}: {len(status.left_out)} members left out, as their loss was not finite")
     return "\n".join(lines) + "\n"
 
 
@@ -235,7 +232,7 @@ def draw(look: Look, title: str, metric: str, settings: Sequence[Mapping[str, An
       settings: Of each system, field -> value; the same fields for all.
       values: Score of each system.
     """
-    fields = {field: _ordered([one[field] for one in settings]) for field in settings[0]}
+    fields = {field: _ordered([system[field] for system in settings]) for field in settings[0]}
     varied = {field: levels for field, levels in fields.items() if len(levels) > 1} or fields
     sizes = [len(levels) for levels in varied.values()]
     if len(varied) == 2 and max(sizes) <= _MOST_CELLS and np.prod(sizes) == len(settings):
@@ -269,8 +266,8 @@ def _heat_map(
     size = (2.6 + 0.85 * len(columns), 2.2 + 0.5 * len(rows))
     figure, axes = canvas(look, f"Sweep {title}", metric, (max(size[0], 5.4), size[1]), (1, 1))
     ax, cells = axes[0, 0], np.full((len(rows), len(columns)), np.nan)
-    for one, value in zip(settings, values, strict=True):
-        cells[rows.index(one[down]), columns.index(one[across])] = value
+    for system, value in zip(settings, values, strict=True):
+        cells[rows.index(system[down]), columns.index(system[across])] = value
     shades, norm = _colors(look, values)
     image = ax.imshow(cells, cmap=shades, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(cells):

@@ -8,23 +8,21 @@ folder with tables, hidden states and saliency.
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import fingerprint_of, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
+from seremo_jax.core.members import Member
 from seremo_jax.data import policies
 from seremo_jax.sweeps.algebra import Point, SweepError
 
 _MOST_ERRORS = 10
-_OF_SEED = ("seed", "data_seed", "fold")
 _EVAL = {"splits": (vocab.DEVELOPMENT,), "conditions": (vocab.CLEAN,), "num_permutations": 0, "means": ()}
 """How points are scored: who looks at the test split to choose has no test split any more."""
 Tree = dict[str, dict[str, Any]]
-Fields = tuple[Any, ...]
-"""Values of a member's fields, in the order of `members.MEMBER_AXES`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +61,58 @@ class Plan:
     fingerprint: str
 
 
+class _Training(NamedTuple):
+    """A config taken apart.
+
+    Attributes:
+      shared: What its members share: the settings without `ensemble` and without the fields that members have.
+      members: Its members, in the order of `members.members`.
+    """
+
+    shared: Tree
+    members: list[Member]
+
+    @classmethod
+    def of(cls, tree: Tree) -> "_Training":
+        """Takes the settings of a config apart."""
+        config = from_config_dict(tree)
+        # Which layer a word stands for is not known yet, and stays a setting that all members of the point share.
+        is_word = ensemble.needs_chosen_layer(config) or ensemble.reads_layer_sum(config)
+        members = ensemble.members(config, ensemble.SUM)
+        shared = json.loads(to_json(tree))
+        del shared["ensemble"]
+        for field, path in ensemble.MEMBER_FIELDS.items():
+            section, name = path.split(".")
+            if not (field == "fold" or (field == "layer" and is_word)):
+                del shared[section][name]
+        return cls(shared, members)
+
+
+@dataclasses.dataclass
+class _Group:
+    """Points whose members may train in one program.
+
+    Attributes:
+      shared: What the members share, see `_Training`.
+      points: Member -> numbers of the points that ask for it.
+    """
+
+    shared: Tree
+    points: dict[Member, list[int]] = dataclasses.field(default_factory=dict)
+
+    def points_of(self, members: Iterable[Member]) -> tuple[int, ...]:
+        """Numbers of the points that ask for any of these members, ascending."""
+        return tuple(sorted({number for member in members for number in self.points[member]}))
+
+    def parts(self, most_members: Callable[[Config], int] | None) -> list[list[Member]]:
+        """The members of each program: all at once where that many may train at once."""
+        parts = []
+        for members in _by_folds(self.points):
+            most = None if most_members is None else most_members(_join(self.shared, members))
+            parts += _pack(members, most)
+        return parts
+
+
 def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config], int] | None = None) -> Plan:
     """Validates all points and packs them into programs.
 
@@ -78,29 +128,20 @@ def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config],
     evaluation = dataclasses.asdict(base.eval)
     base = dataclasses.replace(base, eval=dataclasses.replace(base.eval, **_EVAL))
     configs = _resolve(base, points)
-    groups: dict[str, dict[Fields, list[int]]] = {}
-    trees: dict[str, Tree] = {}
-    for number, tree in enumerate(_with_layers(configs)):
-        rest, members = _split(tree)
-        key = to_json([rest, _is_alone(members)])
-        trees.setdefault(key, rest)
-        for member in members:
-            groups.setdefault(key, {}).setdefault(member, []).append(number)
-    merged = []
-    for key, members in groups.items():
-        for piece in _by_folds(list(members)):
-            most = None if most_members is None else most_members(_join(trees[key], piece))
-            for part in _pack(piece, most):
-                numbers = tuple(sorted({number for member in part for number in members[member]}))
-                merged.append((_join(trees[key], part), numbers, len(part)))
-    keys = [fingerprint_of(_stage_of(config)) for config, _, _ in merged]
-    names = {fingerprint_of(_stage_of(base)): "."}
-    for key in keys:
-        names.setdefault(key, f"stages/{len([name for name in names.values() if name != '.']):02d}")
-    programs = [Program(*parts[:2], names[key], parts[2]) for key, parts in zip(keys, merged, strict=True)]
-    swept = tuple(dict.fromkeys(path for point in points for path in point))
-    asked = fingerprint_of([config.results_fields() for config in configs])
-    return Plan(tuple(json.loads(to_json(point)) for point in points), swept, tuple(programs), evaluation, asked)
+    programs: list[Program] = []
+    stages = {fingerprint_of(_stage_of(base)): "."}
+    for group in _grouped(_with_layers(configs)):
+        for members in group.parts(most_members):
+            config = _join(group.shared, members)
+            stage = stages.setdefault(fingerprint_of(_stage_of(config)), f"stages/{len(stages) - 1:02d}")
+            programs.append(Program(config, group.points_of(members), stage, len(members)))
+    return Plan(
+        points=tuple(json.loads(to_json(point)) for point in points),
+        swept=tuple(dict.fromkeys(path for point in points for path in point)),
+        programs=tuple(programs),
+        evaluation=evaluation,
+        fingerprint=fingerprint_of([config.results_fields() for config in configs]),
+    )
 
 
 def _resolve(base: Config, points: Sequence[Point]) -> list[Config]:
@@ -144,15 +185,14 @@ def _override(base: Config, point: Point) -> Config:
 def _with_layers(configs: Sequence[Config]) -> list[Tree]:
     """The settings as trees; points that store their own single layer share a store of all such layers."""
     trees = [dataclasses.asdict(config) for config in configs]
-    stored: dict[str, list[tuple[Tree, int]]] = {}
-    for config, tree in zip(configs, trees, strict=True):
+    alike: dict[str, list[int]] = {}
+    for number, config in enumerate(configs):
         if config.extract.layers == "saliency" and not ensemble.needs_chosen_layer(config):
-            key = to_json(_stage_of(config) | {"model.layer": None})
-            stored.setdefault(key, []).append((tree, config.model.layer))
-    for found in stored.values():
-        if len(layers := sorted({layer for _, layer in found})) > 1:
-            for tree, _ in found:
-                tree["extract"]["layers"] = tuple(layers)
+            alike.setdefault(to_json(_stage_of(config) | {"model.layer": None}), []).append(number)
+    for numbers in alike.values():
+        if len(layers := sorted({configs[number].model.layer for number in numbers})) > 1:
+            for number in numbers:
+                trees[number]["extract"]["layers"] = tuple(layers)
     return trees
 
 
@@ -164,60 +204,49 @@ def _stage_of(config: Config) -> dict[str, Any]:
     return fields | {"model.layer": config.model.layer if config.extract.layers == "saliency" else None}
 
 
-def _split(tree: Tree) -> tuple[Tree, list[Fields]]:
-    """What the members of a point share, and the members; the order of members is that of `members.members`."""
-    config = from_config_dict(tree)
-    # Which layer a word stands for is not known yet, and stays a setting that all members of the point share.
-    is_word = ensemble.needs_chosen_layer(config) or ensemble.reads_layer_sum(config)
-    listed = ensemble.members(config, ensemble.SUM)
-    members = [tuple(vars(member)[field] for field in ensemble.MEMBER_AXES) for member in listed]
-    rest = json.loads(to_json(tree))
-    del rest["ensemble"]
-    for field, path in ensemble.MEMBER_FIELDS.items():
-        section, name = path.split(".")
-        if not (field == "fold" or (field == "layer" and is_word)):
-            del rest[section][name]
-    return rest, members
-
-
-def _is_alone(members: Sequence[Fields]) -> bool:
-    """Whether the class loss allows members of its own kind only, see the rules of the config."""
-    return any("hard_ce" in member for member in members)
-
-
-def _by_folds(members: list[Fields]) -> list[list[Fields]]:
-    """Members of the same folds together: predictions of folds are pooled, so that no fold may be missing."""
-    fold = list(ensemble.MEMBER_AXES).index("fold")
-    folds: dict[Fields, list[Fields]] = {}
-    for member in members:
-        folds.setdefault(_without(member, ("fold",)), []).append(member)
-    pieces: dict[Hashable, list[Fields]] = {}
-    for same in folds.values():
-        pieces.setdefault(frozenset(member[fold] for member in same), []).extend(same)
-    return list(pieces.values())
-
-
-def _without(member: Fields, fields: Sequence[str]) -> Fields:
-    return tuple(value for field, value in zip(ensemble.MEMBER_AXES, member, strict=True) if field not in fields)
-
-
-def _grouped(members: Iterable[Fields], fields: Sequence[str]) -> list[list[Fields]]:
-    groups: dict[Fields, list[Fields]] = {}
-    for member in members:
-        groups.setdefault(_without(member, fields), []).append(member)
+def _grouped(trees: Iterable[Tree]) -> list[_Group]:
+    """The points, given as their settings, by what their members share."""
+    groups: dict[str, _Group] = {}
+    for number, tree in enumerate(trees):
+        shared, members = _Training.of(tree)
+        group = groups.setdefault(to_json([shared, _is_apart(members)]), _Group(shared))
+        for member in members:
+            group.points.setdefault(member, []).append(number)
     return list(groups.values())
 
 
-def _pack(members: list[Fields], most: int | None) -> list[list[Fields]]:
+def _is_apart(members: Sequence[Member]) -> bool:
+    """Whether the class loss allows members of its own kind only, see the rules of the config."""
+    return any(member.class_kind == "hard_ce" for member in members)
+
+
+def _by_folds(members: Iterable[Member]) -> list[list[Member]]:
+    """Members of the same folds together: predictions of folds are pooled, so that no fold may be missing."""
+    pieces: dict[frozenset, list[Member]] = {}
+    for folds in _apart_from(members, ("fold",)):
+        pieces.setdefault(frozenset(member.fold for member in folds), []).extend(folds)
+    return list(pieces.values())
+
+
+def _apart_from(members: Iterable[Member], fields: Collection[str]) -> list[list[Member]]:
+    """Members that differ in nothing but these fields together, in order of first appearance."""
+    alike: dict[tuple, list[Member]] = {}
+    for member in members:
+        same = tuple(value for field, value in vars(member).items() if field not in fields)
+        alike.setdefault(same, []).append(member)
+    return list(alike.values())
+
+
+def _pack(members: list[Member], most: int | None) -> list[list[Member]]:
     """Members in parts of at most `most`, those of one system together where they fit; folds are never parted."""
     if most is None or len(members) <= most:
         return [members]
     units = []
-    for system in _grouped(members, _OF_SEED):
-        units += [system] if len(system) <= most else _grouped(system, ("fold",))
+    for system in _apart_from(members, ensemble.WITHIN_A_SYSTEM):
+        units += [system] if len(system) <= most else _apart_from(system, ("fold",))
     num_parts = -(-len(members) // most)
     even = -(-len(members) // num_parts)
-    parts: list[list[Fields]] = [[]]
+    parts: list[list[Member]] = [[]]
     for unit in units:
         if parts[-1] and len(parts[-1]) + len(unit) > even:
             parts.append([])
@@ -225,41 +254,29 @@ def _pack(members: list[Fields], most: int | None) -> list[list[Fields]]:
     return parts
 
 
-def _join(rest: Tree, members: Sequence[Fields]) -> Config:
+def _join(shared: Tree, members: Sequence[Member]) -> Config:
     """The config whose members are these, in the order of `members.members`."""
-    tree: Tree = json.loads(to_json(rest)) | {"ensemble": {}}
-    axes = [list(dict.fromkeys(column)) for column in zip(*members, strict=True)]
-    for (field, name), values in zip(ensemble.MEMBER_AXES.items(), axes, strict=True):
+    tree: Tree = json.loads(to_json(shared)) | {"ensemble": {}}
+    axes = {field: list(dict.fromkeys(getattr(member, field) for member in members)) for field in ensemble.MEMBER_AXES}
+    for field, values in axes.items():
         section, single = ensemble.MEMBER_FIELDS[field].split(".")
         if field == "fold":
             if values != [None]:
-                tree["ensemble"][name] = values
+                tree["ensemble"][ensemble.MEMBER_AXES[field]] = values
         elif len(values) > 1:
-            tree["ensemble"][name] = values
+            tree["ensemble"][ensemble.MEMBER_AXES[field]] = values
         elif single not in tree[section]:
             tree[section][single] = values[0]
-    sizes = [len(values) for values in axes]
     numbers = []
     for member in members:
         number = 0
-        for value, values in zip(member, axes, strict=True):
-            number = number * len(values) + values.index(value)
+        for field, values in axes.items():
+            number = number * len(values) + values.index(getattr(member, field))
         numbers.append(number)
-    if len(numbers) < math.prod(sizes):
+    if len(numbers) < math.prod(map(len, axes.values())):
+        # Not every combination of the values is wanted: `only` names those that are.
         tree["ensemble"]["only"] = sorted(numbers)
     return from_config_dict(tree)
-
-
-def halves(config: Config, numbers: Sequence[int]) -> list[list[int]]:
-    """Members in smaller parts, systems whole where that can be; one part where folds of a system must stay together.
-
-    Args:
-      config: The config of a program.
-      numbers: Places among its members.
-    """
-    place = {fields: number for number, fields in enumerate(_fields(config)) if number in set(numbers)}
-    parts = _pack(list(place), max(-(-len(numbers) // 2), 1))
-    return [[place[fields] for fields in part] for part in parts]
 
 
 def in_all_folds(config: Config, numbers: Sequence[int]) -> list[int]:
@@ -269,9 +286,9 @@ def in_all_folds(config: Config, numbers: Sequence[int]) -> list[int]:
       config: The config of a program.
       numbers: Places among its members.
     """
-    whole = _fields(config)
-    wanted = {_without(whole[number], ("fold",)) for number in numbers}
-    return [number for number, fields in enumerate(whole) if _without(fields, ("fold",)) in wanted]
+    without_fold = [dataclasses.replace(member, fold=None) for member in ensemble.members(config, 0)]
+    wanted = {without_fold[number] for number in numbers}
+    return [number for number, member in enumerate(without_fold) if member in wanted]
 
 
 def alone(config: Config, numbers: Sequence[int], evaluation: dict[str, Any]) -> Config:
@@ -282,12 +299,8 @@ def alone(config: Config, numbers: Sequence[int], evaluation: dict[str, Any]) ->
       numbers: Places among its members.
       evaluation: Its section `eval`.
     """
-    rest, members = _split(dataclasses.asdict(config))
-    return _join(rest | {"eval": evaluation}, [members[number] for number in numbers])
-
-
-def _fields(config: Config) -> list[Fields]:
-    return [tuple(vars(member)[field] for field in ensemble.MEMBER_AXES) for member in ensemble.members(config, 0)]
+    shared, members = _Training.of(dataclasses.asdict(config))
+    return _join(shared | {"eval": evaluation}, [members[number] for number in numbers])
 
 
 def keep(config: Config, numbers: Sequence[int]) -> Config:
@@ -298,6 +311,6 @@ def keep(config: Config, numbers: Sequence[int]) -> Config:
       numbers: Places among its members.
     """
     axes = dataclasses.asdict(config.ensemble)
-    whole = axes.pop("only") or range(math.prod(max(len(values), 1) for values in axes.values()))
-    only = tuple(whole[i] for i in numbers)
+    places = axes.pop("only") or range(math.prod(max(len(values), 1) for values in axes.values()))
+    only = tuple(places[number] for number in numbers)
     return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, only=only)).validate()

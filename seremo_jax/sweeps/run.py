@@ -15,13 +15,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh
-from seremo_jax.core.artefacts import atomic_path, read_json, require_same, to_json, write_json
+from seremo_jax.core.artefacts import atomic_path, read_json, require_same, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.preemption import PreemptedError
 from seremo_jax.data import ingest
@@ -31,25 +31,16 @@ from seremo_jax.features.manifest import MANIFEST_FILE
 from seremo_jax.saliency import ranking
 from seremo_jax.sweeps import leaderboard, plan
 from seremo_jax.sweeps.algebra import SweepError
+from seremo_jax.sweeps.status import FAILED, FINISHED, Status, read_status, write_status
 from seremo_jax.training import train
 
-FOLDER, STATUS_FILE = "sweep", "status.json"
-WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
+FOLDER = "sweep"
 _NUM_TRIES = 2
 _LINKS = ("utterances.parquet", "ratings.parquet", "ingest.json", "store", "saliency.npz", "saliency.json", "audio")
-
-
 _REMEDY = "Use another --workdir, or delete the folder sweep of this one."
 
 
-class _Part(TypedDict):
-    """Members that train at once, by their numbers among those of the program, and where."""
-
-    folder: str
-    members: list[int]
-
-
-def record(workdir: str | os.PathLike, name: str, made: plan.Plan) -> dict[str, Any]:
+def record(workdir: str | os.PathLike, name: str, planned: plan.Plan) -> dict[str, Any]:
     """The manifest of a sweep: written where there is none, else the one that is there, however it was packed.
 
     Raises:
@@ -57,9 +48,9 @@ def record(workdir: str | os.PathLike, name: str, made: plan.Plan) -> dict[str, 
     """
     path = Path(workdir) / FOLDER / leaderboard.MANIFEST_FILE
     if not path.exists() and mesh.is_first_process():
-        content = {"sweep": name, "fingerprint": made.fingerprint, "points": made.points, "swept": made.swept}
-        content |= {"eval": made.evaluation}
-        content["programs"] = [dataclasses.asdict(program) for program in made.programs]
+        content = {"sweep": name, "fingerprint": planned.fingerprint, "points": planned.points}
+        content |= {"swept": planned.swept, "eval": planned.evaluation}
+        content["programs"] = [dataclasses.asdict(program) for program in planned.programs]
         with atomic_path(path.with_suffix(".new")) as temporary:
             temporary.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
             # Tasks of an array may come at once, and see other devices: the first one's packing is everyone's.
@@ -67,10 +58,10 @@ def record(workdir: str | os.PathLike, name: str, made: plan.Plan) -> dict[str, 
                 os.link(temporary, path)
         path.with_suffix(".new").unlink(missing_ok=True)
     mesh.wait_for_all("sweep: manifest")
-    found = read_json(path, _REMEDY)
-    mine = {"sweep": name, "fingerprint": made.fingerprint}
-    require_same(f"the sweep in {path}", {key: found[key] for key in mine}, mine, _REMEDY)
-    return found
+    manifest = read_json(path, _REMEDY)
+    expected = {"sweep": name, "fingerprint": planned.fingerprint}
+    require_same(f"the sweep in {path}", {key: manifest[key] for key in expected}, expected, _REMEDY)
+    return manifest
 
 
 def name_in(workdir: str | os.PathLike) -> str:
@@ -106,8 +97,8 @@ def run(
         raise SweepError(f"program {wrong[0]}: the sweep has the programs 0 to {len(programs) - 1}")
     failures = []
     for i in range(len(programs)) if indices is None else indices:
-        one = _Run(workdir, i, programs[i]["stage"], from_config_dict(programs[i]["config"]), is_quiet)
-        failures += one.finish()
+        program = _Run(workdir, i, programs[i]["stage"], from_config_dict(programs[i]["config"]), is_quiet)
+        failures += program.finish()
         if mesh.is_first_process():
             with _locked(workdir / FOLDER):
                 _show(workdir, manifest)
@@ -116,22 +107,13 @@ def run(
 
 def _show(workdir: Path, manifest: dict[str, Any]) -> None:
     """Writes what is known so far, and the folder of the best system."""
-    if found := leaderboard.write(workdir / FOLDER, manifest):
-        stage = _stage_folder(workdir, manifest["programs"][found[0].program]["stage"])
+    if systems := leaderboard.write(workdir / FOLDER, manifest):
+        stage = _stage_folder(workdir, manifest["programs"][systems[0].program]["stage"])
         _link(stage, workdir / FOLDER / leaderboard.BEST_FOLDER)
 
 
 def _stage_folder(workdir: Path, stage: str) -> Path:
     return workdir if stage == "." else workdir / FOLDER / stage
-
-
-class _TooManyError(Exception):
-    """Members of a part do not fit into memory together, but might in these parts."""
-
-    def __init__(self, place: int, halves: list[list[int]]):
-        super().__init__(place, halves)
-        self.place, self.halves = place, halves
-        self.num_members = sum(map(len, halves))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,77 +133,64 @@ class _Run:
 
     def finish(self) -> list[str]:
         """Runs what is left of it; returns what failed."""
-        with _locked(self.folder, waits=False) as is_mine:
-            if not is_mine and jax.process_count() > 1:
+        with _locked(self.folder, waits=False) as is_ours:
+            if not is_ours and jax.process_count() > 1:
                 raise SweepError(f"program {self.index}: another job is at it")
-            if not is_mine:
+            if not is_ours:
                 self._say("another process is at it: left to that one")
                 return []
             return self._finish()
 
     def _finish(self) -> list[str]:
-        path, everyone = self.folder / STATUS_FILE, list(range(len(self._members())))
-        whole = {"parts": [{"folder": ".", "members": everyone}], "left_out": []}
-        status = read_json(path, _REMEDY) if path.exists() else whole
-        if status.get("status") == FINISHED:
+        status = read_status(self.folder)
+        if status.word == FINISHED:
             self._say("finished before")
             return self._failures(status)
-        status = {key: status[key] for key in whole}
+        status = Status(left_out=status.left_out)
         num_tries = 0
         while True:
             num_tries += 1
-            self._write(status, WAITING)
+            self._write(status)
             try:
-                self._attempt(status["parts"])
-                self._write(status, FINISHED)
-                return self._failures(status)
+                self._attempt(status.trained(len(self._members())))
             except PreemptedError:
                 raise
             except train.NothingToKeepError as error:
+                # Training without them is another attempt and no further try: nothing went wrong for the others.
                 status, num_tries = self._without(status, error.members), num_tries - 1
-                if not status["parts"]:
+                if not status.trained(len(self._members())):
                     return self._give_up(status, str(error))
-            except _TooManyError as error:
-                self._say(f"out of device memory: {error.num_members} members train in two halves")
-                status, num_tries = self._halved(status, error), 0
             except Exception as error:
                 if jax.process_count() > 1:
                     raise  # the other processes may know nothing of it: the job ends, and may be started again
                 if num_tries == _NUM_TRIES or isinstance(error, ConfigError):
-                    return self._give_up(status, f"{type(error).__name__}: {error}")
+                    return self._give_up(status, f"{type(error).__name__}: {error}{_advice(error)}")
                 self._say(f"{type(error).__name__}: {error}; tried once more")
+            else:
+                status = dataclasses.replace(status, word=FINISHED)
+                self._write(status)
+                return self._failures(status)
             gc.collect()  # what failed leaves arrays behind in its traceback
 
     def _members(self) -> list[ensemble.Member]:
         return ensemble.members(self.config, 0)
 
-    def _attempt(self, parts: Sequence[_Part]) -> None:
-        stage = _stage_folder(self.workdir, self.stage)
+    def _attempt(self, members: Sequence[int]) -> None:
+        """Trains and scores these members of the program, unless their scores are there already."""
+        stage, folder = _stage_folder(self.workdir, self.stage), self.folder
         with _locked(stage):
             prepare(self.config, stage, self.is_quiet or (stage / "store" / MANIFEST_FILE).exists())
-        for place, part in enumerate(parts):
-            folder, members = self.folder / part["folder"], part["members"]
-            if (folder / leaderboard.RESULTS_FILE).exists():
-                continue
-            is_whole = len(members) == len(self._members())
-            config = self.config if is_whole else plan.keep(self.config, members)
-            if mesh.is_first_process():
-                _link(stage, folder)
-            mesh.wait_for_all(f"sweep: {folder} linked")
-            try:
-                train.run(config, folder, is_quiet=self.is_quiet)
-                self._score(config, folder)
-            except train.NothingToKeepError as error:
-                raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
-            except Exception as error:
-                if not _is_out_of_memory(error) or jax.process_count() > 1:
-                    raise
-                halves = plan.halves(self.config, members)
-                if len(halves) == 1:
-                    raise
-                raise _TooManyError(place, halves) from error
-
-    def _score(self, config: Config, folder: Path) -> None:
+        if (folder / leaderboard.RESULTS_FILE).exists():
+            return
+        is_whole = len(members) == len(self._members())
+        config = self.config if is_whole else plan.keep(self.config, members)
+        if mesh.is_first_process():
+            _link(stage, folder)
+        mesh.wait_for_all(f"sweep: {folder} linked")
+        try:
+            train.run(config, folder, is_quiet=self.is_quiet)
+        except train.NothingToKeepError as error:
+            raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
         results = evaluate.run(config, folder, is_quiet=True)
         mesh.wait_for_all(f"sweep: {folder} evaluated")
         if mesh.is_first_process():
@@ -229,46 +198,32 @@ class _Run:
             os.replace(results, folder / leaderboard.RESULTS_FILE)
         mesh.wait_for_all(f"sweep: {folder} kept")
 
-    def _halved(self, status: dict[str, Any], error: _TooManyError) -> dict[str, Any]:
-        parts = list(status["parts"])
-        self._clear(parts[error.place])
-        halves: list[_Part] = [{"folder": f"part{half[0]:03d}", "members": half} for half in error.halves]
-        return status | {"parts": [*parts[: error.place], *halves, *parts[error.place + 1 :]]}
-
-    def _without(self, status: dict[str, Any], failed: Sequence[int]) -> dict[str, Any]:
-        """The status once these members are left out; their companions start anew, as they are no part of another."""
-        out = plan.in_all_folds(self.config, failed)
-        self._say(f"{len(out)} members never had a score: left out, and the others trained without them")
-        parts: list[_Part] = []
-        for part in status["parts"]:
-            if set(part["members"]) & set(out):
-                self._clear(part)
-            if kept := [i for i in part["members"] if i not in out]:
-                parts.append(part | {"members": kept})
-        return status | {"parts": parts, "left_out": [*status["left_out"], *out]}
-
-    def _clear(self, part: _Part) -> None:
-        folder = self.folder / part["folder"]
+    def _without(self, status: Status, failed: Sequence[int]) -> Status:
+        """The status once these members are left out; their companions start anew, as the ensemble is another one."""
+        left_out = plan.in_all_folds(self.config, failed)
+        self._say(f"{len(left_out)} members never had a score: left out, and the others trained without them")
         if mesh.is_first_process():
-            shutil.rmtree(folder / "train", ignore_errors=True)
-            (folder / leaderboard.RESULTS_FILE).unlink(missing_ok=True)
-        mesh.wait_for_all(f"sweep: {folder} cleared")
+            shutil.rmtree(self.folder / "train", ignore_errors=True)
+            (self.folder / leaderboard.RESULTS_FILE).unlink(missing_ok=True)
+        mesh.wait_for_all(f"sweep: {self.folder} cleared")
+        return dataclasses.replace(status, left_out=(*status.left_out, *left_out))
 
-    def _give_up(self, status: dict[str, Any], reason: str) -> list[str]:
-        self._write(status, FAILED, reason)
+    def _give_up(self, status: Status, reason: str) -> list[str]:
+        status = dataclasses.replace(status, word=FAILED, error=reason)
+        self._write(status)
         self._say(f"failed: {reason}")
-        return self._failures(status | {"status": FAILED, "error": reason})
+        return self._failures(status)
 
-    def _failures(self, status: dict[str, Any]) -> list[str]:
-        if status.get("status") == FAILED:
-            return [f"program {self.index}: {status['error']}"]
+    def _failures(self, status: Status) -> list[str]:
+        if status.word == FAILED:
+            return [f"program {self.index}: {status.error}"]
         names = ensemble.names(self._members())
         advice = "never had a development score: lower optim.learning_rate"
-        return [f"program {self.index}, {names[i]}: {advice}" for i in status["left_out"]]
+        return [f"program {self.index}, {names[place]}: {advice}" for place in status.left_out]
 
-    def _write(self, status: dict[str, Any], word: str, error: str = "") -> None:
+    def _write(self, status: Status) -> None:
         if mesh.is_first_process():
-            write_json(self.folder / STATUS_FILE, status | {"status": word, "error": error})
+            write_status(self.folder, status)
 
     def _say(self, text: str) -> None:
         if not self.is_quiet and mesh.is_first_process():
@@ -316,6 +271,9 @@ def _link(stage: Path, folder: Path) -> None:
             temporary.symlink_to(target, (stage / name).is_dir())
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, MemoryError) or ("RESOURCE_EXHAUSTED" in text and "No space left" not in text)
+def _advice(error: Exception) -> str:
+    """What to do about an error that more tries cannot mend; empty for all others."""
+    is_out_of_memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    if not is_out_of_memory or "No space left" in str(error):
+        return ""
+    return "; the members of this program do not fit into memory: begin the sweep anew with a smaller --max_members"

@@ -61,11 +61,11 @@ def test_the_module_is_the_model_at_every_shape(exported):
     assert set(module.platforms) == set(head.PLATFORMS)
     for lengths, longest in (([9], 9), ([7, 1, 20], 24)):
         hidden, num_frames = states(lengths, longest)
-        expected, found = head.apply(SIZES, heads, hidden, num_frames), module.call(hidden, num_frames)
-        np.testing.assert_allclose(found["distribution"], expected.distribution, rtol=0, atol=1e-6)
+        expected, exported = head.apply(SIZES, heads, hidden, num_frames), module.call(hidden, num_frames)
+        np.testing.assert_allclose(exported["distribution"], expected.distribution, rtol=0, atol=1e-6)
         raw = np.asarray(expected.attributes)
         scaled = np.stack([3 * raw[:, :, 0] + 4, raw[:, :, 2]], axis=-1)
-        np.testing.assert_allclose(found["attributes"], scaled, rtol=0, atol=4e-6)
+        np.testing.assert_allclose(exported["attributes"], scaled, rtol=0, atol=4e-6)
 
 
 def test_the_module_runs_without_flax_and_without_this_package(exported, tmp_path):
@@ -90,10 +90,10 @@ np.savez("out.npz", **module.call(inputs["hidden"], inputs["num_frames"]))
 
 def test_parameters_by_name_and_what_does_not_fit():
     heads = heads_of(SIZES, 2, 1)
-    arrays = head.names_of(heads.params)
+    arrays = head.flatten(heads.params)
     assert arrays["grus.0.w_i"].shape == (2, 12, 24)
-    back = head.from_names(SIZES, arrays, 2)
+    back = head.unflatten(SIZES, arrays, 2)
     jax.tree.map(np.testing.assert_array_equal, back, heads.params)
     wrong = {name: array for name, array in arrays.items() if name != "conv.b"} | {"stray": np.zeros(1)}
     with pytest.raises(ValueError, match=r"conv\.b is missing; stray is not expected; .* has shape \(2, .* \(3, "):
-        head.from_names(SIZES, wrong, 3)
+        head.unflatten(SIZES, wrong, 3)

@@ -143,10 +143,10 @@ def test_every_format_says_the_same(model, speech, tmp_path):
 
 
 def test_embeddings_on_request(model, speech, tmp_path):
-    found = run(model, speech / "more", tmp_path / "out.parquet", "parquet", with_embedding=True)
+    outcome = run(model, speech / "more", tmp_path / "out.parquet", "parquet", with_embedding=True)
     (first, *_) = pq.read_table(tmp_path / "out.parquet")["embedding"].to_pylist()
     assert np.shape(first) == (2, 5)
-    assert first == found.records[0]["embedding"]
+    assert first == outcome.records[0]["embedding"]
     with pytest.raises(ArtefactError, match="do not fit csv"):
         run(model, speech, tmp_path / "out.csv", "csv", with_embedding=True)
 

@@ -63,11 +63,11 @@ def exported(workdir):
 def evaluated(workdir, **wanted):
     """Rows of the test split's predictions, by utterance."""
     rows = pq.read_table(workdir / "predictions" / "test_clean.parquet").to_pylist()
-    found = {}
+    rows_of = {}
     for row in rows:
         if all(row[name] == value for name, value in wanted.items()):
-            found.setdefault(row["utterance"], []).append(row)
-    return found
+            rows_of.setdefault(row["utterance"], []).append(row)
+    return rows_of
 
 
 def tempered(workdir, model, distribution):
@@ -110,8 +110,8 @@ def test_one_member_makes_a_single_model(corpus, workdir):
     assert result.distribution_sd is None
     assert result.attributes_sd is None
     best = json.loads((workdir / "train" / "finished.json").read_text())["best_score"]
-    found = model_folder.from_workdir(workdir, ["best"]).about["members"]
-    assert [member["name"] for member in found] == [evaluated_names(workdir)[int(np.argmax(best))]]
+    members = model_folder.from_workdir(workdir, ["best"]).about["members"]
+    assert [member["name"] for member in members] == [evaluated_names(workdir)[int(np.argmax(best))]]
 
 
 def evaluated_names(workdir):
@@ -127,22 +127,24 @@ def test_members_must_be_one_system_or_be_named(workdir):
 
 def test_a_calibrated_model_gives_the_conformal_set(corpus, workdir, exported, tmp_path):
     """As evaluation would: every class above the threshold of the development split."""
-    found = json.loads((exported / "model.json").read_text())["calibration"]
-    assert found["temperature"] != 1.0
-    assert found["level"] == 0.5
-    assert 0 < found["conformal_threshold"] < 1
+    calibration = json.loads((exported / "model.json").read_text())["calibration"]
+    assert calibration["temperature"] != 1.0
+    assert calibration["level"] == 0.5
+    assert 0 < calibration["conformal_threshold"] < 1
     model, paths = predictor.load(exported), sorted((corpus / "audio").glob("u0*.wav"))
     for result in model.files(paths):
-        inside = {name for name, value in result.distribution.items() if value >= found["conformal_threshold"]}
+        inside = {name for name, value in result.distribution.items() if value >= calibration["conformal_threshold"]}
         assert set(result.conformal_set) == inside
         assert result.conformal_set == result.ranked[: len(inside)]
-    words = calibration_fit.described(found)
+    words = calibration_fit.described(calibration)
     assert re.fullmatch(
         r"temperature \d+\.\d\d; conformal sets of classes above 0\.\d{3}, to hold 50 % of votes", words
     )
-    one = predictor.load(model_folder.export(workdir, tmp_path / "mix", ["layer01-votes-seed1", "layer03-votes-seed1"]))
-    assert one.about["calibration"] == calibration_fit.NOTHING
-    assert one.file(paths[0]).conformal_set is None
+    mixed = predictor.load(
+        model_folder.export(workdir, tmp_path / "mix", ["layer01-votes-seed1", "layer03-votes-seed1"])
+    )
+    assert mixed.about["calibration"] == calibration_fit.NOTHING
+    assert mixed.file(paths[0]).conformal_set is None
     assert calibration_fit.described(calibration_fit.NOTHING).startswith(
         "not calibrated: nothing was fitted for exactly these"
     )
@@ -164,10 +166,10 @@ def test_what_was_fitted_belongs_to_its_training(workdir, tmp_path):
         for entry in record["entries"]:
             entry["lac"] = None
         path.write_text(json.dumps(record))
-        found = model_folder.from_workdir(workdir, ["best"]).about["calibration"]
-        assert found["temperature"] is not None
-        assert found["conformal_threshold"] is None
-        assert calibration_fit.described(found).endswith(
+        calibration = model_folder.from_workdir(workdir, ["best"]).about["calibration"]
+        assert calibration["temperature"] is not None
+        assert calibration["conformal_threshold"] is None
+        assert calibration_fit.described(calibration).endswith(
             "no conformal sets: too few development utterances for the level"
         )
     finally:

@@ -35,9 +35,9 @@ def whisper(shared):
 def saved(whisper, tmp_path_factory):
     """A model of two members on two layers of the real tiny.en."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    made = make(whisper, layers=(1, 3), threshold=0.3)
-    model_folder.write(made, folder)
-    return folder, made
+    model = make(whisper, layers=(1, 3), threshold=0.3)
+    model_folder.write(model, folder)
+    return folder, model
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def small(tmp_path_factory):
 _call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
 
 
-def by_hand(made, backbone, wave):
+def by_hand(model, backbone, wave):
     """Distribution [E, C] and attributes [E, A] of one waveform alone."""
     hidden, num_frames = _call(backbone, jnp.asarray(wave)[None], jnp.asarray([len(wave)], jnp.int32))
-    out = export.apply(made.about["head"], made.heads, hidden, num_frames)
+    out = export.apply(model.about["head"], model.heads, hidden, num_frames)
     return np.asarray(out.distribution[:, 0]), np.asarray(out.attributes[:, 0])
 
 
@@ -68,11 +68,11 @@ def values(result):
 
 
 def test_files_of_real_speech_are_what_backbone_and_head_give(saved, predictor, whisper, speech):
-    _, made = saved
+    _, model = saved
     paths, waves = speech
     backbone = backbones.load(whisper, layers=(1, 3))
     for result, wave in zip(predictor.files(paths, with_embedding=True), waves, strict=True):
-        distribution, attributes = by_hand(made, backbone, wave)
+        distribution, attributes = by_hand(model, backbone, wave)
         np.testing.assert_allclose(list(result.distribution.values()), distribution.mean(0), rtol=0, atol=1e-5)
         expected_sd = distribution.std(0, ddof=1)
         np.testing.assert_allclose(list(result.distribution_sd.values()), expected_sd, rtol=0, atol=1e-5)
@@ -111,7 +111,7 @@ def test_any_rate_and_any_channels(small, speech, tmp_path, rate):
 
 
 def test_long_speech_is_heard_in_windows_with_a_timeline(saved, predictor, whisper, speech, tmp_path):
-    _, made = saved
+    _, model = saved
     wave = np.concatenate(speech[1] * 8)[: 47 * RATE]
     soundfile.write(tmp_path / "long.wav", wave, RATE, subtype="FLOAT")
     result = predictor.file(tmp_path / "long.wav")
@@ -122,7 +122,7 @@ def test_long_speech_is_heard_in_windows_with_a_timeline(saved, predictor, whisp
     total, weight = 0.0, 0.0
     for start, segment in zip(range(0, 47, 5), result.timeline, strict=False):
         frames = hidden[:, :, 50 * start : min(50 * (start + 10), int(num_frames[0]))]
-        out = export.apply(made.about["head"], made.heads, frames, jnp.asarray([frames.shape[2]], jnp.int32))
+        out = export.apply(model.about["head"], model.heads, frames, jnp.asarray([frames.shape[2]], jnp.int32))
         expected = np.asarray(out.distribution[:, 0].mean(0))
         np.testing.assert_allclose(list(segment.distribution.values()), expected, rtol=0, atol=2e-5)
         length_s = segment.end_s - segment.start_s
@@ -146,11 +146,11 @@ def test_windows_cover_all_frames_however_they_come(num_frames, starts):
     frames = np.arange(num_frames, dtype=np.float32)[None, :, None]
     for cuts in ([], [1, 4], range(2, num_frames, 2)):
         batches = list(batches_of_windows(np.split(frames, [c for c in cuts if c < num_frames], axis=1), 8, 3))
-        found = [(start, batch[0, i, : num[i], 0]) for begun, batch, num in batches for i, start in enumerate(begun)]
-        assert [start for start, _ in found] == starts
-        for start, window in found:
+        windows = [(start, batch[0, i, : num[i], 0]) for begun, batch, num in batches for i, start in enumerate(begun)]
+        assert [start for start, _ in windows] == starts
+        for start, window in windows:
             np.testing.assert_array_equal(window, np.arange(start, min(start + 8, num_frames)))
-        assert found[-1][1][-1] == num_frames - 1
+        assert windows[-1][1][-1] == num_frames - 1
         assert all(batch.shape == (1, 8, 8, 1) for _, batch, _ in batches)
 
 
@@ -183,14 +183,14 @@ def write_bad(folder):
 def test_files_that_cannot_be_used_say_why_and_leave_the_others_alone(small, speech, tmp_path):
     reasons = write_bad(tmp_path) | {"absent.wav": "missing"}
     paths = [tmp_path / name for name in reasons]
-    found = small.files([speech[0][0], *paths, speech[0][1]])
-    for path, reason, error in zip(paths, reasons.values(), found[1:-1], strict=True):
+    results = small.files([speech[0][0], *paths, speech[0][1]])
+    for path, reason, error in zip(paths, reasons.values(), results[1:-1], strict=True):
         assert isinstance(error, AudioError), path
         assert error.reason == reason, path
         assert path.name in str(error)
         with pytest.raises(AudioError, match=reason):
             small.file(path)
-    for path, result in ((speech[0][0], found[0]), (speech[0][1], found[-1])):
+    for path, result in ((speech[0][0], results[0]), (speech[0][1], results[-1])):
         np.testing.assert_allclose(values(small.file(path)), values(result), rtol=0, atol=1e-5)
 
 
@@ -213,8 +213,8 @@ def test_waveforms_that_cannot_be_used_say_why(small):
 def test_calibration_sharpens_by_the_logits(tmp_path, speech):
     plain, sharp = make(num_members=1), make(num_members=1, temperature=0.5)
     results = []
-    for number, made in enumerate((plain, sharp)):
-        model_folder.write(made, tmp_path / str(number))
+    for number, model in enumerate((plain, sharp)):
+        model_folder.write(model, tmp_path / str(number))
         results.append(predict.load(tmp_path / str(number))(speech[1][0], RATE))
     backbone = backbones.load("logmel", layers=(0,))
     hidden, num_frames = _call(backbone, speech[1][0][None], jnp.asarray([len(speech[1][0])], jnp.int32))
@@ -227,17 +227,17 @@ def test_calibration_sharpens_by_the_logits(tmp_path, speech):
 
 
 def test_another_backbone_is_refused_naming_both_sides(saved, shared):
-    folder, made = saved
+    folder, model = saved
     other = shared / "weights" / "whisper-base-encoder"
     with pytest.raises(ArtefactError, match=r"num_features: 512 there, 384 asked for; revision: '\w+' there, '\w+'"):
         predict.load(folder, backbone=other)
     with pytest.raises(ArtefactError, match=r"nowhere/backbone.*--backbone"):
         predict.load(folder, backbone="/nowhere/backbone")
-    moved = made.about | {"backbone": made.about["backbone"] | {"revision": "0123"}}
-    model_folder.write(made._replace(about=moved), folder.parent / "moved")
+    moved = model.about | {"backbone": model.about["backbone"] | {"revision": "0123"}}
+    model_folder.write(model._replace(about=moved), folder.parent / "moved")
     with pytest.raises(ArtefactError, match=r"revision: '\w+' there, '0123' asked for"):
         predict.load(folder.parent / "moved")
-    deep = made.about | {"layers": [1, 9], "members": [{**m, "layer": 1} for m in made.about["members"]]}
-    model_folder.write(made._replace(about=deep), folder.parent / "deep")
+    deep = model.about | {"layers": [1, 9], "members": [{**m, "layer": 1} for m in model.about["members"]]}
+    model_folder.write(model._replace(about=deep), folder.parent / "deep")
     with pytest.raises(ArtefactError, match=r"layer 9 is out of range; this backbone has layers 0 to 4"):
         predict.load(folder.parent / "deep")

@@ -6,11 +6,13 @@ import itertools
 import pytest
 
 from configs import crema_d, simulated
+from seremo_jax.backbones import load
 from seremo_jax.core import members as ensemble
 from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.sweeps import cost as sweep_cost
 from seremo_jax.sweeps import plan
 from seremo_jax.sweeps.algebra import SweepError, axis, chain, product, read, zipped
+from tests.support import small_models
 
 
 def _plan(points, most=None, **sections):
@@ -20,8 +22,8 @@ def _plan(points, most=None, **sections):
     return plan.plan(from_config_dict(tree), points, None if most is None else lambda _: most)
 
 
-def _members(made):
-    return [ensemble.members(program.config, 3) for program in made.programs]
+def _members(planned):
+    return [ensemble.members(program.config, 3) for program in planned.programs]
 
 
 def test_product_zipped_and_chain_are_what_their_names_say():
@@ -58,11 +60,11 @@ def test_points_that_differ_in_values_are_one_program_of_just_these_members():
         axis("model.dropout", (0.0, 0.1, 0.2)),
         axis("loss.class_kind", ("ccc", "kl")),
     )
-    made = _plan(points, ensemble={"class_targets": ("votes",), "seeds": (0, 1)})
-    assert [program.num_members for program in made.programs] == [48]
-    found = {(m.learning_rate, m.dropout, m.class_kind, m.seed) for m in _members(made)[0]}
-    assert found == {(*point.values(), seed) for point in points for seed in (0, 1)}
-    assert made.programs[0].points == tuple(range(24))
+    planned = _plan(points, ensemble={"class_targets": ("votes",), "seeds": (0, 1)})
+    assert [program.num_members for program in planned.programs] == [48]
+    members = {(m.learning_rate, m.dropout, m.class_kind, m.seed) for m in _members(planned)[0]}
+    assert members == {(*point.values(), seed) for point in points for seed in (0, 1)}
+    assert planned.programs[0].points == tuple(range(24))
 
 
 def test_points_scattered_in_their_product_bring_no_other_members():
@@ -73,8 +75,8 @@ def test_points_scattered_in_their_product_bring_no_other_members():
 
 def test_shapes_part_programs_and_what_is_heard_parts_extractions():
     points = product(axis("model.gru_units", (8, 16)), axis("extract.dtype", ("float16", "float32")))
-    made = _plan(points)
-    assert [(program.points, program.stage) for program in made.programs] == [
+    planned = _plan(points)
+    assert [(program.points, program.stage) for program in planned.programs] == [
         ((0,), "."), ((1,), "stages/00"), ((2,), "."), ((3,), "stages/00"),
     ]  # fmt: skip
 
@@ -88,26 +90,21 @@ def test_layers_of_their_own_share_one_store_and_one_program():
 def test_packing_keeps_seeds_of_a_system_and_folds_together():
     seeds = {"ensemble": {"class_targets": (), "seeds": (0, 1, 2)}}
     points = axis("optim.learning_rate", (1e-3, 2e-3, 3e-3, 4e-3))
-    made = _plan(points, most=7, **seeds)
-    assert [[m.learning_rate for m in members] for members in _members(made)] == [
+    planned = _plan(points, most=7, **seeds)
+    assert [[m.learning_rate for m in members] for members in _members(planned)] == [
         [1e-3] * 3 + [2e-3] * 3, [3e-3] * 3 + [4e-3] * 3,
     ]  # fmt: skip
-    assert made.fingerprint == _plan(points, **seeds).fingerprint
+    assert planned.fingerprint == _plan(points, **seeds).fingerprint
     folds = {
         "data": {"split_kind": "kfold", "num_folds": 4},
         "model": {"layer": 2},
         "ensemble": {"class_targets": (), "folds": (0, 1, 2, 3), "seeds": (0,)},
     }
-    made = _plan(axis("optim.learning_rate", (1e-3, 2e-3)), most=3, **folds)
-    assert [[m.fold for m in members] for members in _members(made)] == [[0, 1, 2, 3]] * 2
+    planned = _plan(axis("optim.learning_rate", (1e-3, 2e-3)), most=3, **folds)
+    assert [[m.fold for m in members] for members in _members(planned)] == [[0, 1, 2, 3]] * 2
 
 
-def test_halves_keep_systems_whole_and_cannot_part_folds():
-    (program,) = _plan(
-        axis("optim.learning_rate", (1e-3, 2e-3, 3e-3, 4e-3)), ensemble={"class_targets": (), "seeds": (0, 1, 2)}
-    ).programs
-    assert plan.halves(program.config, range(12)) == [list(range(6)), list(range(6, 12))]
-    assert plan.halves(program.config, [6, 7, 8]) == [[6, 7], [8]]
+def test_a_member_brings_its_other_folds():
     folds = {
         "data": {"split_kind": "kfold", "num_folds": 4},
         "model": {"layer": 2},
@@ -115,11 +112,10 @@ def test_halves_keep_systems_whole_and_cannot_part_folds():
     }
     (program,) = _plan(axis("model.dropout", (0.0, 0.1)), **folds).programs
     dropouts = [member.dropout for member in ensemble.members(program.config, 3)]
-    for half in plan.halves(program.config, range(8)):
-        assert len({dropouts[i] for i in half}) == 1
-        assert len(half) == 4
-        assert len(plan.halves(program.config, half)) == 1
-        assert plan.in_all_folds(program.config, half[:1]) == half
+    for dropout in (0.0, 0.1):
+        system = [place for place in range(8) if dropouts[place] == dropout]
+        assert len(system) == 4
+        assert plan.in_all_folds(program.config, system[:1]) == system
 
 
 def test_every_wrong_point_is_named_before_anything_starts():
@@ -137,18 +133,20 @@ def test_every_wrong_point_is_named_before_anything_starts():
 def test_points_are_scored_on_the_development_split_only():
     with pytest.raises(SweepError, match=r"eval\.splits: points are compared by their scores on the development"):
         _plan(axis("eval.splits", (("test",),)))
-    made = _plan(axis("model.dropout", (0.1, 0.2)), eval={"splits": ("test", "development"), "seed": 5})
-    assert {program.config.eval.splits for program in made.programs} == {("development",)}
-    assert made.programs[0].config.eval.seed == 5
-    assert made.evaluation["splits"] == ("test", "development")
+    planned = _plan(axis("model.dropout", (0.1, 0.2)), eval={"splits": ("test", "development"), "seed": 5})
+    assert {program.config.eval.splits for program in planned.programs} == {("development",)}
+    assert planned.programs[0].config.eval.seed == 5
+    assert planned.evaluation["splits"] == ("test", "development")
 
 
 def test_a_chosen_system_is_a_config_without_the_others():
     (program,) = _plan(product(axis("model.dropout", (0.0, 0.1)), axis("loss.class_kind", ("ccc", "kl")))).programs
     members = ensemble.members(program.config, 3)
-    mine = [i for i, m in enumerate(members) if (m.dropout, m.class_kind, m.class_target) == (0.1, "ccc", "consensus")]
-    alone = plan.alone(program.config, mine, dataclasses.asdict(Config().eval))
-    assert ensemble.members(alone, 3) == [members[i] for i in mine]
+    chosen = [
+        i for i, m in enumerate(members) if (m.dropout, m.class_kind, m.class_target) == (0.1, "ccc", "consensus")
+    ]
+    alone = plan.alone(program.config, chosen, dataclasses.asdict(Config().eval))
+    assert ensemble.members(alone, 3) == [members[i] for i in chosen]
     assert (alone.model.dropout, alone.ensemble.only, alone.eval.splits) == (0.1, (), ("test",))
 
 
@@ -162,11 +160,11 @@ def test_memory_decides_how_many_members_train_at_once(monkeypatch):
 
     config = from_config_dict(crema_d.get_config())
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, member_map="vmap"))
-    cost = sweep_cost.of_member(config)
+    cost = sweep_cost.member_cost(config)
     monkeypatch.setattr(sweep_cost.jax, "default_backend", lambda: "gpu")
     counts = []
     for num_devices, size in ((1, 10), (1, 20), (2, 20), (1, 0.01)):
-        devices = [Device(int(size * cost.num_bytes / 0.7))] * num_devices
+        devices = [Device(int(size * cost.member_bytes / 0.7))] * num_devices
         monkeypatch.setattr(sweep_cost.jax, "devices", lambda devices=devices: devices)
         monkeypatch.setattr(sweep_cost.jax, "local_devices", lambda devices=devices: devices)
         counts.append(sweep_cost.most_members(config))
@@ -174,3 +172,16 @@ def test_memory_decides_how_many_members_train_at_once(monkeypatch):
     assert counts[0] in (9, 10)
     assert counts[1] in (19, 20)
     assert counts[2:] == [2 * counts[1], 1]
+
+
+@pytest.mark.parametrize("folder", ["whisper", "wav2vec2/wavlm-base"])
+def test_the_width_of_a_backbone_is_read_from_its_config(folder):
+    config = from_config_dict(crema_d.get_config())
+    costs = [
+        sweep_cost.member_cost(dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, name=name)))
+        for name in (str(small_models.GOLDEN.parent / folder), "nowhere/at-all")
+    ]
+    width = load(small_models.GOLDEN.parent / folder).num_features
+    top = dataclasses.replace(config, model=dataclasses.replace(config.model, top_features=width))
+    assert costs[0] == sweep_cost.member_cost(top)
+    assert costs[1].num_parameters > costs[0].num_parameters

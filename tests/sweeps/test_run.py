@@ -16,7 +16,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from launch import sweep as launcher
-from seremo_jax.core.artefacts import ArtefactError, read_json
+from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.evaluation import evaluate
 from seremo_jax.sweeps import plan, run
@@ -25,7 +25,7 @@ from seremo_jax.training import train
 
 RECIPE = """
 from configs import simulated
-from seremo_jax.sweep import axis, product
+from seremo_jax.sweeps.algebra import axis, product
 
 def get_config(arg=""):
     config = simulated.get_config("tiny")
@@ -231,30 +231,7 @@ def test_a_failure_is_tried_once_more_reported_and_does_not_stop_the_others(work
     assert _rows(workdir) == _rows(shapes)
 
 
-def test_members_that_do_not_fit_into_memory_halve_until_they_do(workdir, swept, monkeypatch):
-    sizes, original = [], train.train
-
-    def needs_room(config, *arguments, members, **options):
-        sizes.append(len(members))
-        if len(members) > 1:
-            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes")
-        return original(config, *arguments, members=members, **options)
-
-    monkeypatch.setattr(train, "train", needs_room)
-    points = axis("optim.learning_rate", (1e-3, 2e-3, 3e-3))
-    assert _sweep(workdir, product(points, axis("train.seed", (3,)))) == []
-    assert sizes == [3, 2, 1, 1, 1]
-    assert [part["members"] for part in _status(workdir)["parts"]] == [[0], [1], [2]]
-    assert sorted(row["optim.learning_rate"] for row in _rows(workdir)) == ["0.001", "0.002", "0.003"]
-    # Alone, in parts, they are what they were in company.
-    together = read_json(swept[0] / "sweep/runs/000/train/finished.json", "")
-    scores = {tuple(m.values()): score for m, score in zip(together["members"], together["best_score"], strict=True)}
-    for part in _status(workdir)["parts"]:
-        alone = read_json(workdir / "sweep/runs/000" / part["folder"] / "train/finished.json", "")
-        assert alone["best_score"] == pytest.approx([scores[tuple(alone["members"][0].values())]], abs=1e-6)
-
-
-def test_one_member_that_does_not_fit_fails(workdir, monkeypatch):
+def test_members_that_do_not_fit_into_memory_fail_and_the_flag_is_named(workdir, monkeypatch):
     sizes = []
 
     def needs_room(*arguments, members, **options):
@@ -264,7 +241,20 @@ def test_one_member_that_does_not_fit_fails(workdir, monkeypatch):
     monkeypatch.setattr(train, "train", needs_room)
     (failure,) = _sweep(workdir, axis("optim.learning_rate", (1e-3, 2e-3)))
     assert "RESOURCE_EXHAUSTED" in failure
-    assert sizes == [2, 1, 1]
+    assert "a smaller --max_members" in failure
+    assert sizes == [2, 2]
+
+
+def test_a_status_of_earlier_versions_is_read_and_one_in_parts_is_refused(workdir, swept):
+    run_folder = shutil.copytree(swept[0] / "sweep", workdir / "sweep", symlinks=True) / "runs/000"
+    whole = {"parts": [{"folder": ".", "members": list(range(24))}], "left_out": [], "status": "finished", "error": ""}
+    write_json(run_folder / "status.json", whole)
+    assert _sweep(workdir, VALUES) == []
+    assert _rows(workdir) == _rows(swept[0])
+    parts = [{"folder": f"part{number:03d}", "members": [number]} for number in range(24)]
+    write_json(run_folder / "status.json", whole | {"parts": parts})
+    with pytest.raises(ArtefactError, match=r"runs/000: an earlier version .* delete the folder of this program"):
+        _sweep(workdir, VALUES)
 
 
 def test_members_whose_loss_is_not_finite_are_left_out_and_named(workdir, monkeypatch):
@@ -304,13 +294,13 @@ def _in_another_process(path):
 
 def test_another_sweep_in_the_same_folder_is_refused_and_another_packing_is_not(workdir):
     points = axis("optim.learning_rate", (1e-3, 2e-3, 3e-3))
-    made, repacked = plan.plan(BASE, points), plan.plan(BASE, points, lambda _: 1)
-    assert (len(made.programs), len(repacked.programs)) == (1, 3)
-    run.record(workdir, "test", made)
+    planned, repacked = plan.plan(BASE, points), plan.plan(BASE, points, lambda _: 1)
+    assert (len(planned.programs), len(repacked.programs)) == (1, 3)
+    run.record(workdir, "test", planned)
     assert len(run.record(workdir, "test", repacked)["programs"]) == 1
     with pytest.raises(ArtefactError, match="sweep: 'test' there, 'other' asked for"):
-        run.record(workdir, "other", made)
+        run.record(workdir, "other", planned)
     with pytest.raises(ArtefactError, match="fingerprint"):
         run.record(workdir, "test", plan.plan(BASE, points[:2]))
     with pytest.raises(SweepError, match="program 1: the sweep has the programs 0 to 0"):
-        run.run(workdir, run.record(workdir, "test", made), [1])
+        run.run(workdir, run.record(workdir, "test", planned), [1])

@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import is_ci
 
 ROOT = Path(__file__).resolve().parents[2]
-POD = ROOT / "launch" / "tpu_pod.sh"
-GKE = ROOT / "launch" / "gke"
+POD = ROOT / "launch" / "cluster" / "tpu_pod.sh"
+GKE = ROOT / "launch" / "cluster" / "gke"
 SCRIPTS = [path for folder in ("launch", "tests/system/slurm") for path in sorted((ROOT / folder).rglob("*.s[hb]*"))]
 SOURCED = {"launch/env.sh", "launch/cluster/slurm/stage.sh"}
 SLICE = ("--name=emotion", "--zone=us-east5-b", "--type=v6e-16")
@@ -117,8 +117,8 @@ def gcloud(tmp_path):
         verbs = []
         for line in calls.read_text().splitlines():
             verb = line.split()[3]
-            found = [name for name in ("ingest", "extract", "train", "evaluate") if f"launch.{name} " in line]
-            verbs.append((found or [verb])[0] if "finished.json" not in line else "finished?")
+            stages = [name for name in ("ingest", "extract", "train", "evaluate") if f"launch.{name} " in line]
+            verbs.append((stages or [verb])[0] if "finished.json" not in line else "finished?")
         return done, [verb for verb in verbs if verb != "describe"], state.exists()
 
     return run

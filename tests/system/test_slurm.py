@@ -22,8 +22,8 @@ from tests.support.toy_corpus import contents
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
-CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
-SUBMIT = ROOT / "launch" / "slurm" / "submit.sh"
+CLUSTER = ROOT / "tests" / "system" / "slurm" / "cluster.sh"
+SUBMIT = ROOT / "launch" / "cluster" / "slurm" / "submit.sh"
 CANNOT = 3
 TINY = ("--config=configs/simulated.py:tiny", "--config.extract.shard_utterances=4")
 
@@ -62,9 +62,9 @@ def _submit(
     slurm: dict[str, str], workdir: Path, stages: str, *options: str, config: tuple[str, ...] = TINY
 ) -> list[str]:
     """Ids of the jobs."""
-    mine = [option for option in options if option.startswith("--array")]
-    rest = [option for option in options if option not in mine]
-    command = ["bash", SUBMIT, *config, f"--workdir={workdir}", f"--stages={stages}", *mine, "--", *rest]
+    array = [option for option in options if option.startswith("--array")]
+    rest = [option for option in options if option not in array]
+    command = ["bash", SUBMIT, *config, f"--workdir={workdir}", f"--stages={stages}", *array, "--", *rest]
     done = subprocess.run(command, env=slurm, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [line.split()[-1] for line in done.stdout.splitlines()]
@@ -94,9 +94,9 @@ def _end(slurm: dict[str, str], job: str, workdir: Path, expected: str = "COMPLE
         return _job(slurm, job)["JobState"] in ends
 
     _until(has_ended, f"the end of job {job}")
-    found = _job(slurm, job)
-    assert found["JobState"] == expected, _output(workdir, job)
-    return found
+    state = _job(slurm, job)
+    assert state["JobState"] == expected, _output(workdir, job)
+    return state
 
 
 def _output(workdir: Path, job: str) -> str:
@@ -125,8 +125,8 @@ def test_two_nodes_extract_what_one_process_extracts_to_the_byte(slurm, ingested
     workdir = tmp_path / "a workdir, 100% shared"
     shutil.copytree(ingested, workdir)
     (job,) = _submit(slurm, workdir, "extract", "--nodes=2")
-    found = _end(slurm, job, workdir)
-    assert found["NodeList"] == "seremo-node[1-2]"
+    ended = _end(slurm, job, workdir)
+    assert ended["NodeList"] == "seremo-node[1-2]"
     assert _artefacts(workdir) == _artefacts(one_process)
     assert "--distributed" in _output(workdir, job)
 
@@ -159,8 +159,8 @@ def test_preempted_extraction_goes_back_into_the_queue_and_ends_the_same(slurm, 
     (job,) = _submit(environment, workdir, "extract", "--ntasks-per-node=2")
     _until(lambda: any(workdir.glob("store/parts/*.json")), "the first shards of the store")
     _preempt(slurm, job)
-    found = _end(slurm, job, workdir)
-    assert found["Restarts"] == "1"
+    ended = _end(slurm, job, workdir)
+    assert ended["Restarts"] == "1"
     assert _artefacts(workdir) == _artefacts(one_process)
     output = _output(workdir, job)
     assert "not finished: back into the queue (restart 1)" in output
@@ -360,7 +360,7 @@ def test_one_of_several_processes_ends_at_once_when_it_fails(tmp_path):
     code = """
 import jax
 from launch import cli
-from seremo_jax.sharding import wait_for_all
+from seremo_jax.core.mesh import wait_for_all
 def main(config, workdir):
     if jax.process_index() == 1:
         raise OSError("a broken disk")
@@ -412,14 +412,16 @@ def test_wrong_input_is_told_plainly(arguments, message):
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "launch" / "slurm").glob("*.sbatch")))
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in (ROOT / "launch" / "cluster" / "slurm").glob("*.sbatch"))
+)
 def test_batch_scripts_explain_themselves(script):
     done = subprocess.run(
         ["bash", f"launch/cluster/slurm/{script}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("usage: sbatch")
     done = subprocess.run(
-        ["bash", ROOT / "launch" / "slurm" / script], cwd="/", capture_output=True, text=True, check=False
+        ["bash", ROOT / "launch" / "cluster" / "slurm" / script], cwd="/", capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "submit from the root of the checkout" in done.stderr
