@@ -155,6 +155,10 @@ KINDS: dict[str, Kind] = {
 }
 """Kind by its key, in the order of tables."""
 
+SPEAKER_FILTERS = {"all": (1, 1), "min10c2": (10, 2)}
+"""Speaker filter of a share of speakers -> least scored utterances and least classes among them. Both are always
+printed."""
+
 _PLACES = {key: place for place, key in enumerate(KINDS)}
 
 

@@ -29,7 +29,7 @@ from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.data import policies, splits, targets
 from seremo_jax.data.tables import read_tables
 from seremo_jax.metrics import intervals
-from seremo_jax.metrics.distributions import Moments
+from seremo_jax.metrics.moments import Moments
 from seremo_jax.saliency import correlation, uncertainty
 
 SUMS_FILE, SUMMARY_FILE = "saliency.npz", "saliency.json"
