@@ -1,5 +1,6 @@
 """The whole evaluation of a test set, predictions given: every metric, group, interval and test between systems."""
 
+import dataclasses
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -48,7 +49,10 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
     import jax
 
     from seremo_jax.core import members as ensemble
+    from seremo_jax.core.config_fields import EvalConfig
     from seremo_jax.evaluation import scoring
+    from seremo_jax.evaluation.alignment import align
+    from seremo_jax.evaluation.states import member_states
     from seremo_jax.metrics import resampling, significance
 
     seconds_in = {"bootstrap_groups": 0.0, "permutation_p": 0.0}
@@ -68,10 +72,10 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
     timed(significance, "permutation_p")
     predictions, targets, table, members = made_up(number, num_systems, num_seeds)
     start, start_cores = time.perf_counter(), time.process_time()
-    records = scoring.score(
-        predictions, targets, table, systems=ensemble.systems(members), split="test", num_resamples=num_resamples,
-        protocol={}, states=jax.jit(scoring.member_states, static_argnames=("num_units", "nbest")),
-    )  # fmt: skip
+    section = dataclasses.replace(EvalConfig(), num_resamples=num_resamples)
+    aligned = align(predictions, targets, table, num_members=len(members), split="test", group_by=section.group_by)
+    request = scoring.ScoreRequest(ensemble.systems(members), "test", section, protocol={})
+    records = scoring.score(aligned, request, jax.jit(member_states, static_argnames=("num_cells", "nbest")))
     seconds, core_s = time.perf_counter() - start, time.process_time() - start_cores
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return [seconds, core_s, *seconds_in.values(), peak_mb, sum(len(record.metrics) for record in records)]

@@ -11,7 +11,9 @@ from jaxtyping import Bool, Int
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import Predictions
 from seremo_jax.data.targets import Targets
-from seremo_jax.metrics import distributions
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
+from seremo_jax.metrics.class_distances import Ground, ground_of
+from seremo_jax.metrics.passing import is_eligible
 
 MOST_NUMBERS = 10
 """Different numbers up to which each makes a group; more of them (ages) are grouped by decade."""
@@ -19,6 +21,32 @@ MOST_NUMBERS = 10
 
 class AlignmentError(ValueError):
     """Predictions, targets and utterance table do not belong together. The message names what is missing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """Finest sets of utterances that units and groups are made of: those of one unit in one group.
+
+    Attributes:
+      cell: [B] int32 cell of each utterance.
+      unit: [cells] unit of each cell, ascending; every unit has one.
+      group: [cells] number of the group of each cell. Each utterance is in `all`, number 0, and in one more group, if
+        there are any: its cell has the number of that one.
+      groups: Names of the groups, `all` first.
+    """
+
+    cell: np.ndarray
+    unit: np.ndarray
+    group: np.ndarray
+    groups: tuple[str, ...]
+
+    def numbers(self, group: str) -> list[int]:
+        """Numbers of the groups that this one is made of: `all` of all, another of itself."""
+        return list(range(len(self.groups))) if group == "all" else [self.groups.index(group)]
+
+    def is_in(self, group: str) -> Bool[np.ndarray, " cells"]:
+        """Whether each cell is in the group."""
+        return np.isin(self.group, self.numbers(group))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +67,7 @@ class Aligned:
       has_attribute: [B, A] bool.
       class_names: Class set in order.
       attribute_names: Attributes in order.
+      ground: How far classes are apart, read from all targets that were given; None where they do not say.
     """
 
     predictions_attributes: np.ndarray
@@ -54,25 +83,21 @@ class Aligned:
     has_attribute: np.ndarray
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
+    ground: Ground | None
 
     @property
     def is_known(self) -> np.ndarray:
         """[U] bool, the unit is a known speaker."""
         return np.asarray([speaker != "" for speaker in self.speakers], bool)
 
-    def cells(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Finest sets of utterances that a unit or a group is made of: those of one unit in one group.
-
-        Returns:
-          Cell of each utterance [B] int32, and unit and group of each cell, sorted by unit; groups are numbered in the
-          order of `groups`, `all` apart from the rest being 0.
-        """
+    def cells(self) -> Cells:
+        """Cells of the split; groups are numbered in the order of `groups`."""
         group = np.zeros(len(self.unit), np.int64)
         for number, is_in in enumerate(self.groups.values()):
             group[is_in] = number
         num_groups = len(self.groups)
         keys, cell = np.unique(self.unit.astype(np.int64) * num_groups + group, return_inverse=True)
-        return cell.astype(np.int32), keys // num_groups, keys % num_groups
+        return Cells(cell.astype(np.int32), keys // num_groups, keys % num_groups, tuple(self.groups))
 
     def support(self, is_in: Bool[np.ndarray, " B"]) -> Int[np.ndarray, "U C"]:
         """[U, C] scored utterances of each unit and class, of those that are in."""
@@ -82,9 +107,9 @@ class Aligned:
         return np.bincount(cell, minlength=num_units * num_classes).reshape(num_units, num_classes)
 
     def eligible(self, is_in: Bool[np.ndarray, " B"]) -> Bool[np.ndarray, "U filters"]:
-        """[U, filters] bool, known speakers that pass each of `distributions.SPEAKER_FILTERS`."""
+        """[U, filters] bool, known speakers that pass each of `SPEAKER_FILTERS`."""
         support = self.support(is_in)
-        passes = [distributions.is_eligible(support, name) for name in distributions.SPEAKER_FILTERS]
+        passes = [is_eligible(support, name) for name in SPEAKER_FILTERS]
         return np.stack(passes, axis=1) & self.is_known[:, None]
 
     def numbers(self, is_in: Bool[np.ndarray, " B"]) -> dict[str, int]:
@@ -148,6 +173,7 @@ def align(
         has_attribute=targets.has_attribute[of_target],
         class_names=targets.class_names,
         attribute_names=targets.attribute_names,
+        ground=ground_of(targets.votes, targets.consensus_index, targets.attributes, targets.has_attribute),
     )
     _check_predictions(aligned, num_members)
     return aligned

@@ -26,6 +26,7 @@ from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
 from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import scoring
+from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, write_predictions
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
@@ -208,13 +209,8 @@ def _scored(
     config: Config, predictions: Predictions, targets: Targets, table: Any, members: Sequence[ensemble.Member],
     split: str, card: dict[str, Any],
 ) -> list[ResultRecord]:  # fmt: skip
-    section = config.eval
-    return scoring.score(
-        predictions, targets, table, systems=systems(members), split=split,
-        nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
-        group_by=section.group_by, num_resamples=section.num_resamples, num_permutations=section.num_permutations,
-        seed=section.seed, protocol=card,
-    )  # fmt: skip
+    aligned = align(predictions, targets, table, num_members=len(members), split=split, group_by=config.eval.group_by)
+    return scoring.score(aligned, scoring.ScoreRequest(systems(members), split, config.eval, card))
 
 
 def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[str, Any]]]:

@@ -83,7 +83,7 @@ class Calibrations:
     members: tuple[ensemble.Member, ...]
     by_members: dict[frozenset[str], Fitted]
 
-    def of_folds(self, pooled: Sequence[ensemble.Member], folds: Sequence[int | None]) -> list[Fitted] | None:
+    def in_folds(self, pooled: Sequence[ensemble.Member], folds: Sequence[int | None]) -> list[Fitted] | None:
         """What was fitted in each fold for the mean of these members, given without folds; None where nothing was.
 
         A mean of heads (`mean_heads`) stands for all of them.

@@ -8,7 +8,7 @@ curves.
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -19,8 +19,9 @@ from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.members import Member
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import calibration_sums
-from seremo_jax.evaluation.alignment import Aligned
+from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.calibration_fit import Applied, Calibrations
+from seremo_jax.evaluation.calibration_sums import OUTCOMES, VERSIONS, CalibrationSums, Heard, Sum
 from seremo_jax.metrics import abstention, calibration, intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
 
@@ -30,29 +31,45 @@ STATES = "calibration"
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
+    """What is resampled: the units of all groups, as often as all other metrics resample them.
+
+    Attributes:
+      cells: Of the split.
+      num_units: U.
+      num_resamples: Resamples of units.
+      seed: Of the draw.
+      level: Share of votes that conformal sets should hold.
+    """
+
+    cells: Cells
+    num_units: int
     num_resamples: int
     seed: int
     level: float
 
-
-@dataclasses.dataclass(frozen=True)
-class _Cells:
-    """How cells make units and groups."""
-
-    unit: np.ndarray
-    num_units: int
-    groups: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, aligned: Aligned) -> "_Cells":
-        _, unit, group = aligned.cells()
-        groups = {name: np.full(len(unit), True) if name == "all" else group == number
-                  for number, name in enumerate(aligned.groups)}  # fmt: skip
-        return cls(unit, len(aligned.speakers), groups)
-
-    def sums(self, sums: resampling.Sums, group: str) -> resampling.Sums:
+    def unit_sums(self, sums: CalibrationSums, group: str) -> CalibrationSums:
         """Sums of each unit in a group."""
-        return calibration_sums.of_units(sums, self.groups[group], self.unit, self.num_units)
+        return calibration_sums.unit_sums(sums, self.cells.is_in(group), self.cells.unit, self.num_units)
+
+    def values(self, sums: CalibrationSums) -> dict[Metric, Float[np.ndarray, " R"]]:
+        """Metrics of resamples at the level."""
+        return calibration_sums.values(sums, self.level)
+
+
+class ModelScores(NamedTuple):
+    """Numbers of one model in one group.
+
+    Attributes:
+      point: Metric -> value on all units, R = 1.
+      resampled: Metric -> value in each resample.
+      counts: Outcome -> utterances that count, R = 1.
+      num_units: Units behind them.
+    """
+
+    point: dict[Metric, np.ndarray]
+    resampled: dict[Metric, np.ndarray]
+    counts: dict[str, np.ndarray]
+    num_units: int
 
 
 def with_calibration(
@@ -66,7 +83,7 @@ def with_calibration(
 ) -> list[ResultRecord]:
     """Records with calibration, conformal sets and abstention added.
 
-    Those of gaps between groups stay as they are, and those of systems for which nothing was fitted.
+    Those of comparisons of groups stay as they are, and those of systems for which nothing was fitted.
 
     Args:
       records: Of one split in one condition.
@@ -77,74 +94,96 @@ def with_calibration(
       ids: [N] of the utterance table.
       section: Resamples of speakers and their seed, the same as of other metrics, so that all see the same resamples.
     """
-    fold_of = {str(ids[row]): place for place, part in enumerate(rows.values()) for row in part}
-    fold = np.array([fold_of[name] for name in sorted(fold_of)])  # the order of `aligned`
+    fold_of_id = {str(ids[row]): place for place, part in enumerate(rows.values()) for row in part}
+    fold = np.array([fold_of_id[name] for name in sorted(fold_of_id)])  # the order of `aligned`
     folds, genders = list(rows), [aligned.genders[unit] for unit in aligned.unit]
-    cell, unit_of_cell, _ = aligned.cells()
-    rest = (aligned.distribution, aligned.has_votes, aligned.consensus, cell, len(unit_of_cell))
-    cells, draw, made = _Cells.of(aligned), _Draw(section.num_resamples, section.seed, fitted.level), {}
-    for mine, about in ensemble.systems([*map(vars, pooled)]):
-        alone = [fitted.of_folds([pooled[row]], folds) for row in mine]
-        together = fitted.of_folds([pooled[row] for row in mine], folds)
+    cells = aligned.cells()
+    draw = _Draw(cells, len(aligned.speakers), section.num_resamples, section.seed, fitted.level)
+
+    def heard(distribution: Float[np.ndarray, "B C"], applied: Applied) -> Heard:
+        return Heard(
+            distribution, applied, aligned.distribution, aligned.has_votes, aligned.consensus, cells.cell,
+            len(cells.unit),
+        )  # fmt: skip
+
+    added = {}
+    for members, about in ensemble.systems([*map(vars, pooled)]):
+        alone = [fitted.in_folds([pooled[row]], folds) for row in members]
+        together = fitted.in_folds([pooled[row] for row in members], folds)
         if together is None or None in alone:
             continue
-        distributions = [np.asarray(aligned.predictions_distribution[row], np.float64) for row in mine]
-        models = [calibration_sums.Heard(one, Applied.of(fit, fold, genders), *rest)
-                  for one, fit in zip(distributions, alone, strict=True)]  # fmt: skip
+        distributions = [np.asarray(aligned.predictions_distribution[row], np.float64) for row in members]
         applied = Applied.of(together, fold, genders)
-        mean = calibration_sums.cell_sums(calibration_sums.Heard(np.mean(distributions, axis=0), applied, *rest))
-        of_mean = _entries([mean], cells, draw)
-        # One after the other: the sums are large.
-        members = of_mean if len(mine) == 1 else _entries(map(calibration_sums.cell_sums, models), cells, draw)
-        states = {group: {"ensemble": entries} for group, entries in of_mean.items()}
-        states["all"] |= _states(mean, cells, draw) | {
+        mean = calibration_sums.cell_sums(heard(np.mean(distributions, axis=0), applied))
+        mean_entries = member_entries = _entries([mean], draw)
+        if len(members) > 1:
+            # Made one after the other, for the sums of a model are large.
+            models = (
+                calibration_sums.cell_sums(heard(distribution, Applied.of(fit, fold, genders)))
+                for distribution, fit in zip(distributions, alone, strict=True)
+            )
+            member_entries = _entries(models, draw)
+        states = {group: {"ensemble": entries} for group, entries in mean_entries.items()}
+        states["all"] |= {"curves": _curves(mean, draw), "coverages": list(abstention.COVERAGES)}
+        states["all"] |= {
             "level": fitted.level,
-            "fitted": [dataclasses.asdict(one) | {"fold": place} for one, place in zip(together, folds, strict=True)],
+            "fitted": [dataclasses.asdict(fit) | {"fold": place} for fit, place in zip(together, folds, strict=True)],
         }
-        made |= {(about["system"], group): (members[group], finite(states[group])) for group in states}
-    added = []
+        for group, entries in member_entries.items():
+            added[about["system"], group] = entries, {STATES: finite(states[group])}
+    result = []
     for record in records:
-        metrics, states = made.get((record.system, record.group), ({}, None))
-        states = {} if states is None else {STATES: states}
-        added.append(dataclasses.replace(record, metrics=record.metrics | metrics, states=record.states | states))
-    return added
+        metrics, states = added.get((record.system, record.group), ({}, {}))
+        result.append(dataclasses.replace(record, metrics=record.metrics | metrics, states=record.states | states))
+    return result
 
 
-def _entries(models: Iterable[resampling.Sums], cells: _Cells, draw: _Draw) -> dict[str, dict[str, dict[str, Any]]]:
+def _entries(models: Iterable[CalibrationSums], draw: _Draw) -> dict[str, dict[str, dict[str, Any]]]:
     """Group -> entries of the mean of every metric over some models, given by their sums of cells."""
-
-    def values(sums: resampling.Sums) -> dict[Metric, np.ndarray]:
-        return calibration_sums.values(sums, draw.level)
-
-    found: dict[str, list[tuple]] = {group: [] for group in cells.groups}
+    scores: dict[str, list[ModelScores]] = {group: [] for group in draw.cells.groups}
     for model in models:
-        of_groups = {group: cells.sums(model, group) for group in cells.groups}
-        groups = {group: resampling.Group(sums, values, np.arange(cells.num_units))
-                  for group, sums in of_groups.items()}  # fmt: skip
-        drawn = resampling.bootstrap_groups(groups, cells.num_units, draw.num_resamples, draw.seed)
-        for group, sums in of_groups.items():
-            whole = {name: one.sum(axis=0, keepdims=True) for name, one in sums.items()}
-            counts = {outcome: whole[f"num {outcome}"] for outcome in calibration_sums.OUTCOMES}
-            found[group].append((values(whole), drawn[group], counts, int(resampling.used_units(sums).sum())))
-    num_models = len(found["all"])
+        by_group = {group: draw.unit_sums(model, group) for group in draw.cells.groups}
+        drawn = resampling.bootstrap_groups(
+            {group: resampling.Group(sums, draw.values, np.arange(draw.num_units)) for group, sums in by_group.items()},
+            draw.num_units,
+            draw.num_resamples,
+            draw.seed,
+        )
+        for group, sums in by_group.items():
+            whole = _whole(sums)
+            counts = {outcome: whole[Sum("rows", outcome=outcome)] for outcome in OUTCOMES}
+            num_units = int(resampling.used_units(sums).sum())
+            scores[group].append(ModelScores(draw.values(whole), drawn[group], counts, num_units))
+    num_models = len(scores["all"])
+    # Members are drawn as all other metrics draw them: with the next seed.
     weights = resampling.resample_weights(num_models, draw.num_resamples, draw.seed + 1, draw.num_resamples)
     weights = np.concatenate(list(weights))
-    return {group: entries_by_name(_entries_of(some, weights)) for group, some in found.items()}
+    return {group: entries_by_name(entries(of_group, weights)) for group, of_group in scores.items()}
 
 
-def _entries_of(found: Sequence[tuple], weights: Float[np.ndarray, "R E"]) -> dict[Metric, dict[str, Any]]:
-    """Entries of one group from (point, resampled, counts, units) of each model."""
-    points, resampled, (counts, *_), (num_units, *_) = zip(*found, strict=True)
-    made = {}
-    for name in points[0]:
-        point, drawn = (np.stack([one[name] for one in many], axis=1) for many in (points, resampled))
-        score = intervals.Score(drawn, np.isfinite(drawn).all(axis=1), np.zeros(len(drawn)))
-        count = counts[name.field("outcome") or "votes"]
-        at_all = intervals.Score(point, np.isfinite(point).all(axis=1), count)
-        made[name] = intervals.entry(at_all, score.means(weights), num_units)
-        if name.kind in ("ece", "ece_calibrated"):
-            made[name] = _reaching_down(made[name], at_all, score.means(weights), num_units)
-    return made
+def _whole(sums: CalibrationSums) -> CalibrationSums:
+    """Sums over all units, [1, ...]."""
+    return {key: values.sum(axis=0, keepdims=True) for key, values in sums.items()}
+
+
+def entries(models: Sequence[ModelScores], weights: Float[np.ndarray, "R E"]) -> dict[Metric, dict[str, Any]]:
+    """Entries of the mean of every metric over the models of one group.
+
+    Args:
+      models: One or more, of the same units.
+      weights: How often each model is drawn in each resample.
+    """
+    first, result = models[0], {}
+    for key in first.point:
+        point = np.stack([model.point[key] for model in models], axis=1)
+        drawn = np.stack([model.resampled[key] for model in models], axis=1)
+        count = first.counts[key.field("outcome") or "votes"]
+        score = intervals.Score(point, np.isfinite(point).all(axis=1), count)
+        resampled = intervals.Score(drawn, np.isfinite(drawn).all(axis=1), np.zeros(len(drawn))).means(weights)
+        result[key] = intervals.entry(score, resampled, first.num_units)
+        if key.kind in ("ece", "ece_calibrated"):
+            result[key] = _reaching_down(result[key], score, resampled, first.num_units)
+    return result
 
 
 def _reaching_down(
@@ -158,30 +197,29 @@ def _reaching_down(
     """
     if entry["low"] is None:
         return entry
+    # The basic bootstrap takes resamples to lie as far above the value as the value lies above the truth.
     mirrored = intervals.entry(point, np.maximum(2 * entry["value"] - resampled, 0), num_units)
     return entry | {name: min(entry[name], mirrored[name]) for name in ("low", "low_members")}
 
 
-def _states(model: resampling.Sums, cells: _Cells, draw: _Draw) -> dict[str, Any]:
+def _curves(model: CalibrationSums, draw: _Draw) -> dict[str, dict[str, list]]:
     """Curves over all speakers, each with intervals; of a model's sums of cells."""
-    sums = cells.sums(model, "all")
-    whole = {name: one.sum(axis=0, keepdims=True) for name, one in sums.items()}
+    sums = draw.unit_sums(model, "all")
+    whole = _whole(sums)
     num_units = int(resampling.used_units(sums).sum())
-    made: dict[str, Any] = {}
-
-    def bounded(name: str, point: np.ndarray, drawn: np.ndarray) -> dict[str, list]:
-        bounds = [intervals.interval(column, num_units) for column in drawn.T]
-        return {"value": point[0].tolist(), "low": [low for low, _ in bounds], "high": [high for _, high in bounds]}
-
     points = calibration_sums.curves(whole)
     drawn = resampling.bootstrap(sums, calibration_sums.curves, draw.num_resamples, draw.seed)
-    made["curves"] = {name: bounded(name, points[name], drawn[name]) for name in points}
-    made["coverages"] = list(abstention.COVERAGES)
-    for outcome in calibration_sums.OUTCOMES:
-        for name in ("plain", "calibrated"):
-            bins = whole[f"{name} bins {outcome}"][0]
-            made["curves"][f"{name} {outcome}"] |= {
-                "num": bins[:, 0].tolist(), "confidence": calibration.bin_means(bins)[:, 0].tolist()
-            }  # fmt: skip
-    made["curves"]["size by entropy"]["num"] = whole["entropy sizes"][0, :, 0].tolist()
-    return made
+    result = {}
+    for name, point in points.items():
+        bounds = [intervals.interval(column, num_units) for column in drawn[name].T]
+        low, high = (list(ends) for ends in zip(*bounds, strict=True))
+        result[name] = {"value": point[0].tolist(), "low": low, "high": high}
+    for outcome in OUTCOMES:
+        for which in VERSIONS:
+            bins = whole[Sum("bins", which, outcome)][0]
+            result[f"{which} {outcome}"] |= {
+                "num": bins[:, 0].tolist(),
+                "confidence": calibration.bin_means(bins)[:, 0].tolist(),
+            }
+    result["size by entropy"]["num"] = whole[Sum("sizes_by_entropy")][0, :, 0].tolist()
+    return result

@@ -28,6 +28,7 @@ from seremo_jax.evaluation import (
 )
 from seremo_jax.evaluation.alignment import Aligned, align
 from seremo_jax.evaluation.records import write_predictions
+from seremo_jax.evaluation.states import member_states
 from seremo_jax.features import condition_frames
 from seremo_jax.features.store import Reader
 from seremo_jax.training import feed as feeding
@@ -177,16 +178,11 @@ class _Job:
         self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
     ) -> tuple[list[ResultRecord], Aligned]:
         section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in pooled])
-        records = scoring.score(
-            predictions, self.data.targets, table, systems=systems, split=split, condition=condition,
-            nbest=section.nbest, pa_uar_thresholds=section.pa_uar_thresholds, f1_classes=section.f1_classes,
-            group_by=section.group_by, num_resamples=section.num_resamples,
-            num_permutations=section.num_permutations, seed=section.seed, protocol=self.card, states=_member_states,
-        )  # fmt: skip
         aligned = align(
             predictions, self.data.targets, table, num_members=len(pooled), split=split, group_by=section.group_by
         )
-        return records, aligned
+        request = scoring.ScoreRequest(systems, split, section, self.card, condition)
+        return scoring.score(aligned, request, _member_states), aligned
 
     def _with_stability(
         self, records: list[ResultRecord], clean: Aligned, heard: Aligned, pooled: list[ensemble.Member]
@@ -196,7 +192,7 @@ class _Job:
         return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
 
 
-_member_states = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
+_member_states = jax.jit(member_states, static_argnames=("num_cells", "nbest"))
 
 
 def pool_folds(

@@ -8,8 +8,11 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 
-from seremo_jax.metrics import distributions, intervals, resampling
+from seremo_jax.metrics import intervals, resampling
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.metrics.confusions import class_scores
+from seremo_jax.metrics.moments import Moments
+from seremo_jax.metrics.passing import passes
 
 CURVE = tuple(range(100))
 """The T of the curve, in percent. Nobody exceeds 100."""
@@ -23,7 +26,7 @@ def entries(
     genders: Sequence[str],
     support: Int[np.ndarray, "U C"],
     uar: Float[np.ndarray, "U E N"],
-    attributes: distributions.Moments,
+    attributes: Moments,
 ) -> list[dict[str, Any]]:
     """Known speakers with at least one scored or rated utterance; scores are means over members.
 
@@ -72,15 +75,15 @@ def curve(
       num_resamples: Of speakers, the same as those of the metrics.
       seed: Of the draw.
     """
-    passing = distributions.passes(uar, CURVE).mean(axis=1)  # [U, N, T], mean over members
+    passing = passes(uar, CURVE).mean(axis=1)  # [U, N, T], mean over members
     made: dict[str, Any] = {"thresholds": list(CURVE), "filters": {}}
     groups = {}
-    for f, name in enumerate(distributions.SPEAKER_FILTERS):
+    for f, name in enumerate(SPEAKER_FILTERS):
         if eligible[:, f].any():
             statistics = {"passing": passing * eligible[:, f, None, None], "num": eligible[:, f].astype(np.float64)}
             groups[name] = resampling.Group(statistics, _share, np.arange(len(eligible)))
     drawn = resampling.bootstrap_groups(groups, len(eligible), num_resamples, seed) if groups else {}
-    for f, name in enumerate(distributions.SPEAKER_FILTERS):
+    for f, name in enumerate(SPEAKER_FILTERS):
         if name not in drawn:
             continue
         is_in = eligible[:, f]
@@ -127,7 +130,7 @@ def sizes(
       nbest: The N.
     """
     number = support.sum(axis=1)
-    passing = distributions.passes(uar, tuple(thresholds)).mean(axis=1)
+    passing = passes(uar, tuple(thresholds)).mean(axis=1)
     made = []
     for least, most in SIZES:
         is_in = (number >= least) & (number <= (most or np.inf))

@@ -1,41 +1,69 @@
-"""What one member's predictions leave of each unit: the states behind all its scores."""
+"""What one member's predictions leave of each cell of utterances: the states behind all its scores."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from seremo_jax.metrics import distributions
 from seremo_jax.metrics.class_distances import Ground
-from seremo_jax.metrics.moments import AnyArray
+from seremo_jax.metrics.confusions import nbest_counts
+from seremo_jax.metrics.distributions import DistributionSums, distribution_sums
+from seremo_jax.metrics.moments import AnyArray, Moments
 
-States = tuple[distributions.NBest, distributions.Moments, distributions.Distribution]
+
+class RowTargets(NamedTuple):
+    """What raters said of B utterances, and where each counts.
+
+    Attributes:
+      cell: [B] int32 cell of each utterance (`alignment.Cells`).
+      consensus: [B] int32 class, -1 where the utterance is not scored.
+      distribution: [B, C] float32 vote shares.
+      has_votes: [B] bool.
+      attributes: [B, A] float32.
+      has_attribute: [B, A] bool.
+    """
+
+    cell: Any
+    consensus: Any
+    distribution: Any
+    has_votes: Any
+    attributes: Any
+    has_attribute: Any
+
+
+class States(NamedTuple):
+    """Sums of one member over each cell.
+
+    Attributes:
+      counts: [cells, N, C, C] confusion counts of N-best.
+      attributes: Moments [cells, A].
+      distribution: Sums behind the scores of the vote distribution.
+    """
+
+    counts: AnyArray
+    attributes: Moments
+    distribution: DistributionSums
 
 
 def member_states(
     predicted_attributes: Float[AnyArray, "B A"],
     predicted_distribution: Float[AnyArray, "B C"],
-    unit: Int[AnyArray, " B"],
-    attributes: Float[AnyArray, "B A"],
-    has_attribute: Bool[AnyArray, "B A"],
-    distribution: Float[AnyArray, "B C"],
-    has_votes: Bool[AnyArray, " B"],
-    consensus: Int[AnyArray, " B"],
+    targets: RowTargets,
     *,
-    num_units: int,
+    num_cells: int,
     nbest: tuple[int, ...],
 ) -> States:
-    """Metric states [U, ...] of one member. Pure JAX: `evaluate` compiles it, the last two arguments static."""
-    num_attributes, num_classes = attributes.shape[1], distribution.shape[1]
-    return (
-        distributions.NBest.empty(num_units, len(nbest), num_classes).update(
-            unit, predicted_distribution, consensus, nbest
+    """Sums of one member over each of `num_cells` cells.
+
+    Pure JAX: `evaluate` compiles it, the last two arguments static.
+    """
+    cell, (_, num_attributes) = targets.cell, predicted_attributes.shape
+    return States(
+        nbest_counts(cell, predicted_distribution, targets.consensus, nbest, num_cells),
+        Moments.empty(num_cells, num_attributes).update(
+            cell, predicted_attributes, targets.attributes, targets.has_attribute
         ),
-        distributions.Moments.empty(num_units, num_attributes).update(
-            unit, predicted_attributes, attributes, has_attribute
-        ),
-        distributions.Distribution.empty(num_units, num_classes).update(
-            unit, predicted_distribution, distribution, has_votes
-        ),
+        distribution_sums(cell, predicted_distribution, targets.distribution, targets.has_votes, num_cells),
     )
 
 

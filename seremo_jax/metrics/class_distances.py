@@ -2,10 +2,8 @@
 
 Fear taken for sadness is a smaller mistake than fear taken for joy. How far two classes are apart is read from the
 corpus itself: from where its ratings place them in valence, activation and dominance or, where it has no such ratings,
-from how often two raters of one utterance vote for both (`ground_of`). Then
-
-    cost = expected_cost(counts, ground.distance)                   # of confusion counts, a state of `metrics`
-    uar = confusion_scores(merge_classes(counts, ground.groups)).uar  # classes that raters mix up made one
+from how often two raters of one utterance vote for both (`ground_of`). The expected cost is the mean distance between
+consensus and prediction, and the merged UAR that of counts in which classes that raters mix up are one.
 
 All of it is OURS; it follows the first open question of the paper: confusions within a group of classes.
 """
@@ -17,8 +15,6 @@ import scipy.cluster.hierarchy
 import scipy.sparse.csgraph
 import scipy.spatial.distance
 from jaxtyping import Bool, Float, Int, Num
-
-from seremo_jax.metrics.moments import AnyArray, namespace_of
 
 _LEAST_DISTANCE = 1e-3
 """Of two different classes, as a part of the largest distance: a ground metric tells all classes apart."""
@@ -133,14 +129,7 @@ def co_vote_groups(distance: Float[np.ndarray, "C C"]) -> tuple[int, ...]:
     return tuple(order[label] for label in labels.tolist())
 
 
-def expected_cost(counts: Num[AnyArray, "*batch C C"], distance: Num[AnyArray, "... C C"]) -> Float[AnyArray, "*batch"]:
-    """Mean distance between consensus (rows) and prediction over the rows counted; 0 where there is none."""
-    xp = namespace_of(counts)
-    return (counts * distance).sum(axis=(-1, -2)) / xp.maximum(counts.sum(axis=(-1, -2)), 1)
-
-
-def merge_classes(counts: Num[AnyArray, "*batch C C"], groups: tuple[int, ...]) -> Num[AnyArray, "*batch G G"]:
+def merge_classes(counts: Num[np.ndarray, "*batch C C"], groups: tuple[int, ...]) -> Num[np.ndarray, "*batch G G"]:
     """Confusion counts with each group of classes as one class."""
-    xp = namespace_of(counts)
-    is_in = xp.asarray(np.asarray(groups)[:, None] == np.arange(max(groups) + 1)[None, :], counts.dtype)
-    return xp.einsum("ag,...ab,bh->...gh", is_in, counts, is_in)
+    is_in = (np.asarray(groups)[:, None] == np.arange(max(groups) + 1)[None, :]).astype(counts.dtype)
+    return np.einsum("ag,...ab,bh->...gh", is_in, counts, is_in)

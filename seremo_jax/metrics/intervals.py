@@ -1,6 +1,6 @@
-"""Intervals of metrics from their values in resamples of speakers, and what a random guesser scores per speaker.
+"""Intervals of metrics from their values in resamples of speakers, and moments as sums that resamples can weight.
 
-Resamples are those of `resampling`. Source: method.md 8.9 (OURS). The 95 % interval is the expanded percentile
+Resamples are those of `resampling`. Source: METHOD.md, section 8.9 (OURS). The 95 % interval is the expanded percentile
 interval: of few speakers the plain one is too narrow, and covers the truth 92 times in 100 with 16 of them
 (`interval`).
 """
@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from seremo_jax.metrics import distributions
+from seremo_jax.metrics.moments import Moments
 from seremo_jax.metrics.resampling import Sums
 
-_CHUNK_BYTES = 32 << 20
-"""Bound on the guesses held at a time."""
+_ERRORS = ("absolute_error", "squared_error")
 
 
 def interval(
@@ -66,23 +65,31 @@ def _tails(num_units: int | None, level: float) -> tuple[float, float]:
     return tail, 1 - tail
 
 
+def moment_names(prefix: str, has_errors: bool = True) -> tuple[str, ...]:
+    """Names of the sums that `moment_sums` makes."""
+    names = ("num_rows", "x", "y", "xx", "yy", "xy", *(_ERRORS if has_errors else ()))
+    return tuple(f"{prefix}{name}" for name in names)
+
+
 def moment_sums(
-    moments: distributions.Moments, prefix: str, shift: np.ndarray | None = None, has_errors: bool = True
+    moments: Moments, prefix: str, shift: np.ndarray | None = None, has_errors: bool = True
 ) -> tuple[Sums, np.ndarray]:
     """Moments of units [U, ...] as sums that add up over units, and the shift around which they are taken.
 
     Args:
       moments: State with NumPy leaves.
       prefix: Put before the names of the sums.
-      shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that little cancels
-        and the sums of different systems on the same targets share it.
+      shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that the sums of
+        different systems on the same targets share it.
       has_errors: Whether the sums behind RMSE and MAE are among them.
 
     Returns:
       Name -> [U, ...] float64 sums, and the shift for `moments_of_sums`.
     """
-    m = distributions.Moments(*(np.asarray(leaf, np.float64) for leaf in moments))
+    m = Moments(*(np.asarray(leaf, np.float64) for leaf in moments))
     if shift is None:
+        # Centred moments do not add up, and plain sums of squares of values far from 0 lose the variance in rounding.
+        # Sums around one origin that all units share add up, and near the mean of the target little cancels in them.
         origin = (m.mean_target * m.num_rows).sum(axis=0) / np.maximum(m.num_rows.sum(axis=0), 1)
         shift = np.stack([origin, origin])
     x, y = np.stack([m.mean_prediction, m.mean_target]) - shift[:, None]
@@ -95,11 +102,11 @@ def moment_sums(
         "xy": m.products + m.num_rows * x * y,
     }
     if has_errors:
-        sums |= {"absolute_error": m.absolute_error, "squared_error": m.squared_error}
+        sums |= {name: getattr(m, name) for name in _ERRORS}
     return {f"{prefix}{name}": values for name, values in sums.items()}, shift
 
 
-def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarray) -> distributions.Moments:
+def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarray) -> Moments:
     """The state whose `moment_sums` are `sums` [R, ...], with NumPy float64 leaves. Inverse of `moment_sums`.
 
     Sums of the target may be of shape [R, 1, ...], once for all members. Errors that were left out are NaN.
@@ -113,7 +120,7 @@ def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarr
         # What is left of a constant is rounding, and a constant target must stay one.
         return np.where(centred > 1e-12 * total, centred, 0.0)
 
-    return distributions.Moments(
+    return Moments(
         num_rows=num_rows,
         mean_prediction=x + shift[0],
         mean_target=y + shift[1],
@@ -123,46 +130,6 @@ def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarr
         absolute_error=sums.get(f"{prefix}absolute_error", left_out),
         squared_error=sums.get(f"{prefix}squared_error", left_out),
     )
-
-
-def chance_passing(
-    support: Int[np.ndarray, "U C"],
-    nbest: tuple[int, ...],
-    thresholds: tuple[int, ...],
-    seed: int,
-    num_draws: int = 200,
-) -> Float[np.ndarray, "U N T"]:
-    """How likely each speaker exceeds T by guessing, by simulation; their mean is the paUAR-T of a guesser.
-
-    A random ranking is right with probability N / C on every utterance. Speakers with few utterances pass by luck, so
-    chance is not 0 and depends on the speakers.
-
-    Args:
-      support: [U, C] scored utterances of each speaker and class; without any, a speaker never passes.
-      nbest: The N.
-      thresholds: The T, in percent.
-      seed: Of the simulation.
-      num_draws: Guessers to average over.
-
-    Source: OURS; what a random ranking scores is method.md 8.3.
-    """
-    generator = np.random.default_rng(seed)
-    chance = np.zeros((len(support), len(nbest), len(thresholds)))
-    is_scored = support.any(axis=1)
-    scored = support[is_scored].astype(np.int64)
-    if not len(scored):
-        return chance
-    chunk = int(np.clip(_CHUNK_BYTES // (8 * scored.size), 1, num_draws))
-    for i, n in enumerate(nbest):
-        passing = np.zeros((len(scored), len(thresholds)))
-        for first in range(0, num_draws, chunk):
-            drawn = np.broadcast_to(scored, (min(chunk, num_draws - first), *scored.shape))
-            right = generator.binomial(drawn, min(n / support.shape[1], 1.0))
-            uar = distributions.class_scores(right, drawn, drawn).uar
-            for t, threshold in enumerate(thresholds):  # one at a time, for there may be a hundred
-                passing[:, t] += distributions.passes(uar, (threshold,))[..., 0].sum(axis=0)
-        chance[is_scored, i] = passing / num_draws
-    return chance
 
 
 @dataclasses.dataclass(frozen=True)

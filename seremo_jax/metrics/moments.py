@@ -1,11 +1,13 @@
 """Centred moments of predictions and targets: the mergeable state behind CCC, Pearson correlation, RMSE and MAE.
 
-    state = Moments.empty(1, 3)                                               # one unit, three attributes
+    state = Moments.empty(num_speakers, 3)                    # a unit is a speaker, three attributes
     for batch in batches:
-        state = state.update(unit, prediction, target, mask)                  # [B], [B, 3], [B, 3], [B, 3]
-    ccc = state.pool().compute().ccc                                          # [3]
+        state = state.update(unit, prediction, target, mask)  # [B], [B, 3], [B, 3], [B, 3]
+    ccc_of_speakers = state.compute().ccc                     # [num_speakers, 3]
 
-Part of `seremo_jax.metrics.distributions`, which says what all states have in common.
+`update` takes batches in any order, and rows under a False mask may hold anything, NaN included. States are merged and
+never averaged: the mean of the CCCs of batches is not the CCC of their rows. Of all units together, or of each as often
+as a resample draws it, the state is `intervals.moments_of_sums` of weighted `intervals.moment_sums`.
 """
 
 from typing import NamedTuple
@@ -73,7 +75,7 @@ class Moments(NamedTuple):
         target = jnp.where(mask, target, 0).astype(jnp.float32)
         error, zero = jnp.abs(prediction - target), jnp.zeros_like(target)
         rows = Moments(mask.astype(jnp.float32), prediction, target, zero, zero, zero, error, error * error)
-        return self.merge(_pool_moments(rows, jnp.asarray(unit), self.num_rows.shape[0]))
+        return self.merge(_by_unit(rows, jnp.asarray(unit), self.num_rows.shape[0]))
 
     def merge(self, other: "Moments") -> "Moments":
         """Both states as one. Associative and commutative to rounding."""
@@ -91,15 +93,11 @@ class Moments(NamedTuple):
             self.squared_error + other.squared_error,
         )
 
-    def pool(self) -> "Moments":
-        """All units merged into one: [U, ...] -> [...]."""
-        unit = jnp.zeros(self.num_rows.shape[0], jnp.int32)
-        return Moments(*(leaf[0] for leaf in _pool_moments(self, unit, 1)))
-
     def compute(self) -> RegressionScores:
         """CCC (population moments, eps 0), Pearson correlation, RMSE and MAE of each entry.
 
-        Source: method.md 5.1 and 8.1 (KNOWN: CCC; OURS: 0 and not defined where the target is constant or n < 2).
+        Source: METHOD.md, sections 5.1 and 8.1 (KNOWN: CCC; OURS: 0 and not defined where the target is constant or
+        n < 2).
         """
         xp = namespace_of(self.num_rows)
         num_rows = xp.maximum(self.num_rows, 1)
@@ -119,7 +117,7 @@ class Moments(NamedTuple):
         )
 
 
-def _pool_moments(rows: Moments, unit: AnyArray, num_units: int) -> Moments:
+def _by_unit(rows: Moments, unit: AnyArray, num_units: int) -> Moments:
     """Merges [B, ...] states into [U, ...], two passes: means, then deviations from them."""
 
     def total(values: AnyArray) -> AnyArray:

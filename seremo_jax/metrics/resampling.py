@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 _CHUNK_BYTES = 32 << 20
 """Bound on the weights, and on the weighted sums of a group, held at a time."""
 
-Sums = dict[str, np.ndarray]
+Sums = dict[Hashable, np.ndarray]
 
 
 def resample_weights(num_units: int, num_resamples: int, seed: int, chunk: int) -> Iterator[Float[np.ndarray, "R U"]]:
@@ -37,7 +37,7 @@ class Columns:
     """Statistics [U, ...] side by side in one matrix, so that all their weighted sums are one product."""
 
     def __init__(
-        self, statistics: Mapping[str, Shaped[np.ndarray, "U ..."]], rows: Bool[np.ndarray, " U"] | None = None
+        self, statistics: Mapping[Hashable, Shaped[np.ndarray, "U ..."]], rows: Bool[np.ndarray, " U"] | None = None
     ):
         """Copies the statistics, those of some units only where `rows` says which."""
         kept = slice(None) if rows is None or rows.all() else rows
@@ -67,13 +67,13 @@ class Columns:
         return made
 
 
-def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[str, np.ndarray]) -> Sums:
+def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[Hashable, np.ndarray]) -> Sums:
     """Sums over units, [U, ...] -> [R, ...] float64, each unit counted `weights` times."""
     columns = Columns(statistics)
     return columns.named(columns.weighted(weights))
 
 
-def used_units(statistics: Mapping[str, Shaped[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
+def used_units(statistics: Mapping[Hashable, Shaped[np.ndarray, "U ..."]]) -> Bool[np.ndarray, " U"]:
     """Units that have anything to add."""
     num_units = next(iter(statistics.values())).shape[0]
     is_used = np.zeros(num_units, bool)
@@ -91,13 +91,15 @@ class Group:
       compute: Sums [R, ...] of R resamples -> metric -> value [R, ...] of each, NaN where it is not defined. Where
         members are drawn, too, it is given a second argument: [R, num_members], how often each is.
       places: [V] place of its units among all, ascending.
-      parts: Groups that this one is made of: sums that it has no statistics of are those of its parts added up.
+      parts: Groups that this one is made of, e.g. the genders.
+      summed: Names of sums that it has no statistics of, for they are those of its parts added up.
     """
 
-    statistics: Mapping[str, Shaped[np.ndarray, "V ..."]]
+    statistics: Mapping[Hashable, Shaped[np.ndarray, "V ..."]]
     compute: Callable[..., Mapping[Hashable, Float[np.ndarray, "R ..."]]]
     places: Int[np.ndarray, " V"]
     parts: tuple[str, ...] = ()
+    summed: tuple[Hashable, ...] = ()
 
 
 def bootstrap_groups(
@@ -118,36 +120,55 @@ def bootstrap_groups(
 
     Returns:
       Group -> metric -> values.
+
+    Raises:
+      ValueError: A sum that a group takes from its parts is among its own statistics, or a part lacks it.
     """
+    _check_parts(groups)
     used = {name: used_units(group.statistics) for name, group in groups.items()}
     columns = {name: Columns(group.statistics, used[name]) for name, group in groups.items()}
     places = {name: group.places[used[name]] for name, group in groups.items()}
-    row_bytes = 8 * max(num_units, *(one.width for one in columns.values()))
+    row_bytes = 8 * max(num_units, *(matrix.width for matrix in columns.values()))
     chunk = int(np.clip(_CHUNK_BYTES // row_bytes, 1, num_resamples))
     draws = [resample_weights(num_units, num_resamples, seed, chunk)]
     if num_members:
         draws.append(resample_weights(num_members, num_resamples, seed + 1, chunk))
-    found: dict[str, list[Mapping[Hashable, np.ndarray]]] = {name: [] for name in groups}
-    for weights, *of_members in zip(*draws, strict=True):
-        added: dict[str, Sums] = {name: {} for name in groups}
+    chunks: dict[str, list[Mapping[Hashable, np.ndarray]]] = {name: [] for name in groups}
+    for weights, *member_weights in zip(*draws, strict=True):
+        from_parts: dict[str, Sums] = {name: {} for name in groups}
+        # Parts come before what they make up, whose sums are then added and not multiplied out once more.
         for name in sorted(groups, key=lambda name: bool(groups[name].parts)):
-            is_whole = len(places[name]) == num_units
-            drawn = columns[name].weighted(weights if is_whole else weights[:, places[name]])
-            sums = added.pop(name) | columns[name].named(drawn)
-            for whole in (whole for whole in added if name in groups[whole].parts):
-                for key in sums.keys() - groups[whole].statistics.keys():
-                    added[whole][key] = added[whole].get(key, 0) + sums[key]
-            found[name].append(groups[name].compute(sums, *of_members))
-    made = {}
+            is_everyone = len(places[name]) == num_units
+            # All resamples of the chunk at once: multiplicities [R, V] times statistics [V, columns].
+            drawn = columns[name].weighted(weights if is_everyone else weights[:, places[name]])
+            sums = from_parts.pop(name) | columns[name].named(drawn)
+            for whole in (whole for whole in from_parts if name in groups[whole].parts):
+                for key in groups[whole].summed:
+                    from_parts[whole][key] = from_parts[whole].get(key, 0) + sums[key]
+            chunks[name].append(groups[name].compute(sums, *member_weights))
+    result = {}
     for name, group in groups.items():
+        values = {key: np.concatenate([chunk[key] for chunk in chunks[name]]) for key in chunks[name][0]}
         num_used = len(set().union(places[name].tolist(), *(places[part].tolist() for part in group.parts)))
-        values = {key: np.concatenate([part[key] for part in found[name]]) for key in found[name][0]}
-        made[name] = {key: np.full(one.shape, np.nan) for key, one in values.items()} if num_used == 1 else values
-    return made
+        if num_used == 1:
+            values = {key: np.full(resampled.shape, np.nan) for key, resampled in values.items()}
+        result[name] = values
+    return result
+
+
+def _check_parts(groups: Mapping[str, Group]) -> None:
+    for name, group in groups.items():
+        for key in group.summed:
+            if key in group.statistics:
+                raise ValueError(f"group {name!r}: the sum {key!r} is both its own and that of its parts")
+            if not group.parts:
+                raise ValueError(f"group {name!r}: it has no parts to take the sum {key!r} from")
+            if lacking := [part for part in group.parts if key not in groups[part].statistics]:
+                raise ValueError(f"group {name!r}: the parts {lacking} lack the sum {key!r}")
 
 
 def bootstrap(
-    statistics: Mapping[str, Shaped[np.ndarray, "U ..."]],
+    statistics: Mapping[Hashable, Shaped[np.ndarray, "U ..."]],
     compute: Callable[..., Mapping[Hashable, Float[np.ndarray, "R ..."]]],
     num_resamples: int,
     seed: int,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from seremo_jax.core.progress import track
-from seremo_jax.metrics.distributions import Moments
+from seremo_jax.metrics.moments import Moments
 from seremo_jax.saliency import correlation, probe, ranking
 from seremo_jax.saliency.question import Question
 

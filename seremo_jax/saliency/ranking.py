@@ -26,7 +26,7 @@ from seremo_jax.core.artefacts import (
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.data.tables import read_tables
 from seremo_jax.metrics import intervals
-from seremo_jax.metrics.distributions import Moments
+from seremo_jax.metrics.moments import Moments
 from seremo_jax.saliency import correlation, uncertainty
 from seremo_jax.saliency.question import Question, about
 

@@ -71,17 +71,17 @@ def test_folds_are_looked_up_by_members_without_them(fitted):
     pooled = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in MEMBERS))
     votes = pooled[:2]
     for wanted in ([pooled[0]], votes, pooled[2:]):
-        found = fitted.of_folds(wanted, (1, 0))
+        found = fitted.in_folds(wanted, (1, 0))
         for fold, one in zip((1, 0), found, strict=True):
             expected = {NAMES[MEMBERS.index(dataclasses.replace(member, fold=fold))] for member in wanted}
             assert set(one.members) == expected
-    assert fitted.of_folds([pooled[0], pooled[2]], (0, 1)) is None  # never fitted together
-    assert fitted.of_folds(votes, (0, 5)) is None
+    assert fitted.in_folds([pooled[0], pooled[2]], (0, 1)) is None  # never fitted together
+    assert fitted.in_folds(votes, (0, 5)) is None
     empty = Predictions(np.array(["u"]), np.zeros((4, 1, 3), np.float32), np.full((4, 1, C), 0.25, np.float32))
     _, named = mean_heads.with_means(empty, pooled, ("seeds",))
     assert [member.seed for member in named[4:]] == [ensemble.MEAN] * 2
     for mean, behind in zip(named[4:], (votes, pooled[2:]), strict=True):
-        assert fitted.of_folds([mean], (0, 1)) == fitted.of_folds(behind, (0, 1))
+        assert fitted.in_folds([mean], (0, 1)) == fitted.in_folds(behind, (0, 1))
 
 
 def test_a_mean_over_class_losses_is_fitted_too():
@@ -96,14 +96,14 @@ def test_a_mean_over_class_losses_is_fitted_too():
     names = np.array(ensemble.names(members))
     for mean, rate in zip(named[8:], (0.1, 0.2), strict=True):
         mine = [i for i, member in enumerate(members) if member.dropout == rate]
-        (found,) = fitted.of_folds([mean], (None,))
+        (found,) = fitted.in_folds([mean], (None,))
         assert set(found.members) == set(names[mine])
         assert found.temperature == calibration.fit_temperature(said[mine].mean(0), one.shares)
 
 
 def test_each_utterance_has_the_thresholds_of_its_fold_and_gender(fitted):
     pooled = dataclasses.replace(MEMBERS[0], fold=None)
-    first, second = fitted.of_folds([pooled], (0, 1))
+    first, second = fitted.in_folds([pooled], (0, 1))
     second = dataclasses.replace(second, lac_by_gender={"female": -0.123})
     applied = Applied.of([first, second], np.array([0, 1, 1]), ["male", "male", "female"])
     assert applied.temperature.tolist() == [first.temperature, second.temperature, second.temperature]
@@ -114,9 +114,9 @@ def test_each_utterance_has_the_thresholds_of_its_fold_and_gender(fitted):
 def test_no_votes_fit_nothing_and_few_fit_no_sets(parts, tmp_path):
     silent = dataclasses.replace(parts[0], has_votes=np.zeros(60, bool))
     assert calibration_fit.fit([silent], MEMBERS, LEVEL).by_members == {}
-    assert calibration_fit.fit([], MEMBERS, LEVEL).of_folds([MEMBERS[0]], (0,)) is None
+    assert calibration_fit.fit([], MEMBERS, LEVEL).in_folds([MEMBERS[0]], (0,)) is None
     half = calibration_fit.fit([silent, parts[1]], MEMBERS, LEVEL)
-    assert half.of_folds([dataclasses.replace(MEMBERS[0], fold=None)], (0, 1)) is None
+    assert half.in_folds([dataclasses.replace(MEMBERS[0], fold=None)], (0, 1)) is None
     few = calibration_fit.fit([development(0, number=4)], MEMBERS, LEVEL)  # three have votes; four would do
     one = next(iter(few.by_members.values()))
     assert (one.num_utterances, one.lac, one.lac_by_gender) == (3, math.inf, {})

@@ -70,7 +70,7 @@ def records(parts, aligned, fitted):
 
 def expected(aligned, fitted, rows, is_in):
     """Everything again for the mean of some members, utterance by utterance."""
-    by_fold = fitted.of_folds([POOLED[row] for row in rows], FOLDS)
+    by_fold = fitted.in_folds([POOLED[row] for row in rows], FOLDS)
     p = aligned.predictions_distribution[rows].astype(float).mean(0)
     fold = np.isin(np.arange(NUM_ROWS), ROWS[1]).astype(int)  # ids are in order
     fit = [by_fold[f] for f in fold]
@@ -129,7 +129,7 @@ def test_every_number_is_that_of_plain_loops(aligned, fitted, records, group):
 def test_intervals_are_those_of_the_same_resamples_as_all_metrics(aligned, fitted, records):
     """The share of votes in the sets, resampled by hand."""
     applied = calibration_fit.Applied.of(
-        fitted.of_folds(POOLED[:2], FOLDS), np.isin(np.arange(NUM_ROWS), ROWS[1]).astype(int),
+        fitted.in_folds(POOLED[:2], FOLDS), np.isin(np.arange(NUM_ROWS), ROWS[1]).astype(int),
         [aligned.genders[unit] for unit in aligned.unit],
     )  # fmt: skip
     q = calibration.tempered(aligned.predictions_distribution[:2].astype(float).mean(0), applied.temperature)
@@ -239,8 +239,9 @@ def test_intervals_cover_the_truth():
         point = calibration_sums.values({name: one.sum(0, keepdims=True) for name, one in sums.items()}, LEVEL)
         drawn = resampling.bootstrap(sums, lambda one: calibration_sums.values(one, LEVEL), num_resamples, 300 + i)
         pair = ({metric: values[metric] for metric in point if metric.name in names} for values in (point, drawn))
-        found = (*pair, {"votes": np.array([S]), "consensus": np.array([S])}, S)
-        for metric, entry in calibration_scores._entries_of([found], np.ones((num_resamples, 1))).items():
+        counts = {"votes": np.array([S]), "consensus": np.array([S])}
+        model = calibration_scores.ModelScores(*pair, counts, S)
+        for metric, entry in calibration_scores.entries([model], np.ones((num_resamples, 1))).items():
             num_covered[metric.name] += entry["low"] <= truth[metric.name] <= entry["high"]
     for name, number in num_covered.items():
         assert 0.93 <= number / num_corpora <= 0.97, (name, number / num_corpora)

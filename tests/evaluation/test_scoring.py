@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import audmetric
@@ -13,10 +14,13 @@ import sklearn.metrics
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import to_json
+from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.schema import Predictions
 from seremo_jax.data.targets import Targets, plurality, vote_distribution
 from seremo_jax.evaluation import scoring
-from seremo_jax.metrics import intervals
+from seremo_jax.evaluation.alignment import align
+from seremo_jax.evaluation.states import member_states
+from seremo_jax.metrics.passing import chance_passing
 
 pytestmark = pytest.mark.stack
 
@@ -24,12 +28,14 @@ NUM_ROWS, NUM_CLASSES = 160, 6
 CLASSES = vocab.CLASS_SETS["crema6"]
 MEMBERS = [{"layer": 2, "seed": seed, "class_target": kind} for kind in vocab.CLASS_TARGETS for seed in (0, 1)]
 # Compiled once for all tests; evaluate does the same.
-STATES = jax.jit(scoring.member_states, static_argnames=("num_units", "nbest"))
+STATES = jax.jit(member_states, static_argnames=("num_cells", "nbest"))
 
 
-def score(predictions, targets, table, members=MEMBERS, **changes):
-    options = {"split": "test", "num_resamples": 40, "protocol": {"corpus": "made"}} | changes
-    return scoring.score(predictions, targets, table, systems=ensemble.systems(members), states=STATES, **options)
+def score(predictions, targets, table, members=MEMBERS, protocol=(("corpus", "made"),), **settings):
+    section = dataclasses.replace(EvalConfig(), **({"num_resamples": 40} | settings))
+    aligned = align(predictions, targets, table, num_members=len(members), split="test", group_by=section.group_by)
+    request = scoring.ScoreRequest(ensemble.systems(members), "test", section, dict(protocol))
+    return scoring.score(aligned, request, STATES)
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +297,7 @@ def test_groups_of_any_column_and_of_ages(parts):
         for name, y, of in zip(table["speaker"].to_pylist(), targets.consensus_index, labels, strict=True):
             if name != "unknown" and y >= 0 and of == label:
                 support[int(name[1:]), y] += 1
-        guess = intervals.chance_passing(support, (1,), (50,), seed=1, num_draws=2_000)[support.any(axis=1), 0, 0]
+        guess = chance_passing(support, (1,), (50,), seed=1, num_draws=2_000)[support.any(axis=1), 0, 0]
         assert records[label].metrics["paUAR-50 (1-best, all)"]["chance"] == pytest.approx(100 * guess.mean(), abs=2)
         is_in = np.asarray([value == label for value in labels])
         for member in (0, 1):

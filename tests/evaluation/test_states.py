@@ -1,4 +1,4 @@
-"""All states of a member on random and degenerate rows, against other people's code; merged, padded and sharded."""
+"""Scores of member states on random and degenerate rows, against other people's code; merged, padded and sharded."""
 
 import functools
 import warnings
@@ -15,7 +15,10 @@ import sklearn.metrics
 from jax.sharding import PartitionSpec
 
 from seremo_jax.core import mesh as sharding
-from seremo_jax.evaluation.states import member_states
+from seremo_jax.evaluation import system_scores, system_sums
+from seremo_jax.evaluation.alignment import Cells
+from seremo_jax.evaluation.states import RowTargets, Settings, member_states
+from seremo_jax.metrics.catalogue import metric
 
 NUM_ROWS, NUM_UNITS, C, A = 32, 4, 4, 2  # nobody speaks for the last unit
 NBEST = (1, 2, 3)
@@ -27,8 +30,12 @@ KINDS = {
 }
 
 
+NAMES = ("angry", "happy", "neutral", "sad")
+SETTINGS = Settings(NAMES, ("valence", "activation"), NBEST, (50,), "present", None)
+
+
 def rows_of(seed, consensus, predicted, targets, values):
-    """Arguments of `member_states`; what is masked holds NaN."""
+    """Predictions, and targets with the unit as cell; what is masked holds NaN."""
     rng = np.random.default_rng(seed)
     y = {"random": rng.integers(-1, C, NUM_ROWS), "one class": np.full(NUM_ROWS, 2),
          "two classes": rng.integers(0, 2, NUM_ROWS), "none": np.full(NUM_ROWS, -1)}[consensus]  # fmt: skip
@@ -45,13 +52,35 @@ def rows_of(seed, consensus, predicted, targets, values):
     target = np.where(has_attribute, target, np.nan)
     p, q = (np.where(has_votes[:, None] | (y >= 0)[:, None], part, np.nan) for part in (p, q))
     unit = rng.integers(0, NUM_UNITS - 1, NUM_ROWS).astype(np.int32)
-    arrays = value, q, unit, target, has_attribute, p, has_votes, y.astype(np.int32)
-    return tuple(part.astype(np.float32) if part.dtype == np.float64 else part for part in arrays)
+    value, q, p, target = (part.astype(np.float32) for part in (value, q, p, target))
+    return value, q, RowTargets(unit, y.astype(np.int32), p, has_votes, target, has_attribute)
 
 
 cases = st.builds(rows_of, st.integers(0, 10**6), *(st.sampled_from(kinds) for kinds in KINDS.values()))
-states_of = jax.jit(functools.partial(member_states, num_units=NUM_UNITS, nbest=NBEST))
-scores_of = jax.jit(lambda states: [[one.compute() for one in states], [one.pool().compute() for one in states]])
+states_of = jax.jit(functools.partial(member_states, nbest=NBEST), static_argnames=("num_cells",))
+
+
+def scores_of(rows, unit_of_cell, is_in, batch=0):
+    """Scores of the units that are in, as scoring makes them: states of cells, sums of units, sums over units.
+
+    Args:
+      rows: As of `rows_of`.
+      unit_of_cell: Unit of each cell, ascending.
+      is_in: Units that count.
+      batch: Place of each row's cell among those of its unit.
+    """
+    value, q, targets = rows
+    per_unit = len(unit_of_cell) // NUM_UNITS
+    states = states_of(value, q, targets._replace(cell=targets.cell * per_unit + batch), num_cells=len(unit_of_cell))
+    group = np.where(is_in[unit_of_cell], 1, 2)
+    cells = Cells(targets.cell, unit_of_cell, group, ("all", "those", "others"))
+    support = np.zeros((NUM_UNITS, C), np.int64)
+    is_scored = (targets.consensus >= 0) & is_in[targets.cell]
+    np.add.at(support, (targets.cell[is_scored], targets.consensus[is_scored]), 1)
+    nothing = system_sums.GroupTargets(support, np.zeros((NUM_UNITS, 2), bool), np.zeros((2, len(NBEST), 1)))
+    sums = system_sums.cell_sums([states], 1, cells, SETTINGS)
+    statistics = system_sums.unit_statistics(sums, cells, "those", nothing, SETTINGS)
+    return system_scores.point(statistics, SETTINGS)
 
 
 def class_scores(y, ranked):
@@ -82,59 +111,73 @@ def regression_scores(x, y):
 
 def check(found, rows, is_in):
     """Scores of some rows against scikit-learn, audmetric and scipy."""
-    value, q, _, target, has_attribute, p, has_votes, consensus = rows
-    nbest, moments, distribution = found
+    value, q, targets = rows
+    _, consensus, p, has_votes, target, has_attribute = targets
     is_scored, voted = is_in & (consensus >= 0), is_in & has_votes
     same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
-    assert nbest.is_defined.tolist() == [bool(is_scored.any())] * len(NBEST)
+
+    def score(kind, n=1, **fields):
+        return found[metric(kind, n, **fields)].values[0, 0]
+
+    for n in NBEST:
+        assert found[metric("uar", n)].is_defined.tolist() == [bool(is_scored.any())]
     if is_scored.any():
         ranked = np.argsort(-q[is_scored], axis=1, kind="stable")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # one class only
             expected = list(class_scores(consensus[is_scored], ranked))
-        same(np.stack([nbest.uar, nbest.accuracy, nbest.macro_f1, nbest.weighted_f1], axis=1), expected)
-    for a in range(A):
+        same([[score("uar", n), score("micro_f1", n), score("macro_f1", n, classes="present")] for n in NBEST],
+             [row[:3] for row in expected])  # fmt: skip
+        same([score("accuracy"), score("weighted_f1")], expected[0][1::2])
+    for a, name in enumerate(SETTINGS.attribute_names):
         kept = is_in & has_attribute[:, a]
         x, y = value[kept, a].astype(np.float64), target[kept, a].astype(np.float64)
-        scores = [leaf[a] for leaf in (moments.ccc, moments.pearson, moments.rmse, moments.mae)]
-        # Single precision keeps less of correlations of values far from 0.
-        same(scores, regression_scores(x, y), atol=1e-6 if np.abs(y).max(initial=0) < 10 else 5e-6)
-    assert distribution.num_rows == voted.sum()
+        assert (metric("ccc", attribute=name) in found) == kept.any()
+        if kept.any():
+            scores = [score(kind, attribute=name) for kind in ("ccc", "pearson", "rmse", "mae")]
+            # Single precision keeps less of correlations of values far from 0.
+            same(scores, regression_scores(x, y), atol=1e-6 if np.abs(y).max(initial=0) < 10 else 5e-6)
+    assert found[metric("jsd")].count.tolist() == [voted.sum()]
     p, q = p[voted].astype(np.float64), q[voted].astype(np.float64)
     if voted.any():
         jsd = [scipy.spatial.distance.jensenshannon(*both, base=2) ** 2 for both in zip(p, q, strict=True)]
-        same(distribution.jsd, np.mean(np.nan_to_num(jsd)))
-        same(distribution.kl, scipy.stats.entropy(p, np.maximum(q, 1e-12), axis=1).mean())
-        same(distribution.total_variation, scipy.spatial.distance.cdist(p, q, "cityblock").diagonal().mean() / 2)
-        for c in range(C):
-            same(distribution.class_ccc[c], regression_scores(q[:, c], p[:, c])[0])
+        same(score("jsd"), np.mean(np.nan_to_num(jsd)))
+        same(score("kl"), scipy.stats.entropy(p, np.maximum(q, 1e-12), axis=1).mean())
+        same(score("total_variation"), scipy.spatial.distance.cdist(p, q, "cityblock").diagonal().mean() / 2)
+        cccs = [regression_scores(q[:, c], p[:, c])[0] for c in range(C)]
+        same([score("class_ccc", label=name) for name in NAMES], cccs)
+        is_varying = np.ptp(p, axis=0) > 0
+        same(score("class_ccc_mean"), np.sum(cccs) / max(is_varying.sum(), 1))
         flags = p > 1 / C, q > 1 / C
-        same(distribution.multi_label_macro_f1, sklearn.metrics.f1_score(*flags, average="macro", zero_division=0))
+        same(score("multi_label_f1", num_classes=C), sklearn.metrics.f1_score(*flags, average="macro", zero_division=0))
 
 
 @hypothesis.settings(max_examples=25)
 @hypothesis.given(cases)
 def test_scores_of_all_of_one_and_of_an_empty_speaker_agree_with_other_code(rows):
-    of_units, of_all = jax.tree.map(np.asarray, scores_of(states_of(*rows)))
-    check(of_all, rows, np.ones(NUM_ROWS, bool))
-    for u in (0, NUM_UNITS - 1):
-        found = jax.tree.map(lambda leaf, u=u: leaf[u], of_units)
-        for leaf in jax.tree.leaves(found):
-            assert np.isfinite(leaf.astype(np.float64)).all()
-        check(found, rows, rows[2] == u)
+    units = np.arange(NUM_UNITS)
+    for is_in in (np.ones(NUM_UNITS, bool), units == 0, units == NUM_UNITS - 1):
+        found = scores_of(rows, units, is_in)
+        for value in found.values():
+            assert np.isfinite(value.values).all()
+        check(found, rows, is_in[rows[2].cell])
 
 
-def parts_of(rows, batch, number):
-    """States of the rows of each batch: batches as masks, so that one shape compiles once."""
-    value, q, unit, target, has_attribute, p, has_votes, consensus = rows
-    for i in range(number):
-        is_in = batch == i
-        mine = has_attribute & is_in[:, None], p, has_votes & is_in, np.where(is_in, consensus, -1).astype(np.int32)
-        yield states_of(value, q, unit, target, *mine)
-
-
-def merged(one, other):
-    return tuple(a.merge(b) for a, b in zip(one, other, strict=True))
+@hypothesis.settings(max_examples=15)
+@hypothesis.given(
+    cases, st.lists(st.integers(0, 2), min_size=NUM_ROWS, max_size=NUM_ROWS), st.permutations(range(NUM_ROWS))
+)
+def test_how_rows_are_cut_into_cells_and_ordered_changes_no_score(rows, batch, order):
+    """Statistics are merged: three cells a unit, in any order of rows, score as one cell a unit does."""
+    everyone, order = np.ones(NUM_UNITS, bool), list(order)
+    whole = scores_of(rows, np.arange(NUM_UNITS), everyone)
+    value, q, targets = rows
+    moved = value[order], q[order], RowTargets(*(part[order] for part in targets))
+    cut = scores_of(moved, np.repeat(np.arange(NUM_UNITS), 3), everyone, np.asarray(batch, np.int32)[order])
+    assert cut.keys() == whole.keys()
+    for key, score in whole.items():
+        assert cut[key].is_defined.tolist() == score.is_defined.tolist()
+        np.testing.assert_allclose(cut[key].values, score.values, rtol=1e-5, atol=1e-5, err_msg=key.name)
 
 
 def assert_same_states(one, other):
@@ -145,32 +188,18 @@ def assert_same_states(one, other):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@hypothesis.settings(max_examples=15)
-@hypothesis.given(
-    cases, st.lists(st.integers(0, 2), min_size=NUM_ROWS, max_size=NUM_ROWS), st.permutations(range(NUM_ROWS))
-)
-def test_merging_is_associative_and_free_of_order(rows, batch, order):
-    one, two, three = parts_of(rows, np.asarray(batch), 3)
-    whole = states_of(*rows)
-    assert_same_states(merged(merged(one, two), three), whole)
-    assert_same_states(merged(one, merged(two, three)), whole)
-    assert_same_states(merged(three, merged(one, two)), whole)
-    assert_same_states(states_of(*(part[list(order)] for part in rows)), whole)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_over_devices_and_padding_change_nothing(seed):
     """Eight devices each hold a part of the rows, the last of them padding only."""
-    rows = rows_of(seed, "random", "random", "random", "random")
-    unit = np.concatenate([rows[2], np.full(NUM_ROWS // 2, -1, np.int32)])
+    value, q, targets = rows_of(seed, "random", "random", "random", "random")
     fill = {"f": np.nan, "b": False, "i": -1}
-    padded = [
-        np.concatenate([part, np.full((NUM_ROWS // 2, *part.shape[1:]), fill[part.dtype.kind], part.dtype)])
-        for part in rows
-    ]
-    padded[2] = unit
+
+    def padded(part):
+        junk = np.full((NUM_ROWS // 2, *part.shape[1:]), fill[part.dtype.kind], part.dtype)
+        return np.concatenate([part, junk])
+
     mesh = sharding.make_mesh(1, 8)
-    spread = [sharding.place(mesh, PartitionSpec(sharding.DATA), part) for part in padded]
+    spread = [sharding.place(mesh, PartitionSpec(sharding.DATA), padded(part)) for part in (value, q, *targets)]
     assert len(spread[0].sharding.device_set) == 8
-    found = states_of(*spread)
-    assert_same_states(found, states_of(*rows))
+    found = states_of(*spread[:2], RowTargets(*spread[2:]), num_cells=NUM_UNITS)
+    assert_same_states(found, states_of(value, q, targets, num_cells=NUM_UNITS))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from seremo_jax.metrics import distributions, intervals, resampling
+from seremo_jax.metrics import intervals, resampling
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import Moments
+from seremo_jax.metrics.passing import passes
 
 pytestmark = pytest.mark.statistical
 
@@ -73,7 +74,7 @@ def sums_of(rng):
         centred = np.cov(value, target, bias=True) * size
         moments.append((size, *means, centred[0, 0], centred[1, 1], centred[0, 1], abs(error).sum(), error @ error))
     totals, shift = intervals.moment_sums(Moments(*np.asarray(moments).T), "a ")
-    passing = distributions.passes(class_scores(right, support, support).uar, (50, 75))
+    passing = passes(class_scores(right, support, support).uar, (50, 75))
     return {"right": right, "support": support, "passing": passing, "num": np.ones(NUM_SPEAKERS), **totals}, shift
 
 

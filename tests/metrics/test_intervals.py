@@ -4,7 +4,8 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from seremo_jax.metrics import distributions, intervals, resampling
+from seremo_jax.metrics import intervals, resampling
+from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import Moments
 from tests.metrics.test_resampling import all_weights, mean_of_sums
 
@@ -32,7 +33,9 @@ def test_weighting_units_equals_drawing_their_utterances():
 
     def compute(found):
         moments = intervals.moments_of_sums(found, "a ", shift).compute()
-        return {"uar": distributions.confusion_scores(found["confusion"]).uar, "ccc": moments.ccc, "rmse": moments.rmse}
+        counts = found["confusion"]
+        uar = class_scores(np.einsum("rcc->rc", counts), counts.sum(axis=2), counts.sum(axis=1)).uar
+        return {"uar": uar, "ccc": moments.ccc, "rmse": moments.rmse}
 
     found = resampling.bootstrap({"confusion": confusion, **sums}, compute, num_resamples=30, seed=5)
     for r, times in enumerate(all_weights(6, 30, seed=5).astype(int)):
@@ -49,6 +52,8 @@ def test_moments_survive_the_sums():
     prediction = target + rng.normal(size=40)
     moments = unit_moments(prediction, target, unit, 4)
     sums, shift = intervals.moment_sums(moments, "")
+    assert tuple(sums) == intervals.moment_names("")
+    assert tuple(intervals.moment_sums(moments, "a ", has_errors=False)[0]) == intervals.moment_names("a ", False)
     whole = intervals.moments_of_sums(
         {name: values.sum(axis=0, keepdims=True) for name, values in sums.items()}, "", shift
     )
@@ -111,20 +116,6 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
         num_covered["utterances"] += abs(right.sum() / 1000 - 0.5) <= half
     assert 0.91 <= num_covered["speakers"] / 300 <= 0.98
     assert num_covered["utterances"] / 300 < 0.8
-
-
-def test_chance_of_speakers_in_closed_form():
-    # One utterance: right with N / 4. Two of different classes: both must be right to exceed 50 %, one for 40 %.
-    support = np.repeat([[1, 0, 0, 0], [0, 1, 1, 0]], 50, axis=0)
-    is_one = np.arange(100) < 50
-    one = intervals.chance_passing(support, (1, 2, 4), (50, 75), seed=0)
-    np.testing.assert_allclose(one[is_one].mean(axis=0), [[0.25, 0.25], [0.5, 0.5], [1, 1]], atol=0.02)
-    two = intervals.chance_passing(support, (1, 2), (40, 50), seed=0)
-    np.testing.assert_allclose(two[~is_one].mean(axis=0), [[7 / 16, 1 / 16], [0.75, 0.25]], atol=0.02)
-    np.testing.assert_array_equal(two, intervals.chance_passing(support, (1, 2), (40, 50), seed=0))
-    empty = support * is_one[:, None]
-    assert not intervals.chance_passing(empty, (1,), (0,), seed=0)[~is_one].any()
-    assert not intervals.chance_passing(0 * support, (1,), (0,), seed=0).any()
 
 
 def score(values, is_defined=True, count=3, chance=None):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from seremo_jax.metrics import intervals
 from seremo_jax.metrics.moments import Moments
 
 
@@ -30,7 +31,11 @@ def state_of(prediction, target, mask=None, unit=None, num_units=1):
     return _state_of(prediction, target, mask, unit, num_units)
 
 
-scores_of = jax.jit(lambda state: state.pool().compute())
+def scores_of(state):
+    """Scores of all units together: of moments as sums, added up, as scoring takes them."""
+    sums, shift = intervals.moment_sums(state, "")
+    whole = {name: values.sum(axis=0, keepdims=True) for name, values in sums.items()}
+    return jax.tree.map(lambda leaf: leaf[0], intervals.moments_of_sums(whole, "", shift).compute())
 
 
 def assert_same(a, b, **tolerance):
@@ -140,11 +145,13 @@ def test_fewer_than_two_rows_are_not_defined():
         assert found.rmse[0] == num_rows
 
 
-def test_pool_equals_one_unit_and_units_do_not_mix():
+def test_sums_of_units_are_those_of_one_unit_and_units_do_not_mix():
     prediction, target, mask = random_rows(30)
     unit = np.arange(30, dtype=np.int32) % 4
     state = state_of(prediction, target, mask, unit, 5)
-    assert_same(state.pool(), jax.tree.map(lambda leaf: leaf[0], state_of(prediction, target, mask)))
+    sums, shift = intervals.moment_sums(state, "")
+    whole = intervals.moments_of_sums({name: values.sum(axis=0) for name, values in sums.items()}, "", shift)
+    assert_same(whole, jax.tree.map(lambda leaf: leaf[0], state_of(prediction, target, mask)))
     for u in range(5):
         alone = state_of(prediction, target, mask & (unit == u)[:, None])
         assert_same(jax.tree.map(lambda leaf, u=u: leaf[u : u + 1], state), alone, rtol=1e-6, atol=1e-6)
@@ -153,7 +160,7 @@ def test_pool_equals_one_unit_and_units_do_not_mix():
 def test_numpy_leaves_vmap_and_jit_give_the_same():
     prediction, target, mask = random_rows(30)
     unit = np.zeros(30, np.int32)
-    state = state_of(prediction, target, mask).pool()
+    state = state_of(prediction, target, mask)
     in_numpy = Moments(*(np.asarray(leaf, np.float64) for leaf in state))
     scores = in_numpy.compute()
     assert scores.ccc.dtype == np.float64
@@ -161,7 +168,7 @@ def test_numpy_leaves_vmap_and_jit_give_the_same():
     assert_same(in_numpy.merge(in_numpy), state.merge(state))
 
     def ccc(prediction):
-        return Moments.empty(1, 2).update(unit, prediction, target, mask).pool().compute().ccc
+        return Moments.empty(1, 2).update(unit, prediction, target, mask).compute().ccc[0]
 
     both = jax.jit(jax.vmap(ccc))(jnp.stack([prediction, target]))
     np.testing.assert_allclose(both, [ccc(prediction), ccc(target)], rtol=1e-6)

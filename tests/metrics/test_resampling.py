@@ -1,6 +1,7 @@
 """Draws of units and members, and weighted sums of groups, against plain repetition of what was drawn."""
 
 import numpy as np
+import pytest
 
 from seremo_jax.metrics import intervals, resampling
 
@@ -85,7 +86,7 @@ def test_what_a_group_is_made_of_is_drawn_once(monkeypatch):
         return {"x": found["x"], **large}
 
     groups = {
-        "all": resampling.Group({"large": is_large}, compute, np.arange(7), ("a", "b")),
+        "all": resampling.Group({"large": is_large}, compute, np.arange(7), ("a", "b"), ("x",)),
         "a": resampling.Group({"x": sums["a"]}, compute, first),
         "b": resampling.Group({"x": sums["b"]}, compute, second),
     }
@@ -109,15 +110,31 @@ def test_a_whole_of_one_speaker_gives_nothing():
         return {"x": found["x"]}
 
     groups = {
-        "all": resampling.Group({"large": np.asarray([False, True])}, compute, np.arange(2), ("a",)),
+        "all": resampling.Group({"large": np.asarray([False, True])}, compute, np.arange(2), ("a",), ("x",)),
         "a": resampling.Group({"x": np.asarray([0.0, 2.0])}, compute, np.arange(2)),
     }
     for values in resampling.bootstrap_groups(groups, 2, 9, seed=0).values():
         assert np.isnan(values["x"]).all()
-    groups["all"] = resampling.Group({"large": np.asarray([True, True])}, compute, np.arange(2), ("a",))
+    groups["all"] = resampling.Group({"large": np.asarray([True, True])}, compute, np.arange(2), ("a",), ("x",))
     found = resampling.bootstrap_groups(groups, 2, 9, seed=0)
     assert np.isfinite(found["all"]["x"]).all()
     assert np.isnan(found["a"]["x"]).all()
+
+
+def test_a_sum_has_one_source():
+    def compute(found):
+        return {"x": found["x"]}
+
+    part = resampling.Group({"x": np.asarray([1.0, 2.0])}, compute, np.arange(2))
+    own = {"y": np.asarray([1.0, 2.0])}
+    for statistics, parts, summed, message in (
+        ({"x": np.asarray([1.0, 2.0])}, ("a",), ("x",), "the sum 'x' is both its own and that of its parts"),
+        (own, ("a",), ("z",), r"the parts \['a'\] lack the sum 'z'"),
+        (own, (), ("x",), "it has no parts to take the sum 'x' from"),
+    ):
+        whole = resampling.Group(statistics, compute, np.arange(2), parts, summed)
+        with pytest.raises(ValueError, match=f"group 'all': {message}"):
+            resampling.bootstrap_groups({"all": whole, "a": part}, 2, 9, seed=0)
 
 
 def test_memory_does_not_grow_with_resamples(monkeypatch):
