@@ -49,7 +49,7 @@ OWNERS = {
 ROOMS_THAT_COMPILE = {"saliency", "features", "training", "evaluation", "predict"}
 FORBIDDEN = {"jax.pmap", "nnx.jit", "nnx.vmap", "nnx.pmap", "nnx.Optimizer"}
 
-NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES, NUM_ARGUMENTS, NUM_INIT_LINES = 350, 70, 60, 16, 10
+NUM_LINES, NUM_FUNCTION_LINES, NUM_LAUNCHER_LINES, NUM_ARGUMENTS, NUM_INIT_LINES = 350, 70, 60, 8, 10
 HAND_NAMES_ON = {"seremo_jax", "seremo_jax.backbones", "seremo_jax.data.corpora", "seremo_jax.predict"}
 NOT_A_LAUNCHER = {"cli.py", "walkthrough.py"}  # the second reads as a notebook, top to bottom
 
