@@ -1,7 +1,7 @@
 """What a condition does to the decisions of a system: utterance by utterance against the clean rendering, by speaker.
 
 Both renderings are of the same utterances, so differences are paired: a resample draws the same speakers for both.
-Source: method.md section 9 (OURS).
+Source: METHOD.md, section 9 (OURS).
 """
 
 import dataclasses
