@@ -1,8 +1,8 @@
 """Resampling of units (speakers) as one product of weights with what each unit adds to the sums behind the metrics.
 
 Metrics are functions of sums over units, so a resample is a row of multiplicities W, one a unit, and its sums are
-`W @ statistics`: the utterances are never read again. Source: METHOD.md, section 8.9 (OURS: speakers are the unit, an utterance
-of an unknown speaker is a unit of its own). Plain NumPy, no JAX.
+`W @ statistics`: the utterances are never read again. Plain NumPy, no JAX. Source: METHOD.md, section 8.9 (OURS:
+speakers are the unit, an utterance of an unknown speaker is a unit of its own).
 """
 
 import dataclasses

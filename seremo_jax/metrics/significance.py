@@ -2,7 +2,8 @@
 
 Two systems scored on the same utterances are compared by unit (speaker): the bootstrap draws the same speakers for
 both, and the permutation test exchanges the two systems' predictions of a speaker, all of them or none, as it could be
-if the systems were alike. Both need the sums of each unit only. Plain NumPy, no JAX. Source: METHOD.md, section 8.9; OURS.
+if the systems were alike. Both need the sums of each unit only. Plain NumPy, no JAX. Source: METHOD.md, section 8.9;
+OURS.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
