@@ -1,10 +1,8 @@
 """Whisper's encoder against transformers' PyTorch model, golden files, and the real weights' reference values."""
 
-import functools
 import json
 import shutil
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,27 +10,13 @@ import soundfile
 
 from seremo_jax import backbones
 from seremo_jax.backbones import logmel, whisper
-from tests.backbones.test_wav2vec2 import assert_close
+from tests.backbones.test_wav2vec2 import assert_close, run
 from tests.support import small_models
 
 pytestmark = pytest.mark.stack
 
 GOLDEN = small_models.GOLDEN.parent / "whisper"
 REAL = ("whisper-tiny.en-encoder", "whisper-base-encoder")
-
-
-@functools.cache
-def compiled():
-    return jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
-
-
-def run(backbone, waves, num_samples):
-    batch = np.full((len(waves), num_samples), np.nan, np.float32)
-    for row, wave in enumerate(waves):
-        batch[row, : len(wave)] = wave
-    lengths = jnp.asarray([len(wave) for wave in waves], jnp.int32)
-    hidden, num_frames = compiled()(backbone, jnp.asarray(batch), lengths)
-    return np.asarray(hidden), np.asarray(num_frames)
 
 
 @pytest.mark.parametrize(("num_layers", "num_bands"), [(3, 80), (1, 128)])
