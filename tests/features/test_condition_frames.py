@@ -57,17 +57,17 @@ def gathered(frames, num_frames, rows):
     """A stand-in for a head: per layer the mean of the first features and a share of each class."""
     assert isinstance(frames, loader.FrameSource)
     read = [frames.read(layer, range(len(rows))) for layer in frames.layers]
-    np.testing.assert_array_equal(num_frames, [len(one) for one in read[0]])
-    means = np.array([[one.mean(0) for one in layer] for layer in read], np.float32)
+    np.testing.assert_array_equal(num_frames, [len(utterance) for utterance in read[0]])
+    means = np.array([[utterance.mean(0) for utterance in layer] for layer in read], np.float32)
     return means[:, :, :3], means / means.sum(-1, keepdims=True)
 
 
 def test_clean_frames_are_those_that_extraction_stores(corpus, tmp_path):
     reader, listener = extracted(corpus, fresh(corpus, tmp_path)), listener_of(corpus)
     rows = np.arange(NUM_UTTERANCES)
-    found = list(listener.blocks(Condition(), rows, "train"))
-    assert np.array_equal(np.concatenate([block for block, _ in found]), rows)
-    for block, frames in found:
+    blocks = list(listener.blocks(Condition(), rows, "train"))
+    assert np.array_equal(np.concatenate([block for block, _ in blocks]), rows)
+    for block, frames in blocks:
         np.testing.assert_array_equal(frames.num_frames, reader.num_frames[block])
         for layer in (1, 3):
             for ours, stored in zip(frames.read(layer, range(len(block))), reader.read(layer, block), strict=True):
@@ -93,7 +93,9 @@ def test_frames_are_those_of_the_rendered_waveform(corpus):
 
 
 def test_blocks_threads_and_batches_change_nothing(corpus, monkeypatch):
-    one = predict_condition(listener_of(corpus), NOISY, *rows_of(listener_of(corpus), "train"), gathered, is_quiet=True)
+    single = predict_condition(
+        listener_of(corpus), NOISY, *rows_of(listener_of(corpus), "train"), gathered, is_quiet=True
+    )
     monkeypatch.setattr(condition_frames, "BLOCK_BYTES", 4_000)
     listener = listener_of(corpus, extract__num_threads=5, extract__batch_seconds=1.0, extract__num_buckets=1)
     sizes = []
@@ -104,11 +106,11 @@ def test_blocks_threads_and_batches_change_nothing(corpus, monkeypatch):
 
     many = predict_condition(listener, NOISY, *rows_of(listener, "train"), counted, is_quiet=True)
     assert len(sizes) > 3
-    assert sum(sizes) == len(one[2])
-    np.testing.assert_array_equal(one[2], many[2])
-    assert np.array_equal(one[2], np.sort(one[2]))
-    for ours, theirs in zip(one[:2], many[:2], strict=True):
-        assert ours.shape[:2] == (2, len(one[2]))
+    assert sum(sizes) == len(single[2])
+    np.testing.assert_array_equal(single[2], many[2])
+    assert np.array_equal(single[2], np.sort(single[2]))
+    for ours, theirs in zip(single[:2], many[:2], strict=True):
+        assert ours.shape[:2] == (2, len(single[2]))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 

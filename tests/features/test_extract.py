@@ -21,6 +21,7 @@ from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import ConfigError
 from seremo_jax.data import audio_batches, tables
+from seremo_jax.data.policies import TargetPolicies
 from seremo_jax.data.targets import build
 from seremo_jax.features import extract
 from seremo_jax.features.store import Reader
@@ -71,7 +72,7 @@ def _toy() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory) -> Path:
-    """A finished workdir, all layers; tests that change something take a `fresh(..., of=whole)` copy."""
+    """A finished workdir, all layers; tests that change something take a `fresh(..., source=whole)` copy."""
     workdir = fresh(corpus, tmp_path_factory.mktemp("whole"))
     install_toy()
     extracted(corpus, workdir)
@@ -84,8 +85,8 @@ def test_numbers_equal_plain_numpy(corpus, whole):
     assert reader.utterances == utterances["id"].to_pylist()
     frames = [expected_frames(read_waveform(corpus, utterance)) for utterance in reader.utterances]
     for layer in range(NUM_LAYERS):
-        for found, wanted in zip(reader.read(layer, range(NUM_UTTERANCES)), frames, strict=True):
-            np.testing.assert_allclose(found, wanted[layer], atol=1e-5, rtol=1e-5)
+        for stored, wanted in zip(reader.read(layer, range(NUM_UTTERANCES)), frames, strict=True):
+            np.testing.assert_allclose(stored, wanted[layer], atol=1e-5, rtol=1e-5)
     is_train = np.array(utterances["split"].to_pylist()) == "train"
     pooled = np.concatenate([frames[row] for row in np.flatnonzero(is_train)], axis=1)
     norm = reader.arrays("norm")
@@ -93,7 +94,7 @@ def test_numbers_equal_plain_numpy(corpus, whole):
     np.testing.assert_allclose(norm["sd"], pooled.std(axis=1), rtol=1e-5)
     assert norm["num_frames"] == pooled.shape[1]
 
-    built = build(utterances, ratings, class_set="crema6")
+    built = build(utterances, ratings, TargetPolicies(class_set="crema6"))
     means = np.stack([f.mean(axis=1) for f in frames])
     summary = json.loads((workdir / "saliency.json").read_text())
     assert summary["targets"] == ["valence", "activation", "dominance", *CLASSES]
@@ -128,8 +129,8 @@ def test_one_pass_says_what_two_passes_say(corpus, tmp_path, whole):
     layer = json.loads((workdir / "saliency.json").read_text())["chosen"]
     assert chosen.layers == (layer,)
     assert not (workdir / extract.RANKING_FOLDER).exists()
-    for found, wanted in zip(chosen.read(layer, range(22)), everything.read(layer, range(22)), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for stored, wanted in zip(chosen.read(layer, range(22)), everything.read(layer, range(22)), strict=True):
+        np.testing.assert_allclose(stored, wanted, atol=1e-6)
     np.testing.assert_allclose(chosen.arrays("norm")["sd"][0], everything.arrays("norm")["sd"][layer], rtol=1e-5)
 
 
@@ -157,7 +158,7 @@ def test_the_probe_of_an_extraction(corpus, whole):
 
 
 def test_the_curve_in_use_decides_without_a_new_pass(corpus, tmp_path, whole):
-    workdir = fresh(corpus, tmp_path, of=whole)
+    workdir = fresh(corpus, tmp_path, source=whole)
     before = contents(workdir)
     extracted(corpus, workdir, saliency__kind="probe")
     after = contents(workdir)
@@ -242,7 +243,7 @@ def test_interrupted_and_continued_is_the_same_to_the_byte(corpus, tmp_path, mon
 
 
 def test_what_is_finished_is_left_alone_and_other_settings_are_refused(corpus, tmp_path, whole):
-    workdir = fresh(corpus, tmp_path, of=whole)
+    workdir = fresh(corpus, tmp_path, source=whole)
     before = contents(workdir)
     extracted(corpus, workdir, extract__layers=(0, 2), extract__batch_seconds=9.0, saliency__targets="votes")
     after = contents(workdir)
@@ -268,7 +269,7 @@ def test_what_is_finished_is_left_alone_and_other_settings_are_refused(corpus, t
 
 
 def test_lost_saliency_is_computed_again_without_storing_again(corpus, tmp_path, whole):
-    workdir = fresh(corpus, tmp_path, of=whole)
+    workdir = fresh(corpus, tmp_path, source=whole)
     (workdir / "saliency.npz").unlink()
     (workdir / "saliency.json").unlink()
     (workdir / extract.RANKING_FOLDER).mkdir()  # as a kill just after saliency.npz was written leaves it

@@ -136,8 +136,8 @@ def test_two_processes_write_what_one_writes(corpus, tmp_path):
     for run in runs:
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
-    one, two = (contents(workdir) for workdir in workdirs)
-    assert one.keys() == two.keys()
-    assert one == two
-    manifest = json.loads(two["store/manifest.json"])
+    single, shared = (contents(workdir) for workdir in workdirs)
+    assert single.keys() == shared.keys()
+    assert single == shared
+    manifest = json.loads(shared["store/manifest.json"])
     assert len(manifest["shards"]) > 2

@@ -142,8 +142,8 @@ def config_of(corpus: Path, **changes: Any) -> Config:
     return from_config_dict(tree)
 
 
-def fresh(corpus: Path, tmp_path: Path, name: str = "workdir", of: Path | None = None) -> Path:
-    return Path(shutil.copytree(of or corpus / "workdir", tmp_path / name))
+def fresh(corpus: Path, tmp_path: Path, name: str = "workdir", source: Path | None = None) -> Path:
+    return Path(shutil.copytree(source or corpus / "workdir", tmp_path / name))
 
 
 def extracted(corpus: Path, workdir: Path, **changes: Any) -> Reader:

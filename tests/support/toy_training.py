@@ -103,14 +103,14 @@ def mesh(num_member, num_data=1):
 
 def loop(config, mesh, members=None, store=None, splits=None):
     """A loop before its first epoch, over every fourth utterance as development split."""
-    made = targets()
+    drawn = targets()
     members = ensemble.members(config, None) if members is None else members
-    store = store or ToyStore(made)
+    store = store or ToyStore(drawn)
     own = np.where(np.arange(NUM) % 4 == 0, "development", "train")
     data = Data(
         config=config,
         store=store,
-        targets=made if config.loss.attribute_kind == "emd" else dataclasses.replace(made, levels=()),
+        targets=drawn if config.loss.attribute_kind == "emd" else dataclasses.replace(drawn, levels=()),
         splits=splits or {None: own},
         frames=store,
         num_frames=store.num_frames,

@@ -107,8 +107,8 @@ def test_mlflow_in_a_folder(tmp_path, monkeypatch):
     (run,) = client.search_runs([client.get_experiment_by_name("emotion").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["optim.learning_rate"] == "0.1"
-    found = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "train_loss/a")]
-    assert found == [(1, 0.5), (2, 0.25), (3, 0.5 / 3)]
+    history = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "train_loss/a")]
+    assert history == [(1, 0.5), (2, 0.25), (3, 0.5 / 3)]
 
 
 @_needs("trackio")

@@ -38,8 +38,8 @@ def test_member_equals_itself_alone_bit_by_bit(company, number):
     config = toy.config()
     alone, lines = toy.run(config, toy.mesh(1), 2, members=[ensemble.members(config, None)[number]])
     assert [line["train_loss"][0] for line in lines] == [line["train_loss"][number] for line in company[1]]
-    for whole, one in zip(toy.params_of(company[0]), toy.params_of(alone), strict=True):
-        np.testing.assert_array_equal(whole[number], one[0])
+    for in_company, by_itself in zip(toy.params_of(company[0]), toy.params_of(alone), strict=True):
+        np.testing.assert_array_equal(in_company[number], by_itself[0])
 
 
 def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
@@ -56,8 +56,8 @@ def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
     assert len(np.unique(stacked, axis=0)) == 32
     for number in (0, 7, 22, 31):
         alone, _ = toy.run(config, toy.mesh(1), members=[members[number]])
-        for whole, one in zip(toy.params_of(together), toy.params_of(alone), strict=True):
-            np.testing.assert_array_equal(whole[number], one[0])
+        for in_company, by_itself in zip(toy.params_of(together), toy.params_of(alone), strict=True):
+            np.testing.assert_array_equal(in_company[number], by_itself[0])
 
 
 def test_single_values_and_axes_of_one_are_the_same_member():
@@ -107,8 +107,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts, dropout):
 
 
 def test_frames_in_device_memory_give_the_same_bits_without_reading(company):
-    made = toy.targets()
-    store = toy.ToyStore(made)
+    store = toy.ToyStore(toy.targets())
     loop = toy.loop(toy.config(train={"device_cache": "on"}), toy.mesh(1), store=store)
     before = store.num_reads
     cached, _ = toy.run(None, None, 2, loop=loop)
@@ -128,8 +127,8 @@ def test_members_of_another_data_seed_see_another_order_and_equal_themselves_alo
     assert lines[0]["train_loss"][0] != lines[0]["train_loss"][1]
     for number, member in enumerate(ensemble.members(config, None)):
         alone, _ = toy.run(config, toy.mesh(1), 2, members=[member])
-        for whole, one in zip(toy.params_of(both), toy.params_of(alone), strict=True):
-            np.testing.assert_array_equal(whole[number], one[0])
+        for in_company, by_itself in zip(toy.params_of(both), toy.params_of(alone), strict=True):
+            np.testing.assert_array_equal(in_company[number], by_itself[0])
 
 
 def _folds():
@@ -150,8 +149,8 @@ def test_folds_in_one_program_equal_folds_alone(device_cache):
     for number in (0, 4):
         member = members[number]
         alone, _ = toy.run(config, toy.mesh(1), 2, members=[member], splits={member.fold: splits[member.fold]})
-        for whole, one in zip(toy.params_of(together), toy.params_of(alone), strict=True):
-            np.testing.assert_allclose(whole[number], one[0], atol=1e-6)
+        for in_company, by_itself in zip(toy.params_of(together), toy.params_of(alone), strict=True):
+            np.testing.assert_allclose(in_company[number], by_itself[0], atol=1e-6)
 
 
 def test_initial_parameters_depend_on_the_seed_alone():
@@ -176,8 +175,8 @@ def test_stopped_members_are_compacted_away_and_change_nobody():
     assert loop._current.num_running == 1
     still = dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, learning_rates=(0.02,)))
     alone, _ = toy.run(still, toy.mesh(2), 6)
-    for whole, one in zip(toy.params_of(loop), toy.params_of(alone), strict=True):
-        np.testing.assert_array_equal(whole[2:], one)
+    for in_company, by_itself in zip(toy.params_of(loop), toy.params_of(alone), strict=True):
+        np.testing.assert_array_equal(in_company[2:], by_itself)
     assert loop.values("best_epoch").tolist()[2:] == alone.values("best_epoch").tolist()
     assert np.isnan(lines[-1]["development_score"][0])
 

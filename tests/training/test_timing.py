@@ -14,7 +14,7 @@ from tests.support import toy_training as toy
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock, and time that only moves when told."""
+    """A clock, and time that only moves when it is set."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     clock = timing.Clock()
@@ -58,10 +58,10 @@ def test_a_real_compilation_is_seen():
     clock = timing.Clock()
     with clock.phase("steps"):
         jax.jit(lambda x: jnp.sin(x) * np.float32(time.monotonic()))(jnp.ones(3)).block_until_ready()
-    found = clock.seconds()
+    seconds = clock.seconds()
     clock.close()
-    assert found["compile"] > 0
-    assert found["steps"] >= 0
+    assert seconds["compile"] > 0
+    assert seconds["steps"] >= 0
 
 
 def test_no_time_at_all_is_rest():
@@ -71,6 +71,6 @@ def test_no_time_at_all_is_rest():
 def test_a_loop_tells_steps_input_and_evaluation_apart():
     config = toy.config()
     loop, _ = toy.run(config, toy.mesh(1), num_epochs=2)
-    found = loop.clock.seconds()
-    assert all(found[name] > 0 for name in ("steps", "input", "evaluation", "compile"))
-    assert sum(timing.entries(found)[f"goodput_{name}"] for name in timing.PHASES) == pytest.approx(1)
+    seconds = loop.clock.seconds()
+    assert all(seconds[name] > 0 for name in ("steps", "input", "evaluation", "compile"))
+    assert sum(timing.entries(seconds)[f"goodput_{name}"] for name in timing.PHASES) == pytest.approx(1)
