@@ -31,8 +31,8 @@ def _with_settings(records, **settings):
 
 
 def _records(layers=(4,), kind="ccc", **settings):
-    made = records_like(is_simulated=False, num_speakers=9, num_seeds=5, layers=layers)
-    return _with_settings(made, **{"loss.class_kind": kind, "model.layer": 4}, **settings)
+    records = records_like(is_simulated=False, num_speakers=9, num_seeds=5, layers=layers)
+    return _with_settings(records, **{"loss.class_kind": kind, "model.layer": 4}, **settings)
 
 
 def _workdir(folder, records):
@@ -107,7 +107,7 @@ def test_layers_judges_the_curves_by_heads(tmp_path):
     ]  # fmt: skip
     assert str(own.rows[0].cells[0]).startswith(f"{curves['ccs']['score'][1]:.3f} [")
     uar = {r.layer: r.metrics["UAR"]["value"] for r in records if r.group == "all" and r.system.endswith("votes")}
-    line = next(one for one in regret.rows if one.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
+    line = next(row for row in regret.rows if row.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
     score = {layer: curves["ccs"]["score"][layer] for layer in uar}
     picked, best = max(score, key=score.get), max(uar, key=uar.get)
     assert line.labels[3] == "3"
