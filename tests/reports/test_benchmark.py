@@ -68,6 +68,27 @@ def test_targets_cross_the_class_target_with_class_balancing(tmp_path):
     assert "abc1234" in table.caption
 
 
+def test_a_mean_over_class_losses_is_balanced_in_part(tmp_path):
+    def shown(kind, **axes):
+        records = [dataclasses.replace(r, axes=r.axes | {"class_kind": kind} | axes) for r in _records()]
+        table = benchmark.build("targets", [_workdir(tmp_path / kind.replace(" ", ""), records)])
+        return _own(table, "system", "class loss", "classes balanced")[0]
+
+    mean = {"model": "mean", "num_heads": 2, "told": ["class_kind"]}
+    for kind in ("ccc + balanced_soft_ce", "balanced_soft_ce + ccc"):
+        assert shown(kind, **mean) == ("mean of 2 heads", kind, "in part")
+    assert shown("balanced_soft_ce") == ("head", "balanced_soft_ce", "yes")
+
+
+def test_the_commit_is_a_field_of_the_card_or_else_part_of_the_version(tmp_path):
+    old = [
+        dataclasses.replace(r, protocol={name: value for name, value in r.protocol.items() if name != "commit"})
+        for r in _records()
+    ]
+    table = benchmark.build("speakers", [_workdir(tmp_path / "old", old)])
+    assert set(_own(table, "commit")) == {("0.1 (abc1234)",)}
+
+
 def test_other_protocols_are_refused_by_name_or_flagged(tmp_path):
     other = [dataclasses.replace(r, protocol=r.protocol | {"split_hash": "other"}) for r in _records()]
     here, there = _workdir(tmp_path / "a", _records()), _workdir(tmp_path / "b", other)

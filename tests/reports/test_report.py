@@ -1,6 +1,7 @@
 """The report: cells equal the records, refusals, simulated speech named everywhere, one self-contained page."""
 
 import csv
+import dataclasses
 import functools
 import html.parser
 import io
@@ -515,6 +516,21 @@ def test_systems_may_differ_in_what_is_compared():
     seeds = [r for r in records_of(**SMALL, settings={"eval.seed": 1}) if r.system == "consensus"]
     with pytest.raises(report.ReportError, match=r"settings\.eval\.seed"):
         blocks.blocks([r for r in records_of(**SMALL, settings={"eval.seed": 0}) if r.system == "votes"] + seeds, True)
+
+
+def test_what_a_group_compares_is_data():
+    plain, _ = (r for r in records_of(**SMALL) if r.group == "all")
+    compared = {
+        "f": ({}, "f"),
+        "x": (GAP, "gap: female - male"),
+        "y": ({"kind": "gap", "column": "corpus"}, "gap: corpus"),
+        "z": ({"kind": "worst", "column": "corpus"}, "worst group: corpus"),
+        "ratio:no": ({"kind": "ratio", "column": "gender"}, "ratio, smaller / larger: gender"),
+    }
+    others = [dataclasses.replace(plain, group=name, comparison=data) for name, (data, _) in compared.items()]
+    (block,) = blocks.blocks([plain, *others], is_simulated=True)
+    assert [block.group_label(group) for group in block.groups] == [words for _, words in compared.values()]
+    assert [block.is_gap(group) for group in block.groups] == [False, True, True, False, False]
 
 
 def test_other_utterances_twice_the_same_and_no_whole_are_refused():
