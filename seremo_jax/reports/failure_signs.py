@@ -34,9 +34,9 @@ def of_scores(block: Block) -> list[str]:
             f"{100 / max(num_speakers, 1):.0f} % of paUAR."
         )
     for headline, facts_of in _SIGNS.items():
-        facts = {system: found for system in block.systems if (found := facts_of(block, system))}
+        facts = {system: fact for system in block.systems if (fact := facts_of(block, system))}
         if facts:
-            signs.append(f"{headline}: " + "; ".join(f"{system}, {found}" for system, found in facts.items()) + ".")
+            signs.append(f"{headline}: " + "; ".join(f"{system}, {fact}" for system, fact in facts.items()) + ".")
     return signs
 
 

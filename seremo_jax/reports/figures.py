@@ -145,9 +145,9 @@ def training(
             ax.plot(epochs, values.mean(1), color=color, lw=2.4, label=system)
         score = np.where(np.isfinite(series[2]), series[2], -np.inf)
         best = score.argmax(0)
-        found = np.isfinite(score.max(0))
+        is_scored = np.isfinite(score.max(0))
         axes[0, 1].plot(
-            epochs[best[found]], score.max(0)[found], "o", ms=6, mfc=color, mec=look.theme.ink, mew=1, ls="none"
+            epochs[best[is_scored]], score.max(0)[is_scored], "o", ms=6, mfc=color, mec=look.theme.ink, mew=1, ls="none"
         )
     for ax, _, title in panels:
         ax.set(title=title, xlabel="epoch")

@@ -50,7 +50,7 @@ def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
       curves: System -> `states["pa_uar_curve"]` of its record.
     """
     first = next(iter(curves.values()))["filters"]["all"]
-    numbers = [name for name in first if name.isdigit()]
+    numbers = sorted(first.keys() - {"num_speakers"}, key=int)
     figure, axes = canvas(
         look, "For how many speakers does it hold, at any threshold?",
         f"{first['num_speakers']} speakers · line and band: value and 95 % interval over speakers",

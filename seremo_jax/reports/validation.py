@@ -82,9 +82,9 @@ def describe(findings: Sequence[checks.Finding]) -> str:
 
 
 def _verdict(findings: Sequence[checks.Finding]) -> str:
-    found = [finding for finding in findings if finding.count]
-    errors = sum(finding.is_error for finding in found)
-    return f"{len(findings)} checks: errors in {errors}, warnings in {len(found) - errors}"
+    failed = [finding for finding in findings if finding.count]
+    errors = sum(finding.is_error for finding in failed)
+    return f"{len(findings)} checks: errors in {errors}, warnings in {len(failed) - errors}"
 
 
 def _by_weight(findings: Sequence[checks.Finding]) -> list[checks.Finding]:
@@ -168,7 +168,7 @@ def _agreement_tables(record: Mapping[str, Any]) -> tuple[Table, ...]:
     agreed = record["agreement"]
     if not agreed:
         return ()
-    names = [name for name in agreed["all"] if name.startswith("alpha")]
+    names = [name for name in agreed["all"] if name not in ("num_utterances", "mean_entropy_bits")]
     rows = tuple(
         Row((part,), (*plain(f"{entry['num_utterances']:,}"),
                       *(measured({"value": entry.get(name)}) for name in (*names, "mean_entropy_bits"))))

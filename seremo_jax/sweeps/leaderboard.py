@@ -137,40 +137,40 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     Returns:
       The rows.
     """
-    found = entries(folder, manifest)
-    if found:
-        write_text(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, found))
-    write_text(folder / f"{_STEM}.md", markdown(folder, manifest, found))
-    write_text(folder / f"{_STEM}.csv", _csv(found))
-    if found and found[0].settings:
-        metric = found[0].main_metric
-        shown = [entry for entry in found if entry.score(metric) is not None]
+    systems = entries(folder, manifest)
+    if systems:
+        write_text(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, systems))
+    write_text(folder / f"{_STEM}.md", markdown(folder, manifest, systems))
+    write_text(folder / f"{_STEM}.csv", _csv(systems))
+    if systems and systems[0].settings:
+        metric = systems[0].main_metric
+        shown = [entry for entry in systems if entry.score(metric) is not None]
         settings = [entry.settings for entry in shown]
         values = [entry.score(metric) for entry in shown]
-        origin = f"{found[0].record.protocol['corpus']}, {found[0].record.split} split"
+        origin = f"{systems[0].record.protocol['corpus']}, {systems[0].record.split} split"
 
         def in_theme(theme: look.Theme) -> Figure:
             return draw(look.Look(theme, origin, ()), manifest["sweep"], metric.name, settings, values)
 
         write_text(folder / f"{_STEM}.svg", look.render(in_theme, folder / f"{_STEM}.png")[0])
-    return found
+    return systems
 
 
-def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) -> str:
+def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]) -> str:
     """The leaderboard as Markdown, with what is not in it."""
-    lines = [f"# Sweep {manifest['sweep']}: {len(found)} systems, {len(manifest['points'])} points", ""]
-    if found:
-        metrics = [metric for metric in _SHOWN if any(entry.score(metric) is not None for entry in found)]
-        paths = list(found[0].settings)
+    lines = [f"# Sweep {manifest['sweep']}: {len(systems)} systems, {len(manifest['points'])} points", ""]
+    if systems:
+        metrics = [metric for metric in _SHOWN if any(entry.score(metric) is not None for entry in systems)]
+        paths = list(systems[0].settings)
         columns = ("seeds", *table.names(metrics), "program")
         rows = []
-        for entry in found:
+        for entry in systems:
             cells = (table.measured(entry.scores.get(metric), metric) for metric in metrics)
             settings = tuple(str(entry.settings[path]) for path in paths)
             ends = table.plain(len(entry.record.seeds)), table.plain(entry.program)
             rows.append(table.Row(settings, (*ends[0], *cells, *ends[1])))
         caption = (
-            f"Split {found[0].record.split}, sorted by {found[0].main_metric.name}; mean ± standard deviation over "
+            f"Split {systems[0].record.split}, sorted by {systems[0].main_metric.name}; mean ± standard deviation over "
             "seeds [95 % interval over speakers]. The best of many systems on a split is better there than elsewhere: "
             "the test split was not looked at, and is for the one that is chosen here."
         )
@@ -187,13 +187,13 @@ def markdown(folder: Path, manifest: Mapping[str, Any], found: Sequence[Entry]) 
     return "\n".join(lines) + "\n"
 
 
-def _recipe(manifest: Mapping[str, Any], found: Sequence[Entry]) -> str:
+def _recipe(manifest: Mapping[str, Any], systems: Sequence[Entry]) -> str:
     """A recipe that trains the members of the first row, and evaluates as the recipe of the sweep says."""
-    best, metric = found[0], found[0].main_metric
+    best, metric = systems[0], systems[0].main_metric
     config = from_config_dict(manifest["programs"][best.program]["config"])
     tree = dataclasses.asdict(plan.alone(config, best.members, manifest["eval"]))
     return (
-        f'"""The best of {len(found)} systems of the sweep {manifest["sweep"]}: {metric.name} '
+        f'"""The best of {len(systems)} systems of the sweep {manifest["sweep"]}: {metric.name} '
         f'{best.score(metric) or 0.0:.3f} on the development split."""\n\n'
         "from seremo_jax.core.config import from_config_dict, to_config_dict\n\n"
         f"CONFIG = {pprint.pformat(tree, width=100, sort_dicts=False)}\n\n\n"
@@ -201,18 +201,18 @@ def _recipe(manifest: Mapping[str, Any], found: Sequence[Entry]) -> str:
     )
 
 
-def _csv(found: Sequence[Entry]) -> str:
+def _csv(systems: Sequence[Entry]) -> str:
     """One row a system: settings, then value, sd and interval of every metric, unrounded."""
-    class_names = found[0].record.states.get("class_names", ()) if found else ()
-    metrics = ordered([metric for entry in found for metric in entry.scores], class_names)
+    class_names = systems[0].record.states.get("class_names", ()) if systems else ()
+    metrics = ordered([metric for entry in systems for metric in entry.scores], class_names)
     rows = tuple(
         table.Row(
             (str(entry.program), *map(str, entry.settings.values()), " ".join(map(str, entry.record.seeds))),
             tuple(table.measured(entry.scores.get(metric), metric) for metric in metrics),
         )
-        for entry in found
+        for entry in systems
     )
-    labels = ("program", *(found[0].settings if found else ()), "seeds")
+    labels = ("program", *(systems[0].settings if systems else ()), "seeds")
     whole = table.Table("Leaderboard", labels, table.names(metrics), rows)
     return table.csv_text(*table.rows_of_numbers(whole, ("value", "sd", "low", "high")))
 

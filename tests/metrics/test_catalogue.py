@@ -9,7 +9,7 @@ from seremo_jax.metrics.catalogue import KINDS, from_json, metric
 
 
 @pytest.mark.parametrize(
-    ("made", "name"),
+    ("named", "name"),
     [
         (metric("uar"), "UAR"),
         (metric("uar", 3), "3-best UAR"),
@@ -20,11 +20,11 @@ from seremo_jax.metrics.catalogue import KINDS, from_json, metric
         (metric("held_by_gender", outcome="votes", level=90.0), "votes in set (90 %, by gender)"),
     ],
 )
-def test_a_metric_is_written_by_its_kind_and_read_back_from_json(made, name):
-    assert made.name == name
-    back = from_json(json.loads(json.dumps(made.to_json())))
-    assert back == made
-    assert back.about is KINDS[made.kind]
+def test_a_metric_is_written_by_its_kind_and_read_back_from_json(named, name):
+    assert named.name == name
+    back = from_json(json.loads(json.dumps(named.to_json())))
+    assert back == named
+    assert back.about is KINDS[named.kind]
 
 
 def test_a_parameter_too_few_or_an_unknown_kind_is_an_error():
@@ -39,7 +39,7 @@ def test_tables_are_in_the_order_of_the_catalogue():
         metric("jsd"), metric("pa_uar", 1, threshold=50, speakers="all"), metric("uar", 2), metric("uar"),
         metric("pa_uar", 1, threshold=75, speakers="all"), metric("weighted_f1"),
     ]  # fmt: skip
-    names = [one.name for one in sorted(mixed, key=lambda one: one.place())]
+    names = [key.name for key in sorted(mixed, key=lambda key: key.place())]
     assert names == ["UAR", "2-best UAR", "weighted-F1", "paUAR-75 (1-best, all)", "paUAR-50 (1-best, all)", "JSD"]
 
 

@@ -31,8 +31,8 @@ def _with_settings(records, **settings):
 
 
 def _records(layers=(4,), kind="ccc", **settings):
-    made = records_like(is_simulated=False, num_speakers=9, num_seeds=5, layers=layers)
-    return _with_settings(made, **{"loss.class_kind": kind, "model.layer": 4}, **settings)
+    records = records_like(is_simulated=False, num_speakers=9, num_seeds=5, layers=layers)
+    return _with_settings(records, **{"loss.class_kind": kind, "model.layer": 4}, **settings)
 
 
 def _workdir(folder, records):
@@ -66,6 +66,27 @@ def test_targets_cross_the_class_target_with_class_balancing(tmp_path):
     assert "22 speakers" not in table.caption
     assert "1,000 resamples" in table.caption
     assert "abc1234" in table.caption
+
+
+def test_a_mean_over_class_losses_is_balanced_in_part(tmp_path):
+    def shown(kind, **axes):
+        records = [dataclasses.replace(r, axes=r.axes | {"class_kind": kind} | axes) for r in _records()]
+        table = benchmark.build("targets", [_workdir(tmp_path / kind.replace(" ", ""), records)])
+        return _own(table, "system", "class loss", "classes balanced")[0]
+
+    mean = {"model": "mean", "num_heads": 2, "told": ["class_kind"]}
+    for kind in ("ccc + balanced_soft_ce", "balanced_soft_ce + ccc"):
+        assert shown(kind, **mean) == ("mean of 2 heads", kind, "in part")
+    assert shown("balanced_soft_ce") == ("head", "balanced_soft_ce", "yes")
+
+
+def test_the_commit_is_a_field_of_the_card_or_else_part_of_the_version(tmp_path):
+    old = [
+        dataclasses.replace(r, protocol={name: value for name, value in r.protocol.items() if name != "commit"})
+        for r in _records()
+    ]
+    table = benchmark.build("speakers", [_workdir(tmp_path / "old", old)])
+    assert set(_own(table, "commit")) == {("0.1 (abc1234)",)}
 
 
 def test_other_protocols_are_refused_by_name_or_flagged(tmp_path):
@@ -107,7 +128,7 @@ def test_layers_judges_the_curves_by_heads(tmp_path):
     ]  # fmt: skip
     assert str(own.rows[0].cells[0]).startswith(f"{curves['ccs']['score'][1]:.3f} [")
     uar = {r.layer: r.metrics["UAR"]["value"] for r in records if r.group == "all" and r.system.endswith("votes")}
-    line = next(one for one in regret.rows if one.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
+    line = next(row for row in regret.rows if row.labels[:3] == ("vote distribution", "saliency (ccs)", "UAR"))
     score = {layer: curves["ccs"]["score"][layer] for layer in uar}
     picked, best = max(score, key=score.get), max(uar, key=uar.get)
     assert line.labels[3] == "3"

@@ -42,33 +42,33 @@ def record(condition: str, uar: float, system="votes", split="test", **changes) 
     metrics[SPEAKER_SHARE] = entry(100 * uar - 10, 5)
     if condition != "clean":
         metrics[STABLE_SHARE] = entry(min(uar + 0.3, 1.0))
-    made = ResultRecord(
+    plain = ResultRecord(
         system, 2, (0,), split, condition, "all", 120, 100, 9, entries_by_name(metrics),
         {"class_names": list(CLASSES)}, [], CARD, axes_of(system, 2),
     )  # fmt: skip
-    return dataclasses.replace(made, **changes)
+    return dataclasses.replace(plain, **changes)
 
 
-def made(**changes) -> list[ResultRecord]:
+def in_all_conditions(**changes) -> list[ResultRecord]:
     factor = {"votes": 1.0, "consensus": 0.9}
     return [record(c, uar * f, system, **changes) for c, uar in SCORES.items() for system, f in factor.items()]
 
 
 def gathered(records) -> condition_scores.Conditions:
-    (found,) = condition_scores.gather(comparison.blocks(records, is_simulated=False))
-    return found
+    (conditions,) = condition_scores.gather(comparison.blocks(records, is_simulated=False))
+    return conditions
 
 
 def test_drop_and_change_against_clean():
-    found = gathered(made())
-    assert found.systems == ("vote distribution", "consensus")
+    conditions = gathered(in_all_conditions())
+    assert conditions.systems == ("vote distribution", "consensus")
     white = parse("noise:white:0db")
-    assert found.change(white, "vote distribution", UAR) == pytest.approx(-0.4)
-    assert found.relative_drop(white, "vote distribution", UAR) == pytest.approx(100 * 0.4 / 0.6)
-    assert found.relative_drop(white, "consensus", UAR) == pytest.approx(100 * 0.4 / 0.6)
-    assert found.relative_drop(parse("codec:gsm"), "vote distribution", UAR) == pytest.approx(-5)
-    assert found.relative_drop(white, "vote distribution", CCC_MEAN) is None
-    assert found.value(white, "vote distribution", metric("jsd")) is None
+    assert conditions.change(white, "vote distribution", UAR) == pytest.approx(-0.4)
+    assert conditions.relative_drop(white, "vote distribution", UAR) == pytest.approx(100 * 0.4 / 0.6)
+    assert conditions.relative_drop(white, "consensus", UAR) == pytest.approx(100 * 0.4 / 0.6)
+    assert conditions.relative_drop(parse("codec:gsm"), "vote distribution", UAR) == pytest.approx(-5)
+    assert conditions.relative_drop(white, "vote distribution", CCC_MEAN) is None
+    assert conditions.value(white, "vote distribution", metric("jsd")) is None
 
 
 def test_no_relative_drop_below_a_clean_score_of_0_05():
@@ -81,18 +81,18 @@ def test_no_relative_drop_below_a_clean_score_of_0_05():
 
 
 def test_curves_over_snr_and_rt60():
-    found = gathered(made())
-    curves = found.snr_curves("vote distribution", UAR)
+    conditions = gathered(in_all_conditions())
+    curves = conditions.snr_curves("vote distribution", UAR)
     assert curves == {
         "white": [(10, 0.5, 0.45, 0.55), (0, 0.2, pytest.approx(0.15), 0.25)],
         "babble": [(10, 0.4, pytest.approx(0.35), 0.45), (0, 0.16, 0.11, pytest.approx(0.21))],
     }
-    rooms = found.rt60_curves("vote distribution", UAR)
+    rooms = conditions.rt60_curves("vote distribution", UAR)
     assert [(point.at, point.value) for point in rooms["synthetic"]] == [(0.3, 0.55), (0.6, 0.45)]
 
 
 def test_mean_and_range_over_kinds_of_noise():
-    ranges = gathered(made()).over_noises("vote distribution", UAR)
+    ranges = gathered(in_all_conditions()).over_noises("vote distribution", UAR)
     assert list(ranges) == [("", 10.0), ("", 0.0), ("reverb:synthetic:0.6s", 10.0)]
     assert ranges["", 10.0] == (pytest.approx(0.45), 0.4, 0.5, 2)
     assert ranges["reverb:synthetic:0.6s", 10.0].num == 1
@@ -138,34 +138,34 @@ def loop_uar(distribution, consensus, is_in) -> float:
 def test_stability_equals_plain_loops(predicted):
     clean, heard, consensus, unit = predicted
     is_in = unit != 3
-    found = stability.compare(clean, heard, consensus, unit, is_in, 200, 0)
+    entries = stability.compare(clean, heard, consensus, unit, is_in, 200, 0)
     same = [
         np.mean([np.argmax(clean[e, i]) == np.argmax(heard[e, i]) for i in range(90) if is_in[i]]) for e in range(3)
     ]
     uars = np.array([[loop_uar(d[e], consensus, is_in) for e in range(3)] for d in (clean, heard)])
-    np.testing.assert_allclose(found[stability.STABLE_SHARE]["members"], same, rtol=1e-12)
-    np.testing.assert_allclose(found[stability.UAR_CHANGE]["members"], uars[1] - uars[0], rtol=1e-12)
+    np.testing.assert_allclose(entries[stability.STABLE_SHARE]["members"], same, rtol=1e-12)
+    np.testing.assert_allclose(entries[stability.UAR_CHANGE]["members"], uars[1] - uars[0], rtol=1e-12)
     drop = 100 * (uars[0].mean() - uars[1].mean()) / uars[0].mean()
-    assert found[stability.UAR_DROP]["value"] == pytest.approx(drop, rel=1e-12)
-    assert found[stability.STABLE_SHARE]["count"] == is_in.sum()
-    for one in found.values():
-        assert one["low"] < one["value"] < one["high"]
-        json.dumps(one, allow_nan=False)
+    assert entries[stability.UAR_DROP]["value"] == pytest.approx(drop, rel=1e-12)
+    assert entries[stability.STABLE_SHARE]["count"] == is_in.sum()
+    for own in entries.values():
+        assert own["low"] < own["value"] < own["high"]
+        json.dumps(own, allow_nan=False)
 
 
 def test_an_unchanged_condition_is_stable(predicted):
     clean, _, consensus, unit = predicted
-    found = stability.compare(clean, clean, consensus, unit, np.ones(90, bool), 50, 0)
-    assert [found[stability.STABLE_SHARE][side] for side in ("value", "low", "high")] == [1, 1, 1]
-    assert [found[stability.UAR_CHANGE][side] for side in ("value", "low", "high")] == [0, 0, 0]
+    entries = stability.compare(clean, clean, consensus, unit, np.ones(90, bool), 50, 0)
+    assert [entries[stability.STABLE_SHARE][side] for side in ("value", "low", "high")] == [1, 1, 1]
+    assert [entries[stability.UAR_CHANGE][side] for side in ("value", "low", "high")] == [0, 0, 0]
 
 
 def test_stability_without_a_scored_utterance_is_not_defined(predicted):
     clean, heard, consensus, unit = predicted
-    found = stability.compare(clean, heard, np.full_like(consensus, -1), unit, np.ones(90, bool), 50, 0)
-    assert found[stability.STABLE_SHARE]["defined"]
-    assert not found[stability.UAR_CHANGE]["defined"]
-    assert found[stability.UAR_DROP]["value"] is None
+    entries = stability.compare(clean, heard, np.full_like(consensus, -1), unit, np.ones(90, bool), 50, 0)
+    assert entries[stability.STABLE_SHARE]["defined"]
+    assert not entries[stability.UAR_CHANGE]["defined"]
+    assert entries[stability.UAR_DROP]["value"] is None
 
 
 def test_records_get_the_stability_of_their_group_and_system(predicted):
@@ -216,7 +216,7 @@ def test_the_section_shows_every_condition_with_its_drop():
         drawn[name] = figure(look.Look(look.LIGHT, "made", ("vote distribution", "consensus")))
         return page.Picture(f"{name}.png", words[0], words[1], "<svg/>", "<svg/>")
 
-    (section,) = condition_section.sections_of(comparison.blocks(made(), False), draw)
+    (section,) = condition_section.sections_of(comparison.blocks(in_all_conditions(), False), draw)
     tables = [item for item in section.items if isinstance(item, Table)]
     rows = {row.labels: dict(zip(tables[0].header, row.texts, strict=True)) for row in tables[0].rows}
     assert len(rows) == 2 * len(SCORES)
@@ -245,7 +245,7 @@ def test_the_report_has_one_section_for_all_conditions(tmp_path):
         "ratings": {"found": 900, "kept": 900, "dropped": {}}, "splits": {},
     }  # fmt: skip
     write_json(tmp_path / "ingest.json", ingest)
-    (tmp_path / "results.jsonl").write_text("".join(to_json(one) + "\n" for one in made()))
+    (tmp_path / "results.jsonl").write_text("".join(to_json(record) + "\n" for record in in_all_conditions()))
     text = report.run(tmp_path).read_text()
     folder = tmp_path / "report"
     assert text.count('id="conditions"') == 1

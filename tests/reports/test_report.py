@@ -1,6 +1,7 @@
 """The report: cells equal the records, refusals, simulated speech named everywhere, one self-contained page."""
 
 import csv
+import dataclasses
 import functools
 import html.parser
 import io
@@ -75,11 +76,11 @@ def metrics_of(genders, speaker, consensus, ranks, rows, has_attributes):
     """Metrics over the rows; the class and speaker scores are true to the ranks, the others plausible."""
     y, s, own = consensus[rows], speaker[rows], ranks[:, rows]
     known = [u for u in np.unique(s) if genders[u] != "unknown" or len(set(s)) == 1]
-    made, wide = {}, 0.2 / np.sqrt(max(len(known), 1))
+    entries, wide = {}, 0.2 / np.sqrt(max(len(known), 1))
     for n in NBEST:
         values = [uar(y, r < n) for r in own]
-        made[metric("uar", n)] = entry(values, wide, len(CLASSES), n / len(CLASSES))
-        made[metric("macro_f1", n, classes="present")] = entry([v - 0.011 for v in values], wide, len(CLASSES))
+        entries[metric("uar", n)] = entry(values, wide, len(CLASSES), n / len(CLASSES))
+        entries[metric("macro_f1", n, classes="present")] = entry([v - 0.011 for v in values], wide, len(CLASSES))
         per_speaker = {u: np.array([uar(y[s == u], (r < n)[s == u]) for r in own]) for u in known}
         for name, (least, classes) in SPEAKER_FILTERS.items():
             kept = [u for u in known if (s == u).sum() >= least and len(set(y[s == u])) >= classes]
@@ -89,22 +90,22 @@ def metrics_of(genders, speaker, consensus, ranks, rows, has_attributes):
                 ]
                 chance = 2.4 * n * (4 if t == 50 else 1)
                 share = metric("pa_uar", n, threshold=t, speakers=name)
-                made[share] = entry(shares or None, 100 * wide, len(kept), chance)
+                entries[share] = entry(shares or None, 100 * wide, len(kept), chance)
     right = [float((r < 1).mean()) for r in own]
-    made[metric("accuracy")] = entry(right, wide, len(y))
-    made[metric("weighted_f1")] = entry([v - 0.004 for v in right], wide, len(y))
+    entries[metric("accuracy")] = entry(right, wide, len(y))
+    entries[metric("weighted_f1")] = entry([v - 0.004 for v in right], wide, len(y))
     shares = (*(metric("class_ccc", label=name) for name in CLASSES), metric("class_ccc_mean"))
     for c, share in enumerate(shares):
-        made[share] = entry([0.3 + 0.02 * c + v / 9 for v in right], wide, len(y))
-    made[metric("jsd")] = entry([0.31 - v / 9 for v in right], wide, len(y))
-    made[metric("kl")] = entry([1.1] * len(own), wide, len(y))
-    made[metric("multi_label_f1", num_classes=6)] = entry([v - 0.05 for v in right], wide, len(CLASSES))
+        entries[share] = entry([0.3 + 0.02 * c + v / 9 for v in right], wide, len(y))
+    entries[metric("jsd")] = entry([0.31 - v / 9 for v in right], wide, len(y))
+    entries[metric("kl")] = entry([1.1] * len(own), wide, len(y))
+    entries[metric("multi_label_f1", num_classes=6)] = entry([v - 0.05 for v in right], wide, len(CLASSES))
     if has_attributes:
         means = {"valence": 0.31, "activation": 0.62, "dominance": 0.55}
         for name, base in means.items():
-            made[metric("ccc", attribute=name)] = entry([base + v / 50 for v in right], wide, len(y))
-        made[metric("ccc_mean")] = entry([0.493 + v / 50 for v in right], wide, len(y))
-    return made
+            entries[metric("ccc", attribute=name)] = entry([base + v / 50 for v in right], wide, len(y))
+        entries[metric("ccc_mean")] = entry([0.493 + v / 50 for v in right], wide, len(y))
+    return entries
 
 
 @functools.cache
@@ -128,19 +129,19 @@ def records_of(seed=0, num_speakers=22, num_seeds=5, is_simulated=True, split="t
     for layer in layers:
         for target, skill in {"votes": 1.35, "consensus": 1.1}.items():
             ranks, best = ranks_of(rng, genders, speaker, consensus, skill + 0.02 * layer, num_seeds)
-            made = {}
+            by_group = {}
             for group, rows in groups.items():
-                made[group] = metrics_of(genders, speaker, consensus, ranks, rows, has_attributes=is_simulated)
+                by_group[group] = metrics_of(genders, speaker, consensus, ranks, rows, has_attributes=is_simulated)
             gap = {}
-            for name, one in made["female"].items():
-                other = made["male"][name]
+            for name, own in by_group["female"].items():
+                other = by_group["male"][name]
                 both = (
-                    None if not (one["defined"] and other["defined"]) else np.subtract(one["members"], other["members"])
+                    None if not (own["defined"] and other["defined"]) else np.subtract(own["members"], other["members"])
                 )
-                gap[name] = entry(both, 0.05 * (100 if name.about.unit else 1), one["count"] + other["count"])
+                gap[name] = entry(both, 0.05 * (100 if name.about.unit else 1), own["count"] + other["count"])
             confusion = np.zeros((len(CLASSES),) * 2, int)
             np.add.at(confusion, (np.broadcast_to(consensus, best.shape), best), 1)
-            for group, numbers in (made | {"gap:female-male": gap}).items():
+            for group, numbers in (by_group | {"gap:female-male": gap}).items():
                 rows = groups.get(group, groups["female"] | groups["male"])
                 people = []
                 if group == "all":
@@ -214,9 +215,9 @@ def write_artefacts(workdir: Path, records=None, has_optional=True, is_simulated
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workdir with its report, drawn for real."""
-    workdir = write_artefacts(tmp_path_factory.mktemp("made"))
+    workdir = write_artefacts(tmp_path_factory.mktemp("reported"))
     assert report.run(workdir) == workdir / "report" / "index.html"
     return workdir
 
@@ -224,36 +225,36 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """Figures that were asked for, as objects; nothing is rendered."""
-    found = []
+    figures_asked = []
 
     def render(draw, png_path):
-        found.append((png_path.name, draw(look.LIGHT)))
+        figures_asked.append((png_path.name, draw(look.LIGHT)))
         return "<svg/>", "<svg/>"
 
     monkeypatch.setattr(look, "render", render)
-    return found
+    return figures_asked
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """Names of the figures that were asked for; nothing is drawn."""
-    found = []
-    monkeypatch.setattr(look, "render", lambda draw, path: found.append(path.name) or ("<svg/>", "<svg/>"))
-    return found
+    names = []
+    monkeypatch.setattr(look, "render", lambda draw, path: names.append(path.name) or ("<svg/>", "<svg/>"))
+    return names
 
 
 @pytest.fixture(scope="module")
-def whole(made: Path) -> tuple[page.Page, dict]:
-    """The page of `made`, and its figures as objects by file name."""
-    found = {}
+def whole(reported: Path) -> tuple[page.Page, dict]:
+    """The page of `reported`, and its figures as objects by file name."""
+    by_file = {}
 
     def render(draw, png_path):
-        found[png_path.name] = draw(look.LIGHT)
+        by_file[png_path.name] = draw(look.LIGHT)
         return "<svg/>", "<svg/>"
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "render", render)
-        return page_of(made, made), found
+        return page_of(reported, reported), by_file
 
 
 def page_of(workdir: Path, folder: Path) -> page.Page:
@@ -289,9 +290,9 @@ def rows_of_markdown(text: str, title: str) -> list[list[str]]:
     ]
 
 
-def test_every_cell_is_the_records_number(made):
-    text = (made / "report" / "report.md").read_text()
-    records = {(r["system"], r["group"]): r["metrics"] for r in raw_records(made)}
+def test_every_cell_is_the_records_number(reported):
+    text = (reported / "report" / "report.md").read_text()
+    records = {(r["system"], r["group"]): r["metrics"] for r in raw_records(reported)}
     system_of = {"vote distribution": "votes", "consensus": "consensus"}
     header, *rows = rows_of_markdown(text, "Scores of every system")
     assert header[:4] == ["system", "UAR", "2-best UAR", "3-best UAR"]
@@ -329,15 +330,15 @@ def test_every_cell_is_the_records_number(made):
     assert rows[1][1:] == [expected_cell(c, records["consensus", "all"][f"class CCC {c}"]) for c in CLASSES]
 
 
-def test_no_metric_is_lost(made, whole):
+def test_no_metric_is_lost(reported, whole):
     shown = {name for table in tables_of(whole[0]).values() for name in table.header}
-    names = set(raw_records(made)[0]["metrics"])
+    names = set(raw_records(reported)[0]["metrics"])
     left = {n for n in names - shown if not n.startswith("paUAR") and n.removeprefix("class CCC ") not in CLASSES}
     assert left == set()
 
 
-def test_csv_holds_every_number_unrounded(made):
-    folder, records = made / "report", raw_records(made)
+def test_csv_holds_every_number_unrounded(reported):
+    folder, records = reported / "report", raw_records(reported)
     rows = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
     assert len(rows) == sum(len(record["metrics"]) for record in records)
     by_key = {(row["system"], row["group"], row["metric"]): row for row in rows}
@@ -351,7 +352,7 @@ def test_csv_holds_every_number_unrounded(made):
     speakers = list(csv.DictReader(io.StringIO((folder / "speakers.csv").read_text())))
     expected = [(r["system"], s["speaker"], s["uar"]) for r in records for s in r["speakers"]]
     assert [(s["system"], s["speaker"], [float(s[f"uar_{n}_best"]) for n in NBEST]) for s in speakers] == expected
-    saliency = json.loads((made / "saliency.json").read_text())
+    saliency = json.loads((reported / "saliency.json").read_text())
     curve = list(csv.DictReader(io.StringIO((folder / "saliency.csv").read_text())))
     assert len(curve) == 2 * len(saliency["layers"]) * (len(saliency["targets"]) + 1)
     for kind in ("ccs", "probe"):
@@ -366,8 +367,8 @@ def test_csv_holds_every_number_unrounded(made):
         assert {row["is_simulated"] for row in table} == {"True"}
 
 
-def test_all_files_are_there(made):
-    names = {path.name for path in (made / "report").iterdir()}
+def test_all_files_are_there(reported):
+    names = {path.name for path in (reported / "report").iterdir()}
     assert names == {
         "index.html",
         "report.md",
@@ -377,7 +378,7 @@ def test_all_files_are_there(made):
         *(f"{n}.png" for n in PNGS),
     }
     for name in PNGS:
-        data = (made / "report" / f"{name}.png").read_bytes()
+        data = (reported / "report" / f"{name}.png").read_bytes()
         assert data[:4] == b"\x89PNG"
         assert int.from_bytes(data[16:20], "big") > 1200  # pixels wide: fit for a slide
 
@@ -411,8 +412,8 @@ class Checker(html.parser.HTMLParser):
             self.text.append(data)
 
 
-def test_html_is_one_whole_self_contained_page(made):
-    source = (made / "report" / "index.html").read_text()
+def test_html_is_one_whole_self_contained_page(reported):
+    source = (reported / "report" / "index.html").read_text()
     checker = Checker()
     checker.feed(source)
     checker.close()
@@ -428,7 +429,7 @@ def test_html_is_one_whole_self_contained_page(made):
     assert "prefers-color-scheme: dark" in style
     assert "@media print" in style
     text = " ".join(checker.text)
-    for record in raw_records(made):
+    for record in raw_records(reported):
         uar = record["metrics"]["UAR"]
         assert f"{uar['value']:{'+' if 'gap' in record['group'] else ''}.3f}" in text
 
@@ -440,7 +441,7 @@ def test_words_of_the_data_cannot_break_the_page(undrawn, tmp_path):
     assert "<b>|bold" not in page.html(content)
 
 
-def test_simulated_speech_is_named_everywhere(made, whole):
+def test_simulated_speech_is_named_everywhere(reported, whole):
     content, drawn = whole
     assert set(drawn) == {f"{name}.png" for name in PNGS}
     for name, figure in drawn.items():
@@ -452,7 +453,7 @@ def test_simulated_speech_is_named_everywhere(made, whole):
     assert NOTE in content.banner
     assert content.banner in page.markdown(content)
     assert "(simulated speech)</title>" in page.html(content)
-    assert "Simulated speech" in report.markdown_summary(made)
+    assert "Simulated speech" in report.markdown_summary(reported)
 
 
 def test_real_speech_is_never_called_simulated(drawn, tmp_path):
@@ -467,8 +468,8 @@ def test_real_speech_is_never_called_simulated(drawn, tmp_path):
     assert "valence" not in text_of_figure(dict(drawn)["saliency.png"])
 
 
-def test_caption_says_how_many(made, whole):
-    record = raw_records(made)[0]
+def test_caption_says_how_many(reported, whole):
+    record = raw_records(reported)[0]
     for table in tables_of(whole[0]).values():
         if "Cells:" in table.caption:
             for words in (
@@ -515,6 +516,21 @@ def test_systems_may_differ_in_what_is_compared():
     seeds = [r for r in records_of(**SMALL, settings={"eval.seed": 1}) if r.system == "consensus"]
     with pytest.raises(report.ReportError, match=r"settings\.eval\.seed"):
         blocks.blocks([r for r in records_of(**SMALL, settings={"eval.seed": 0}) if r.system == "votes"] + seeds, True)
+
+
+def test_what_a_group_compares_is_data():
+    plain, _ = (r for r in records_of(**SMALL) if r.group == "all")
+    compared = {
+        "f": ({}, "f"),
+        "x": (GAP, "gap: female - male"),
+        "y": ({"kind": "gap", "column": "corpus"}, "gap: corpus"),
+        "z": ({"kind": "worst", "column": "corpus"}, "worst group: corpus"),
+        "ratio:no": ({"kind": "ratio", "column": "gender"}, "ratio, smaller / larger: gender"),
+    }
+    others = [dataclasses.replace(plain, group=name, comparison=data) for name, (data, _) in compared.items()]
+    (block,) = blocks.blocks([plain, *others], is_simulated=True)
+    assert [block.group_label(group) for group in block.groups] == [words for _, words in compared.values()]
+    assert [block.is_gap(group) for group in block.groups] == [False, True, True, False, False]
 
 
 def test_other_utterances_twice_the_same_and_no_whole_are_refused():
@@ -590,11 +606,11 @@ def test_an_old_report_survives_a_failure(tmp_path, monkeypatch, undrawn):
     assert artefacts.remove_leftovers(workdir) == 0
 
 
-def test_summary_sets_systems_side_by_side(made):
-    text = report.markdown_summary(made)
+def test_summary_sets_systems_side_by_side(reported):
+    text = report.markdown_summary(reported)
     header, *rows = rows_of_markdown(text, "Scores, test split, clean")
     assert header == ["", "vote distribution", "consensus", "chance"]
-    records = {r["system"]: r["metrics"] for r in raw_records(made) if r["group"] == "all"}
+    records = {r["system"]: r["metrics"] for r in raw_records(reported) if r["group"] == "all"}
     for name, votes, consensus, _ in rows:
         plain = name.removesuffix(" (%)")
         assert votes == expected_cell(plain, records["votes"][plain])
@@ -670,9 +686,9 @@ def test_errors_inside_equals_a_loop():
     assert failure_signs.errors_inside(counts, members) == (inside, errors)
 
 
-def test_training_curves_stop_with_their_member(made, whole):
+def test_training_curves_stop_with_their_member(reported, whole):
     axes = whole[1]["training.png"].axes
-    log = [json.loads(line) for line in (made / "train" / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (reported / "train" / "log.jsonl").read_text().splitlines()]
     for s in range(2):
         loss, score = (
             np.array([[np.nan if v is None else v for v in line[key][5 * s : 5 * s + 5]] for line in log], float)
@@ -686,14 +702,14 @@ def test_training_curves_stop_with_their_member(made, whole):
 
 
 def test_a_system_has_one_color_in_all_figures(whole):
-    found = whole[1]
+    by_file = whole[1]
     votes, consensus = look.LIGHT.systems[:2]
     for name in ("training.png", "speaker_shares.png"):
-        lines = found[name].findobj(lambda item: hasattr(item, "get_marker"))
+        lines = by_file[name].findobj(lambda item: hasattr(item, "get_marker"))
         colors = {line.get_label(): line.get_color() for line in lines}
         assert (colors["vote distribution"], colors["consensus"]) == (votes, consensus)
     for name in ("speakers.png", "confusion.png"):
-        texts = found[name].findobj(lambda item: hasattr(item, "get_text"))
+        texts = by_file[name].findobj(lambda item: hasattr(item, "get_text"))
         colors = {text.get_text(): text.get_color() for text in texts}
         assert (colors["vote distribution"], colors["consensus"]) == (votes, consensus)
 

@@ -25,8 +25,8 @@ def records(parts):
 
 @pytest.fixture(scope="module")
 def block(records):
-    (found,) = blocks.blocks(records, is_simulated=True)
-    return found
+    (block,) = blocks.blocks(records, is_simulated=True)
+    return block
 
 
 def cells_of(table: Table) -> list[dict[str, str]]:
@@ -34,27 +34,29 @@ def cells_of(table: Table) -> list[dict[str, str]]:
 
 
 def test_worst_and_best_speakers(block):
-    speakers = {one["speaker"]: one for one in block.whole("consensus").speakers}
+    speakers = {speaker["speaker"]: speaker for speaker in block.whole("consensus").speakers}
     rows = [row for row in cells_of(speaker_section.extreme_table(block)) if row["system"] == "consensus"]
     uar = [float(row["1-best UAR"]) for row in rows]
-    ordered = sorted(one["uar"][0] for one in speakers.values())
+    ordered = sorted(speaker["uar"][0] for speaker in speakers.values())
     number = len(speakers) // 2
     np.testing.assert_allclose(uar, [*ordered[:number], *ordered[::-1][:number]], atol=5e-4)
     for row in rows:
-        one = speakers[row["speaker"]]
-        assert (row["scored"], row["classes"]) == (str(one["num_scored"]), str(one["num_classes"]))
-        assert row["3-best UAR"] == f"{one['uar'][2]:.3f}"
+        speaker = speakers[row["speaker"]]
+        assert (row["scored"], row["classes"]) == (str(speaker["num_scored"]), str(speaker["num_classes"]))
+        assert row["3-best UAR"] == f"{speaker['uar'][2]:.3f}"
 
 
 def test_luck_and_dependence(block):
     states = block.whole("vote distribution").states
     rows = [row for row in cells_of(speaker_section.size_table(block)) if row["system"] == "vote distribution"]
     assert [row["speakers"] for row in rows] == [str(size["num_speakers"]) for size in states["speaker_sizes"]]
-    first = next(one for one in states["speaker_sizes"][0]["above"] if (one["nbest"], one["threshold"]) == (1, 75))
+    first = next(
+        above for above in states["speaker_sizes"][0]["above"] if (above["nbest"], above["threshold"]) == (1, 75)
+    )
     assert rows[0]["above 0.75"] == f"{first['num_passing']:.1f} ({first['num_by_luck']:.1f})"
     row = cells_of(speaker_section.dependence_table(block))[0]
-    found = states["speaker_dependence"]["num_scored"]
-    assert row["scored utterances"] == f"{found['rho']:+.3f} (p {found['p']:.3f})"
+    correlation = states["speaker_dependence"]["num_scored"]
+    assert row["scored utterances"] == f"{correlation['rho']:+.3f} (p {correlation['p']:.3f})"
 
 
 def test_differences_and_groups(block):
@@ -90,8 +92,8 @@ def test_one_seed_has_no_spread_and_equal_seeds_have_none_either(parts):
     def shown(rows, seeds):
         part = Predictions(predictions.utterances, predictions.attributes[rows], predictions.distribution[rows])
         members = [{"layer": 2, "seed": seed, "class_target": "votes"} for seed in seeds]
-        (found,) = blocks.blocks(score(part, targets, table, members=members, protocol=CARD), is_simulated=True)
-        return cells_of(score_tables.spread_table(found))
+        (alone,) = blocks.blocks(score(part, targets, table, members=members, protocol=CARD), is_simulated=True)
+        return cells_of(score_tables.spread_table(alone))
 
     assert not shown([0], [0])
     for row in shown([0, 0], [0, 1]):
@@ -120,10 +122,10 @@ def test_the_curve_is_the_records(block, theme, tmp_path):
     assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes] == ["1-best", "2-best", "3-best"]
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     for system in systems:
-        found = curves[system]["filters"]["all"]["2"]
-        np.testing.assert_allclose(lines[system].get_ydata(), found["value"])
+        shares = curves[system]["filters"]["all"]["2"]
+        np.testing.assert_allclose(lines[system].get_ydata(), shares["value"])
         assert lines[system].get_color() == look.Look(theme, "", systems).color(system)
-    np.testing.assert_allclose(lines["random guesser"].get_ydata(), found["chance"])
+    np.testing.assert_allclose(lines["random guesser"].get_ydata(), shares["chance"])
 
 
 def test_the_page_shows_them(records, tmp_path):

@@ -14,19 +14,12 @@ from seremo_jax.core import artefacts
 from seremo_jax.core.config import ConfigError, from_config_dict
 from seremo_jax.data import corpora, ingest, splits, tables
 from seremo_jax.reports import page, validation
-from tests.data.test_ingest import BAD_AUDIO, Toy, config_of, run
+from tests.data.test_ingest import BAD_AUDIO, config_of, run, toy
 from tests.support import iemocap_files, msp_podcast_files
 
+__all__ = ["toy"]
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    root = tmp_path / "corpus"
-    root.mkdir()
-    corpus = Toy(root)
-    monkeypatch.setitem(corpora.PARSERS, "toy", corpus.parse)
-    return corpus
 
 
 def validate(toy, workdir, **data):
@@ -42,10 +35,10 @@ def test_ingest_and_validate_find_the_same(toy, tmp_path):
     run(toy, tmp_path / "w")
     findings = validate(toy, tmp_path / "v")
     assert found(findings)["audio_lfs_pointer"] == ("m1-2: m1-2.wav",)
-    one, other = (
+    ingested, validated = (
         json.loads((tmp_path / folder / "validation/validation.json").read_text(encoding="utf-8")) for folder in "wv"
     )
-    assert one == other
+    assert ingested == validated
     assert not (tmp_path / "v/utterances.parquet").exists()
     assert {path.name for path in (tmp_path / "w/validation").iterdir()} == {"validation.json"}
 
@@ -221,14 +214,14 @@ def iemocap_splits(root, workdir, **data):
 
 def test_iemocap_by_session_and_by_the_published_folds(iemocap, tmp_path):
     """S1, S3, S5: ten people, one session a split, and the hash tells one split from another."""
-    record, found = iemocap_splits(iemocap, tmp_path / "a", split_kind="session", fold=4)
-    assert (found["test"], found["development"], len(found["train"])) == ({"5"}, {"1"}, 3)
+    record, sessions = iemocap_splits(iemocap, tmp_path / "a", split_kind="session", fold=4)
+    assert (sessions["test"], sessions["development"], len(sessions["train"])) == ({"5"}, {"1"}, 3)
     assert record["splits"]["train"]["utterances"] > record["splits"]["test"]["utterances"] > 0
-    again, found = iemocap_splits(iemocap, tmp_path / "b", split_kind="published", fold=4)
-    assert (found["test"], found["development"]) == ({"5"}, {"1"})
+    again, sessions = iemocap_splits(iemocap, tmp_path / "b", split_kind="published", fold=4)
+    assert (sessions["test"], sessions["development"]) == ({"5"}, {"1"})
     assert again["split_hash"] == record["split_hash"]
-    other, found = iemocap_splits(iemocap, tmp_path / "c", split_kind="published", fold=3)
-    assert (found["test"], found["development"]) == ({"1"}, {"2"})
+    other, sessions = iemocap_splits(iemocap, tmp_path / "c", split_kind="published", fold=3)
+    assert (sessions["test"], sessions["development"]) == ({"1"}, {"2"})
     assert other["split_hash"] != record["split_hash"]
 
 
