@@ -46,6 +46,7 @@ SHAPES = (
     Shape("wav2vec2 base", "Wav2Vec2", costs.PUBLISHED["facebook/wav2vec2-base"][1], 8, 5.0, 12),
     Shape("WavLM large", "WavLM", costs.PUBLISHED["microsoft/wavlm-large"][1], 4, 6.0, 6),
 )
+QUICK_BATCH = {"batch_size": 2, "seconds": 1.0, "num_mixed": 2}
 QUICK = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
 QUICK |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
 
@@ -54,7 +55,7 @@ _call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num
 
 def parts(session: Session) -> list[Part]:
     """All rows."""
-    peak = functools.cache(lambda: peak_gflops(1 if session.is_quick else 7))
+    peak = functools.cache(lambda: peak_gflops(session.is_quick))
     name, gpu = (
         "peak of XLA's float32 matrix product",
         "bfloat16 on a GPU against PyTorch's, audio hours per second, MFU",
@@ -77,24 +78,24 @@ def ours(backbone: backbones.Backbone, waveforms: np.ndarray) -> Callable[[], An
 
 def _passes(shape: Shape, peak: Callable[[], float], session: Session) -> Part:
     """The bare pass, half of it, and utterances of many lengths against one file at a time."""
-    num_mixed = 6 if session.is_quick else shape.num_mixed
+    if session.is_quick:
+        shape = shape._replace(settings=shape.settings | QUICK, **QUICK_BATCH)
     names = (
         f"{shape.name}, {shape.batch_size} x {shape.seconds:g} s, all layers",
         f"{shape.name}, highest layer at half depth against all",
-        f"{shape.name}, {num_mixed} utterances of 1.9-11.9 s",
+        f"{shape.name}, {shape.num_mixed} utterances of 1.9-11.9 s",
     )
 
     def rows() -> Iterator[Row]:
         if not torch_peers.is_there():
             yield from (Row(name, note=torch_peers.NO_PEER) for name in names)
             return
-        settings = {**shape.settings, **QUICK} if session.is_quick else shape.settings
         with tempfile.TemporaryDirectory() as folder:
-            model = torch_peers.random_model(shape.kind, settings, Path(folder))
+            model = torch_peers.random_model(shape.kind, shape.settings, Path(folder))
             everything = backbones.load(folder)
             half = backbones.load(folder, layers=((everything.num_layers - 1) // 2,))
         yield from _full_batch(shape, names[:2], model, everything, half, peak(), session)
-        waves = _mixed(num_mixed)
+        waves = _mixed(shape.num_mixed)
         num_samples = np.array([len(wave) for wave in waves])
         # Planned as an extraction plans the utterances of a shard, with the default number of buckets.
         bucketings = [backbones.bucket_lengths(num_samples, NUM_BUCKETS)]

@@ -9,12 +9,15 @@ from launch.bench.suite import Part, Row, Session
 
 MOST_SECONDS, MOST_BOOTSTRAP_SECONDS, MOST_MB = 60, 20, 3_000
 NUM_RESAMPLES = (1_000, 10_000)
+SIZES = ((1, 25), (5, 5))
+"""(Systems, members of each): tests between systems need several."""
 
 
 def parts(session: Session) -> list[Part]:
     """A row for each number of members of a system, and of resamples."""
-    numbers = NUM_RESAMPLES[:1] if session.is_quick else NUM_RESAMPLES
-    return [_scores(*sizes, number, session) for sizes in ((1, 25), (5, 5)) for number in numbers]
+    if session.is_quick:
+        return [_scores(*SIZES[-1], NUM_RESAMPLES[0], session)]
+    return [_scores(*sizes, number, session) for sizes in SIZES for number in NUM_RESAMPLES]
 
 
 def _scores(num_systems: int, num_seeds: int, num_resamples: int, session: Session) -> Part:

@@ -1,6 +1,7 @@
 """Whole extractions: from audio files to store and saliency, timed and with memory watched."""
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -45,13 +46,16 @@ def end_to_end(session: Session, folder: Path) -> tuple[float, float]:
             heard.append(batch)
             yield batch
 
+    for name in ("warm", "timed"):
+        (folder / name).mkdir()
     ingest.run(config, folder / "warm", is_quiet=True)
     audio_batches.stream = keep
     try:
         extract.run(config, folder / "warm", is_quiet=True)
     finally:
         audio_batches.stream = decode
-    ingest.run(config, folder / "timed", is_quiet=True)
+    for name in (tables.UTTERANCES_FILE, tables.RATINGS_FILE, tables.STAMP_FILE):
+        shutil.copy(folder / "warm" / name, folder / "timed" / name)
     start = time.perf_counter()
     extract.run(config, folder / "timed", is_quiet=True)
     whole_s = time.perf_counter() - start

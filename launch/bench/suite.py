@@ -84,7 +84,8 @@ class Session:
           pids: Processes that work for a case.
         """
         label = f"{self.label}: {row}" if self.label else ""
-        return timing.interleave(cases, self.rounds or rounds, pids, self.deadline_s, label)
+        most_tries = 1 if self.is_quick else timing.MOST_TRIES
+        return timing.interleave(cases, self.rounds or rounds, pids, self.deadline_s, label, most_tries)
 
     def in_own_process(self, function: str, *arguments: Any, on_cpu: bool = False) -> list[float]:
         """Calls a function of a suite in a process of its own, so that its memory is its own, imports included.

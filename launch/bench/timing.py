@@ -14,7 +14,8 @@ from seremo_jax.core.progress import Progress
 
 MOST_FOREIGN_SHARE = 0.15
 """Of the cores' time, used by other processes during a round; a round with more is run again."""
-_MOST_TRIES = 4
+MOST_TRIES = 4
+"""For a round without such others."""
 
 
 class TimeIsUp(Exception):  # noqa: N818 - it is a notice and no error
@@ -64,6 +65,7 @@ def interleave(
     pids: Sequence[int] = (),
     deadline_s: float = math.inf,
     label: str = "",
+    most_tries: int = MOST_TRIES,
 ) -> Timed:
     """Times every case once a round, in turn, after one round to warm up.
 
@@ -76,6 +78,7 @@ def interleave(
       pids: Processes that work for a case; what they use is no disturbance.
       deadline_s: When to end, on the clock of `time.monotonic`.
       label: What progress shows; it is quiet without one.
+      most_tries: How often a round is run at most, to find one without other jobs.
 
     Raises:
       TimeIsUp: The deadline came before the first round.
@@ -89,14 +92,14 @@ def interleave(
         if time.monotonic() >= deadline_s:
             raise TimeIsUp
         while num_rounds < rounds and (not num_rounds or time.monotonic() + longest_s < deadline_s):
-            for attempt in range(_MOST_TRIES):
+            for attempt in range(most_tries):
                 began_s, foreign_before_s = time.monotonic(), _foreign_s(pids)
                 taken = {name: _seconds(case) for name, case in cases.items()}
                 elapsed_s = time.monotonic() - began_s
                 longest_s = max(longest_s, elapsed_s)
                 if _foreign_s(pids) - foreign_before_s <= MOST_FOREIGN_SHARE * elapsed_s * num_cores():
                     break
-                if attempt == _MOST_TRIES - 1 or time.monotonic() + longest_s >= deadline_s:
+                if attempt == most_tries - 1 or time.monotonic() + longest_s >= deadline_s:
                     is_disturbed = True
                     break
                 num_disturbed += 1

@@ -29,7 +29,7 @@ def parts(session: Session) -> list[Part]:
     if not torch_peers.is_there():
         name = "one head, members, epoch"
         return [Part((name,), lambda: [Row(name, note=torch_peers.NO_PEER)])]
-    peak = functools.cache(lambda: peak_gflops(1 if session.is_quick else 7))
+    peak = functools.cache(lambda: peak_gflops(session.is_quick))
     if jax.default_backend() != "cpu":
         return _gpu(peak, session)
     import torch

@@ -4,10 +4,9 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: bash launch/cluster/tpu_pod.sh --name=SLICE --zone=ZONE --type=TYPE --config=configs/NAME.py[:VARIANT] --workdir=DIR
-                              [--config.SECTION.FIELD=VALUE ...] [--stages=STAGE,...] [--project=PROJECT]
-                              [--runtime=VERSION] [--prepare=COMMAND] [--spot] [--restarts=N] [--logs=DIR] [--keep]
-                              [--dry-run]
+usage: bash launch/cluster/tpu_pod.sh --name=SLICE --zone=ZONE --type=TYPE --config=configs/NAME.py[:VARIANT]
+              --workdir=DIR [--config.SECTION.FIELD=VALUE ...] [--stages=STAGE,...] [--project=PROJECT]
+              [--runtime=VERSION] [--prepare=COMMAND] [--spot] [--restarts=N] [--logs=DIR] [--keep] [--dry-run]
 
 Creates the slice (or reuses one of that name), copies this checkout to every host and installs it, runs the stages,
 gathers the logs, and deletes the slice if it was created here. Needs an authenticated gcloud.

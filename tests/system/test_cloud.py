@@ -166,8 +166,8 @@ def test_a_slice_of_others_that_was_taken_away_is_not_made_anew(gcloud):
     assert not {"create", "delete"} & set(calls)
 
 
-TPU = ("--tpu=tpu-v6e-slice", "--topology=4x4", "--per-host=4")
-SET = ("--name=emotion", "--image=here/seremo:1", "--claim=disk", "--hosts=4")
+SET = ("--name=emotion", "--image=here/seremo:1", "--claim=disk", "--hosts=4", "--gpu=nvidia-h100-80gb")
+EACH = "--per-host=8"
 ON_GKE = (
     "--config=configs/msp_podcast.py",
     '--workdir=/shared/my "run" $(HOME) \\x',
@@ -221,10 +221,9 @@ JOB_SET = _object(
 )
 
 
-@pytest.mark.parametrize("accelerators", [TPU, ("--gpu=nvidia-h100-80gb", "--per-host=8")])
-def test_the_manifest_is_one_that_kubernetes_knows(accelerators):
+def test_the_manifest_is_one_that_kubernetes_knows():
     jsonschema, kubernetes_validate = _need("jsonschema"), _need("kubernetes_validate")
-    manifest = _manifest(*SET, *accelerators, *ON_GKE)
+    manifest = _manifest(*SET, EACH, *ON_GKE)
     jsonschema.validate(manifest, JOB_SET)
     seen = set()
     for job in manifest["spec"]["replicatedJobs"]:
@@ -237,7 +236,7 @@ def test_the_manifest_is_one_that_kubernetes_knows(accelerators):
 
 
 def test_the_manifest_says_what_was_asked_for():
-    manifest = _manifest(*SET, *TPU, *ON_GKE)
+    manifest = _manifest(*SET, EACH, *ON_GKE)
     jobs = {job["name"]: job["template"]["spec"] for job in manifest["spec"]["replicatedJobs"]}
     assert list(jobs) == ["ingest", "extract", "train", "evaluate"]
     for stage, job in jobs.items():
@@ -250,25 +249,28 @@ def test_the_manifest_says_what_was_asked_for():
         assert container["volumeMounts"] == [{"name": "shared", "mountPath": "/shared"}]
         assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "disk"}
         environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert job["parallelism"] == job["completions"] == int(environment["JAX_NUM_PROCESSES"])
+        assert environment["JAX_COORDINATOR_ADDRESS"] == f"emotion-{stage}-0-0.emotion:8476"
         if stage in ("extract", "train"):
-            assert job["parallelism"] == job["completions"] == int(environment["JAX_NUM_PROCESSES"]) == 4
-            assert environment["JAX_COORDINATOR_ADDRESS"] == f"emotion-{stage}-0-0.emotion:8476"
-            assert container["resources"]["limits"] == {"google.com/tpu": "4"}
-            assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
+            assert job["parallelism"] == 4
+            assert container["resources"] == {"limits": {"nvidia.com/gpu": "8"}}
+            assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
         else:
             assert job["parallelism"] == 1
-            assert environment == {"JAX_PLATFORMS": "cpu"}
+            assert "limits" not in container["resources"]
+            assert pod["nodeSelector"] == {}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*SET, *TPU, ON_GKE[0]], "--workdir=... is missing"),
-        ([*SET, *TPU, ON_GKE[0], "--workdir=/tmp/x"], "it must be below --mount=/shared"),
-        ([*SET, "--per-host=4", *ON_GKE], "give either --tpu and --topology, or --gpu"),
-        ([*SET, *TPU, *ON_GKE, "--name=My_run"], "lower-case letters"),
-        ([*SET, *TPU, *ON_GKE, "--hosts=0"], "a whole number above 0"),
-        ([*SET, *TPU, *ON_GKE, "--config.corpus.root=a\nb"], "line break"),
+        ([*SET, EACH, ON_GKE[0]], "--workdir=... is missing"),
+        ([*SET, EACH, ON_GKE[0], "--workdir=/tmp/x"], "it must be below --mount=/shared"),
+        ([*SET[:-1], EACH, *ON_GKE], "--gpu=... is missing"),
+        ([*SET, EACH, *ON_GKE, "--name=My_run"], "lower-case letters"),
+        ([*SET, EACH, *ON_GKE, "--hosts=0"], "a whole number above 0"),
+        ([*SET, EACH, *ON_GKE, "--config.corpus.root=a\nb"], "line break"),
+        ([*SET, EACH, *ON_GKE, "--image=a\nb"], "line break"),
     ],
 )
 def test_wrong_input_for_gke_is_told_plainly(arguments, message):
@@ -286,19 +288,25 @@ def test_the_container_holds_what_its_stages_need():
 
 def _stage(tmp_path: Path, behaviour: str, *arguments: str, **environment: str) -> subprocess.Popen:
     python = tmp_path / "python"
-    python.write_text(f'#!/usr/bin/env bash\nprintf "<%s>" "$@" >{tmp_path}/started\n{behaviour}\n')
+    python.write_text(
+        f'#!/usr/bin/env bash\nprintf "<%s>" "$@" >{tmp_path}/started\n'
+        f'printf "%s" "$JAX_PLATFORMS" >{tmp_path}/platforms\n{behaviour}\n'
+    )
     python.chmod(0o755)
     command = ["bash", GKE / "stage.sh", *arguments, f"--workdir={tmp_path}/w d"]
-    return subprocess.Popen(command, env=os.environ | {"SEREMO_PYTHON": str(python)} | environment)
+    own = {"SEREMO_PYTHON": str(python), "JAX_PLATFORMS": ""}
+    return subprocess.Popen(command, env=os.environ | own | environment)
 
 
 def test_a_stage_in_a_pod(tmp_path):
-    address = {"JAX_COORDINATOR_ADDRESS": "a:1"}
-    assert _stage(tmp_path, "exit 0", "extract", "--config=c", **address).wait(30) == 0
+    several = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2"}
+    assert _stage(tmp_path, "exit 0", "extract", "--config=c", **several).wait(30) == 0
     started = f"<-m><launch.extract><--config=c><--workdir={tmp_path}/w d><--distributed>"
     assert (tmp_path / "started").read_text() == started
-    assert _stage(tmp_path, "exit 3", "extract", "--config=c").wait(30) == 3
+    assert (tmp_path / "platforms").read_text() == ""
+    assert _stage(tmp_path, "exit 3", "evaluate", "--config=c", **several | {"JAX_NUM_PROCESSES": "1"}).wait(30) == 3
     assert "--distributed" not in (tmp_path / "started").read_text()
+    assert (tmp_path / "platforms").read_text() == "cpu"
     assert _stage(tmp_path, "exit 0", "train", "--config=c").wait(30) == 75
     (tmp_path / "w d" / "train").mkdir(parents=True)
     (tmp_path / "w d" / "train" / "finished.json").touch()

@@ -1,33 +1,32 @@
 #!/usr/bin/env bash
-# Runs an experiment on GKE: fills in launch/cluster/gke/jobset.yaml and applies it.
+# Runs an experiment on the GPUs of a GKE cluster, as one job set. For TPUs there is launch/cluster/tpu_pod.sh.
 set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: bash launch/cluster/gke/submit.sh --name=NAME --image=IMAGE --claim=CLAIM --hosts=N
-                                 (--tpu=ACCELERATOR --topology=TOPOLOGY | --gpu=ACCELERATOR) --per-host=N
-                                 --config=configs/NAME.py[:VARIANT] --workdir=DIR [--config.SECTION.FIELD=VALUE ...]
-                                 [--mount=DIR] [--dry-run]
+usage: bash launch/cluster/gke/submit.sh --name=NAME --image=IMAGE --claim=CLAIM --hosts=N --gpu=ACCELERATOR
+              --per-host=N --config=configs/NAME.py[:VARIANT] --workdir=DIR [--config.SECTION.FIELD=VALUE ...]
+              [--mount=DIR] [--dry-run]
 
   --name      of the job set: lower-case letters, digits and -
   --image     made from launch/cluster/gke/Containerfile
   --claim     persistent volume claim that many pods may write to at once (Filestore, or Cloud Storage FUSE)
   --mount     where the pods see it (default /shared); the workdir and the corpus are below
   --hosts     pods that extract and train together, one a host
-  --tpu, --topology   of the node pool, e.g. --tpu=tpu-v6e-slice --topology=4x4
   --gpu       of the node pool, e.g. --gpu=nvidia-h100-80gb
-  --per-host  chips or GPUs of one host
+  --per-host  GPUs of one host
   --config, --workdir, --config.*   as for every launcher
   --dry-run   prints the manifest and applies nothing
 
+The stages follow each other; ingest and evaluate are one pod on processors. A pod that is taken away, or that ends
+unfinished, restarts the set: finished stages say so in seconds, and the others go on from where they were.
 The cluster needs JobSet 0.8 or newer. Follow it with kubectl get jobset NAME; what a pod prints: kubectl logs POD.
 END
 }
 
 wrong() { printf '%s\n\n' "$1" >&2; usage >&2; exit 2; }
 
-name='' image='' claim='' mount=/shared hosts='' tpu='' topology='' gpu='' config='' workdir='' is_dry=''
-per_host=''
+name='' image='' claim='' mount=/shared hosts='' gpu='' per_host='' config='' workdir='' is_dry=''
 overrides=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -35,7 +34,7 @@ while [ $# -gt 0 ]; do
     --dry-run) is_dry=yes ;;
     --config.*=*) overrides+=("$1") ;;
     --per-host=*) per_host=${1#*=} ;;
-    --name=* | --image=* | --claim=* | --mount=* | --hosts=* | --tpu=* | --topology=* | --gpu=* | --config=* | --workdir=*)
+    --name=* | --image=* | --claim=* | --mount=* | --hosts=* | --gpu=* | --config=* | --workdir=*)
       [ -n "${1#*=}" ] || wrong "${1%%=*} needs a value"
       option=${1%%=*}
       printf -v "${option#--}" '%s' "${1#*=}" ;;
@@ -43,7 +42,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-for option in name image claim hosts per_host config workdir; do
+for option in name image claim hosts gpu per_host config workdir; do
   [ -n "${!option}" ] || wrong "--${option//_/-}=... is missing"
 done
 # Names of pods are NAME-STAGE-0-N and at most 63 characters.
@@ -62,38 +61,80 @@ quoted() {
   printf '"%s"' "${text//\"/\\\"}"
 }
 
-if [ -n "$tpu" ] && [ -n "$topology" ] && [ -z "$gpu" ]; then
-  resource=google.com/tpu
-  selector="{cloud.google.com/gke-tpu-accelerator: $(quoted "$tpu"), cloud.google.com/gke-tpu-topology: $(quoted "$topology")}"
-elif [ -n "$gpu" ] && [ -z "$tpu$topology" ]; then
-  resource=nvidia.com/gpu
-  selector="{cloud.google.com/gke-accelerator: $(quoted "$gpu")}"
-else
-  wrong "give either --tpu and --topology, or --gpu"
-fi
+for option in image claim mount gpu; do
+  value=$(quoted "${!option}")
+  printf -v "$option" '%s' "$value"
+done
 arguments=''
 for argument in "--config=$config" "--workdir=$workdir" ${overrides[@]+"${overrides[@]}"}; do
   # In args, Kubernetes replaces $(NAME); $$ stands for $.
-  arguments+=${arguments:+, }$(quoted "${argument//\$/\$\$}")
+  value=$(quoted "${argument//\$/\$\$}")
+  arguments+=", $value"
 done
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
-manifest=$(<launch/cluster/gke/jobset.yaml)
-fill() { manifest=${manifest//"\${$1}"/"$2"}; }
-fill NAME "$name"
-fill IMAGE "$(quoted "$image")"
-fill CLAIM "$(quoted "$claim")"
-fill MOUNT "$(quoted "$mount")"
-fill NUM_HOSTS "$hosts"
-fill SELECTOR "$selector"
-fill RESOURCE "$resource"
-fill PER_HOST "\"$per_host\""
-fill ARGUMENTS "$arguments"
-# The comments are about the template.
-manifest=$(sed '/^#/d' <<<"$manifest")
+job() { # stage, stage before it or nothing, pods, node selector, resources
+  local after=''
+  if [ -n "$2" ]; then after="
+      dependsOn: [{name: $2, status: Complete}]"; fi
+  cat <<END
+    - name: $1$after
+      template:
+        spec:
+          parallelism: $3
+          completions: $3
+          completionMode: Indexed
+          backoffLimit: 0
+          template:
+            spec:
+              restartPolicy: Never
+              terminationGracePeriodSeconds: 300
+              nodeSelector: $4
+              containers:
+                - name: stage
+                  image: $image
+                  args: [$1$arguments]
+                  env:
+                    - name: JAX_COORDINATOR_ADDRESS
+                      value: $name-$1-0-0.$name:8476
+                    - name: JAX_NUM_PROCESSES
+                      value: "$3"
+                    - name: JAX_PROCESS_ID
+                      valueFrom:
+                        fieldRef: {fieldPath: "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
+                  ports: [{containerPort: 8476}]
+                  resources: $5
+                  volumeMounts: [{name: shared, mountPath: $mount}]
+              volumes:
+                - name: shared
+                  persistentVolumeClaim: {claimName: $claim}
+END
+}
+
+manifest() {
+  local on_gpus="{cloud.google.com/gke-accelerator: $gpu}" gpus="{limits: {nvidia.com/gpu: \"$per_host\"}}"
+  local on_processors='{}' processors='{requests: {cpu: "4", memory: 16Gi}}'
+  cat <<END
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: $name
+spec:
+  network:
+    enableDNSHostnames: true
+  failurePolicy:
+    maxRestarts: 50
+    restartStrategy: BlockingRecreate
+  replicatedJobs:
+END
+  job ingest '' 1 "$on_processors" "$processors"
+  job extract ingest "$hosts" "$on_gpus" "$gpus"
+  job train extract "$hosts" "$on_gpus" "$gpus"
+  job evaluate train 1 "$on_processors" "$processors"
+}
+
 if [ -n "$is_dry" ]; then
-  printf '%s\n' "$manifest"
+  manifest
 else
-  command -v kubectl >/dev/null || { printf 'no kubectl here: install it and get the credentials of the cluster\n' >&2; exit 1; }
-  kubectl apply -f - <<<"$manifest"
+  command -v kubectl >/dev/null || { printf 'no kubectl here: install it, and get access to the cluster\n' >&2; exit 1; }
+  manifest | kubectl apply -f -
 fi

@@ -5,10 +5,11 @@
 #
 # starts `python -m launch.LAUNCHER ARGUMENTS` on every task of the job (processes = all) or on one (processes = one).
 # Several tasks find each other through Slurm's own variables. A signal to this script (Slurm's warning before the time
-# limit or a preemption, `scancel --batch --signal=USR1 JOB`) is passed on as SIGUSR1; when the stage then isn't finished
-# (the file `marker` of the workdir is missing, or the processes did not end well) the job is put back into the queue,
-# and goes on from its checkpoint. So it is when the processes were told to stop and this script was not: when they ended
-# by SIGUSR1 or SIGTERM, with exit status 75, or well but without the marker. SEREMO_PYTHON names the interpreter (default: .venv/bin/python, else python3).
+# limit or a preemption, `scancel --batch --signal=USR1 JOB`) is passed on as SIGUSR1. When the stage is not finished
+# then (the file `marker` of the workdir is missing, or the processes did not end well), the job is put back into the
+# queue and goes on from its checkpoint. The same happens when the processes were told to stop and this script was not:
+# when they ended by SIGUSR1 or SIGTERM, with exit status 75, or well but without the marker.
+# SEREMO_PYTHON names the interpreter (default: .venv/bin/python, else python3).
 
 MAX_RESTARTS=200
 

@@ -4,9 +4,9 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-usage: bash launch/cluster/slurm/submit.sh --config=configs/NAME.py[:VARIANT] --workdir=DIR [--config.SECTION.FIELD=VALUE ...]
-                                   [--stages=STAGE,...] [--sweep=NAME --array=0-N[%MOST]] [--dry-run]
-                                   [-- OPTIONS OF SBATCH]
+usage: bash launch/cluster/slurm/submit.sh --config=configs/NAME.py[:VARIANT] --workdir=DIR
+              [--config.SECTION.FIELD=VALUE ...] [--stages=STAGE,...] [--sweep=NAME --array=0-N[%MOST]] [--dry-run]
+              [-- OPTIONS OF SBATCH]
 
   --config, --workdir, --config.*   as for every launcher; the workdir is on a disk that all nodes share
   --stages    which stages, in this order (default extract,train,evaluate; with --array: extract,sweep)
