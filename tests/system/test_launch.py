@@ -92,9 +92,10 @@ def main(config, workdir):
     print(jax.jit(lambda x: x + 1)(jax.numpy.zeros(3)))
 cli.run(main)
 """
-    environment = (
-        os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": str(ROOT)} | environment
-    )
+    # Without the folder that all tests share (tests/conftest.py), as on a user's machine.
+    inherited = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": str(ROOT)}
+    environment = inherited | own | environment
     subprocess.run(
         [sys.executable, "-c", code, f"--config={ROOT}/configs/simulated.py:tiny", "--workdir=w", *flags],
         cwd=tmp_path, env=environment, check=True,
