@@ -153,6 +153,8 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
 
 CONFIG_FILE = "config.json"
 _FILE_REMEDY = "delete the folder train of this workdir and run python -m launch.train again"
+_NO_LONGER_FIELDS = (("eval", "num_utterance_resamples"),)
+"""Fields that earlier versions wrote beside a training and that say nothing of it: they are read over."""
 
 
 def write_config(folder: str | os.PathLike, config: Config) -> None:
@@ -167,9 +169,11 @@ def read_config(folder: str | os.PathLike) -> Config:
       ArtefactError: The file is missing, damaged, or has fields that this version does not know.
     """
     path = place_of(folder) / CONFIG_FILE
+    tree = read_json(path, f"it says which settings the members were trained with: {_FILE_REMEDY}")
+    for section, name in _NO_LONGER_FIELDS:
+        if isinstance(tree, dict) and isinstance(tree.get(section), dict):
+            tree[section].pop(name, None)
     try:
-        return from_config_dict(
-            read_json(path, f"it says which settings the members were trained with: {_FILE_REMEDY}")
-        )
+        return from_config_dict(tree)
     except ConfigError as error:
         raise ArtefactError(f"{path} does not fit this version ({error}); {_FILE_REMEDY}") from None
