@@ -26,6 +26,7 @@ from seremo_jax.data.targets import build
 from seremo_jax.features import extract
 from seremo_jax.features.store import Reader
 from seremo_jax.saliency import correlation, ranking
+from seremo_jax.saliency.question import ask
 from tests.support.toy_corpus import (
     CLASSES,
     NUM_FEATURES,
@@ -137,7 +138,7 @@ def test_one_pass_says_what_two_passes_say(corpus, tmp_path, whole):
 def test_the_probe_of_an_extraction(corpus, whole):
     """Its held-out CCC from audio files, a target with a mask of its own included, against scikit-learn."""
     utterances, ratings, _ = tables.read_tables(whole)
-    question = ranking.ask(config_of(corpus), utterances, ratings, "")
+    question = ask(config_of(corpus), utterances, ratings, "")
     means = np.stack([expected_frames(read_waveform(corpus, u)).mean(axis=1) for u in utterances["id"].to_pylist()])
     probe = json.loads((whole / "saliency.json").read_text())["curves"]["probe"]
     for column in (0, 1, 5):
