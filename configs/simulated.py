@@ -1,9 +1,9 @@
 """Embedded corpus, logmel backbone: 3 seeds x {votes, consensus} in one program.
 
 Run:    bash launch/quickstart.sh
-Time:   103 s on 2 quiet cores, installed before
-Result: test UAR 0.446 +- 0.015 trained on votes, 0.433 +- 0.036 on the consensus (5 seeds; chance 0.167), mean CCC of
-        attributes 0.496 for both, at 906418b
+Time:   464 s on 2 cores that four other jobs shared; not measured on quiet ones
+Result: test UAR 0.298 +- 0.009 trained on votes, 0.267 +- 0.034 on the consensus (3 seeds; chance 0.167), mean CCC of
+        attributes 0.346 and 0.348, at d7a6dd4
 """
 
 import ml_collections
