@@ -82,3 +82,13 @@ def test_a_mean_of_heads_is_a_system_of_its_own():
         ([1], "consensus", (0,)),
         ([3], "mean of 2 heads, votes", (0, 1)),
     ]
+
+
+def test_seeds_and_folds_tell_no_systems_apart():
+    like = ensemble.members(from_config_dict({"model": {"layer": 3}}), None)[0]
+    member = vars(dataclasses.replace(like, fold=None, seed=0))
+    members = [member | {"fold": fold, "seed": seed} for fold in (0, 1) for seed in (0, 1)]
+    ((rows, about),) = ensemble.systems(members)
+    assert rows == [0, 1, 2, 3]
+    assert about["seeds"] == (0, 1)
+    assert len(ensemble.systems([*members, member | {"class_target": "consensus"}])) == 2
