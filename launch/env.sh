@@ -9,6 +9,10 @@
 
 OLDEST_MINOR=11
 
+# Some machines forbid Python to keep what it has compiled. Every stage would then compile all that it imports anew, which
+# takes longer than most stages.
+unset PYTHONDONTWRITEBYTECODE
+
 say() { printf '%s\n' "$*"; }
 die() { printf '%s\n' "$@" >&2; exit 1; }
 

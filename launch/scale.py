@@ -1,4 +1,4 @@
-"""What a corpus takes on 1, 8 and 64 accelerators, reckoned from settings: hours, bytes, members, and what binds.
+"""What a corpus takes on 1, 8 and 64 accelerators, estimated from settings: hours, bytes, members, and what binds.
 
     python -m launch.scale --accelerator=h100 --devices=1,8,64
 

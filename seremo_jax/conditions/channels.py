@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-import scipy.signal
+import scipy
 import soundfile
 import soxr
 from jaxtyping import Float

@@ -6,7 +6,7 @@ Source: METHOD.md, section 9 (OURS).
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.fft
+import scipy
 from jaxtyping import Bool, Float
 
 FRAME_S, ACTIVE_DB = 0.025, 40.0

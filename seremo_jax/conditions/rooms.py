@@ -4,7 +4,7 @@ Source: METHOD.md, section 9 (OURS).
 """
 
 import numpy as np
-import scipy.signal
+import scipy
 from jaxtyping import Float
 
 _ONSET_SHARE = 0.1

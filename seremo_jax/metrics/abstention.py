@@ -6,7 +6,7 @@ is, so an AURC below the whole risk says that the model knows when it errs.
 """
 
 import numpy as np
-import scipy.special
+import scipy
 from jaxtyping import Bool, Float, Int
 
 NUM_STEPS = 50
@@ -58,10 +58,10 @@ def area(steps: Float[np.ndarray, "*R steps 2"]) -> Float[np.ndarray, "*R"] | np
 
 def curve(steps: Float[np.ndarray, "R steps 2"]) -> Float[np.ndarray, "R coverages"]:
     """Risk at each of `COVERAGES`; utterances of one step come in equal parts. NaN of no utterance."""
-    made = np.full((len(steps), len(COVERAGES)), np.nan)
-    for row, one in enumerate(steps):
-        number, loss = (np.concatenate([[0.0], np.cumsum(column)]) for column in one.T)
+    risk = np.full((len(steps), len(COVERAGES)), np.nan)
+    for row, steps_of_row in enumerate(steps):
+        number, loss = (np.concatenate([[0.0], np.cumsum(column)]) for column in steps_of_row.T)
         if number[-1]:
             wanted = np.asarray(COVERAGES) * number[-1]
-            made[row] = np.interp(wanted, number, loss) / wanted
-    return made
+            risk[row] = np.interp(wanted, number, loss) / wanted
+    return risk

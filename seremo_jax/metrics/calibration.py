@@ -7,7 +7,7 @@ is for that class. Numeric only: NumPy arrays in, numbers or sums over units (sp
 import math
 
 import numpy as np
-import scipy.optimize
+import scipy
 from jaxtyping import Bool, Float, Int
 
 NUM_BINS = 15
@@ -58,8 +58,8 @@ def fit_temperature(distribution: Float[np.ndarray, "B C"], shares: Float[np.nda
 
     # Convex in 1 / temperature, so there is one minimum.
     bounds = tuple(math.log(bound) for bound in TEMPERATURES)
-    found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
-    return math.exp(found.x) if found.fun < loss(0.0) - 1e-12 else 1.0
+    best = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
+    return math.exp(best.x) if best.fun < loss(0.0) - 1e-12 else 1.0
 
 
 def bin_sums(

@@ -11,9 +11,7 @@ All of it is OURS; it follows the first open question of the paper: confusions w
 from typing import NamedTuple
 
 import numpy as np
-import scipy.cluster.hierarchy
-import scipy.sparse.csgraph
-import scipy.spatial.distance
+import scipy
 from jaxtyping import Bool, Float, Int, Num
 
 _LEAST_DISTANCE = 1e-3

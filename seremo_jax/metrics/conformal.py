@@ -34,11 +34,11 @@ def scores(distribution: Float[np.ndarray, "B C"]) -> Float[np.ndarray, "B C"]:
     return -np.asarray(distribution, np.float64)
 
 
-def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], level: float) -> float:
+def threshold(oddness: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], level: float) -> float:
     """Score up to which classes are in the set; infinite where there are too few utterances for the level.
 
     Args:
-      found: [B, C] `scores` of other utterances than those the sets are for.
+      oddness: [B, C] `scores` of other utterances than those the sets are for.
       shares: [B, C] vote shares, or the one-hot consensus; rows sum to 1.
       level: Share of the votes that the sets should hold, in (0, 1).
 
@@ -47,11 +47,11 @@ def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"],
     """
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: the share of votes in the sets must lie between 0 and 1")
-    needed = (len(found) + 1) * level - 1e-9 * (len(found) + 1)  # less rounding
-    if needed > len(found):
+    needed = (len(oddness) + 1) * level - 1e-9 * (len(oddness) + 1)  # less rounding
+    if needed > len(oddness):
         return math.inf
     weights = np.asarray(shares, np.float64)
-    values, weights = found.reshape(-1), (weights / weights.sum(axis=1, keepdims=True)).reshape(-1)
+    values, weights = oddness.reshape(-1), (weights / weights.sum(axis=1, keepdims=True)).reshape(-1)
     is_voted = weights > 0
     values, weights = values[is_voted], weights[is_voted]
     order = np.argsort(values)
@@ -60,22 +60,22 @@ def threshold(found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"],
 
 
 def thresholds_by_group(
-    found: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], groups: Sequence[str], level: float
+    oddness: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"], groups: Sequence[str], level: float
 ) -> dict[str, float]:
     """A `threshold` of each group (Mondrian), so that the level holds in each; without groups of too few utterances.
 
     Source: Vovk et al., Algorithmic Learning in a Random World (2005), section 4.5; KNOWN.
     """
     labels = np.asarray(groups, object)
-    made = {}
+    thresholds = {}
     for group in sorted(set(groups)):
         is_in = labels == group
-        value = threshold(found[is_in], shares[is_in], level)
+        value = threshold(oddness[is_in], shares[is_in], level)
         if math.isfinite(value):
-            made[group] = value
-    return made
+            thresholds[group] = value
+    return thresholds
 
 
-def sets(found: Float[np.ndarray, "B C"], at: float | Float[np.ndarray, " B"]) -> Bool[np.ndarray, "B C"]:
+def sets(oddness: Float[np.ndarray, "B C"], at: float | Float[np.ndarray, " B"]) -> Bool[np.ndarray, "B C"]:
     """Which classes are in the set of each utterance; one threshold, or one an utterance. A set may be empty."""
-    return found <= np.asarray(at, np.float64)[..., None]
+    return oddness <= np.asarray(at, np.float64)[..., None]

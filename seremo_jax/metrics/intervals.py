@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Float
 
 from seremo_jax.metrics.moments import Moments
@@ -60,8 +60,8 @@ def _tails(num_units: int | None, level: float) -> tuple[float, float]:
     """Shares of resamples below the lower and the upper bound."""
     tail = (1 - level) / 2
     if num_units is not None and num_units > 1:
-        further = scipy.stats.t.ppf(tail, num_units - 1) * math.sqrt(num_units / (num_units - 1))
-        tail = float(scipy.stats.norm.cdf(further))
+        further = scipy.special.stdtrit(num_units - 1, tail) * math.sqrt(num_units / (num_units - 1))
+        tail = float(scipy.special.ndtr(further))
     return tail, 1 - tail
 
 

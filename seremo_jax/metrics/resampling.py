@@ -59,12 +59,12 @@ class Columns:
 
     def named(self, sums: Float[np.ndarray, "R V"]) -> Sums:
         """Name -> [R, ...]: views of what is side by side."""
-        made, first = {}, 0
+        views, first = {}, 0
         for name, shape in self._shapes.items():
             last = first + math.prod(shape)
-            made[name] = sums[:, first:last].reshape(len(sums), *shape)
+            views[name] = sums[:, first:last].reshape(len(sums), *shape)
             first = last
-        return made
+        return views
 
 
 def weighted_sums(weights: Float[np.ndarray, "R U"], statistics: Mapping[Hashable, np.ndarray]) -> Sums:

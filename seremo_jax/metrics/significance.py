@@ -64,10 +64,10 @@ def permutation_p(
     def differences(signs: Float[np.ndarray, "R V"]) -> dict[Hashable, np.ndarray]:
         moved = columns.named(columns.weighted(signs)) if columns else {}
         still = {name: np.broadcast_to(value, (len(signs), *value.shape)) for name, value in half.items()}
-        one, other = (
+        plain, swapped = (
             compute(still | {name: half[name] + side * values for name, values in moved.items()}) for side in (1, -1)
         )
-        return {name: one[name] - other[name] for name in one}
+        return {name: plain[name] - swapped[name] for name in plain}
 
     num_apart = int(is_apart.sum())
     observed = {name: float(value[0]) for name, value in differences(np.ones((1, num_apart))).items()}

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, pair

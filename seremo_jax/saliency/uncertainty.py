@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Float
 
 
@@ -30,7 +30,7 @@ def jackknife(
         return np.full(whole.shape, np.nan), np.full(whole.shape, np.nan)
     deviations = without - without.mean(axis=0)
     se = np.sqrt((G - 1) / G * np.square(deviations).sum(axis=0))
-    reach = scipy.stats.t.ppf((1 + level) / 2, G - 1) * se
+    reach = scipy.special.stdtrit(G - 1, (1 + level) / 2) * se
     return whole - reach, whole + reach
 
 

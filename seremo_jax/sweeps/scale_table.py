@@ -1,4 +1,4 @@
-"""What `scale` reckons as a Markdown table, a column for each number of devices, and unrounded as CSV."""
+"""The estimates of `scale` as a Markdown table, a column for each number of devices, and unrounded as CSV."""
 
 import csv
 import dataclasses
@@ -91,8 +91,8 @@ def csv_text(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:
     for count, extraction, training in rows:
         start = [name, _kind(device), count]
         writer.writerows([*start, "corpus", key, value] for key, value in common.items())
-        for stage, found in (("extraction", extraction), ("training", training)):
-            values = dataclasses.asdict(found)
+        for stage, estimate in (("extraction", extraction), ("training", training)):
+            values = dataclasses.asdict(estimate)
             seconds = values.pop("seconds")
             values |= {f"{term}_s": value for term, value in seconds.items()}
             values |= {"wall_s": wall_s(seconds), "dominant": dominant(seconds)}

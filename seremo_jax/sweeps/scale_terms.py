@@ -1,4 +1,4 @@
-"""What a reckoning of scale is given and gives: figures of accelerators, assumptions, terms, and which one binds."""
+"""What an estimate of scale is given and gives: figures of accelerators, assumptions, terms, and which one binds."""
 
 import dataclasses
 from typing import Any

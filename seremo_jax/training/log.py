@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
-from tensorboardX import SummaryWriter
-
 from seremo_jax.core.artefacts import (
     ArtefactError,
     finite,
@@ -186,6 +184,9 @@ class Writer:
         # copies of files on this machine.
         self._in_bucket, self._events = in_bucket(folder), folder / "tensorboard"
         self._here = tempfile.mkdtemp(prefix="seremo_jax-") if self._in_bucket else str(self._events)
+        # Imported where it is used: it brings PyTorch along where that is installed, which takes seconds.
+        from tensorboardX import SummaryWriter
+
         self._board = SummaryWriter(self._here, purge_step=epochs_done + 1, write_to_disk=True)
 
     def write(self, epoch: int, values: Mapping[str, Any]) -> None:

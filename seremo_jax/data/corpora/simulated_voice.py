@@ -8,8 +8,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import scipy.fft
-import scipy.ndimage
+import scipy
 from jaxtyping import Float
 
 SAMPLE_RATE_HZ = 16_000
