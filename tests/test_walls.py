@@ -115,7 +115,7 @@ def test_labels_conditions_reports_and_recipes_work_without_jax():
     with_jax = {name for name, path in modules().items() if any(n.split(".")[0] == "jax" for n, _ in imports_of(path))}
     light = [name for name in modules() if room_of(name) in ROOMS_WITHOUT_JAX]
     through = {name: sorted(({name} | reachable(name, edges)) & with_jax) for name in light}
-    assert not any(through.values()), {name: found for name, found in through.items() if found}
+    assert not any(through.values()), {name: actual for name, actual in through.items() if actual}
 
     # Libraries of others might bring it in, too.
     code = (

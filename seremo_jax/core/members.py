@@ -178,7 +178,7 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
             kinds = values["class_kind"].split(JOINER)
             behind = [(tuple((values | {"class_kind": kind}).items()), False) for kind in kinds]
             heads = [i for key in behind for i in rows_of[key]]
-        axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "told": varying, **values}
+        axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "varying": varying, **values}
         seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
         described.append((rows, {"system": label(axes), "layer": values["layer"], "seeds": seeds, "axes": axes}))
     return described
@@ -196,7 +196,7 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
       axes: Of the system, see `schema.ResultRecord`.
       hidden: Names of axes that the words leave out.
     """
-    shown = [name for name in axes["told"] if name not in hidden]
+    shown = [name for name in axes["varying"] if name not in hidden]
     result = [REGRESSION] if axes["model"] == "regression" else []
     result += [f"{name.replace('_', ' ')} {axes[name]}" for name in shown if name != "is_balanced"]
     if "is_balanced" in shown and axes["is_balanced"]:

@@ -160,7 +160,7 @@ class ResultRecord:
         value per N averaged over members.
       protocol: The protocol card.
       axes: What tells this system from others, as data: `model` (`head`, `mean` or `regression`), `num_heads` behind
-        it, every field of its members but seeds and fold, and under `told` the names of those fields that differ
+        it, every field of its members but seeds and fold, and under `varying` the names of those fields that differ
         between the systems of this evaluation. A regression has `layer`, `class_target` and `is_balanced` (whether
         its classes weigh the same) instead of a member's fields. `system` is these in words.
       comparison: Of a comparison of groups its `kind` (`gap`, `worst` or `ratio`), the grouping `column`, and for a gap

@@ -96,6 +96,7 @@ class Aligned:
         for number, is_in in enumerate(self.groups.values()):
             group[is_in] = number
         num_groups = len(self.groups)
+        # One number for each pair of unit and group; sorted, so that cells of one unit are neighbours.
         keys, cell = np.unique(self.unit.astype(np.int64) * num_groups + group, return_inverse=True)
         return Cells(cell.astype(np.int32), keys // num_groups, keys % num_groups, tuple(self.groups))
 
@@ -151,6 +152,7 @@ def align(
     missing = [name for name in columns if name not in utterances.column_names]
     if missing:
         raise AlignmentError(f"utterance table: no column {', '.join(missing)}; it has {utterances.column_names}")
+    # By id, so that neither the order of the table nor that of the predictions can change a draw.
     order = sorted(range(len(ids)), key=ids.__getitem__)
     names = [ids[i] for i in order]
     row_of = {name: i for i, name in enumerate(utterances["id"].to_pylist())}
@@ -205,6 +207,8 @@ def _units(names: Sequence[str], table: Mapping[str, list[str]]) -> tuple[np.nda
     has_corpora = len(set(table["corpus"])) > 1
     keys = []
     for name, corpus, speaker in zip(names, table["corpus"], table["speaker"], strict=True):
+        # An utterance of an unknown speaker is a unit by itself. To count all of them as one person would make the
+        # intervals too wide, and their UAR is no speaker's.
         is_known = speaker not in (None, "", vocab.UNKNOWN)
         keys.append((0, corpus, speaker) if is_known else (1, corpus, name))
     place = {key: i for i, key in enumerate(sorted(set(keys)))}
@@ -242,6 +246,7 @@ def _check_predictions(aligned: Aligned, num_members: int) -> None:
                 f"predictions.{name} has shape {values.shape}; {num_members} members, {num_rows} utterances and "
                 f"{width} columns of the targets make {(num_members, num_rows, width)}"
             )
+    # Attributes that nobody rated may be anything: no score reads them.
     is_bad = ~np.isfinite(aligned.predictions_attributes) & aligned.has_attribute[None]
     sums = aligned.predictions_distribution.sum(axis=-1)
     # `not close` and not `far`, so that NaN counts as wrong, too.

@@ -42,13 +42,13 @@ _MOST_STEPS, _TOLERANCE = 2000, 1e-6
 
 def pooled(store: Reader, layer: int, rows: Sequence[int]) -> Float[np.ndarray, "N F"]:
     """Mean and standard deviation of every feature over the frames of each utterance, [N, 2 D] float32."""
-    found = np.empty((len(rows), 2 * store.manifest["num_features"]), np.float32)
+    summaries = np.empty((len(rows), 2 * store.manifest["num_features"]), np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         part = list(rows[start : start + _ROWS_AT_ONCE])
         for i, frames in enumerate(store.read(layer, part), start):
             wide = np.asarray(frames, np.float32)
-            found[i] = np.concatenate([wide.mean(axis=0), wide.std(axis=0)])
-    return found
+            summaries[i] = np.concatenate([wide.mean(axis=0), wide.std(axis=0)])
+    return summaries
 
 
 def fit_classes(
@@ -70,6 +70,8 @@ def fit_classes(
     """
     from sklearn.linear_model import LogisticRegression
 
+    # A distribution as several labelled rows of one utterance, each weighing its share: the log loss is then that of
+    # soft cross-entropy, and scikit-learn needs no other interface.
     row, label = np.nonzero(shares)
     classes = np.unique(label)
     if len(classes) < 2:
@@ -170,7 +172,7 @@ def _predictions(
     if absent:
         raise ArtefactError(f"{len(absent)} utterances of the table, {absent[0]!r} first, are not in the store "
                             f"{store.path}: run python -m launch.extract again")  # fmt: skip
-    rows = np.unique(np.concatenate([np.flatnonzero(found == split) for found in splits.values()]))
+    rows = np.unique(np.concatenate([np.flatnonzero(of_fold == split) for of_fold in splits.values()]))
     if not len(rows):
         raise ArtefactError(f"eval.splits names {split!r}, but no utterance is in it")
     shape = (len(members), len(rows))
@@ -182,9 +184,10 @@ def _predictions(
     }
     for layer in dict.fromkeys(member.layer for member in members):
         features = pooled(store, layer, [place[utterance] for utterance in targets.ids])
-        for found in splits.values():
-            here = np.flatnonzero(found == split)
-            learned = np.flatnonzero(_is_learned(found, split))
+        for of_fold in splits.values():
+            here = np.flatnonzero(of_fold == split)
+            learned = np.flatnonzero(_is_learned(of_fold, split))
+            # Standardised by what the regression learns from, fold by fold: no number of a test utterance enters.
             mean, sd = features[learned].mean(axis=0), features[learned].std(axis=0)
             scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
             at = np.searchsorted(rows, here)
@@ -192,10 +195,10 @@ def _predictions(
             for e, member in enumerate(members):
                 if member.layer == layer:
                     shares, is_there = tables[member.class_target]
-                    mine = learned[is_there[learned]]
+                    taught = learned[is_there[learned]]
                     is_balanced = member.class_kind == _KINDS[1]
                     attributes[e, at] = rated
-                    distribution[e, at] = fit_classes(scaled[mine], shares[mine], is_balanced, scaled[here])
+                    distribution[e, at] = fit_classes(scaled[taught], shares[taught], is_balanced, scaled[here])
         progress.update(sum(member.layer == layer for member in members))
     return Predictions(targets.ids[rows], attributes, distribution)
 
@@ -221,7 +224,7 @@ def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[st
         axes = {
             "model": "regression",
             "num_heads": 1,
-            "told": [*differing, "is_balanced"],
+            "varying": [*differing, "is_balanced"],
             "layer": member.layer,
             "class_target": member.class_target,
             "is_balanced": member.class_kind == _KINDS[1],

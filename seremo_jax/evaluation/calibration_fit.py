@@ -88,14 +88,14 @@ class Calibrations:
 
         A mean of heads (`mean_heads`) stands for all of them.
         """
-        found = []
+        fitted = []
         for fold in folds:
             names = {
                 name for name, member in zip(self.names, self.members, strict=True)
-                if member.fold == fold and any(ensemble.stands_for(one, member) for one in pooled)
+                if member.fold == fold and any(ensemble.stands_for(evaluated, member) for evaluated in pooled)
             }  # fmt: skip
-            found.append(self.by_members.get(frozenset(names)))
-        return None if any(one is None for one in found) else found
+            fitted.append(self.by_members.get(frozenset(names)))
+        return None if any(evaluated is None for evaluated in fitted) else fitted
 
 
 def development_of(
@@ -111,10 +111,10 @@ def development_of(
     """
     return [
         Development(
-            members[one.members[0]].fold, one.members, one.distribution, targets.distribution[one.rows],
-            targets.has_votes[one.rows], [genders[row] for row in one.rows],
+            members[part.members[0]].fold, part.members, part.distribution, targets.distribution[part.rows],
+            targets.has_votes[part.rows], [genders[row] for row in part.rows],
         )
-        for one in predicted if len(one.members)
+        for part in predicted if len(part.members)
     ]  # fmt: skip
 
 
@@ -126,20 +126,25 @@ def fit(development: Sequence[Development], members: Sequence[ensemble.Member], 
       members: Of the training.
       level: Share of votes that conformal sets should hold.
     """
-    names, made = tuple(ensemble.names(members)), {}
+    names, by_members = tuple(ensemble.names(members)), {}
     together = [rows for over in ("seeds", "class_kinds") for rows in ensemble.behind_means(members, over)]
-    for one in development:
-        if not one.has_votes.any():
+    for part in development:
+        if not part.has_votes.any():
             continue
-        of = {m: one.distribution[i, one.has_votes].astype(np.float64) for i, m in enumerate(one.members.tolist())}
-        shares = one.shares[one.has_votes].astype(np.float64)
-        genders = [gender for gender, has in zip(one.genders, one.has_votes, strict=True) if has]
-        groups = [[m] for m in of] + [group for rows in together if len(group := [m for m in rows if m in of]) > 1]
+        predicted = {
+            m: part.distribution[i, part.has_votes].astype(np.float64) for i, m in enumerate(part.members.tolist())
+        }
+        # Utterances without votes say nothing of a distribution and are left out before anything is fitted.
+        shares = part.shares[part.has_votes].astype(np.float64)
+        genders = [gender for gender, has in zip(part.genders, part.has_votes, strict=True) if has]
+        # With folds, only those members of a mean are here that hold this development split out.
+        in_fold = [[m for m in rows if m in predicted] for rows in together]
+        groups = [[m] for m in predicted] + [group for group in in_fold if len(group) > 1]
         for group in groups:
-            mean = np.mean([of[m] for m in group], axis=0)
+            mean = np.mean([predicted[m] for m in group], axis=0)
             called = tuple(names[m] for m in group)
-            made[frozenset(called)] = fit_one(called, mean, shares, genders, level)
-    return Calibrations(level, names, tuple(members), made)
+            by_members[frozenset(called)] = fit_one(called, mean, shares, genders, level)
+    return Calibrations(level, names, tuple(members), by_members)
 
 
 def fit_one(
@@ -150,6 +155,7 @@ def fit_one(
     level: float,
 ) -> Fitted:
     """Fits one model from its predictions of utterances with votes; see `fit`."""
+    # First the temperature, then the sets of the calibrated distribution: prediction applies them in this order.
     temperature = calibration.fit_temperature(distribution, shares)
     calibrated = calibration.tempered(distribution, temperature)
     scores = conformal.scores(calibrated)
@@ -189,17 +195,17 @@ class Applied:
         """
 
         def each(name: str) -> np.ndarray:
-            return np.array([getattr(one, name) for one in fitted])[fold]
+            return np.array([getattr(entry, name) for entry in fitted])[fold]
 
         pairs = zip(fold, genders, strict=True)
         by_gender = [fitted[f].lac_by_gender.get(gender, fitted[f].lac) for f, gender in pairs]
         return cls(each("temperature"), each("lac"), np.array(by_gender))
 
 
-def write(path: str | os.PathLike, found: Calibrations, checkpoint: str) -> None:
+def write(path: str | os.PathLike, fitted: Calibrations, checkpoint: str) -> None:
     """Writes `calibration.json`; an infinite threshold is None there."""
-    entries = [finite(dataclasses.asdict(one)) for one in found.by_members.values()]
-    write_json(path, {"checkpoint": checkpoint, "level": found.level, "entries": entries})
+    entries = [finite(dataclasses.asdict(entry)) for entry in fitted.by_members.values()]
+    write_json(path, {"checkpoint": checkpoint, "level": fitted.level, "entries": entries})
 
 
 NOTHING = {"temperature": None, "conformal_threshold": None, "level": None, "num_utterances": 0}
@@ -224,23 +230,23 @@ def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str
     record = read_json(path, _REMEDY)
     try:
         require_same(f"checkpoint of {path}", record["checkpoint"], checkpoint, f"Remedy: {_REMEDY}.")
-        for one in record["entries"]:
-            if set(one["members"]) == set(names):
-                threshold = None if one["lac"] is None else -one["lac"]
-                return {"temperature": one["temperature"], "conformal_threshold": threshold, "level": record["level"],
-                        "num_utterances": one["num_utterances"]}  # fmt: skip
+        for entry in record["entries"]:
+            if set(entry["members"]) == set(names):
+                threshold = None if entry["lac"] is None else -entry["lac"]
+                return {"temperature": entry["temperature"], "conformal_threshold": threshold, "level": record["level"],
+                        "num_utterances": entry["num_utterances"]}  # fmt: skip
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"{path} is damaged (it lacks {error}); {_REMEDY}") from None
     return dict(NOTHING)
 
 
-def described(found: dict[str, float | None]) -> str:
+def described(calibration: dict[str, float | None]) -> str:
     """What `of_members` gave in words."""
-    if found["temperature"] is None:
+    if calibration["temperature"] is None:
         return ("not calibrated: nothing was fitted for exactly these members (python -m launch.evaluate fits each "
                 "member alone, and all members of a system and fold)")  # fmt: skip
-    words = f"temperature {found['temperature']:.2f}"
-    if found["conformal_threshold"] is None:
+    words = f"temperature {calibration['temperature']:.2f}"
+    if calibration["conformal_threshold"] is None:
         return f"{words}; no conformal sets: too few development utterances for the level"
-    return (f"{words}; conformal sets of classes above {found['conformal_threshold']:.3f}, to hold "
-            f"{100 * found['level']:g} % of votes")  # fmt: skip
+    return (f"{words}; conformal sets of classes above {calibration['conformal_threshold']:.3f}, to hold "
+            f"{100 * calibration['level']:g} % of votes")  # fmt: skip

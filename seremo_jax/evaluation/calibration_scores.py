@@ -94,6 +94,7 @@ def with_calibration(
       ids: [N] of the utterance table.
       section: Resamples of speakers and their seed, the same as of other metrics, so that all see the same resamples.
     """
+    # With folds an utterance is predicted by the member of its own fold, and calibrated by what that fold fitted.
     fold_of_id = {str(ids[row]): place for place, part in enumerate(rows.values()) for row in part}
     fold = np.array([fold_of_id[name] for name in sorted(fold_of_id)])  # the order of `aligned`
     folds, genders = list(rows), [aligned.genders[unit] for unit in aligned.unit]
@@ -108,6 +109,8 @@ def with_calibration(
 
     added = {}
     for members, about in ensemble.systems([*map(vars, pooled)]):
+        # Of each member what was fitted for it alone, and of all members together what was fitted for their mean: a
+        # mean of distributions is flatter than they are and needs another temperature.
         alone = [fitted.in_folds([pooled[row]], folds) for row in members]
         together = fitted.in_folds([pooled[row] for row in members], folds)
         if together is None or None in alone:
@@ -142,6 +145,7 @@ def _entries(models: Iterable[CalibrationSums], draw: _Draw) -> dict[str, dict[s
     """Group -> entries of the mean of every metric over some models, given by their sums of cells."""
     scores: dict[str, list[ModelScores]] = {group: [] for group in draw.cells.groups}
     for model in models:
+        # Groups are resampled together, with the draw of the other metrics, so that differences of groups are paired.
         by_group = {group: draw.unit_sums(model, group) for group in draw.cells.groups}
         drawn = resampling.bootstrap_groups(
             {group: resampling.Group(sums, draw.values, np.arange(draw.num_units)) for group, sums in by_group.items()},
@@ -173,6 +177,7 @@ def entries(models: Sequence[ModelScores], weights: Float[np.ndarray, "R E"]) ->
       models: One or more, of the same units.
       weights: How often each model is drawn in each resample.
     """
+    # Counts and units depend on targets only, so those of the first model stand for all.
     first, result = models[0], {}
     for key in first.point:
         point = np.stack([model.point[key] for model in models], axis=1)

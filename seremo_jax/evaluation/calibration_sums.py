@@ -96,6 +96,7 @@ def cell_sums(heard: Heard) -> CalibrationSums:
     def summed(values: np.ndarray, is_in: np.ndarray) -> np.ndarray:
         return np.bincount(heard.cell[is_in], values[is_in], heard.num_cells)
 
+    # A temperature may change the order of no two classes, so the 1-best class is the same before and after.
     calibrated = calibration.tempered(heard.distribution, heard.applied.temperature)
     distributions = {"plain": calibration.tempered(heard.distribution, 1.0), "calibrated": calibrated}
     sets, places = heard.sets(calibrated), (heard.cell, heard.num_cells)
@@ -106,8 +107,12 @@ def cell_sums(heard: Heard) -> CalibrationSums:
         for which, predicted in distributions.items():
             confidence, right = _confidence(predicted, said)
             sums[Sum("bins", which, outcome)] = calibration.bin_sums(confidence, right, counts, *places)
+        # Utterances are ranked by calibrated confidence: folds have temperatures of their own, so the order over all of
+        # them is not that of the plain distribution.
         confidence, right = _confidence(calibrated, said)
         sums[Sum("steps", outcome=outcome)] = abstention.step_sums(confidence, 1 - right, counts, *places)
+        # The share of the votes in the set, and not whether the consensus is in it: that is what the sets were fitted
+        # for.
         for which, is_member in sets.items():
             sums[Sum("held", which, outcome)] = summed((said * is_member).sum(axis=1), counts)
     for which, predicted in distributions.items():

@@ -46,15 +46,18 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
       seed: Of the exchanges.
     """
     names = list(systems)
+    # Every pair where there are few systems, else each against the first: pairs grow with the square, and so does what
+    # Holm's correction asks of each of them.
     pairs = [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
     rows: dict[tuple[str, str, Metric], dict[str, Any]] = {}
     for before, after in pairs:
         first, second = systems[after], systems[before]
-        found: dict[Metric, float | None] = {}
-        if len({one.values.shape for side in (first, second) for one in side.points.values()}) == 1:
-            found = significance.permutation_p(first.sums, second.sums, first.means, num_permutations, seed)
+        p_permutation: dict[Metric, float | None] = {}
+        if len({score.values.shape for side in (first, second) for score in side.points.values()}) == 1:
+            p_permutation = significance.permutation_p(first.sums, second.sums, first.means, num_permutations, seed)
         for metric, here in first.points.items():
             there, is_defined = second.points[metric], bool(here.is_defined[0])
+            # Both systems were resampled with the same speakers, so subtracting resample by resample pairs them.
             drawn = first.resampled[metric][:, 0] - second.resampled[metric][:, 0]
             low, high = intervals.interval(drawn, first.num_units) if is_defined else (None, None)
             rows[after, before, metric] = {
@@ -65,12 +68,13 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
                 "low": low,
                 "high": high,
                 "p_bootstrap": significance.bootstrap_p(drawn) if is_defined else None,
-                "p_permutation": found.get(metric) if is_defined else None,
+                "p_permutation": p_permutation.get(metric) if is_defined else None,
             }
+    # All tests of this split are one family, whatever the metric: a reader looks at all of them.
     corrected = significance.holm(
         {key: row["p_bootstrap"] if row["p_permutation"] is None else row["p_permutation"] for key, row in rows.items()}
     )
-    made: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    by_system: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for key, row in rows.items():
-        made[key[0]].append(row | {"p_holm": corrected[key]})
-    return made
+        by_system[key[0]].append(row | {"p_holm": corrected[key]})
+    return by_system

@@ -109,11 +109,11 @@ class _Job:
 
     def calibrate(self) -> calibration_fit.Calibrations:
         """Fitted on the development split of each fold; nothing where one has no such split."""
-        rows, found, section = self.rows(vocab.DEVELOPMENT), [], self.data.config.eval
+        rows, predicted, section = self.rows(vocab.DEVELOPMENT), [], self.data.config.eval
         if all(part.size for part in rows.values()):
-            found = self.predicted(self.data, rows, self._shape(section.splits[0]))
+            predicted = self.predicted(self.data, rows, self._shape(section.splits[0]))
         genders = self.utterances["gender"].to_pylist()
-        development = calibration_fit.development_of(found, self.members, self.data.targets, genders)
+        development = calibration_fit.development_of(predicted, self.members, self.data.targets, genders)
         return calibration_fit.fit(development, self.members, section.coverage)
 
     def rows(self, split: str) -> dict[int | None, np.ndarray]:
@@ -122,6 +122,7 @@ class _Job:
 
     def _shape(self, split: str) -> loader.Shape:
         """Of the batches of a split, and of the development split, too, whose predictions then compile nothing more."""
+        # Compilation takes longer than predicting a split, so two splits share one shape where that is possible.
         rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
         is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
         return feeding.shape_of(self.data, rows, development if is_shared else rows)
@@ -138,15 +139,19 @@ class _Job:
             return mean_heads.with_means(*pooled, data.config.eval.means)
 
         def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
+            # Frames of a condition are made block by block and are not in the store: the data of this block read them
+            # instead, by places of their own. Everything behind is the path of the clean split.
             places = np.full(len(self.data.targets.ids), -1, np.int64)
             places[block] = np.arange(len(block))
             data = dataclasses.replace(self.data, frames=frames, num_frames=num_frames, store_rows=places)
-            mine = {fold: part[np.isin(part, block)] for fold, part in rows.items()}
-            predictions, _ = predicted(data, mine)
+            in_block = {fold: part[np.isin(part, block)] for fold, part in rows.items()}
+            predictions, _ = predicted(data, in_block)
             return predictions.attributes, predictions.distribution
 
         clean, pooled = predicted(self.data, rows)
         whole = np.unique(np.concatenate(list(rows.values())))
+        # With folds the column `split` of the table is that of fold 0. Here it is what was predicted: the test parts of
+        # all.
         splits = np.full(len(self.utterances), "", dtype=object)
         splits[whole] = split
         table = self.utterances.drop_columns("split").append_column("split", pa.array(splits.tolist()))
@@ -162,15 +167,17 @@ class _Job:
                     predictions = Predictions(clean.utterances, attributes, distribution)
                 path = folder / f"{split}_{condition.file_name}.parquet"
                 write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
-                found, aligned = self._scored(predictions, pooled, table, split, condition.id)
+                scored, aligned = self._scored(predictions, pooled, table, split, condition.id)
+                # The clean condition comes first, and all others are held against it.
                 reference = reference or aligned
                 if aligned is not reference:
-                    found = self._with_stability(found, reference, aligned, pooled)
+                    scored = self._with_stability(scored, reference, aligned, pooled)
+                # What was fitted on the development split cannot be judged there.
                 if self.fitted is not None and split != vocab.DEVELOPMENT:
-                    found = calibration_scores.with_calibration(
-                        found, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
+                    scored = calibration_scores.with_calibration(
+                        scored, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
                     )
-                records += found
+                records += scored
                 progress.update(note=condition.id)
         return records
 
@@ -208,13 +215,15 @@ def pool_folds(
     Returns:
       Predictions of all utterances that some stream holds, and the members they stand for, without folds.
     """
+    # Members that differ in their fold only become one. Each utterance is in the test part of one fold, so each cell of
+    # the pooled arrays is written once, and NaN would show one that was not.
     pooled = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in members))
-    rows = np.unique(np.concatenate([one.rows for one in predicted]))
-    shapes = [(len(pooled), len(rows), part.shape[-1]) for part in predicted[0][2:]]
+    rows = np.unique(np.concatenate([part.rows for part in predicted]))
+    shapes = [(len(pooled), len(rows), array.shape[-1]) for array in predicted[0][2:]]
     attributes, distribution = (np.full(shape, np.nan, np.float32) for shape in shapes)
-    for one in predicted:
-        places = np.searchsorted(rows, one.rows)
-        for m, of_attributes, of_classes in zip(one.members, one.attributes, one.distribution, strict=True):
+    for part in predicted:
+        places = np.searchsorted(rows, part.rows)
+        for m, of_attributes, of_classes in zip(part.members, part.attributes, part.distribution, strict=True):
             e = pooled.index(dataclasses.replace(members[m], fold=None))
             attributes[e, places], distribution[e, places] = of_attributes, of_classes
     return Predictions(ids[rows], attributes, distribution), pooled

@@ -31,7 +31,7 @@ def worst_best(
       `worst`, `gap` and `ratio` -> metric -> entry, which names the groups; empty with fewer than two groups.
     """
     groups = [group for group in points if group not in ("all", vocab.UNKNOWN)]
-    made: dict[str, dict[Metric, dict[str, Any]]] = {"worst": {}, "gap": {}, "ratio": {}}
+    gaps: dict[str, dict[Metric, dict[str, Any]]] = {"worst": {}, "gap": {}, "ratio": {}}
     if len(groups) < 2:
         return {}
     for metric in points[groups[0]]:
@@ -39,19 +39,23 @@ def worst_best(
         if len(here) < 2:
             continue
         sign = -1 if metric.about.direction < 0 else 1
+        # Metrics of which less is better change their sign, so that the worst group is the smallest number in any case.
         means = [sign * points[group][metric].values[0].mean() for group in here]
         worst, best = here[int(np.argmin(means))], here[int(np.argmax(means))]
+        # Best and worst are looked for anew in each resample. To keep the groups of the point estimate would make the
+        # interval of a gap too narrow, as the largest of several differences is picked.
         drawn = sign * np.stack([resampled[group][metric] for group in here])
         is_drawn = np.isfinite(drawn).sum(axis=0) > 1
         low = np.where(is_drawn, np.where(np.isfinite(drawn), drawn, np.inf).min(axis=0), np.nan)
         high = np.where(is_drawn, np.where(np.isfinite(drawn), drawn, -np.inf).max(axis=0), np.nan)
         low, high = (sign * low, sign * high)
         first, second, number = points[best][metric], points[worst][metric], sum(num_units[group] for group in here)
-        made["worst"][metric] = intervals.entry(second, low, num_units[worst]) | {"groups": [worst]}
+        gaps["worst"][metric] = intervals.entry(second, low, num_units[worst]) | {"groups": [worst]}
+        # Groups have their own seeds' values, member by member, so the gap has members, too.
         gap = intervals.Score(first.values - second.values, first.is_defined, first.count + second.count)
-        made["gap"][metric] = intervals.entry(gap, high - low, number) | {"groups": [best, worst]}
+        gaps["gap"][metric] = intervals.entry(gap, high - low, number) | {"groups": [best, worst]}
         smaller, larger = (second, first) if sign > 0 else (first, second)
-        made["ratio"][metric] = intervals.entry(
+        gaps["ratio"][metric] = intervals.entry(
             intervals.Score(
                 _ratio(smaller.values, larger.values),
                 (larger.values > 0).all(axis=1),
@@ -60,7 +64,7 @@ def worst_best(
             _ratio(*((low, high) if sign > 0 else (high, low))),
             number,
         ) | {"groups": [worst, best] if sign > 0 else [best, worst]}
-    return made
+    return gaps
 
 
 def _ratio(smaller: Float[np.ndarray, "..."], larger: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -33,6 +33,7 @@ def with_means(
             averaged.append(
                 dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=ensemble.JOINER.join(kinds))
             )
+            # In float64: a mean of ten float32 would otherwise depend on the order of the heads.
             wide = (values[rows].mean(axis=0, keepdims=True, dtype=np.float64) for values in parts[0])
             parts.append(tuple(values.astype(np.float32) for values in wide))
     attributes, distribution = (np.concatenate(values) for values in zip(*parts, strict=True))

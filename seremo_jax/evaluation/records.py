@@ -56,7 +56,7 @@ def read(path: str | os.PathLike) -> list[ResultRecord]:
 
 def _foreign(record: ResultRecord) -> str:
     """What a record lacks that this version writes, or holds that it does not know; empty if nothing."""
-    if not record.axes:
+    if "varying" not in record.axes:
         return "it does not say what tells its system from others"
     for name, entry in record.metrics.items():
         about: Mapping[str, Any] | None = entry.get("metric")

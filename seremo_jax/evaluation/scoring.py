@@ -88,9 +88,11 @@ class _Split:
             support = aligned.support(is_in) * aligned.is_known[:, None]
             return chance_passing(support, settings.nbest, thresholds, section.seed)
 
+        # The curve and the metrics ask for different T of the same guessers, so both are simulated at once.
         cells = aligned.cells()
         whole = unit_chance(aligned.groups["all"], (*speakers.CURVE, *settings.thresholds))
         chance_curve, chance = np.split(whole, [len(speakers.CURVE)], axis=2)
+        # As many cells as units: no speaker is in two groups, and a speaker's chance is the same in each.
         is_nested = len(cells.unit) == len(aligned.speakers)
         groups = {}
         for group, is_in in aligned.groups.items():
@@ -136,6 +138,7 @@ def score(aligned: Aligned, request: ScoreRequest, states: Callable[..., States]
         raise ValueError(f"nbest = {request.section.nbest}: 1 must be among them")
     split = _Split.of(aligned, request.section)
     shared = {"split": request.split, "condition": request.condition, "protocol": dict(request.protocol)}
+    # Systems are scored one after the other with the same seed, so all of them see the same resampled speakers.
     records, by_system = [], {}
     for rows, about in request.systems:
         scored = _score_system(split, rows, states)
@@ -155,6 +158,7 @@ def _statistics(split: _Split, rows: Sequence[int], states: Callable[..., States
         aligned.has_attribute,
     )  # fmt: skip
     num_cells = -(-len(cells.unit) // _PADDED_CELLS) * _PADDED_CELLS
+    # A generator: states of one member at a time are on the device and in memory.
     by_member = (
         states(
             aligned.predictions_attributes[row], aligned.predictions_distribution[row], targets, num_cells=num_cells,
@@ -172,9 +176,12 @@ def _score_system(split: _Split, rows: Sequence[int], states: Callable[..., Stat
     scored: _Scored | None = None
     drawn: dict[str, resampling.Group] = {}
     for group, statistics in _statistics(split, rows, states):
+        # `all` comes first, so these are the statistics over all speakers, which the differences of systems need.
         scored = scored or _Scored(statistics, {}, {}, {}, {})
         scored.states[group] = system_scores.record_states(statistics, settings)
 
+        # The bootstrap calls this with the sums of many resamples at once. `weights` draws members, too: the interval
+        # is that of speakers and of seeds.
         def means(
             sums: resampling.Sums, weights: Float[np.ndarray, "R E"], statistics: Statistics = statistics
         ) -> dict[Metric, Float[np.ndarray, "R 2"]]:
@@ -190,6 +197,7 @@ def _score_system(split: _Split, rows: Sequence[int], states: Callable[..., Stat
             own = {name: statistics.sums[name] for name in system_sums.WHOLE_SUMS}
             summed = tuple(name for name in statistics.sums if name not in own)
         drawn[group] = resampling.Group(own, means, statistics.units, parts, summed)
+    # One draw serves all groups. A gap between groups is thus taken within a resample, and its interval is paired.
     scored.resampled.update(
         resampling.bootstrap_groups(drawn, len(split.aligned.speakers), section.num_resamples, section.seed, len(rows))
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy
 from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.metrics import intervals, resampling
@@ -37,7 +37,7 @@ def entries(
       uar: [U, E, N] UAR of each member, for every N.
       attributes: Moments [U, E, A].
     """
-    found = attributes.compute()
+    scores = attributes.compute()
     is_known = np.asarray([speaker != "" for speaker in speakers], bool)
     has_scored = support.sum(axis=1) > 0
     return [
@@ -50,7 +50,7 @@ def entries(
             "uar": uar[u].mean(axis=0).tolist(),
             "ccc": [
                 float(values.mean()) if is_defined.all() else None
-                for values, is_defined in zip(found.ccc[u].T, found.is_defined[u].T, strict=True)
+                for values, is_defined in zip(scores.ccc[u].T, scores.is_defined[u].T, strict=True)
             ],
         }
         for u in np.flatnonzero(is_known & has_scored)
@@ -75,11 +75,13 @@ def curve(
       num_resamples: Of speakers, the same as those of the metrics.
       seed: Of the draw.
     """
+    # The share of members with which a speaker passes; the mean over speakers is then the mean over members, too.
     passing = passes(uar, CURVE).mean(axis=1)  # [U, N, T], mean over members
-    made: dict[str, Any] = {"thresholds": list(CURVE), "filters": {}}
+    result: dict[str, Any] = {"thresholds": list(CURVE), "filters": {}}
     groups = {}
     for f, name in enumerate(SPEAKER_FILTERS):
         if eligible[:, f].any():
+            # Both sums of a ratio are resampled: how many speakers a filter counts changes from draw to draw.
             statistics = {"passing": passing * eligible[:, f, None, None], "num": eligible[:, f].astype(np.float64)}
             groups[name] = resampling.Group(statistics, _share, np.arange(len(eligible)))
     drawn = resampling.bootstrap_groups(groups, len(eligible), num_resamples, seed) if groups else {}
@@ -89,7 +91,7 @@ def curve(
         is_in = eligible[:, f]
         number = int(is_in.sum())
         low, high = intervals.interval_bounds(drawn[name]["share"], number)
-        made["filters"][name] = {
+        result["filters"][name] = {
             "num_speakers": number,
             **{
                 str(n): {
@@ -101,7 +103,7 @@ def curve(
                 for i, n in enumerate(nbest)
             },
         }
-    return made
+    return result
 
 
 def _share(sums: resampling.Sums) -> dict[str, np.ndarray]:
@@ -131,12 +133,12 @@ def sizes(
     """
     number = support.sum(axis=1)
     passing = passes(uar, tuple(thresholds)).mean(axis=1)
-    made = []
+    bands = []
     for least, most in SIZES:
         is_in = (number >= least) & (number <= (most or np.inf))
         if not is_in.any():
             continue
-        made.append(
+        bands.append(
             {
                 "from": least,
                 "to": most,
@@ -153,7 +155,7 @@ def sizes(
                 ],
             }
         )
-    return made
+    return bands
 
 
 def dependence(
@@ -171,6 +173,8 @@ def dependence(
     """
     is_in = support.any(axis=1)
     counts = support[is_in]
+    # Recalls over all speakers, merged. Applied to the classes that a speaker has, they give the UAR of somebody with
+    # average skill and this mix.
     totals = counts.sum(axis=0, keepdims=True)
     recall = class_scores(right[is_in].mean(axis=1).sum(axis=0, keepdims=True), totals, totals).recall
     has_class = counts > 0
@@ -189,5 +193,5 @@ def _spearman(x: Num[np.ndarray, " n"], y: Num[np.ndarray, " n"]) -> dict[str, f
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # p of three speakers in perfect order divides by zero
-        found = scipy.stats.spearmanr(x, y)
-    return {"rho": float(found.statistic), "p": float(found.pvalue)}
+        correlation = scipy.stats.spearmanr(x, y)
+    return {"rho": float(correlation.statistic), "p": float(correlation.pvalue)}

@@ -55,15 +55,17 @@ def compare(
         cell = unit[counted].astype(np.int64) * num_classes + consensus[counted]
         return np.bincount(cell, minlength=num_units * num_classes).reshape(num_units, num_classes)
 
+    # Counted over all utterances, also those without a consensus: whether an answer is stable needs no truth.
     same = [np.bincount(unit[is_in & is_same], minlength=num_units) for is_same in best[0] == best[1]]
     statistics = {
         "num": np.bincount(unit[is_in], minlength=num_units),
         "same": np.stack(same, axis=1),
         "support": per_class(is_scored),
-        "clean": np.stack([per_class(is_scored & (found == consensus)) for found in best[0]], axis=1),
-        "heard": np.stack([per_class(is_scored & (found == consensus)) for found in best[1]], axis=1),
+        "clean": np.stack([per_class(is_scored & (classes == consensus)) for classes in best[0]], axis=1),
+        "heard": np.stack([per_class(is_scored & (classes == consensus)) for classes in best[1]], axis=1),
     }
     point = _values({name: values.sum(axis=0, keepdims=True) for name, values in statistics.items()})
+    # Both conditions are sums of the same resampled speakers, so the change has a paired interval.
     resampled = resampling.bootstrap(
         statistics,
         lambda sums: {name: values.mean(axis=1) for name, values in _values(sums).items()},
@@ -138,7 +140,7 @@ def with_stability(
             added.append(record)
             continue
         rows = list(systems[record.system])
-        predicted = (one.predictions_distribution[rows] for one in (clean, heard))
-        found = compare(*predicted, heard.consensus, heard.unit, heard.groups[record.group], num_resamples, seed)
-        added.append(dataclasses.replace(record, metrics=record.metrics | entries_by_name(found)))
+        predicted = (side.predictions_distribution[rows] for side in (clean, heard))
+        metrics = compare(*predicted, heard.consensus, heard.unit, heard.groups[record.group], num_resamples, seed)
+        added.append(dataclasses.replace(record, metrics=record.metrics | entries_by_name(metrics)))
     return added

@@ -55,6 +55,7 @@ def main_metrics(settings: Settings, available: Iterable[Metric]) -> list[Metric
 
 def point(statistics: Statistics, settings: Settings) -> Scores:
     """Every metric on all units, R = 1."""
+    # All units once: the same function that serves resamples, so that value and interval are of one definition.
     whole = {name: values.sum(axis=0, keepdims=True) for name, values in statistics.sums.items()}
     return scores(whole, statistics, settings)
 
@@ -91,6 +92,7 @@ def _speaker_scores(sums: resampling.Sums, statistics: Statistics, settings: Set
     result: Scores = {}
     for f, name in enumerate(SPEAKER_FILTERS):
         num_speakers = sums["eligible"][:, f]
+        # `passing` holds whether a speaker passes, so a speaker drawn twice counts twice in both sums.
         share = 100 * sums["passing"][:, :, f] / np.maximum(num_speakers, 1)[:, None, None, None]
         for t, threshold in enumerate(settings.thresholds):
             for i, n in enumerate(settings.nbest):
@@ -115,6 +117,7 @@ def _attribute_scores(sums: resampling.Sums, statistics: Statistics, settings: S
     values = _regression_scores(sums, statistics, ATTRIBUTES)
     has_rating = statistics.sums[f"{ATTRIBUTES}num_rows"].any(axis=(0, 1))
     # Targets, and so what is defined, are the same for all members.
+    # Errors are defined of a single row, concordance and correlation only where the target varies.
     is_defined, num_rows = values.is_defined[:, 0], values.num_rows[:, 0]
     result: Scores = {}
     for kind in ("ccc", "pearson", "rmse", "mae"):
@@ -149,6 +152,7 @@ def _distribution_scores(sums: resampling.Sums, statistics: Statistics, settings
         result[metric(kind)] = intervals.Score(totals[kind] / count, has_rows, num_rows)
     entropy = _regression_scores(sums, statistics, ENTROPIES)
     result[metric("entropy_correlation")] = intervals.Score(entropy.pearson, entropy.is_defined[:, 0], num_rows)
+    # A class of an utterance is true where its share of votes exceeds 1 / C, so several may be.
     labels = class_scores(totals["num_true"], totals["num_present"], totals["num_predicted"], f1_classes="all")
     num_classes = len(settings.class_names)
     result[metric("multi_label_f1", num_classes=num_classes)] = intervals.Score(
@@ -170,6 +174,7 @@ def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Se
     result[metric("expected_cost", source=ground.source)] = intervals.Score(cost, num_rows > 0, num_rows, guess)
     if ground.groups:
         number = max(ground.groups) + 1
+        # The product with a 0/1 matrix adds up the classes of each group.
         support = sums["support"] @ (np.asarray(ground.groups)[:, None] == np.arange(number))
         merged = class_scores(sums["merged right"], support[:, None], support[:, None])
         result[metric("merged_uar", num_groups=number)] = intervals.Score(

@@ -103,8 +103,10 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
         # States are made for a rounded number of cells, so that few programs are compiled; the rest is padding.
         state = jax.tree.map(lambda leaf: np.asarray(leaf)[:num_cells], state)
         confusion = np.zeros((len(cells.groups), *state.counts.shape[1:]), np.int64)
+        # The figure of confusions needs counts by group only, so the large counts of every cell are let go here.
         np.add.at(confusion, cells.group, state.counts)
         confusions.append(confusion)
+        # What is left of a member is a few numbers a cell. The sums of all members then fit in memory side by side.
         own = _count_sums(state.counts, settings)
         own |= {f"distribution {name}": getattr(state.distribution, name) for name in ROW_SUMS}
         for prefix, moments in (
@@ -119,6 +121,7 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
             own |= part
         for name, values in own.items():
             is_of_targets = name in TARGET_SUMS
+            # The arrays are made at the first member, whose sums say which metrics this split has.
             if name not in sums:
                 sums[name] = np.zeros((num_cells, 1 if is_of_targets else num_members, *values.shape[1:]))
             if e == 0 or not is_of_targets:
@@ -133,6 +136,7 @@ def _count_sums(counts: Int[np.ndarray, "cells N C C"], settings: Settings) -> r
     if settings.ground:
         sums["cost"] = (one_best * settings.ground.distance).sum(axis=(1, 2))
     if settings.groups_of_classes:
+        # Only the diagonal is kept: recall of merged classes needs what was right and how often each was true.
         merged = class_distances.merge_classes(one_best, settings.groups_of_classes)
         sums["merged right"] = np.einsum("uii->ui", merged)
     return sums
@@ -158,6 +162,7 @@ def unit_statistics(sums: CellSums, cells: Cells, group: str, targets: GroupTarg
     for name, values in sums.sums.items():
         kept = values if is_in.all() else values[is_in]
         of_units[name] = kept if len(starts) == len(kept) else np.add.reduceat(kept, starts, axis=0)
+    # UAR is not additive. It is computed from the sums of each unit, and only its comparison with T is added up.
     totals = support[:, None, None]
     uar = class_scores(of_units["right"], totals, totals).uar
     # Whether a unit passes is decided by all its utterances of the group, so it is a statistic of the unit.

@@ -177,7 +177,7 @@ def _fixed(row: Entry, allowed: Sequence[str], shown: Sequence[str], is_of_data:
     fields = row.block.protocol | {"split": row.block.split}
     if not row.is_baseline:
         # Axes that tell this run's systems apart are in their names; others are not, and another run may differ there.
-        named = {*row.record.axes["told"], *shown, *_NO_SETTING}
+        named = {*row.record.axes["varying"], *shown, *_NO_SETTING}
         fields |= {f"settings.{members.MEMBER_FIELDS[name]}": value for name, value in row.record.axes.items()
                    if name in members.MEMBER_FIELDS and name not in named}  # fmt: skip
     left_out = (*allowed, *(_OF_HEADS if is_of_data else ()))

@@ -81,19 +81,19 @@ def power_of_speech(waveform: np.ndarray) -> float:
 def test_a_hundred_renderings_have_the_snr_asked_for(speech, sources):
     num_noisy = num_scaled = 0
     for utterance, condition in hundred(speech):
-        made = render(speech[utterance], RATE, condition, utterance, 0, sources)
-        assert made.waveform.shape == speech[utterance].shape
-        assert np.abs(made.waveform).max() <= 1
+        result = render(speech[utterance], RATE, condition, utterance, 0, sources)
+        assert result.waveform.shape == speech[utterance].shape
+        assert np.abs(result.waveform).max() <= 1
         if condition.noise is None:
             continue
         # An utterance keeps its room, so that the reverberant speech is that of the condition without noise.
         dry = render(speech[utterance], RATE, Condition(condition.effects[:-1]), utterance, 0, sources)
-        noise = made.waveform / made.facts["scale"] - dry.waveform / dry.facts["scale"]
+        noise = result.waveform / result.facts["scale"] - dry.waveform / dry.facts["scale"]
         snr_db = 10 * np.log10(power_of_speech(dry.waveform / dry.facts["scale"]) / np.mean(noise**2))
         assert snr_db == pytest.approx(condition.noise.value, abs=0.1), (utterance, condition.id)
-        assert made.facts["snr_db"] == pytest.approx(condition.noise.value, abs=0.1)
+        assert result.facts["snr_db"] == pytest.approx(condition.noise.value, abs=0.1)
         num_noisy += 1
-        num_scaled += made.facts["scale"] < 1
+        num_scaled += result.facts["scale"] < 1
     assert num_noisy >= 80
     assert num_scaled >= 1
 
@@ -139,12 +139,12 @@ def test_draws_depend_on_utterance_seed_and_effect(speech, sources):
     (name, waveform), other = next(iter(speech.items())), list(speech)[1]
     for text in ("noise:white:10db", "babble:10db", "noise:recorded:10db", "reverb:synthetic:0.6s"):
         condition = parse(text)
-        one = waveform_of(waveform, RATE, condition, name, 0, sources)
-        assert not np.array_equal(one, waveform_of(waveform, RATE, condition, name, 1, sources)), text
-        assert not np.array_equal(one, waveform_of(waveform, RATE, condition, other, 0, sources)), text
+        item = waveform_of(waveform, RATE, condition, name, 0, sources)
+        assert not np.array_equal(item, waveform_of(waveform, RATE, condition, name, 1, sources)), text
+        assert not np.array_equal(item, waveform_of(waveform, RATE, condition, other, 0, sources)), text
     quiet, loud = (render(waveform, RATE, parse(f"noise:events:{snr}db"), name, 0, sources) for snr in (20, 0))
     assert quiet.facts["noise"] == loud.facts["noise"]
-    added = [made.waveform / made.facts["scale"] - waveform for made in (quiet, loud)]
+    added = [result.waveform / result.facts["scale"] - waveform for result in (quiet, loud)]
     np.testing.assert_allclose(10 * added[0], added[1], atol=2e-5)
 
 
@@ -159,13 +159,13 @@ def test_synthetic_rooms_decay_as_asked(sources, rt60_s: float):
     click = np.zeros(2 * RATE, np.float32)
     click[0] = 0.5
     for utterance in map(str, range(12)):
-        made = render(click, RATE, parse(f"reverb:synthetic:{rt60_s}s"), utterance, 0, sources)
-        heard = made.waveform.astype(np.float64)
+        result = render(click, RATE, parse(f"reverb:synthetic:{rt60_s}s"), utterance, 0, sources)
+        heard = result.waveform.astype(np.float64)
         decay_db = 10 * np.log10(np.cumsum((heard**2)[::-1])[::-1] / np.sum(heard**2) + 1e-9)
         first, last = np.argmax(decay_db < -5), np.argmax(decay_db < -35)
-        found = 60 * (last - first) / RATE / (decay_db[first] - decay_db[last])
-        assert found == pytest.approx(rt60_s, rel=0.1)
-        assert made.facts["rt60_s"] == pytest.approx(rt60_s, rel=0.1)
+        actual = 60 * (last - first) / RATE / (decay_db[first] - decay_db[last])
+        assert actual == pytest.approx(rt60_s, rel=0.1)
+        assert result.facts["rt60_s"] == pytest.approx(rt60_s, rel=0.1)
         direct_to_tail = heard[0] ** 2 / np.sum(heard[1:] ** 2)
         assert 10 * np.log10(direct_to_tail) == pytest.approx(0, abs=0.01)
 
@@ -183,16 +183,16 @@ def test_reverberation_times_of_measured_rooms(sources, shared):
     with (shared / "data" / "rir" / "manifest.csv").open(encoding="utf-8") as file:
         published = {row["file"]: float(row["t60_s"]) for row in csv.DictReader(file)}
     assert len(sources.responses) == len(published) == 25
-    for one in sources.responses:
-        assert one.rt60_s == pytest.approx(published[one.name], rel=0.1), one.name
+    for item in sources.responses:
+        assert item.rt60_s == pytest.approx(published[item.name], rel=0.1), item.name
     used = {}
     for rt60_s in (0.3, 0.6, 0.9):
         click = np.zeros(4 * RATE, np.float32)
         click[0] = 0.5
         for utterance in map(str, range(40)):
-            made = render(click, RATE, parse(f"reverb:measured:{rt60_s}s"), utterance, 0, sources)
-            assert made.facts["rt60_s"] == pytest.approx(rt60_s, rel=0.25)
-            used.setdefault(rt60_s, {})[made.facts["room"]] = made.waveform
+            result = render(click, RATE, parse(f"reverb:measured:{rt60_s}s"), utterance, 0, sources)
+            assert result.facts["rt60_s"] == pytest.approx(rt60_s, rel=0.25)
+            used.setdefault(rt60_s, {})[result.facts["room"]] = result.waveform
     assert [len(rooms_) for rooms_ in used.values()] >= [2, 5, 8]
     for name, heard in used[0.6].items():
         # What comes out is the recorded response from its first arrival on, and nothing else.
@@ -205,23 +205,23 @@ def test_reverberation_times_of_measured_rooms(sources, shared):
 def test_reverberation_keeps_the_active_level(speech, sources):
     for text in ROOMS:
         for utterance, waveform in list(speech.items())[:8]:
-            made = render(waveform, RATE, parse(text), utterance, 0, sources)
-            assert power_of_speech(made.waveform / made.facts["scale"]) == pytest.approx(
+            result = render(waveform, RATE, parse(text), utterance, 0, sources)
+            assert power_of_speech(result.waveform / result.facts["scale"]) == pytest.approx(
                 power_of_speech(waveform), rel=1e-3
             )
-            assert not np.array_equal(made.waveform, waveform)
+            assert not np.array_equal(result.waveform, waveform)
 
 
 def test_a_peak_over_1_turns_the_whole_down_and_cuts_nothing_off(speech, sources):
     utterance, waveform = max(speech.items(), key=lambda item: np.abs(item[1]).max())
     loud = waveform / np.abs(waveform).max() * np.float32(0.99)
     for text in ("noise:white:0db", "reverb:synthetic:0.9s", "gain:12db", "babble:0db"):
-        made = render(loud, RATE, parse(text), utterance, 0, sources)
-        assert np.abs(made.waveform).max() <= 1
-        assert np.sum(np.abs(made.waveform) > 1 - 1e-6) <= 2, text
-    made = render(loud, RATE, parse("gain:12db"), utterance, 0, sources)
-    assert made.facts["scale"] == pytest.approx(10 ** (-12 / 20) / 0.99, rel=1e-6)
-    np.testing.assert_allclose(made.waveform, loud / np.abs(loud).max(), atol=1e-6)
+        result = render(loud, RATE, parse(text), utterance, 0, sources)
+        assert np.abs(result.waveform).max() <= 1
+        assert np.sum(np.abs(result.waveform) > 1 - 1e-6) <= 2, text
+    result = render(loud, RATE, parse("gain:12db"), utterance, 0, sources)
+    assert result.facts["scale"] == pytest.approx(10 ** (-12 / 20) / 0.99, rel=1e-6)
+    np.testing.assert_allclose(result.waveform, loud / np.abs(loud).max(), atol=1e-6)
 
 
 def test_clipping_cuts_off_what_is_10_db_below_the_peak(speech, sources):
@@ -315,18 +315,18 @@ def test_folders_without_a_manifest(tmp_path):
     for name in ("rain/a.wav", "dog bark/b.wav", "c.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / name, 0.1 * rng.standard_normal(8000), 8000)
-    found = {one.name: one for one in condition_sources.load(tmp_path).noises}
-    assert found["rain/a.wav"].groups == {"recorded", "steady", "rain"}
-    assert found["dog bark/b.wav"].groups == {"recorded", "events", "dog-bark"}
-    assert found["c.wav"].groups == {"recorded"}
-    assert len(found["c.wav"].read()) == RATE
+    actual = {item.name: item for item in condition_sources.load(tmp_path).noises}
+    assert actual["rain/a.wav"].groups == {"recorded", "steady", "rain"}
+    assert actual["dog bark/b.wav"].groups == {"recorded", "events", "dog-bark"}
+    assert actual["c.wav"].groups == {"recorded"}
+    assert len(actual["c.wav"].read()) == RATE
     (tmp_path / "manifest.csv").write_text("file,kind,group\nc.wav,Fan,events\n", encoding="utf-8")
-    (named,) = [one for one in condition_sources.load(tmp_path).noises if one.name == "c.wav"]
+    (named,) = [item for item in condition_sources.load(tmp_path).noises if item.name == "c.wav"]
     assert named.groups == {"recorded", "events", "fan"}
 
 
 def test_the_groups_of_the_shared_recordings(sources):
-    sizes = {kind: sum(kind in one.groups for one in sources.noises) for kind in ("recorded", "steady", "events")}
+    sizes = {kind: sum(kind in item.groups for item in sources.noises) for kind in ("recorded", "steady", "events")}
     assert sizes == {"recorded": 32, "steady": 22, "events": 10}
 
 
@@ -350,7 +350,7 @@ def test_bad_folders_are_refused(tmp_path, files, message):
         else:
             (folder / name).write_bytes(content)
     with pytest.raises(ConditionError, match=message):
-        [one.read() for one in condition_sources.load(folder).noises]
+        [item.read() for item in condition_sources.load(folder).noises]
 
 
 def test_a_file_that_does_not_decay_is_no_room(tmp_path):

@@ -39,14 +39,14 @@ FIELDS = [
 
 def _recipes() -> list[tuple[str, str]]:
     """(module, arg) of every recipe and of every variant it compares `arg` with."""
-    found = []
+    actual = []
     for path in sorted((ROOT / "configs").glob("*.py")):
         variants = {""}
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Compare) and ast.unparse(node.left) == "arg":
                 variants |= {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}
-        found += [(f"configs.{path.stem}", variant) for variant in sorted(variants) if path.stem != "__init__"]
-    return found
+        actual += [(f"configs.{path.stem}", variant) for variant in sorted(variants) if path.stem != "__init__"]
+    return actual
 
 
 def _with(path: str, value: object) -> Config:
@@ -140,9 +140,9 @@ def test_what_config_dict_alone_would_let_through_is_refused(tree: dict, message
 )
 def test_harmless_conversions(path: str, value: object, expected: object):
     section, name = path.split(".")
-    found = getattr(getattr(_read(path, value), section), name)
-    assert found == expected
-    assert type(found) is type(expected)
+    actual = getattr(getattr(_read(path, value), section), name)
+    assert actual == expected
+    assert type(actual) is type(expected)
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def test_a_mean_of_heads_is_a_system_of_its_own():
     config = from_config_dict({"model": {"layer": 4}, "ensemble": {"class_targets": ("votes", "consensus")}})
     votes, consensus = ensemble.members(config, None)
     members = [votes, consensus, dataclasses.replace(votes, seed=1), dataclasses.replace(votes, seed=ensemble.MEAN)]
-    found = ensemble.systems([vars(member) for member in members])
-    assert [(rows, one["system"], one["seeds"]) for rows, one in found] == [
+    actual = ensemble.systems([vars(member) for member in members])
+    assert [(rows, item["system"], item["seeds"]) for rows, item in actual] == [
         ([0, 2], "votes", (0, 1)),
         ([1], "consensus", (0,)),
         ([3], "mean of 2 heads, votes", (0, 1)),

@@ -20,9 +20,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(progress, "time", made)
-    return made
+    result = Clock()
+    monkeypatch.setattr(progress, "time", result)
+    return result
 
 
 class Terminal(io.StringIO):

@@ -45,8 +45,8 @@ def test_description_by_split_and_class():
     rows = [("a", "sad", 1), ("a", "sad", 2), ("b", "sad", 5), ("b", "happy", 7), ("c", "happy", 4), ("c", "happy", 4)]
     utterances = utterance_table(["a", "b", "c"]).append_column("split", [["train", "train", "test"]])
     ratings = rating_table(rows)
-    made = targets.build(utterances, ratings, TargetPolicies("iemocap4", attributes=()))
-    described = agreement.describe(utterances, ratings, made, RatingPolicies())
+    result = targets.build(utterances, ratings, TargetPolicies("iemocap4", attributes=()))
+    described = agreement.describe(utterances, ratings, result, RatingPolicies())
     assert described["all"]["num_utterances"] == 3
     assert described["split train"]["num_utterances"] == 2
     assert described["class sad"] == {"num_utterances": 1, "mean_entropy_bits": 0.0}

@@ -69,8 +69,8 @@ def corpus():
 def only(corpus, name, severity, *cases, count=None):
     """The finding, after making sure that no other check found anything."""
     findings = corpus.findings()
-    found = {key: finding.cases for key, finding in findings.items() if finding.count}
-    assert found == {name: cases}
+    actual = {key: finding.cases for key, finding in findings.items() if finding.count}
+    assert actual == {name: cases}
     assert findings[name].count == (len(cases) if count is None else count)
     assert findings[name].severity == severity
     assert findings[name].is_error == (severity == "error")

@@ -44,8 +44,8 @@ def test_every_line_is_one_policy_changed():
     assert by_value["targets.min_raters", 3].num_voted == 0
     assert by_value["targets.other_votes", "spread"].num_moved == 1
     assert by_value["data.modality", "face"].problem
-    made = targets.build(*tables, policies.target_policies(config))
-    assert by_value["targets.smoothing", 0.0].num_consensus == made.has_consensus.sum()
+    result = targets.build(*tables, policies.target_policies(config))
+    assert by_value["targets.smoothing", 0.0].num_consensus == result.has_consensus.sum()
 
 
 def test_the_table_marks_what_is_configured():

@@ -404,8 +404,8 @@ def test_what_the_checks_find_in_crema_d(real):
     """The silent recording, and the utterances whose audio is not shared; every released consensus is the plurality."""
     workdir, _ = real
     findings = artefacts.read_json(workdir / ingest.VALIDATION_FILE, "ingest")["findings"]
-    found = {finding["name"]: finding["count"] for finding in findings if finding["count"]}
-    assert found == {"audio_silent": 1, "audio_not_given": 3_019}
+    actual = {finding["name"]: finding["count"] for finding in findings if finding["count"]}
+    assert actual == {"audio_silent": 1, "audio_not_given": 3_019}
 
 
 def test_ingest_needs_no_jax():

@@ -42,10 +42,10 @@ def reordered(people, order):
 
 
 def splits_of_speakers(people, assigned):
-    found = collections.defaultdict(set)
+    actual = collections.defaultdict(set)
     for speaker, split in zip(people.speakers, assigned, strict=True):
-        found[speaker].add(split)
-    return found
+        actual[speaker].add(split)
+    return actual
 
 
 OPTIONS = {"auto": {}, "derived_by_class": {}, "session": {"fold": 2}, "kfold": {"fold": 1, "num_folds": 4}}
@@ -58,7 +58,7 @@ def test_every_pair_of_splits_is_speaker_disjoint_and_order_plays_no_part(kind, 
     """S3, S4: no speaker in two splits, development included."""
     people = crowd(seed, num_speakers=12, unknown=0 if kind == "session" else unknown)
     assigned = assign(kind, people, seed, **OPTIONS[kind])
-    assert all(len(found) == 1 for found in splits_of_speakers(people, assigned).values())
+    assert all(len(actual) == 1 for actual in splits_of_speakers(people, assigned).values())
     assert set(assigned) == {"train", "development", "test"}
     order = np.random.default_rng(seed).permutation(len(assigned))
     assert assign(kind, reordered(people, order), seed, **OPTIONS[kind]) == [assigned[i] for i in order]
@@ -98,30 +98,30 @@ def test_swaps_end_where_no_swap_helps(seed):
     genders = dict(zip(people.speakers, people.genders, strict=True))
     split_of = dict(zip(people.speakers, assigned, strict=True))
     reached = unlikeness(people, assigned)
-    for one in genders:
+    for item in genders:
         for other in genders:
-            if genders[one] == genders[other] and split_of[one] != split_of[other]:
-                swapped = split_of | {one: split_of[other], other: split_of[one]}
+            if genders[item] == genders[other] and split_of[item] != split_of[other]:
+                swapped = split_of | {item: split_of[other], other: split_of[item]}
                 assert unlikeness(people, [swapped[name] for name in people.speakers]) >= reached - 1e-8
 
 
 @pytest.mark.parametrize(("num_speakers", "num_folds"), [(12, 3), (13, 5), (30, 4), (5, 5)])
 def test_over_all_folds_everyone_is_test_once_and_development_once(num_speakers, num_folds):
     people = crowd(1, num_speakers, unknown=3)
-    found = collections.defaultdict(collections.Counter)
+    actual = collections.defaultdict(collections.Counter)
     for fold in range(num_folds):
         assigned = assign("kfold", people, fold=fold, num_folds=num_folds)
         of_fold = splits_of_speakers(people, assigned)
         sizes = collections.Counter()
         for speaker, [split] in of_fold.items():
-            found[speaker][split] += 1
+            actual[speaker][split] += 1
             gender = "female" if speaker != "unknown" and int(speaker[1:]) % 2 == 0 else "male"
             sizes[split, gender] += speaker != "unknown"
         for gender, number in (("female", (num_speakers + 1) // 2), ("male", num_speakers // 2)):
             assert abs(sizes["test", gender] - number / num_folds) < 1
-    assert found.pop("unknown") == {"train": num_folds}
-    assert len(found) == num_speakers
-    for counts in found.values():
+    assert actual.pop("unknown") == {"train": num_folds}
+    assert len(actual) == num_speakers
+    for counts in actual.values():
         assert counts == {"test": 1, "development": 1, "train": num_folds - 2}
     assert assign("kfold", people, seed=1, fold=0, num_folds=3) != assign("kfold", people, fold=0, num_folds=3)
 
@@ -130,13 +130,13 @@ def test_sessions_take_turns_in_the_order_of_their_numbers():
     people = crowd(2, num_speakers=22)
     for fold in range(11):
         assigned = assign("session", people, fold=fold)
-        found = {
+        actual = {
             split: {int(session) for session, own in zip(people.sessions, assigned, strict=True) if own == split}
             for split in splits.DERIVED
         }
-        assert found["test"] == {fold + 1}
-        assert found["development"] == {(fold + 1) % 11 + 1}
-        assert len(found["train"]) == 9
+        assert actual["test"] == {fold + 1}
+        assert actual["development"] == {(fold + 1) % 11 + 1}
+        assert len(actual["train"]) == 9
 
 
 def test_what_cannot_be_split_as_asked_is_an_error():
@@ -191,8 +191,8 @@ def test_published_folds_of_sessions(corpus):
     people = people_of(rows, corpus)
     for fold, pair in enumerate(pairs.split()):
         assigned = assign("published", people, fold=fold)
-        found = {session + split for session, split in zip(people.sessions, assigned, strict=True) if split != "train"}
-        assert found == {f"{pair[0]}test", f"{pair[1]}development"}
+        actual = {session + split for session, split in zip(people.sessions, assigned, strict=True) if split != "train"}
+        assert actual == {f"{pair[0]}test", f"{pair[1]}development"}
     with pytest.raises(splits.SplitError, match=rf"data\.fold = {num_sessions}: {corpus} has {num_sessions} published"):
         assign("published", people, fold=num_sessions)
     with pytest.raises(splits.SplitError, match=r"1 utterances have a session .*e\.g\. of speaker zoe"):

@@ -24,8 +24,8 @@ def sizes(assignment, speakers, genders):
 def test_shares_hold_in_each_gender_and_in_all():
     speakers, genders = people(36, 40)
     assignment = splits.derive(speakers, genders, SHARES, 0)
-    found = sizes(assignment, speakers, genders)
-    assert found == {
+    actual = sizes(assignment, speakers, genders)
+    assert actual == {
         ("train", "female"): 22, ("development", "female"): 7, ("test", "female"): 7,
         ("train", "male"): 24, ("development", "male"): 8, ("test", "male"): 8,
     }  # fmt: skip
@@ -44,12 +44,12 @@ def test_what_rounding_leaves_over_evens_out_between_genders():
 def test_every_split_is_within_a_speaker_of_its_share(num_female, num_male, num_unknown, seed, random):
     speakers, genders = people(num_female, num_male, num_unknown)
     assignment = splits.derive(speakers, genders, SHARES, seed)
-    found = sizes(assignment, speakers, genders)
+    actual = sizes(assignment, speakers, genders)
     assert set(assignment) == set(speakers)
     for split, share in zip(splits.DERIVED, SHARES, strict=True):
         for gender, number in (("female", num_female), ("male", num_male)):
-            assert found[split, gender] >= 1
-            assert abs(found[split, gender] - share * number) <= 1 + 1e-9
+            assert actual[split, gender] >= 1
+            assert abs(actual[split, gender] - share * number) <= 1 + 1e-9
     rows = list(zip(speakers, genders, strict=True)) * 2
     random.shuffle(rows)
     again = splits.derive([name for name, _ in rows], [gender for _, gender in rows], SHARES, seed)
@@ -100,10 +100,10 @@ def test_a_draw_keeps_the_official_splits(num_speakers):
     official = (["train"] * 6 + ["development"] * 2 + ["test"] * 2) * 2
     drawn = splits.draw(speakers, genders, official, num_speakers, 3)
     split_of = dict(zip(speakers, official, strict=True))
-    found = collections.Counter(split_of[name] for name in drawn)
+    actual = collections.Counter(split_of[name] for name in drawn)
     assert len(drawn) == num_speakers
-    assert set(found) == {"train", "development", "test"}
-    assert abs(found["train"] - 0.6 * num_speakers) <= 1
+    assert set(actual) == {"train", "development", "test"}
+    assert abs(actual["train"] - 0.6 * num_speakers) <= 1
 
 
 def test_a_draw_too_small_for_the_splits_is_an_error():

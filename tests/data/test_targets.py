@@ -88,10 +88,10 @@ def test_impossible_counts_are_refused(counts, smoothing):
     ],
 )
 def test_plurality_over_the_full_vocabulary(words, rule, index, consensus):
-    made = votes_of(words, tie_rule=rule)
-    assert made.consensus_index.tolist() == [index]
-    assert made.consensus.tolist() == [consensus]
-    assert made.has_consensus.tolist() == [sum(consensus) > 0]
+    result = votes_of(words, tie_rule=rule)
+    assert result.consensus_index.tolist() == [index]
+    assert result.consensus.tolist() == [consensus]
+    assert result.has_consensus.tolist() == [sum(consensus) > 0]
 
 
 def test_other_votes_are_dropped_or_spread():
@@ -110,10 +110,10 @@ def test_other_votes_are_dropped_or_spread():
 
 
 def test_words_of_another_class_set_are_pooled_and_counted():
-    made = votes_of(["frustrated", "frustrated", "happy"])
-    assert made.consensus_index[0] == -1
-    assert made.votes.tolist() == [[0, 1, 0, 0]]
-    assert made.counts["num_votes_of_other_class_sets"] == {"frustrated": 2}
+    result = votes_of(["frustrated", "frustrated", "happy"])
+    assert result.consensus_index[0] == -1
+    assert result.votes.tolist() == [[0, 1, 0, 0]]
+    assert result.counts["num_votes_of_other_class_sets"] == {"frustrated": 2}
     assert votes_of(["frustrated", "frustrated", "happy"], class_set="iemocap6").consensus_index[0] == 4
 
 
@@ -145,30 +145,30 @@ def test_unknown_settings_are_refused(field):
 def test_rows_follow_the_utterances_and_no_order_of_ratings_matters():
     rows = [("b", "sad", 1.0, 2.0, 3.0), ("a", "happy", 4.0, 5.0, None), ("b", "sad", 2.0, 7.0, 3.0), ("x", "sad", 1.0)]
     ratings = rating_table(rows)
-    made = build(utterance_table(["c", "a", "b"]), ratings, class_set="crema6")
+    result = build(utterance_table(["c", "a", "b"]), ratings, class_set="crema6")
     shuffled = ratings.take([3, 1, 2, 0]).select(ratings.column_names[::-1])
     again = build(utterance_table(["c", "a", "b"]), shuffled, class_set="crema6")
-    assert made.ids.tolist() == ["c", "a", "b"]
-    assert made.consensus_index.tolist() == [-1, 3, 5]
-    np.testing.assert_allclose(made.attributes, [[0, 0, 0], [0, 1 / 3, 0], [-2.5 / 3, 0.5 / 3, -1 / 3]], rtol=1e-6)
-    assert made.has_attribute.tolist() == [[False] * 3, [True, True, False], [True] * 3]
+    assert result.ids.tolist() == ["c", "a", "b"]
+    assert result.consensus_index.tolist() == [-1, 3, 5]
+    np.testing.assert_allclose(result.attributes, [[0, 0, 0], [0, 1 / 3, 0], [-2.5 / 3, 0.5 / 3, -1 / 3]], rtol=1e-6)
+    assert result.has_attribute.tolist() == [[False] * 3, [True, True, False], [True] * 3]
     for name in ("votes", "distribution", "consensus", "attributes", "attribute_variance", "has_attribute"):
-        np.testing.assert_array_equal(getattr(made, name), getattr(again, name))
-    assert made.counts["num_ratings"] == 4
-    assert made.counts["num_ratings_used"] == 3
-    assert made.counts["num_ratings_no_utterance"] == 1
-    assert made.counts["num_no_ratings"] == 1
-    assert made.counts["num_rated"] == {"valence": 2, "activation": 2, "dominance": 1}
+        np.testing.assert_array_equal(getattr(result, name), getattr(again, name))
+    assert result.counts["num_ratings"] == 4
+    assert result.counts["num_ratings_used"] == 3
+    assert result.counts["num_ratings_no_utterance"] == 1
+    assert result.counts["num_no_ratings"] == 1
+    assert result.counts["num_rated"] == {"valence": 2, "activation": 2, "dominance": 1}
 
 
 def test_missing_ratings_are_masked_and_never_filled():
     rows = [("u", None, 2.0, float("nan"), None), ("u", None, 5.0, None, 4.0), ("u", None, None, float("nan"), None)]
-    made = build(utterance_table(["u"]), rating_table(rows), class_set="msp8", attribute_scale="raw")
-    assert made.attributes.tolist() == [[3.5, 0, 4]]
-    assert made.has_attribute.tolist() == [[True, False, True]]
-    assert made.attribute_variance.tolist() == [[4.5, 0, 0]]
-    assert made.has_variance.tolist() == [[True, False, False]]
-    assert made.counts["num_ratings_no_primary"] == 3
+    result = build(utterance_table(["u"]), rating_table(rows), class_set="msp8", attribute_scale="raw")
+    assert result.attributes.tolist() == [[3.5, 0, 4]]
+    assert result.has_attribute.tolist() == [[True, False, True]]
+    assert result.attribute_variance.tolist() == [[4.5, 0, 0]]
+    assert result.has_variance.tolist() == [[True, False, False]]
+    assert result.counts["num_ratings_no_primary"] == 3
 
 
 def test_scales_and_variance_agree_with_numpy():
@@ -177,19 +177,19 @@ def test_scales_and_variance_agree_with_numpy():
     rows = [("u", "sad", *row) for row in values]
     ranges = dict.fromkeys(vocab.ATTRIBUTES, (1, 5))
     for scale, scaled in (("centered", (values - 3) / 2), ("unit", (values - 1) / 4), ("raw", values)):
-        made = build(utterance_table(["u"]), rating_table(rows, ranges), class_set="crema6", attribute_scale=scale)
-        np.testing.assert_allclose(made.attributes[0], scaled.mean(axis=0), rtol=1e-6)
-        np.testing.assert_allclose(made.attribute_variance[0], scaled.var(axis=0, ddof=1), rtol=1e-6)
-    assert made.attribute_ranges == dict.fromkeys(vocab.ATTRIBUTES, (1.0, 5.0))
+        result = build(utterance_table(["u"]), rating_table(rows, ranges), class_set="crema6", attribute_scale=scale)
+        np.testing.assert_allclose(result.attributes[0], scaled.mean(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(result.attribute_variance[0], scaled.var(axis=0, ddof=1), rtol=1e-6)
+    assert result.attribute_ranges == dict.fromkeys(vocab.ATTRIBUTES, (1.0, 5.0))
 
 
 def test_arousal_is_read_as_activation():
     ratings = rating_table([("u", "sad", 1.0), ("u", "sad", 7.0)], {"valence": (1, 7), "arousal": (1, 5)})
     ratings = ratings.append_column("arousal", pa.array([1.0, 2.0], pa.float32()))
     for wanted in (("valence", "activation"), ("valence", "arousal")):
-        made = build(utterance_table(["u"]), ratings, class_set="crema6", attributes=wanted)
-        assert made.attribute_names == ("valence", "activation")
-        assert made.attributes.tolist() == [[0.0, -0.75]]
+        result = build(utterance_table(["u"]), ratings, class_set="crema6", attributes=wanted)
+        assert result.attribute_names == ("valence", "activation")
+        assert result.attributes.tolist() == [[0.0, -0.75]]
     both = ratings.set_column(ratings.column_names.index("activation"), "activation", ratings["arousal"])
     with pytest.raises(targets.TargetsError, match="both hold activation"):
         build(utterance_table(["u"]), both, class_set="crema6")
@@ -197,9 +197,9 @@ def test_arousal_is_read_as_activation():
 
 def test_attributes_of_a_corpus_and_those_it_lacks():
     ratings = rating_table([("u", "sad")], {"intensity": (0, 100)}, intensity=pa.array([80.0], pa.float32()))
-    made = build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("valence", "intensity"))
-    np.testing.assert_allclose(made.attributes, [[0, 0.6]], rtol=1e-6)
-    assert made.has_attribute.tolist() == [[False, True]]
+    result = build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("valence", "intensity"))
+    np.testing.assert_allclose(result.attributes, [[0, 0.6]], rtol=1e-6)
+    assert result.has_attribute.tolist() == [[False, True]]
     with pytest.raises(targets.TargetsError, match="no column 'intensty'"):
         build(utterance_table(["u"]), ratings, class_set="crema6", attributes=("intensty",))
 
@@ -214,9 +214,9 @@ def test_attribute_ranges_are_required_and_enforced():
 def test_only_the_modality_counts():
     ratings = rating_table([("u", "sad"), ("u", "angry"), ("u", "angry")])
     ratings = ratings.set_column(2, "modality", pa.array(["voice", "face", "face"]))
-    made = build(utterance_table(["u"]), ratings, class_set="crema6")
-    assert made.votes.sum() == 1
-    assert made.counts["num_ratings_other_modality"] == 2
+    result = build(utterance_table(["u"]), ratings, class_set="crema6")
+    assert result.votes.sum() == 1
+    assert result.counts["num_ratings_other_modality"] == 2
     assert build(utterance_table(["u"]), ratings, class_set="crema6", modality="face").consensus_index[0] == 0
     with pytest.raises(targets.TargetsError, match=r"'both' \(there: face, voice\)"):
         build(utterance_table(["u"]), ratings, class_set="crema6", modality="both")
@@ -225,10 +225,10 @@ def test_only_the_modality_counts():
 def test_duplicate_utterances_are_an_error_and_empty_tables_are_none():
     with pytest.raises(targets.TargetsError, match="occur twice"):
         build(utterance_table(["u", "u"]), rating_table([("u", "sad")]), class_set="crema6")
-    made = build(utterance_table(["u"]), rating_table([]), class_set="crema6")
-    assert made.distribution.shape == (1, 6)
-    assert not made.has_votes.any()
-    assert made.counts["num_no_ratings"] == 1
+    result = build(utterance_table(["u"]), rating_table([]), class_set="crema6")
+    assert result.distribution.shape == (1, 6)
+    assert not result.has_votes.any()
+    assert result.counts["num_no_ratings"] == 1
 
 
 @pytest.mark.parametrize(
@@ -244,19 +244,19 @@ def test_published_counts_of_crema_d(shared, modality, ties, plurality, num_acte
     table = table.filter(pl.col("").cast(pl.Int64) // 100_000 == modality)
     long = table.unpivot(index="fileName", on=list(LETTERS)).filter(pl.col("value") > 0)
     rows = [(name, LETTERS[letter]) for name, letter, votes in long.iter_rows() for _ in range(votes)]
-    made = build(utterance_table(table["fileName"]), rating_table(rows, {}), class_set="crema6")
-    is_tied = made.consensus_index < 0
-    sizes = (made.votes == made.votes.max(axis=1, keepdims=True)).sum(axis=1)[is_tied]
+    result = build(utterance_table(table["fileName"]), rating_table(rows, {}), class_set="crema6")
+    is_tied = result.consensus_index < 0
+    sizes = (result.votes == result.votes.max(axis=1, keepdims=True)).sum(axis=1)[is_tied]
     assert dict(zip(*np.unique(sizes, return_counts=True), strict=True)) == ties
-    assert made.counts["num_ties"] == sum(ties.values())
-    assert tuple(made.counts["num_consensus"].values()) == plurality
-    assert sum(made.counts["num_votes"].values()) == table["numResponses"].sum()
+    assert result.counts["num_ties"] == sum(ties.values())
+    assert tuple(result.counts["num_consensus"].values()) == plurality
+    assert sum(result.counts["num_votes"].values()) == table["numResponses"].sum()
     letters = np.asarray(list(LETTERS))
-    best = [":".join(letters[row == row.max()]) for row in made.votes]
+    best = [":".join(letters[row == row.max()]) for row in result.votes]
     assert best == table["emoVote"].to_list()
-    acted = np.asarray([name.split("_")[2][0] for name in made.ids])
-    assert (letters[made.consensus_index] == acted)[~is_tied].sum() == num_acted
-    assert not made.has_attribute.any()
+    acted = np.asarray([name.split("_")[2][0] for name in result.ids])
+    assert (letters[result.consensus_index] == acted)[~is_tied].sum() == num_acted
+    assert not result.has_attribute.any()
 
 
 def build_of(rows, class_set="iemocap4", splits=None, **fields):
@@ -288,11 +288,11 @@ def test_a_repeated_rater_counts_as_the_policy_says(policy, votes, valence):
         {"utterance": "u", "rater": "b", "primary": "angry", "valence": 7.0},
         {"utterance": "u", "rater": "a", "primary": "happy", "valence": 4.0 if policy != "average" else 3.0},
     ]
-    made = build_of(rows, repeated_rater=policy, attribute_scale="raw", attributes=("valence",))
-    assert made.votes.tolist() == [votes]
-    np.testing.assert_allclose(made.attributes, [[valence]])
-    assert made.counts["num_repeated_ratings"] == 2
-    assert made.counts["num_ratings_replaced"] == (1 if policy == "last" else 0)
+    result = build_of(rows, repeated_rater=policy, attribute_scale="raw", attributes=("valence",))
+    assert result.votes.tolist() == [votes]
+    np.testing.assert_allclose(result.attributes, [[valence]])
+    assert result.counts["num_repeated_ratings"] == 2
+    assert result.counts["num_ratings_replaced"] == (1 if policy == "last" else 0)
 
 
 @pytest.mark.parametrize(
@@ -301,15 +301,15 @@ def test_a_repeated_rater_counts_as_the_policy_says(policy, votes, valence):
 def test_several_categories_of_one_rater_follow_the_policy(policy, votes):
     """LABELS.md L8: under `share` a rater's votes weigh 1 in all."""
     rows = [{"utterance": "u", "primary": "happy", "also_primary": ["angry"]}, {"utterance": "u", "primary": "happy"}]
-    made = build_of(rows, multi_primary=policy)
-    assert made.votes.tolist() == [votes]
-    assert made.consensus_index.tolist() == [1]
+    result = build_of(rows, multi_primary=policy)
+    assert result.votes.tolist() == [votes]
+    assert result.consensus_index.tolist() == [1]
 
 
 def test_thirds_of_votes_tie_with_whole_ones():
     third = {"utterance": "u", "primary": "happy", "also_primary": ["angry", "sad"]}
-    made = build_of([third] * 3)
-    assert made.counts["num_ties"] == 1
+    result = build_of([third] * 3)
+    assert result.counts["num_ties"] == 1
     assert build_of([third] * 3 + [{"utterance": "u", "primary": "neutral"}]).counts["num_ties"] == 1
 
 
@@ -331,18 +331,18 @@ def test_secondary_words_weigh_what_they_are_told_and_only_inside_the_class_set(
 
 def test_too_few_raters_mask_an_utterance_and_are_counted():
     rows = [{"utterance": "u", "primary": "sad", "valence": 2.0}] + [{"utterance": "v", "primary": "sad"}] * 2
-    made = build_of(rows, min_raters=2)
-    assert made.has_votes.tolist() == made.has_consensus.tolist() == [False, True]
-    assert not made.has_attribute.any()
-    assert made.counts["num_utterances_below_min_raters"] == 1
+    result = build_of(rows, min_raters=2)
+    assert result.has_votes.tolist() == result.has_consensus.tolist() == [False, True]
+    assert not result.has_attribute.any()
+    assert result.counts["num_utterances_below_min_raters"] == 1
 
 
 def test_other_votes_as_a_class_of_their_own_and_mapped():
     rows = [{"utterance": "u", "primary": word} for word in ("other-Bored; tired", "other", "sad")]
-    made = build_of(rows, other_votes="class")
-    assert made.class_names == (*vocab.CLASS_SETS["iemocap4"], "other")
-    assert made.votes.tolist() == [[0, 0, 1, 0, 2]]
-    assert made.consensus_index.tolist() == [4]
+    result = build_of(rows, other_votes="class")
+    assert result.class_names == (*vocab.CLASS_SETS["iemocap4"], "other")
+    assert result.votes.tolist() == [[0, 0, 1, 0, 2]]
+    assert result.consensus_index.tolist() == [4]
     mapped = build_of(rows, other_map=("bored; tired=neutral",))
     assert mapped.votes.tolist() == [[0, 0, 1, 1]]
     assert mapped.counts["num_other_votes"] == 1
@@ -353,8 +353,8 @@ def test_other_votes_as_a_class_of_their_own_and_mapped():
 def test_minmax_scale_looks_at_the_training_split_alone():
     """LABELS.md T7: another development split changes no training target."""
     rows = [{"utterance": name, "primary": "sad", "valence": v} for name, v in (("a", 2), ("b", 4), ("c", 3), ("d", 7))]
-    made = build_of(rows, splits={"d": "test"}, attribute_scale="minmax", attributes=("valence",))
-    np.testing.assert_allclose(made.attributes[:, 0], [0, 1, 0.5, 2.5])
+    result = build_of(rows, splits={"d": "test"}, attribute_scale="minmax", attributes=("valence",))
+    np.testing.assert_allclose(result.attributes[:, 0], [0, 1, 0.5, 2.5])
     with pytest.raises(targets.TargetsError, match=r"minmax.*needs training utterances"):
         build_of(rows, splits=dict.fromkeys("abcd", "test"), attribute_scale="minmax", attributes=("valence",))
 
@@ -386,10 +386,10 @@ def test_utterances_without_agreement_stay_where_the_policy_says(policy, has_vot
     rows = [(name, word) for name in "abcd" for word in (("sad", "happy") if name in "bd" else ("sad", "sad"))]
     utterances = utterance_table(list("abcd")).append_column("split", [["train", "train", "test", "test"]])
     config = from_config_dict({"data": {"keep_no_agreement": policy}, "targets": {"class_set": "iemocap4"}})
-    made = targets.build(utterances, rating_table(rows), policies.target_policies(config))
-    assert made.has_votes.tolist() == has_votes
-    np.testing.assert_allclose(made.distribution.sum(axis=1), np.array(has_votes, float))
-    assert made.counts.get("num_no_agreement_left_out", 0) == 4 - sum(has_votes)
+    result = targets.build(utterances, rating_table(rows), policies.target_policies(config))
+    assert result.has_votes.tolist() == has_votes
+    np.testing.assert_allclose(result.distribution.sum(axis=1), np.array(has_votes, float))
+    assert result.counts.get("num_no_agreement_left_out", 0) == 4 - sum(has_votes)
 
 
 def test_dawid_skene_knows_mapped_words_and_masks_what_has_no_vote_of_a_class():
@@ -409,8 +409,8 @@ def test_dawid_skene_knows_mapped_words_and_masks_what_has_no_vote_of_a_class():
 def test_an_average_of_missing_and_given_is_what_was_given():
     """LABELS.md L3: a missing rating is missing."""
     rows = [{"utterance": "u", "rater": "a", "valence": value} for value in (float("nan"), 4.0)]
-    made = build_of(rows, repeated_rater="average", attribute_scale="raw", attributes=("valence",))
-    np.testing.assert_allclose(made.attributes, [[4.0]])
+    result = build_of(rows, repeated_rater="average", attribute_scale="raw", attributes=("valence",))
+    np.testing.assert_allclose(result.attributes, [[4.0]])
 
 
 def test_raters_who_gave_no_class_do_not_make_up_the_minimum():

@@ -53,49 +53,50 @@ def test_everything_is_joined_by_id(parts):
     shuffle = np.random.default_rng(2).permutation(12)
     rows = {field.name: getattr(targets, field.name) for field in dataclasses.fields(targets)}
     rows = {name: rows[name][shuffle] for name, value in rows.items() if isinstance(value, np.ndarray)}
-    for made in (joined(parts), joined((predictions, dataclasses.replace(targets, **rows), table.take(shuffle[::-1])))):
+    shuffled = (predictions, dataclasses.replace(targets, **rows), table.take(shuffle[::-1]))
+    for result in (joined(parts), joined(shuffled)):
         for row in range(8):
             place = predictions.utterances.index(f"u{row}")
-            np.testing.assert_array_equal(made.predictions_distribution[:, row], predictions.distribution[:, place])
-            np.testing.assert_array_equal(made.predictions_attributes[:, row], predictions.attributes[:, place])
+            np.testing.assert_array_equal(result.predictions_distribution[:, row], predictions.distribution[:, place])
+            np.testing.assert_array_equal(result.predictions_attributes[:, row], predictions.attributes[:, place])
         for name in ("distribution", "attributes", "has_attribute", "has_votes"):
-            np.testing.assert_array_equal(getattr(made, name), getattr(targets, name)[:8])
-        np.testing.assert_array_equal(made.consensus, targets.consensus_index[:8])
-        assert made.unit.tolist() == [1, 1, 0, 3, 0, 4, 2, 2]
+            np.testing.assert_array_equal(getattr(result, name), getattr(targets, name)[:8])
+        np.testing.assert_array_equal(result.consensus, targets.consensus_index[:8])
+        assert result.unit.tolist() == [1, 1, 0, 3, 0, 4, 2, 2]
 
 
 def test_units_are_persons_and_single_utterances_of_unknown_speakers(parts):
-    made = joined(parts)
-    assert made.speakers == ("s1", "s2", "s3", "", "")
-    assert made.genders == ("female", "male", "male", "unknown", "male")
-    assert made.is_known.tolist() == [True, True, True, False, False]
+    result = joined(parts)
+    assert result.speakers == ("s1", "s2", "s3", "", "")
+    assert result.genders == ("female", "male", "male", "unknown", "male")
+    assert result.is_known.tolist() == [True, True, True, False, False]
     table = parts[2].set_column(1, "corpus", pa.array([*"xyyyxyxx", *"xxxx"]))
-    made = joined((*parts[:2], table))
-    assert made.speakers == ("x/s1", "x/s2", "x/s3", "y/s1", "y/s2", "", "")
+    result = joined((*parts[:2], table))
+    assert result.speakers == ("x/s1", "x/s2", "x/s3", "y/s1", "y/s2", "", "")
 
 
 def test_groups_come_in_order_and_hold_everyone(parts):
-    made = joined(parts)
-    assert list(made.groups) == ["all", "female", "male", "unknown"]
-    assert made.groups["male"].tolist() == [True, True, False, False, False, True, True, True]
-    assert made.groups["all"].all()
+    result = joined(parts)
+    assert list(result.groups) == ["all", "female", "male", "unknown"]
+    assert result.groups["male"].tolist() == [True, True, False, False, False, True, True, True]
+    assert result.groups["all"].all()
     assert list(joined(parts, group_by="part").groups) == ["all", "unknown", "a", "b"]
     assert list(joined(parts, group_by="").groups) == ["all"]
 
 
 def test_support_and_numbers_equal_a_plain_loop(parts):
-    made = joined(parts)
-    for is_in in made.groups.values():
+    result = joined(parts)
+    for is_in in result.groups.values():
         support = np.zeros((5, NUM_CLASSES), int)
-        for unit, y, inside in zip(made.unit, made.consensus, is_in, strict=True):
+        for unit, y, inside in zip(result.unit, result.consensus, is_in, strict=True):
             support[unit, y] += inside and y >= 0
-        np.testing.assert_array_equal(made.support(is_in), support)
+        np.testing.assert_array_equal(result.support(is_in), support)
         num_speakers = (support[:3].sum(axis=1) > 0).sum()
-        assert made.numbers(is_in) == {
+        assert result.numbers(is_in) == {
             "num_utterances": is_in.sum(), "num_scored": support.sum(), "num_speakers": num_speakers
         }  # fmt: skip
-        np.testing.assert_array_equal(made.eligible(is_in)[:, 0], (support.sum(axis=1) > 0) & made.is_known)
-        assert not made.eligible(is_in)[:, 1].any()
+        np.testing.assert_array_equal(result.eligible(is_in)[:, 0], (support.sum(axis=1) > 0) & result.is_known)
+        assert not result.eligible(is_in)[:, 1].any()
 
 
 def changed(predictions, name, place, value):

@@ -65,9 +65,9 @@ def test_a_class_nobody_chose_gets_nothing_and_one_class_alone_is_refused():
 def test_pooled_is_mean_and_sd_of_the_frames_of_each_utterance():
     store = toy_training.ToyStore(toy_training.targets())
     got = baseline.pooled(store, 5, [7, 3])
-    for row, one in zip((7, 3), got, strict=True):
+    for row, item in zip((7, 3), got, strict=True):
         frames = store.read(5, [row])[0].astype(np.float64)
-        np.testing.assert_allclose(one, [*frames.mean(0), *frames.std(0)], atol=1e-3)
+        np.testing.assert_allclose(item, [*frames.mean(0), *frames.std(0)], atol=1e-3)
 
 
 def test_nothing_is_learned_from_what_is_predicted():
@@ -93,14 +93,14 @@ def test_regressions_on_several_layers_are_told_apart_by_them():
     config = from_config_dict(
         {"extract": {"layers": "all"}, "ensemble": {"layers": (1, 5), "class_targets": ("votes",)}}
     )
-    found = baseline.systems(baseline.members_of(config, ensemble.members(config, None), ()))
-    assert [(rows, about["system"], about["layer"]) for rows, about in found] == [
+    actual = baseline.systems(baseline.members_of(config, ensemble.members(config, None), ()))
+    assert [(rows, about["system"], about["layer"]) for rows, about in actual] == [
         ([0], "logistic regression, layer 1, votes", 1),
         ([1], "logistic regression, layer 1, classes balanced, votes", 1),
         ([2], "logistic regression, layer 5, votes", 5),
         ([3], "logistic regression, layer 5, classes balanced, votes", 5),
     ]
-    assert [about["axes"]["is_balanced"] for _, about in found] == [False, True, False, True]
+    assert [about["axes"]["is_balanced"] for _, about in actual] == [False, True, False, True]
 
 
 def test_records_of_all_folds_stand_in_a_table(workdir):

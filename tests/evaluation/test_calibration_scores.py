@@ -40,15 +40,15 @@ CARD = {
 @pytest.fixture(scope="module")
 def fitted():
     """On other utterances: 70 a fold, with members that are too sure."""
-    rng, made = np.random.default_rng(1), []
+    rng, result = np.random.default_rng(1), []
     for fold in FOLDS:
         shares = rng.dirichlet(np.full(6, 0.6), 70)
-        mine = np.array([m for m, member in enumerate(TRAINED) if member.fold == fold])
+        ours = np.array([m for m, member in enumerate(TRAINED) if member.fold == fold])
         said = calibration.tempered(0.6 * shares + 0.4 / 6 + 0 * shares, 0.4 + 0.2 * fold)
-        said = np.stack([0.9 * said + 0.1 * rng.dirichlet(np.ones(6), 70) for _ in mine])
+        said = np.stack([0.9 * said + 0.1 * rng.dirichlet(np.ones(6), 70) for _ in ours])
         genders = [("female", "male")[i % 2] for i in range(70)]
-        made.append(calibration_fit.Development(fold, mine, said, shares, np.ones(70, bool), genders))
-    return calibration_fit.fit(made, TRAINED, LEVEL)
+        result.append(calibration_fit.Development(fold, ours, said, shares, np.ones(70, bool), genders))
+    return calibration_fit.fit(result, TRAINED, LEVEL)
 
 
 @pytest.fixture(scope="module")
@@ -74,35 +74,35 @@ def expected(aligned, fitted, rows, is_in):
     p = aligned.predictions_distribution[rows].astype(float).mean(0)
     fold = np.isin(np.arange(NUM_ROWS), ROWS[1]).astype(int)  # ids are in order
     fit = [by_fold[f] for f in fold]
-    q = np.stack([np.exp(np.log(x) / one.temperature) for x, one in zip(p, fit, strict=True)])
+    q = np.stack([np.exp(np.log(x) / item.temperature) for x, item in zip(p, fit, strict=True)])
     q /= q.sum(1, keepdims=True)
     genders = [aligned.genders[unit] for unit in aligned.unit]
-    at = np.array([one.lac for one in fit])
+    at = np.array([item.lac for item in fit])
     sets = {"": q >= -at[:, None]}
-    of_gender = np.array([one.lac_by_gender.get(g, one.lac) for one, g in zip(fit, genders, strict=True)])
+    of_gender = np.array([item.lac_by_gender.get(g, item.lac) for item, g in zip(fit, genders, strict=True)])
     sets[", by gender"] = q >= -of_gender[:, None]
     votes, y = aligned.distribution.astype(float), aligned.consensus
-    made = {}
+    result = {}
     for outcome, said, has in (
         ("votes", votes, aligned.has_votes & is_in),
         ("consensus", np.eye(6)[y], (y >= 0) & is_in),
     ):
         right = said[np.arange(NUM_ROWS), q.argmax(1)]
-        made[f"ECE ({outcome})"] = ece(p.max(1)[has], said[np.arange(NUM_ROWS), p.argmax(1)][has])
-        made[f"ECE ({outcome}, calibrated)"] = ece(q.max(1)[has], right[has])
-        made[f"risk ({outcome})"] = 1 - right[has].mean()
+        result[f"ECE ({outcome})"] = ece(p.max(1)[has], said[np.arange(NUM_ROWS), p.argmax(1)][has])
+        result[f"ECE ({outcome}, calibrated)"] = ece(q.max(1)[has], right[has])
+        result[f"risk ({outcome})"] = 1 - right[has].mean()
         order = np.argsort(-q.max(1)[has], kind="stable")
-        made[f"AURC ({outcome})"] = (np.cumsum(1 - right[has][order]) / np.arange(1, has.sum() + 1)).mean()
-        for words, one in sets.items():
-            made[f"{outcome} in set (90 %{words})"] = (said * one).sum(1)[has].mean()
+        result[f"AURC ({outcome})"] = (np.cumsum(1 - right[has][order]) / np.arange(1, has.sum() + 1)).mean()
+        for words, item in sets.items():
+            result[f"{outcome} in set (90 %{words})"] = (said * item).sum(1)[has].mean()
             if outcome == "votes":
-                made[f"set size (90 %{words})"] = one.sum(1)[has].mean()
+                result[f"set size (90 %{words})"] = item.sum(1)[has].mean()
     has = aligned.has_votes & is_in
-    made["NLL"] = -(votes * np.log(p)).sum(1)[has].mean()
-    made["NLL (calibrated)"] = -(votes * np.log(q)).sum(1)[has].mean()
+    result["NLL"] = -(votes * np.log(p)).sum(1)[has].mean()
+    result["NLL (calibrated)"] = -(votes * np.log(q)).sum(1)[has].mean()
     entropy = scipy.stats.entropy(votes[has], axis=1)
-    made["set size-entropy correlation"] = np.corrcoef(entropy, sets[""].sum(1)[has])[0, 1]
-    return made
+    result["set size-entropy correlation"] = np.corrcoef(entropy, sets[""].sum(1)[has])[0, 1]
+    return result
 
 
 @pytest.mark.parametrize("group", ["all", "female", "male", "unknown"])
@@ -117,8 +117,8 @@ def test_every_number_is_that_of_plain_loops(aligned, fitted, records, group):
         for name, value in mean.items():
             error = 0.02 if name.startswith("AURC") else 1e-7  # steps of a few utterances
             assert together[name]["value"] == pytest.approx(value, abs=error), name
-            assert record.metrics[name]["members"] == pytest.approx([one[name] for one in alone], abs=error), name
-            assert record.metrics[name]["value"] == pytest.approx(np.mean([one[name] for one in alone]), abs=error)
+            assert record.metrics[name]["members"] == pytest.approx([item[name] for item in alone], abs=error), name
+            assert record.metrics[name]["value"] == pytest.approx(np.mean([item[name] for item in alone]), abs=error)
             low, high = (together[name][end] for end in ("low", "high"))
             assert low <= value <= high or name.startswith(("ECE", "AURC", "set size-"))
         counts = {name: entry["count"] for name, entry in together.items()}
@@ -136,8 +136,8 @@ def test_intervals_are_those_of_the_same_resamples_as_all_metrics(aligned, fitte
     held = ((q >= -applied.lac[:, None]) * aligned.distribution).sum(1)
     num_units = len(aligned.speakers)
     ((_, weights),) = enumerate(resampling.resample_weights(num_units, 60, SECTION.seed, 60))
-    of = weights[:, aligned.unit] * aligned.has_votes
-    drawn = (of * held).sum(1) / of.sum(1)
+    by_name = weights[:, aligned.unit] * aligned.has_votes
+    drawn = (by_name * held).sum(1) / by_name.sum(1)
     has_votes = np.unique(aligned.unit[aligned.has_votes | (aligned.consensus >= 0)])
     entry = records["votes", "all"].states["calibration"]["ensemble"]["votes in set (90 %)"]
     assert (entry["low"], entry["high"]) == pytest.approx(intervals.interval(drawn, len(has_votes)), abs=1e-6)
@@ -155,7 +155,7 @@ def test_curves(records):
     sizes = curves["size by entropy"]
     mean = np.nansum(np.array(sizes["value"], float) * np.array(sizes["num"])) / sum(sizes["num"])
     assert mean == pytest.approx(together["set size (90 %)"]["value"], abs=1e-9)
-    assert [one["fold"] for one in states["fitted"]] == [0, 1]
+    assert [item["fold"] for item in states["fitted"]] == [0, 1]
     assert states["level"] == LEVEL
 
 
@@ -178,8 +178,8 @@ def test_a_mean_of_seeds_is_scored_as_the_mean_of_its_members(parts, fitted, rec
     predictions, targets, table = parts
     wide, pooled = mean_heads.with_means(predictions, POOLED, ("seeds",))
     aligned = align(wide, targets, table, num_members=len(pooled), split="test", group_by="gender")
-    found = {(r.system, r.group): r for r in added((wide, targets, table), aligned, fitted, pooled)}
-    alone = found["mean of 2 heads, votes", "all"]
+    actual = {(r.system, r.group): r for r in added((wide, targets, table), aligned, fitted, pooled)}
+    alone = actual["mean of 2 heads, votes", "all"]
     expected = records["votes", "all"].states["calibration"]["ensemble"]
     for name, entry in expected.items():
         assert alone.metrics[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
@@ -191,10 +191,10 @@ def test_groups_that_cut_through_speakers(parts, fitted):
     session = pa.array([str(i % 2) for i in range(NUM_ROWS)])
     table = table.append_column("session", session)
     aligned = align(predictions, targets, table, num_members=4, split="test", group_by="session")
-    found = {(r.system, r.group): r for r in added((predictions, targets, table), aligned, fitted, group_by="session")}
+    actual = {(r.system, r.group): r for r in added((predictions, targets, table), aligned, fitted, group_by="session")}
     is_in = np.arange(NUM_ROWS) % 2 == 1
     mean = expected(aligned, fitted, [0, 1], is_in)
-    together = found["votes", "1"].states["calibration"]["ensemble"]
+    together = actual["votes", "1"].states["calibration"]["ensemble"]
     for name in ("ECE (votes, calibrated)", "votes in set (90 %)", "NLL"):
         assert together[name]["value"] == pytest.approx(mean[name], abs=1e-7)
 
@@ -236,8 +236,8 @@ def test_intervals_cover_the_truth():
     num_covered = dict.fromkeys(names, 0)
     for i in range(num_corpora):
         sums = corpus(np.random.default_rng(10_300 + i), S, temperature)
-        point = calibration_sums.values({name: one.sum(0, keepdims=True) for name, one in sums.items()}, LEVEL)
-        drawn = resampling.bootstrap(sums, lambda one: calibration_sums.values(one, LEVEL), num_resamples, 300 + i)
+        point = calibration_sums.values({name: item.sum(0, keepdims=True) for name, item in sums.items()}, LEVEL)
+        drawn = resampling.bootstrap(sums, lambda item: calibration_sums.values(item, LEVEL), num_resamples, 300 + i)
         pair = ({metric: values[metric] for metric in point if metric.name in names} for values in (point, drawn))
         counts = {"votes": np.array([S]), "consensus": np.array([S])}
         model = calibration_scores.ModelScores(*pair, counts, S)
@@ -252,8 +252,8 @@ def test_intervals_cover_the_truth():
 
 @pytest.fixture(scope="module")
 def block(records):
-    (found,) = blocks.blocks(list(records.values()), is_simulated=True)
-    return found
+    (actual,) = blocks.blocks(list(records.values()), is_simulated=True)
+    return actual
 
 
 def picture(name, what, how, draw):
@@ -270,24 +270,24 @@ def cells_of(table):
 
 
 def test_the_section_shows_the_records_numbers(block):
-    found = section_of(block)
-    names = [getattr(item, "title", None) or item.file for item in found.items]
+    actual = section_of(block)
+    names = [getattr(item, "title", None) or item.file for item in actual.items]
     assert names == ["Calibration", "reliability.png", "Conformal sets", "set_sizes.png", "Abstention",
                      "risk_coverage.png"]  # fmt: skip
-    tables = {item.title: cells_of(item) for item in found.items if isinstance(item, page.Table)}
+    tables = {item.title: cells_of(item) for item in actual.items if isinstance(item, page.Table)}
     states = block.whole("consensus").states["calibration"]
     rows = [row for row in tables["Calibration"] if row["system"] == "consensus"]
     assert [row["model"] for row in rows] == ["each seed", "mean of seeds"]
     for row, metrics in zip(rows, (block.whole("consensus").metrics, states["ensemble"]), strict=True):
         assert row["ECE (votes)"].startswith(f"{metrics['ECE (votes)']['value']:.3f}")
-    temperatures = sorted(one["temperature"] for one in states["fitted"])
+    temperatures = sorted(single["temperature"] for single in states["fitted"])
     assert rows[1]["temperature"] == "{:.2f} to {:.2f}".format(*temperatures)
     (row,) = (row for row in tables["Conformal sets"] if (row["group"], row["system"], row["sets"])
               == ("female", "consensus", "a threshold a gender"))  # fmt: skip
     entry = block.by_key["consensus", "female"].states["calibration"]["ensemble"]["votes in set (90 %, by gender)"]
     assert row["votes in set"] == f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
     assert row["utterances with votes"] == str(entry["count"])
-    assert "hold 90 % of the votes" in found.text[0]
+    assert "hold 90 % of the votes" in actual.text[0]
     csv = dict(calibration_section.numbers(block.whole("consensus")))
     assert csv["NLL, mean of seeds"] == states["ensemble"]["NLL"]
 
@@ -312,12 +312,12 @@ def test_signs_of_sets_that_do_not_hold_what_they_should(block):
     states = record.states["calibration"]
     held = {**states["ensemble"]["votes in set (90 %)"], "value": 0.7, "low": 0.6, "high": 0.8}
     worse = {**states["ensemble"]["NLL (calibrated)"], "value": states["ensemble"]["NLL"]["value"] + 0.1}
-    few = [{**one, "lac": None, "num_utterances": 7} for one in states["fitted"]]
+    few = [{**item, "lac": None, "num_utterances": 7} for item in states["fitted"]]
     bad = {**states, "fitted": few, "ensemble": {
         **states["ensemble"], "votes in set (90 %)": held, "NLL (calibrated)": worse}}  # fmt: skip
     changed = dataclasses.replace(record, states=record.states | {"calibration": bad})
-    one = dataclasses.replace(block, by_key={**block.by_key, ("consensus", "all"): changed})
-    signs = " ".join(sign for sign in section_of(one).signs if sign.startswith("consensus"))
+    item = dataclasses.replace(block, by_key={**block.by_key, ("consensus", "all"): changed})
+    signs = " ".join(sign for sign in section_of(item).signs if sign.startswith("consensus"))
     assert "7 development utterances are too few for 90 %: the sets hold every class" in signs
     assert "the sets hold 70 % of the votes, and 90 % is above the interval" in signs
     assert "the temperature of the development split makes the log loss worse here" in signs

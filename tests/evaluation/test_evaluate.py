@@ -17,10 +17,10 @@ def test_members_of_folds_are_pooled_into_one_that_covers_every_utterance():
     ids = np.array([f"u{i}" for i in range(6)], dtype=object)
     parts = [(np.array([0, 1]), np.array([4, 0])), (np.array([2, 3]), np.array([1, 3, 2]))]
     predicted = []
-    for mine, rows in parts:
+    for ours, rows in parts:
         rows = np.sort(rows)
-        value = (10 * mine[:, None] + rows)[..., None].astype(np.float32)
-        predicted.append(Predicted(mine, rows, value, value))
+        value = (10 * ours[:, None] + rows)[..., None].astype(np.float32)
+        predicted.append(Predicted(ours, rows, value, value))
     predictions, pooled = evaluate.pool_folds(predicted, members, ids)
     assert [(m.fold, m.seed) for m in pooled] == [(None, 0), (None, 1)]
     assert predictions.utterances.tolist() == ["u0", "u1", "u2", "u3", "u4"]

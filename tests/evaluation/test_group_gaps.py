@@ -21,16 +21,16 @@ def grouped(parts):
     """Four groups of a made-up column, and some rows of an unknown one; one system of one seed."""
     predictions, targets, table = parts
     labels = [LABELS[(i * i + i // 3) % 5] for i in range(NUM_ROWS)]
-    one = Predictions(predictions.utterances, predictions.attributes[:1], predictions.distribution[:1])
+    item = Predictions(predictions.utterances, predictions.attributes[:1], predictions.distribution[:1])
     table = table.append_column("voice", pa.array(labels))
-    records = score(one, targets, table, members=MEMBERS[:1], group_by="voice")
+    records = score(item, targets, table, members=MEMBERS[:1], group_by="voice")
     return {record.group: record.metrics for record in records}, np.asarray(labels, object)
 
 
-def frame_of(function, true, found, labels):
+def frame_of(function, true, actual, labels):
     is_in = np.asarray([label is not None for label in labels])
     return fairlearn.MetricFrame(
-        metrics=function, y_true=true[is_in], y_pred=found[is_in], sensitive_features=labels[is_in].astype(str)
+        metrics=function, y_true=true[is_in], y_pred=actual[is_in], sensitive_features=labels[is_in].astype(str)
     )
 
 
@@ -45,14 +45,14 @@ def frames(parts, labels):
         "weighted-F1": lambda y, best: sklearn.metrics.f1_score(y, best, average="weighted", zero_division=0),
         f"recall {CLASSES[0]}": lambda y, best: sklearn.metrics.recall_score(y == 0, best == 0),
     }
-    found = {name: frame_of(function, y, best, labels[is_scored]) for name, function in scores.items()}
+    actual = {name: frame_of(function, y, best, labels[is_scored]) for name, function in scores.items()}
     for a, name in enumerate(vocab.ATTRIBUTES[:2]):
         rows = targets.has_attribute[:, a]
         true, value = (values[rows, a].astype(float) for values in (targets.attributes, predictions.attributes[0]))
         for label, function in (("MAE", sklearn.metrics.mean_absolute_error),
                                 ("RMSE", sklearn.metrics.root_mean_squared_error)):  # fmt: skip
-            found[f"{label} {name}"] = frame_of(function, true, value, labels[rows])
-    return found
+            actual[f"{label} {name}"] = frame_of(function, true, value, labels[rows])
+    return actual
 
 
 def test_groups_are_those_of_fairlearn(parts, grouped):

@@ -22,15 +22,15 @@ def test_means_of_systems_with_several_seeds():
     distribution = rng.dirichlet(np.ones(4), (7, 5)).astype(np.float32)
     attributes = rng.normal(size=(7, 5, 3)).astype(np.float32)
     attributes[1, 2, 0] = np.nan
-    found, named = pooled.with_means(_predictions(attributes, distribution), members, ("seeds",))
+    actual, named = pooled.with_means(_predictions(attributes, distribution), members, ("seeds",))
     assert named[:7] == members
     assert [(m.seed, m.class_target, m.layer) for m in named[7:]] == [(-1, "votes", 2), (-1, "consensus", 2)]
-    np.testing.assert_array_equal(found.distribution[:7], distribution)
-    np.testing.assert_allclose(found.distribution[7], np.mean([distribution[i] for i in (0, 1, 2)], 0), rtol=1e-6)
-    np.testing.assert_allclose(found.distribution[8], np.mean([distribution[i] for i in (3, 4, 5)], 0), rtol=1e-6)
-    np.testing.assert_allclose(found.distribution[7:].sum(-1), 1, rtol=1e-6)
-    assert np.isnan(found.attributes[7, 2, 0])
-    assert np.isnan(found.attributes[7:]).sum() == 1
+    np.testing.assert_array_equal(actual.distribution[:7], distribution)
+    np.testing.assert_allclose(actual.distribution[7], np.mean([distribution[i] for i in (0, 1, 2)], 0), rtol=1e-6)
+    np.testing.assert_allclose(actual.distribution[8], np.mean([distribution[i] for i in (3, 4, 5)], 0), rtol=1e-6)
+    np.testing.assert_allclose(actual.distribution[7:].sum(-1), 1, rtol=1e-6)
+    assert np.isnan(actual.attributes[7, 2, 0])
+    assert np.isnan(actual.attributes[7:]).sum() == 1
 
 
 def test_a_mean_over_class_losses_and_seeds():
@@ -38,11 +38,11 @@ def test_a_mean_over_class_losses_and_seeds():
     members = ensemble.members(from_config_dict({"model": {"layer": 2}, "ensemble": axes}), None)
     distribution = np.random.default_rng(0).dirichlet(np.ones(4), (8, 5)).astype(np.float32)
     given = _predictions(np.zeros((8, 5, 0), np.float32), distribution)
-    found, named = pooled.with_means(given, members, ("seeds", "class_kinds"))
+    actual, named = pooled.with_means(given, members, ("seeds", "class_kinds"))
     assert len(named) == 8 + 4 + 2
     low, high = ([i for i, m in enumerate(members) if m.dropout == rate] for rate in (0.1, 0.2))
-    np.testing.assert_allclose(found.distribution[12], distribution[low].mean(0), rtol=1e-6)
-    np.testing.assert_allclose(found.distribution[13], distribution[high].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(actual.distribution[12], distribution[low].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(actual.distribution[13], distribution[high].mean(0), rtol=1e-6)
     systems = [about for _, about in ensemble.systems([vars(member) for member in named])]
     assert systems[-1]["system"] == "class kind ccc + kl, dropout 0.2, mean of 4 heads, votes"
     assert systems[-3]["system"] == "class kind kl, dropout 0.2, mean of 2 heads, votes"
@@ -52,6 +52,6 @@ def test_a_mean_over_class_losses_and_seeds():
 def test_no_means_of_what_stands_alone():
     members = ensemble.members(from_config_dict({"model": {"layer": 2}}), None)
     given = _predictions(np.zeros((1, 2, 0), np.float32), np.full((1, 2, 4), 0.25, np.float32))
-    found, named = pooled.with_means(given, members, ("seeds", "class_kinds"))
+    actual, named = pooled.with_means(given, members, ("seeds", "class_kinds"))
     assert named == members
-    np.testing.assert_array_equal(found.distribution, given.distribution)
+    np.testing.assert_array_equal(actual.distribution, given.distribution)

@@ -9,7 +9,7 @@ from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
 from seremo_jax.metrics.catalogue import entries_by_name, metric
 
-AXES = {"model": "head", "num_heads": 1, "told": [], "layer": 2, "class_target": "votes"}
+AXES = {"model": "head", "num_heads": 1, "varying": [], "layer": 2, "class_target": "votes"}
 ENTRIES = entries_by_name({metric("uar"): {"value": 0.5}, metric("uar", 2): {"value": 0.6}})
 RECORD = ResultRecord("votes", 2, (0, 1), "test", "clean", "all", 9, 8, 3, ENTRIES, {}, [], {"corpus": "made"}, AXES)
 

@@ -158,11 +158,11 @@ def test_every_metric_agrees_with_other_code(parts, records, group):
     predictions, targets, table = parts
     is_in = np.asarray([group in ("all", gender) for gender in table["gender"].to_pylist()])
     for system, members in (("votes", (0, 1)), ("consensus", (2, 3))):
-        found = records[system, group].metrics
+        actual = records[system, group].metrics
         expected = [expected_metrics(predictions, targets, table, is_in, member) for member in members]
-        assert found.keys() == expected[0].keys()
-        for name, entry in found.items():
-            values = [one[name] for one in expected]
+        assert actual.keys() == expected[0].keys()
+        for name, entry in actual.items():
+            values = [item[name] for item in expected]
             np.testing.assert_allclose(entry["members"], values, rtol=1e-6, atol=1e-6, err_msg=name)
             np.testing.assert_allclose(entry["value"], np.mean(values), rtol=1e-6, atol=1e-6)
             np.testing.assert_allclose(entry["sd"], np.std(values, ddof=1), rtol=1e-4, atol=1e-6)
@@ -174,7 +174,7 @@ def test_every_metric_agrees_with_other_code(parts, records, group):
             sklearn.metrics.confusion_matrix(targets.consensus_index[is_scored], q, labels=range(NUM_CLASSES))
             for q in predictions.distribution[list(members)][:, is_scored].argmax(axis=2)
         ]
-        assert records[system, group].states["confusion_members"] == [one.tolist() for one in confusion]
+        assert records[system, group].states["confusion_members"] == [item.tolist() for item in confusion]
 
 
 def test_records_say_what_they_are_of(parts, records):
@@ -228,14 +228,14 @@ def test_speakers_and_states(parts, records):
         assert entry["support"] == np.bincount(y, minlength=NUM_CLASSES).tolist()
         rated = (speakers == entry["speaker"]) & targets.has_attribute[:, 0]
         valence = predictions.attributes[:2, rated, 0]
-        ccc = [audmetric.concordance_cc(targets.attributes[rated, 0], one) for one in valence]
+        ccc = [audmetric.concordance_cc(targets.attributes[rated, 0], item) for item in valence]
         assert entry["ccc"] == [pytest.approx(np.mean(ccc), abs=1e-6), pytest.approx(entry["ccc"][1]), None]
     is_scored = targets.consensus_index >= 0
     confusion = [
         sklearn.metrics.confusion_matrix(targets.consensus_index[is_scored], q[is_scored].argmax(1), labels=range(6))
         for q in predictions.distribution[:2]
     ]
-    assert whole.states["confusion_members"] == [one.tolist() for one in confusion]
+    assert whole.states["confusion_members"] == [item.tolist() for item in confusion]
     assert whole.states["confusion"] == sum(confusion).tolist()
     assert whole.states["confusion_nbest"]["1"] == sum(confusion).tolist()
     order = np.argsort(-predictions.distribution[:2], axis=2, kind="stable")[:, is_scored]
@@ -245,8 +245,8 @@ def test_speakers_and_states(parts, records):
     assert whole.states["confusion_nbest"]["2"] == two_best.tolist()
     rows = targets.has_attribute[:, 0]
     assert whole.states["moments"]["num_rows"][0] == [rows.sum(), NUM_ROWS, 0]
-    found = np.asarray(whole.states["moments"]["mean_prediction"])[:, 0]
-    np.testing.assert_allclose(found, predictions.attributes[:2, rows, 0].mean(axis=1), rtol=1e-5)
+    actual = np.asarray(whole.states["moments"]["mean_prediction"])[:, 0]
+    np.testing.assert_allclose(actual, predictions.attributes[:2, rows, 0].mean(axis=1), rtol=1e-5)
 
 
 def test_the_gap_is_paired(records):
@@ -294,8 +294,8 @@ def test_groups_of_any_column_and_of_ages(parts):
         labels = sentence if column == "sentence" else [age and decades[age // 10 - 2] for age in ages]
         # Speakers are in several groups, so that a group's guesser is another one.
         support = np.zeros((9, NUM_CLASSES), int)
-        for name, y, of in zip(table["speaker"].to_pylist(), targets.consensus_index, labels, strict=True):
-            if name != "unknown" and y >= 0 and of == label:
+        for name, y, by_name in zip(table["speaker"].to_pylist(), targets.consensus_index, labels, strict=True):
+            if name != "unknown" and y >= 0 and by_name == label:
                 support[int(name[1:]), y] += 1
         guess = chance_passing(support, (1,), (50,), seed=1, num_draws=2_000)[support.any(axis=1), 0, 0]
         assert records[label].metrics["paUAR-50 (1-best, all)"]["chance"] == pytest.approx(100 * guess.mean(), abs=2)
@@ -310,36 +310,36 @@ def test_states_of_speakers(parts, records):
     whole = records["votes", "all"]
     curve = whole.states["pa_uar_curve"]
     for speaker_filter in ("all", "min10c2"):
-        found = curve["filters"][speaker_filter]
-        assert found["num_speakers"] == whole.metrics[f"paUAR-75 (1-best, {speaker_filter})"]["count"]
+        actual = curve["filters"][speaker_filter]
+        assert actual["num_speakers"] == whole.metrics[f"paUAR-75 (1-best, {speaker_filter})"]["count"]
         for n in (1, 2, 3):
             for threshold in (50, 75):
                 entry = whole.metrics[f"paUAR-{threshold} ({n}-best, {speaker_filter})"]
                 at = curve["thresholds"].index(threshold)
-                assert found[str(n)]["value"][at] == pytest.approx(entry["value"], abs=1e-3)
-                assert found[str(n)]["chance"][at] == pytest.approx(entry["chance"], abs=1e-3)
+                assert actual[str(n)]["value"][at] == pytest.approx(entry["value"], abs=1e-3)
+                assert actual[str(n)]["chance"][at] == pytest.approx(entry["chance"], abs=1e-3)
                 if 0 < entry["value"] < 100:
-                    assert found[str(n)]["low"][at] == pytest.approx(entry["low"], abs=1e-3)
-            assert found[str(n)]["value"] == sorted(found[str(n)]["value"], reverse=True)
+                    assert actual[str(n)]["low"][at] == pytest.approx(entry["low"], abs=1e-3)
+            assert actual[str(n)]["value"] == sorted(actual[str(n)]["value"], reverse=True)
     sizes = whole.states["speaker_sizes"]
     assert sum(size["num_speakers"] for size in sizes) == whole.num_speakers
-    for i, one in enumerate(sizes[0]["above"]):
-        name = f"paUAR-{one['threshold']} ({one['nbest']}-best, all)"
+    for i, item in enumerate(sizes[0]["above"]):
+        name = f"paUAR-{item['threshold']} ({item['nbest']}-best, all)"
         passing = sum(size["above"][i]["num_passing"] for size in sizes)
         by_luck = sum(size["above"][i]["num_by_luck"] for size in sizes)
         assert 100 * passing / whole.num_speakers == pytest.approx(whole.metrics[name]["value"])
         assert 100 * by_luck / whole.num_speakers == pytest.approx(whole.metrics[name]["chance"])
     entries = whole.speakers
-    found = whole.states["speaker_dependence"]
+    actual = whole.states["speaker_dependence"]
     uar = [entry["uar"][0] for entry in entries]
     expected = scipy.stats.spearmanr([entry["num_scored"] for entry in entries], uar)
-    assert found["num_scored"] == {"rho": pytest.approx(expected.statistic), "p": pytest.approx(expected.pvalue)}
+    assert actual["num_scored"] == {"rho": pytest.approx(expected.statistic), "p": pytest.approx(expected.pvalue)}
     predictions, targets, table = parts
     is_in = (targets.consensus_index >= 0) & (np.asarray(table["speaker"].to_pylist()) != "unknown")
     y, best = targets.consensus_index[is_in], predictions.distribution[:2, is_in].argmax(axis=2)
     recall = [(best[:, y == c] == c).mean() for c in range(NUM_CLASSES)]
     mix = [np.mean([r for r, s in zip(recall, entry["support"], strict=True) if s]) for entry in entries]
-    assert found["class_mix"]["rho"] == pytest.approx(scipy.stats.spearmanr(mix, uar).statistic)
+    assert actual["class_mix"]["rho"] == pytest.approx(scipy.stats.spearmanr(mix, uar).statistic)
 
 
 def test_differences_of_systems(parts, records):
@@ -383,18 +383,18 @@ def test_no_order_of_predictions_or_tables_changes_a_byte(parts, records):
 def test_members_of_several_layers_and_other_settings(parts, records):
     predictions, targets, table = parts
     members = [{"layer": layer, "seed": seed, "class_target": "votes"} for seed in (0, 1) for layer in (0, 5)]
-    found = score(predictions, targets, table, members=members, group_by="", nbest=(2, 1), f1_classes="all",
+    actual = score(predictions, targets, table, members=members, group_by="", nbest=(2, 1), f1_classes="all",
                   pa_uar_thresholds=(60,))  # fmt: skip
-    assert [(record.system, record.layer, record.seeds, record.group) for record in found] == [
+    assert [(record.system, record.layer, record.seeds, record.group) for record in actual] == [
         ("layer 0, votes", 0, (0, 1), "all"),
         ("layer 5, votes", 5, (0, 1), "all"),
     ]
-    members_ = found[0].metrics["UAR"]["members"]
+    members_ = actual[0].metrics["UAR"]["members"]
     whole = [records[system, "all"].metrics for system in ("votes", "consensus")]
-    assert members_ == [one["UAR"]["members"][0] for one in whole]
-    assert found[0].metrics["2-best UAR"]["members"] == [one["2-best UAR"]["members"][0] for one in whole]
-    assert {"macro-F1 (all)", "paUAR-60 (2-best, min10c2)"} <= found[0].metrics.keys()
-    assert "3-best UAR" not in found[0].metrics
+    assert members_ == [item["UAR"]["members"][0] for item in whole]
+    assert actual[0].metrics["2-best UAR"]["members"] == [item["2-best UAR"]["members"][0] for item in whole]
+    assert {"macro-F1 (all)", "paUAR-60 (2-best, min10c2)"} <= actual[0].metrics.keys()
+    assert "3-best UAR" not in actual[0].metrics
     with pytest.raises(ValueError, match="1 must be among them"):
         score(*parts, nbest=(2, 3))
 
@@ -407,12 +407,12 @@ def test_nothing_to_score_is_none_and_still_json(parts):
         "has_votes": np.zeros(NUM_ROWS, bool),
         "has_attribute": np.zeros((NUM_ROWS, 3), bool),
     })  # fmt: skip
-    found = [record for record in score(predictions, nothing, table) if ":" not in record.group]
-    whole = found[0]
+    actual = [record for record in score(predictions, nothing, table) if ":" not in record.group]
+    whole = actual[0]
     assert "expected cost (co-votes)" in whole.metrics
     assert (whole.num_scored, whole.num_speakers, whole.speakers) == (0, 0, [])
     assert not any(name.startswith("CCC") for name in whole.metrics)
-    for record in found:
+    for record in actual:
         for name, entry in json.loads(to_json(record))["metrics"].items():
             assert not entry["defined"], name
             assert (entry["value"], entry["low"], entry["high"], entry["sd"], entry["members"]) == (
@@ -428,8 +428,8 @@ def test_perfect_predictions_and_uniform_ones(parts):
     uniform = np.full_like(perfect, 1 / 6)
     predictions = Predictions(list(targets.ids), np.stack([targets.attributes] * 2), np.stack([perfect, uniform]))
     members = [{"layer": 0, "seed": 0, "class_target": kind} for kind in vocab.CLASS_TARGETS]
-    found = score(predictions, targets, table, members=members, group_by="")
-    best, level = (record.metrics for record in found)
+    actual = score(predictions, targets, table, members=members, group_by="")
+    best, level = (record.metrics for record in actual)
     for name in ("UAR", "3-best UAR", "macro-F1 (present)", "accuracy", "CCC valence", "CCC mean"):
         assert best[name]["value"] == pytest.approx(1, abs=1e-6)
         assert best[name]["sd"] is None

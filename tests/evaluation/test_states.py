@@ -87,13 +87,13 @@ def class_scores(y, ranked):
     """uar, accuracy, macro_f1, weighted_f1 of each N."""
     for n in NBEST:
         is_right = (ranked[:, :n] == y[:, None]).any(axis=1)
-        found = np.where(is_right, y, ranked[:, 0])
+        actual = np.where(is_right, y, ranked[:, 0])
         present = {"labels": np.unique(y), "zero_division": 0}
         yield [
-            sklearn.metrics.balanced_accuracy_score(y, found),
-            sklearn.metrics.accuracy_score(y, found),
-            sklearn.metrics.f1_score(y, found, average="macro", **present),
-            sklearn.metrics.f1_score(y, found, average="weighted", **present),
+            sklearn.metrics.balanced_accuracy_score(y, actual),
+            sklearn.metrics.accuracy_score(y, actual),
+            sklearn.metrics.f1_score(y, actual, average="macro", **present),
+            sklearn.metrics.f1_score(y, actual, average="weighted", **present),
         ]
 
 
@@ -109,7 +109,7 @@ def regression_scores(x, y):
     return [ccc, pearson, sklearn.metrics.root_mean_squared_error(y, x), sklearn.metrics.mean_absolute_error(y, x)]
 
 
-def check(found, rows, is_in):
+def check(actual, rows, is_in):
     """Scores of some rows against scikit-learn, audmetric and scipy."""
     value, q, targets = rows
     _, consensus, p, has_votes, target, has_attribute = targets
@@ -117,10 +117,10 @@ def check(found, rows, is_in):
     same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
 
     def score(kind, n=1, **fields):
-        return found[metric(kind, n, **fields)].values[0, 0]
+        return actual[metric(kind, n, **fields)].values[0, 0]
 
     for n in NBEST:
-        assert found[metric("uar", n)].is_defined.tolist() == [bool(is_scored.any())]
+        assert actual[metric("uar", n)].is_defined.tolist() == [bool(is_scored.any())]
     if is_scored.any():
         ranked = np.argsort(-q[is_scored], axis=1, kind="stable")
         with warnings.catch_warnings():
@@ -132,12 +132,12 @@ def check(found, rows, is_in):
     for a, name in enumerate(SETTINGS.attribute_names):
         kept = is_in & has_attribute[:, a]
         x, y = value[kept, a].astype(np.float64), target[kept, a].astype(np.float64)
-        assert (metric("ccc", attribute=name) in found) == kept.any()
+        assert (metric("ccc", attribute=name) in actual) == kept.any()
         if kept.any():
             scores = [score(kind, attribute=name) for kind in ("ccc", "pearson", "rmse", "mae")]
             # Single precision keeps less of correlations of values far from 0.
             same(scores, regression_scores(x, y), atol=1e-6 if np.abs(y).max(initial=0) < 10 else 5e-6)
-    assert found[metric("jsd")].count.tolist() == [voted.sum()]
+    assert actual[metric("jsd")].count.tolist() == [voted.sum()]
     p, q = p[voted].astype(np.float64), q[voted].astype(np.float64)
     if voted.any():
         jsd = [scipy.spatial.distance.jensenshannon(*both, base=2) ** 2 for both in zip(p, q, strict=True)]
@@ -157,10 +157,10 @@ def check(found, rows, is_in):
 def test_scores_of_all_of_one_and_of_an_empty_speaker_agree_with_other_code(rows):
     units = np.arange(NUM_UNITS)
     for is_in in (np.ones(NUM_UNITS, bool), units == 0, units == NUM_UNITS - 1):
-        found = scores_of(rows, units, is_in)
-        for value in found.values():
+        actual = scores_of(rows, units, is_in)
+        for value in actual.values():
             assert np.isfinite(value.values).all()
-        check(found, rows, is_in[rows[2].cell])
+        check(actual, rows, is_in[rows[2].cell])
 
 
 @hypothesis.settings(max_examples=15)
@@ -180,8 +180,8 @@ def test_how_rows_are_cut_into_cells_and_ordered_changes_no_score(rows, batch, o
         np.testing.assert_allclose(cut[key].values, score.values, rtol=1e-5, atol=1e-5, err_msg=key.name)
 
 
-def assert_same_states(one, other):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+def assert_same_states(item, other):
+    for a, b in zip(jax.tree.leaves(item), jax.tree.leaves(other), strict=True):
         if np.issubdtype(a.dtype, np.integer):
             np.testing.assert_array_equal(a, b)
         else:
@@ -201,5 +201,5 @@ def test_rows_over_devices_and_padding_change_nothing(seed):
     mesh = sharding.make_mesh(1, 8)
     spread = [sharding.place(mesh, PartitionSpec(sharding.DATA), padded(part)) for part in (value, q, *targets)]
     assert len(spread[0].sharding.device_set) == 8
-    found = states_of(*spread[:2], RowTargets(*spread[2:]), num_cells=NUM_UNITS)
-    assert_same_states(found, states_of(value, q, targets, num_cells=NUM_UNITS))
+    actual = states_of(*spread[:2], RowTargets(*spread[2:]), num_cells=NUM_UNITS)
+    assert_same_states(actual, states_of(value, q, targets, num_cells=NUM_UNITS))

@@ -80,17 +80,17 @@ def sums_of(rng):
 
 def scores_of(sums, shift):
     """Scores of one member, as scoring names and makes them."""
-    found = class_scores(sums["right"], sums["support"], sums["support"])
+    actual = class_scores(sums["right"], sums["support"], sums["support"])
     number = sums["num"]
     ccc = intervals.moments_of_sums(sums, "a ", shift).compute()
-    made = {
-        "UAR": intervals.Score(found.uar[:, None], found.is_defined, found.num_classes),
+    result = {
+        "UAR": intervals.Score(actual.uar[:, None], actual.is_defined, actual.num_classes),
         "CCC": intervals.Score(ccc.ccc[:, None], ccc.is_defined, ccc.num_rows),
     }
     for t, threshold in enumerate((50, 75)):
         share = 100 * sums["passing"][:, t] / np.maximum(number, 1)
-        made[f"paUAR-{threshold}"] = intervals.Score(share[:, None], number > 0, number, is_share=True)
-    return made
+        result[f"paUAR-{threshold}"] = intervals.Score(share[:, None], number > 0, number, is_share=True)
+    return result
 
 
 def test_intervals_cover_the_truth(truth):

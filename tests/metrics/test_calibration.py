@@ -49,11 +49,11 @@ def test_the_temperature_is_that_of_another_minimiser():
     result = scipy.optimize.minimize(
         lambda b: -(shares * scipy.special.log_softmax(b[0] * logits, axis=1)).sum(1).mean(), [1.0], method="BFGS"
     )
-    found = calibration.fit_temperature(p, shares)
-    assert found == pytest.approx(1 / result.x[0], rel=1e-4)
-    assert found == pytest.approx(2.0, rel=0.15)
+    actual = calibration.fit_temperature(p, shares)
+    assert actual == pytest.approx(1 / result.x[0], rel=1e-4)
+    assert actual == pytest.approx(2.0, rel=0.15)
     np.testing.assert_allclose(
-        calibration.tempered(p, found), scipy.special.softmax(logits / found, axis=1), atol=1e-12
+        calibration.tempered(p, actual), scipy.special.softmax(logits / actual, axis=1), atol=1e-12
     )
 
 
@@ -61,9 +61,9 @@ def test_with_one_vote_the_temperature_is_scikit_learns():
     p, shares = said(300, seed=1, raters=1)
     y = shares.argmax(1)
     model = CalibratedClassifierCV(FrozenEstimator(Given().fit(p, y)), method="temperature").fit(p, y)
-    found = calibration.tempered(p, calibration.fit_temperature(p, shares))
-    np.testing.assert_allclose(found, model.predict_proba(p), atol=1e-5)
-    assert calibration.log_loss(found, shares).mean() == pytest.approx(log_loss(y, found), abs=1e-12)
+    actual = calibration.tempered(p, calibration.fit_temperature(p, shares))
+    np.testing.assert_allclose(actual, model.predict_proba(p), atol=1e-5)
+    assert calibration.log_loss(actual, shares).mean() == pytest.approx(log_loss(y, actual), abs=1e-12)
 
 
 def test_temperatures_of_degenerate_predictions():
@@ -97,11 +97,11 @@ def test_calibration_error_against_a_loop_and_bins_against_scikit_learn():
         bins = calibration.bin_sums(sure, outcome, is_in, unit, 9)
         assert bins.shape == (9, calibration.NUM_BINS, 3)
         assert not bins[7:].any()
-        found = calibration.calibration_error(bins.sum(0))
-        assert found == pytest.approx(ece(sure[is_in], outcome[is_in]), abs=1e-12)
-        one = unit == 3
+        actual = calibration.calibration_error(bins.sum(0))
+        assert actual == pytest.approx(ece(sure[is_in], outcome[is_in]), abs=1e-12)
+        item = unit == 3
         assert calibration.calibration_error(bins)[3] == pytest.approx(
-            ece(sure[is_in & one], outcome[is_in & one]), abs=1e-12
+            ece(sure[is_in & item], outcome[is_in & item]), abs=1e-12
         )
     true, predicted = calibration_curve(outcome[is_in], sure[is_in], n_bins=calibration.NUM_BINS, strategy="uniform")
     means = calibration.bin_means(bins.sum(0))
@@ -120,44 +120,44 @@ def test_a_confidence_on_an_edge_counts_below_it():
 def test_with_one_vote_the_sets_are_those_of_crepes(level):
     p, shares = said(80, seed=3, raters=1)
     gender = np.where(np.arange(80) % 3 > 0, "female", "male")
-    mine, new = np.arange(50), np.arange(50, 80)
-    found, y = conformal.scores(p), shares.argmax(1)
-    alphas = found[mine, y[mine]]
-    sets = conformal.sets(found[new], conformal.threshold(found[mine], shares[mine], level))
+    ours, new = np.arange(50), np.arange(50, 80)
+    actual, y = conformal.scores(p), shares.argmax(1)
+    alphas = actual[ours, y[ours]]
+    sets = conformal.sets(actual[new], conformal.threshold(actual[ours], shares[ours], level))
     other = ConformalClassifier().fit(alphas, seed=0)
-    np.testing.assert_array_equal(sets, other.predict_set(found[new], confidence=level, smoothing=False))
+    np.testing.assert_array_equal(sets, other.predict_set(actual[new], confidence=level, smoothing=False))
     if level < 0.97:  # a third of 50 is enough for it
-        by = conformal.thresholds_by_group(found[mine], shares[mine], gender[mine].tolist(), level)
-        sets = conformal.sets(found[new], np.array([by[one] for one in gender[new]]))
-        other = ConformalClassifier().fit(alphas, bins=gender[mine], seed=0)
-        wanted = other.predict_set(found[new], bins=gender[new], confidence=level, smoothing=False)
+        by = conformal.thresholds_by_group(actual[ours], shares[ours], gender[ours].tolist(), level)
+        sets = conformal.sets(actual[new], np.array([by[item] for item in gender[new]]))
+        other = ConformalClassifier().fit(alphas, bins=gender[ours], seed=0)
+        wanted = other.predict_set(actual[new], bins=gender[new], confidence=level, smoothing=False)
         np.testing.assert_array_equal(sets, wanted)
 
 
 def test_the_threshold_of_votes_is_the_least_that_controls_the_risk():
     p, shares = said(37, seed=4)
-    found, n = conformal.scores(p), 37
+    actual, n = conformal.scores(p), 37
     for level in (0.3, 0.75, 0.9):
-        at = conformal.threshold(found, shares.astype(np.float32), level)
-        risk = [((found > one) * shares).sum(1).mean() for one in np.sort(found.ravel())]
-        fits = [n / (n + 1) * one + 1 / (n + 1) <= 1 - level + 1e-9 for one in risk]  # Conformal Risk Control, (4)
-        assert at == np.sort(found.ravel())[fits.index(True)]
+        at = conformal.threshold(actual, shares.astype(np.float32), level)
+        risk = [((actual > item) * shares).sum(1).mean() for item in np.sort(actual.ravel())]
+        fits = [n / (n + 1) * item + 1 / (n + 1) <= 1 - level + 1e-9 for item in risk]  # Conformal Risk Control, (4)
+        assert at == np.sort(actual.ravel())[fits.index(True)]
 
 
 def test_too_few_utterances_put_every_class_in():
     p, shares = said(8)
-    found = conformal.scores(p)
-    assert conformal.threshold(found, shares, 0.9) == math.inf  # 9 would be enough
-    assert math.isfinite(conformal.threshold(*(np.concatenate([x, x[:1]]) for x in (found, shares)), 0.9))
-    assert conformal.threshold(found[:0], shares[:0], 0.5) == math.inf
-    assert conformal.sets(found, math.inf).all()
-    by = conformal.thresholds_by_group(found, shares, ["female"] * 6 + ["male"] * 2, 0.8)
+    actual = conformal.scores(p)
+    assert conformal.threshold(actual, shares, 0.9) == math.inf  # 9 would be enough
+    assert math.isfinite(conformal.threshold(*(np.concatenate([x, x[:1]]) for x in (actual, shares)), 0.9))
+    assert conformal.threshold(actual[:0], shares[:0], 0.5) == math.inf
+    assert conformal.sets(actual, math.inf).all()
+    by = conformal.thresholds_by_group(actual, shares, ["female"] * 6 + ["male"] * 2, 0.8)
     assert by.keys() == {"female"}
-    one = np.ones((20, 1))
-    assert conformal.sets(conformal.scores(one), conformal.threshold(conformal.scores(one), one, 0.9)).all()
+    item = np.ones((20, 1))
+    assert conformal.sets(conformal.scores(item), conformal.threshold(conformal.scores(item), item, 0.9)).all()
     for level in (0.0, 1.0, 1.5, math.nan):
         with pytest.raises(ValueError, match=r"level = .*must lie between 0 and 1"):
-            conformal.threshold(found, shares, level)
+            conformal.threshold(actual, shares, level)
 
 
 levels = st.floats(0.01, 0.99)
@@ -166,8 +166,8 @@ levels = st.floats(0.01, 0.99)
 @hypothesis.given(st.integers(1, 60), st.integers(0, 2**31), levels, levels)
 def test_sets_grow_with_the_level_and_hold_it_where_they_were_made(number, seed, low, high):
     p, shares = said(number, seed)
-    found, levels = conformal.scores(p), sorted((low, high))
-    small, large = (conformal.sets(found, conformal.threshold(found, shares, level)) for level in levels)
+    actual, levels = conformal.scores(p), sorted((low, high))
+    small, large = (conformal.sets(actual, conformal.threshold(actual, shares, level)) for level in levels)
     assert (small <= large).all()
     for sets, level in zip((small, large), levels, strict=True):
         assert (sets * shares).sum(1).mean() >= level - 1e-9
@@ -178,12 +178,12 @@ def test_sets_hold_the_level_of_the_votes_of_new_utterances(raters):
     """On average over 3,000 calibrations on 29 utterances: at least the level, and at most 2 / 30 more."""
     level, n, number = 0.8, 29, 3000
     p, shares = said(number * (n + 1), seed=5, raters=raters)
-    found = conformal.scores(p).reshape(number, n + 1, C)
+    actual = conformal.scores(p).reshape(number, n + 1, C)
     shares = shares.reshape(number, n + 1, C)
     held = np.empty(number)
     for i in range(number):
-        at = conformal.threshold(found[i, :n], shares[i, :n], level)
-        held[i] = (conformal.sets(found[i, n:], at) * shares[i, n:]).sum()
+        at = conformal.threshold(actual[i, :n], shares[i, :n], level)
+        held[i] = (conformal.sets(actual[i, n:], at) * shares[i, n:]).sum()
     error = held.std() / math.sqrt(number)
     assert held.mean() >= level - 3 * error
     assert held.mean() <= level + 2 / (n + 1) + 3 * error

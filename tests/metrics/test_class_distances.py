@@ -18,8 +18,8 @@ def test_centroids_use_what_is_rated_only():
     rows = [[0, 3], [1, 4], [2, 5]]
     centroids = np.stack([attributes[row, :2].astype(float).mean(axis=0) for row in rows])
     expected = scipy.spatial.distance.cdist(centroids, centroids)
-    found = semantic.attribute_distance(attributes, has_attribute, consensus, 3)
-    np.testing.assert_allclose(found, expected / expected.max(), rtol=1e-12)
+    actual = semantic.attribute_distance(attributes, has_attribute, consensus, 3)
+    np.testing.assert_allclose(actual, expected / expected.max(), rtol=1e-12)
     assert semantic.attribute_distance(attributes, has_attribute, consensus, 4) is None  # nowhere to put the fourth
     has_attribute[:, 1] = False
     assert semantic.attribute_distance(attributes, has_attribute, consensus, 3) is None  # one attribute only
@@ -38,11 +38,11 @@ def test_co_votes_equal_a_loop_over_pairs_of_raters():
     np.fill_diagonal(raw, 0)
     # Raters who draw independently confuse everything: almost no distance is left before it is scaled.
     assert raw.max() < 0.35
-    found = semantic.co_vote_distance(votes)
+    actual = semantic.co_vote_distance(votes)
     shortest = np.maximum(raw, 1e-3 * raw.max() * (1 - np.eye(4)))
     for k in range(4):
         shortest = np.minimum(shortest, shortest[:, k, None] + shortest[None, k])
-    np.testing.assert_allclose(found, shortest / shortest.max(), atol=1e-12)
+    np.testing.assert_allclose(actual, shortest / shortest.max(), atol=1e-12)
     assert semantic.co_vote_distance(np.eye(4, dtype=int)) is None  # one rater each
     agreeing = semantic.co_vote_distance(3 * np.eye(4, dtype=int))
     np.testing.assert_array_equal(agreeing, 1 - np.eye(4))
@@ -59,9 +59,9 @@ def test_raters_mix_up_classes_and_these_are_merged():
     groups = np.asarray([0, 1, 1, 0, 2])
     merged = semantic.merge_classes(counts, (0, 1, 1, 0, 2))
     uar = class_scores(np.einsum("igg->ig", merged), merged.sum(axis=2), merged.sum(axis=1)).uar
-    for i, (one, many) in enumerate(zip(merged, counts, strict=True)):
+    for i, (item, many) in enumerate(zip(merged, counts, strict=True)):
         y, prediction = np.repeat(np.argwhere(many >= 0), many.ravel(), axis=0).T
-        np.testing.assert_array_equal(one, sklearn.metrics.confusion_matrix(groups[y], groups[prediction]))
+        np.testing.assert_array_equal(item, sklearn.metrics.confusion_matrix(groups[y], groups[prediction]))
         expected = sklearn.metrics.balanced_accuracy_score(groups[y], groups[prediction])
         np.testing.assert_allclose(uar[i], expected)
 

@@ -44,20 +44,20 @@ def scores_of(counts, f1_classes="present"):
 def test_one_best_agrees_with_scikit_learn_and_audmetric(seed):
     scores, consensus, _ = random_rows(seed=seed)
     whole = counts_of(scores, consensus).sum(axis=0)
-    found = scores_of(whole)
+    actual = scores_of(whole)
     y, prediction = consensus[consensus >= 0], scores.argmax(axis=1)[consensus >= 0]
     everything = {"labels": range(NUM_CLASSES), "zero_division": 0}
     counts = sklearn.metrics.confusion_matrix(y, prediction, labels=range(NUM_CLASSES))
     np.testing.assert_array_equal(whole[0], counts)
     for name, score in (("recall", "recall_score"), ("precision", "precision_score"), ("f1", "f1_score")):
         expected = getattr(sklearn.metrics, score)(y, prediction, average=None, **everything)
-        np.testing.assert_allclose(getattr(found, name)[0], expected, rtol=1e-6)
-    np.testing.assert_allclose(found.uar[0], sklearn.metrics.balanced_accuracy_score(y, prediction), rtol=1e-6)
-    np.testing.assert_allclose(found.uar[0], audmetric.unweighted_average_recall(y, prediction), rtol=1e-6)
-    np.testing.assert_allclose(found.accuracy[0], sklearn.metrics.accuracy_score(y, prediction), rtol=1e-6)
+        np.testing.assert_allclose(getattr(actual, name)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(actual.uar[0], sklearn.metrics.balanced_accuracy_score(y, prediction), rtol=1e-6)
+    np.testing.assert_allclose(actual.uar[0], audmetric.unweighted_average_recall(y, prediction), rtol=1e-6)
+    np.testing.assert_allclose(actual.accuracy[0], sklearn.metrics.accuracy_score(y, prediction), rtol=1e-6)
     for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted"), ("micro_f1", "micro")):
         expected = sklearn.metrics.f1_score(y, prediction, average=average, **everything)
-        np.testing.assert_allclose(getattr(found, name)[0], expected, rtol=1e-6)
+        np.testing.assert_allclose(getattr(actual, name)[0], expected, rtol=1e-6)
 
 
 def test_absent_classes_take_no_part_and_nothing_is_nan():
@@ -126,10 +126,10 @@ def test_scores_of_weighted_sums():
     scores, consensus, unit = random_rows()
     counts = counts_of(scores, consensus, unit)
     times = np.asarray([[1, 1, 1, 1, 1], [0, 3, 1, 0, 1]])
-    found = scores_of(np.einsum("ru,unij->rnij", times, counts))
+    actual = scores_of(np.einsum("ru,unij->rnij", times, counts))
     for r, row in enumerate(times):
         rows = np.repeat(np.arange(len(unit)), row[unit])
         again = scores_of(counts_of(scores[rows], consensus[rows]).sum(axis=0))
         for name in ("uar", "accuracy", "macro_f1", "weighted_f1"):
-            assert getattr(found, name).dtype == np.float64
-            np.testing.assert_allclose(getattr(found, name)[r], getattr(again, name), rtol=1e-6)
+            assert getattr(actual, name).dtype == np.float64
+            np.testing.assert_allclose(getattr(actual, name)[r], getattr(again, name), rtol=1e-6)

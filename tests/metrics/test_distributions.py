@@ -33,8 +33,10 @@ def sums_of(q, p, mask=None, unit=None, num_units=1):
     return jax.tree.map(np.asarray, _sums_of(unit, q, p, mask, num_units))
 
 
-def merged(one, other):
-    return DistributionSums(*(a.merge(b) if isinstance(a, Moments) else a + b for a, b in zip(one, other, strict=True)))
+def merged(item, other):
+    return DistributionSums(
+        *(a.merge(b) if isinstance(a, Moments) else a + b for a, b in zip(item, other, strict=True))
+    )
 
 
 @hypothesis.settings(max_examples=15)
@@ -66,21 +68,21 @@ def test_padding_changes_nothing():
 def test_divergences_agree_with_scipy():
     q, p = random_shares(80)
     q[0], p[0] = (0, 0, 1, 0), (1, 0, 0, 0)
-    found = sums_of(q, p)
-    assert found.num_rows[0] == 80
+    actual = sums_of(q, p)
+    assert actual.num_rows[0] == 80
     jsd = scipy.spatial.distance.jensenshannon(p.astype(float), q.astype(float), base=2, axis=1) ** 2
-    np.testing.assert_allclose(found.jsd[0] / 80, jsd.mean(), rtol=1e-5)
+    np.testing.assert_allclose(actual.jsd[0] / 80, jsd.mean(), rtol=1e-5)
     kl = scipy.stats.entropy(p[1:].astype(float), q[1:].astype(float), axis=1)
-    np.testing.assert_allclose(found.kl[0] / 80, (kl.sum() + np.log(1e12)) / 80, rtol=1e-5)
+    np.testing.assert_allclose(actual.kl[0] / 80, (kl.sum() + np.log(1e12)) / 80, rtol=1e-5)
 
 
 def test_total_variation_and_entropies_agree_with_scipy():
     q, p = random_shares(80)
     q[0], p[0] = (0, 0, 1, 0), (1, 0, 0, 0)
-    found = sums_of(q, p)
-    np.testing.assert_allclose(found.total_variation[0] / 80, np.abs(q - p).sum(axis=1).mean() / 2, rtol=1e-6)
+    actual = sums_of(q, p)
+    np.testing.assert_allclose(actual.total_variation[0] / 80, np.abs(q - p).sum(axis=1).mean() / 2, rtol=1e-6)
     entropies = scipy.stats.entropy(q.astype(float), axis=1), scipy.stats.entropy(p.astype(float), axis=1)
-    correlation = found.entropies.compute()
+    correlation = actual.entropies.compute()
     np.testing.assert_allclose(correlation.pearson[0], scipy.stats.pearsonr(*entropies).statistic, atol=1e-6)
     assert correlation.is_defined[0]
     certain = np.eye(NUM_CLASSES, dtype=np.float32)[np.arange(80) % 4]
@@ -91,29 +93,29 @@ def test_total_variation_and_entropies_agree_with_scipy():
 
 
 def test_jsd_is_the_divergence_in_bits():
-    one, two = np.asarray([[1, 0, 0, 0]], np.float32), np.asarray([[0, 1, 0, 0]], np.float32)
+    item, two = np.asarray([[1, 0, 0, 0]], np.float32), np.asarray([[0, 1, 0, 0]], np.float32)
     half = np.asarray([[0.5, 0.5, 0, 0]], np.float32)
-    assert sums_of(one, two).jsd[0] == pytest.approx(1)
-    assert sums_of(one, one).jsd[0] == pytest.approx(0)
+    assert sums_of(item, two).jsd[0] == pytest.approx(1)
+    assert sums_of(item, item).jsd[0] == pytest.approx(0)
     # m = (3/4, 1/4): KL(one||m) = log2(4/3), KL(half||m) = (log2(2/3) + log2(2)) / 2.
     expected = (np.log2(4 / 3) + (np.log2(2 / 3) + 1) / 2) / 2
-    assert sums_of(one, half).jsd[0] == pytest.approx(expected)
+    assert sums_of(item, half).jsd[0] == pytest.approx(expected)
 
 
 def test_class_ccc_of_classes_that_vary():
     q, p = random_shares(40)
     p = np.stack([p[:, 0] + p[:, 3], p[:, 1], p[:, 2], 0 * p[:, 3]], axis=1)
-    found = sums_of(q, p).classes.compute()
+    actual = sums_of(q, p).classes.compute()
     expected = [audmetric.concordance_cc(p[:, c], q[:, c]) for c in range(3)]
-    np.testing.assert_allclose(found.ccc[0], [*expected, 0], rtol=1e-5)
-    assert found.is_defined[0].tolist() == [True, True, True, False]
+    np.testing.assert_allclose(actual.ccc[0], [*expected, 0], rtol=1e-5)
+    assert actual.is_defined[0].tolist() == [True, True, True, False]
 
 
 def test_multi_label_f1_is_strict_at_one_over_c_on_both_sides():
     q, p = random_shares(40)
     p[0], q[0] = 0.25, 0.25
-    found = sums_of(q, p)
-    scores = class_scores(found.num_true[0], found.num_present[0], found.num_predicted[0], f1_classes="all")
+    actual = sums_of(q, p)
+    scores = class_scores(actual.num_true[0], actual.num_present[0], actual.num_predicted[0], f1_classes="all")
     expected = sklearn.metrics.f1_score(p > 0.25, q > 0.25, average=None)
     np.testing.assert_allclose(scores.f1, expected, rtol=1e-6)
     np.testing.assert_allclose(scores.macro_f1, expected.mean(), rtol=1e-6)

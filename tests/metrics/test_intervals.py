@@ -31,19 +31,19 @@ def test_weighting_units_equals_drawing_their_utterances():
                           for u in range(6)])  # fmt: skip
     sums, shift = intervals.moment_sums(unit_moments(value, target, unit, 6), "a ")
 
-    def compute(found):
-        moments = intervals.moments_of_sums(found, "a ", shift).compute()
-        counts = found["confusion"]
+    def compute(actual):
+        moments = intervals.moments_of_sums(actual, "a ", shift).compute()
+        counts = actual["confusion"]
         uar = class_scores(np.einsum("rcc->rc", counts), counts.sum(axis=2), counts.sum(axis=1)).uar
         return {"uar": uar, "ccc": moments.ccc, "rmse": moments.rmse}
 
-    found = resampling.bootstrap({"confusion": confusion, **sums}, compute, num_resamples=30, seed=5)
+    actual = resampling.bootstrap({"confusion": confusion, **sums}, compute, num_resamples=30, seed=5)
     for r, times in enumerate(all_weights(6, 30, seed=5).astype(int)):
         rows = np.concatenate([np.tile(np.flatnonzero(unit == u), times[u]) for u in range(6)])
         uar = sklearn.metrics.recall_score(y[rows], prediction[rows], average="macro")
-        np.testing.assert_allclose(found["uar"][r], uar, rtol=1e-12)
-        np.testing.assert_allclose(found["ccc"][r], audmetric.concordance_cc(target[rows], value[rows]), rtol=1e-9)
-        np.testing.assert_allclose(found["rmse"][r], np.sqrt(np.mean((value - target)[rows] ** 2)), rtol=1e-12)
+        np.testing.assert_allclose(actual["uar"][r], uar, rtol=1e-12)
+        np.testing.assert_allclose(actual["ccc"][r], audmetric.concordance_cc(target[rows], value[rows]), rtol=1e-9)
+        np.testing.assert_allclose(actual["rmse"][r], np.sqrt(np.mean((value - target)[rows] ** 2)), rtol=1e-12)
 
 
 def test_moments_survive_the_sums():
@@ -58,11 +58,11 @@ def test_moments_survive_the_sums():
         {name: values.sum(axis=0, keepdims=True) for name, values in sums.items()}, "", shift
     )
     expected = unit_moments(prediction, target, 0 * unit, 1)
-    for name, found, value in zip(whole._fields, whole, expected, strict=True):
-        np.testing.assert_allclose(found, value, rtol=1e-9, err_msg=name)
+    for name, actual, value in zip(whole._fields, whole, expected, strict=True):
+        np.testing.assert_allclose(actual, value, rtol=1e-9, err_msg=name)
     back = intervals.moments_of_sums(sums, "", shift)
-    for name, found, value in zip(back._fields, back, moments, strict=True):
-        np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-9, err_msg=name)
+    for name, actual, value in zip(back._fields, back, moments, strict=True):
+        np.testing.assert_allclose(actual, value, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -72,9 +72,9 @@ def test_a_target_constant_in_a_resample_is_not_defined_there(seed):
     target, unit = np.asarray([constant] * 3 + [another] * 2), np.asarray([0, 0, 1, 2, 2])
     sums, shift = intervals.moment_sums(unit_moments(np.arange(5.0), target, unit, 3), "")
     weights = np.asarray([[3.0, 0, 0], [1, 2, 0], [0, 0, 3], [2, 0, 1]])
-    found = intervals.moments_of_sums(resampling.weighted_sums(weights, sums), "", shift).compute()
-    assert found.is_defined.tolist() == [False, False, False, True]
-    assert found.ccc[:3].tolist() == [0, 0, 0]
+    actual = intervals.moments_of_sums(resampling.weighted_sums(weights, sums), "", shift).compute()
+    assert actual.is_defined.tolist() == [False, False, False, True]
+    assert actual.ccc[:3].tolist() == [0, 0, 0]
 
 
 def test_few_units_take_the_percentiles_further_out():
@@ -124,17 +124,17 @@ def score(values, is_defined=True, count=3, chance=None):
 
 def test_entries_are_means_over_members_or_none():
     resampled = np.stack([np.linspace(0, 1, 101), np.linspace(-1, 2, 101)], axis=1)
-    found = intervals.entry(score([0.2, 0.4], chance=0.25), resampled)
-    assert found == {
+    actual = intervals.entry(score([0.2, 0.4], chance=0.25), resampled)
+    assert actual == {
         "value": pytest.approx(0.3), "low": pytest.approx(0.025), "high": pytest.approx(0.975), "members": [0.2, 0.4],
         "low_members": pytest.approx(-0.925), "high_members": pytest.approx(1.925),
         "sd": pytest.approx(0.02**0.5), "sd_speakers": pytest.approx(np.std(resampled[:, 0], ddof=1)),
         "count": 3, "defined": True, "chance": 0.25,
     }  # fmt: skip
     assert intervals.entry(score([0.2]), resampled)["sd"] is None
-    found = intervals.entry(score([0.0, 0.0], is_defined=False, count=0), resampled)
+    actual = intervals.entry(score([0.0, 0.0], is_defined=False, count=0), resampled)
     names = ("value", "low", "high", "low_members", "high_members", "sd", "sd_speakers")
-    assert found == dict.fromkeys(names) | {
+    assert actual == dict.fromkeys(names) | {
         "members": [None] * 2,
         "count": 0,
         "defined": False,
@@ -144,25 +144,25 @@ def test_entries_are_means_over_members_or_none():
 @pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0, 100 * (1 - 0.025**0.1)), (100.0, 100 * 0.025**0.1, 100)])
 def test_a_share_of_none_or_all_speakers_is_not_certain(value, low, high):
     point = intervals.Score(np.asarray([[value, value]]), np.asarray([True]), np.asarray([10]), is_share=True)
-    found = intervals.entry(point, np.full((50, 2), value))
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    actual = intervals.entry(point, np.full((50, 2), value))
+    assert (actual["low"], actual["high"]) == pytest.approx((low, high))
     expected = scipy.stats.binomtest(int(value / 10), 10).proportion_ci(0.95, "exact")
-    assert (found["low_members"], found["high_members"]) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert (actual["low_members"], actual["high_members"]) == pytest.approx((100 * expected.low, 100 * expected.high))
     half = intervals.Score(np.asarray([[50.0]]), np.asarray([True]), np.asarray([10]), is_share=True)
     assert intervals.entry(half, np.full((50, 2), 50.0))["low"] == 50
 
 
 def test_a_gap_needs_both_sides():
     resampled = np.stack([np.linspace(-0.2, 0.2, 41)] * 2, axis=1)
-    found = intervals.gap_entry(score([0.6, 0.8]), score([0.5, 0.4], count=4, chance=0.1), resampled, ("f", "m"))
-    assert found["value"] == pytest.approx(0.25)
-    assert found["members"] == pytest.approx([0.1, 0.4])
-    assert (found["count"], found["counts"]) == (7, {"f": 3, "m": 4})
-    assert found["values"] == {"f": pytest.approx(0.7), "m": pytest.approx(0.45)}
-    assert "chance" not in found
-    found = intervals.gap_entry(score([0.6]), score([0.0], is_defined=False), resampled, ("f", "m"))
-    assert (found["value"], found["low"], found["defined"]) == (None, None, False)
-    assert found["values"] == {"f": 0.6, "m": None}
+    actual = intervals.gap_entry(score([0.6, 0.8]), score([0.5, 0.4], count=4, chance=0.1), resampled, ("f", "m"))
+    assert actual["value"] == pytest.approx(0.25)
+    assert actual["members"] == pytest.approx([0.1, 0.4])
+    assert (actual["count"], actual["counts"]) == (7, {"f": 3, "m": 4})
+    assert actual["values"] == {"f": pytest.approx(0.7), "m": pytest.approx(0.45)}
+    assert "chance" not in actual
+    actual = intervals.gap_entry(score([0.6]), score([0.0], is_defined=False), resampled, ("f", "m"))
+    assert (actual["value"], actual["low"], actual["defined"]) == (None, None, False)
+    assert actual["values"] == {"f": 0.6, "m": None}
 
 
 def test_a_single_unit_gives_no_interval():

@@ -46,15 +46,15 @@ def assert_same(a, b, **tolerance):
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_scores_agree_with_audmetric_scipy_and_numpy(offset):
     prediction, target, mask = random_rows(300, offset=offset)
-    found = scores_of(state_of(prediction, target, mask))
+    actual = scores_of(state_of(prediction, target, mask))
     for a in range(2):
         x, y = prediction[mask[:, a], a].astype(np.float64), target[mask[:, a], a].astype(np.float64)
-        np.testing.assert_allclose(found.ccc[a], audmetric.concordance_cc(y, x), rtol=2e-6)
-        np.testing.assert_allclose(found.pearson[a], scipy.stats.pearsonr(x, y).statistic, rtol=2e-6)
-        np.testing.assert_allclose(found.rmse[a], np.sqrt(np.mean((x - y) ** 2)), rtol=2e-6)
-        np.testing.assert_allclose(found.mae[a], np.abs(x - y).mean(), rtol=2e-6)
-        assert found.num_rows[a] == len(x)
-    assert found.is_defined.all()
+        np.testing.assert_allclose(actual.ccc[a], audmetric.concordance_cc(y, x), rtol=2e-6)
+        np.testing.assert_allclose(actual.pearson[a], scipy.stats.pearsonr(x, y).statistic, rtol=2e-6)
+        np.testing.assert_allclose(actual.rmse[a], np.sqrt(np.mean((x - y) ** 2)), rtol=2e-6)
+        np.testing.assert_allclose(actual.mae[a], np.abs(x - y).mean(), rtol=2e-6)
+        assert actual.num_rows[a] == len(x)
+    assert actual.is_defined.all()
 
 
 def test_ccc_of_itself_and_under_affine_maps():
@@ -79,9 +79,9 @@ def test_merging_is_free_of_order_and_batching(order, batch):
     # Batches as masks: one shape compiles once.
     parts = [state_of(*shuffled[:2], shuffled[2] & (batch == i), shuffled[3], 3) for i in range(4)]
     whole = state_of(prediction, target, mask, unit, 3)
-    one, two, three, four = parts
-    assert_same(one.merge(two).merge(three).merge(four), whole)
-    assert_same(four.merge(two).merge(three.merge(one)), whole)
+    item, two, three, four = parts
+    assert_same(item.merge(two).merge(three).merge(four), whole)
+    assert_same(four.merge(two).merge(three.merge(item)), whole)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 203])
@@ -130,19 +130,19 @@ def test_constant_target_is_not_defined_and_constant_prediction_is_zero():
     for unit in (np.zeros(10, np.int32), np.arange(10, dtype=np.int32) // 3):
         state = state_of(varying, constant, unit=unit, num_units=4)
         for both in (state, state.merge(state)):
-            found = scores_of(both)
-            assert (found.ccc[0], found.pearson[0], bool(found.is_defined[0])) == (0, 0, False)
-    found = scores_of(state_of(constant, varying))
-    np.testing.assert_allclose((found.ccc[0], found.pearson[0]), 0, atol=1e-7)
-    assert found.is_defined[0]
+            actual = scores_of(both)
+            assert (actual.ccc[0], actual.pearson[0], bool(actual.is_defined[0])) == (0, 0, False)
+    actual = scores_of(state_of(constant, varying))
+    np.testing.assert_allclose((actual.ccc[0], actual.pearson[0]), 0, atol=1e-7)
+    assert actual.is_defined[0]
 
 
 def test_fewer_than_two_rows_are_not_defined():
     for num_rows in (0, 1):
-        found = scores_of(state_of(np.ones((num_rows, 1), np.float32), np.zeros((num_rows, 1), np.float32)))
-        assert not found.is_defined[0]
-        assert found.ccc[0] == 0
-        assert found.rmse[0] == num_rows
+        actual = scores_of(state_of(np.ones((num_rows, 1), np.float32), np.zeros((num_rows, 1), np.float32)))
+        assert not actual.is_defined[0]
+        assert actual.ccc[0] == 0
+        assert actual.rmse[0] == num_rows
 
 
 def test_sums_of_units_are_those_of_one_unit_and_units_do_not_mix():

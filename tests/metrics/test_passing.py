@@ -51,8 +51,8 @@ def test_chance_of_speakers_in_closed_form():
     # One utterance: right with N / 4. Two of different classes: both must be right to exceed 50 %, one for 40 %.
     support = np.repeat([[1, 0, 0, 0], [0, 1, 1, 0]], 50, axis=0)
     is_one = np.arange(100) < 50
-    one = chance_passing(support, (1, 2, 4), (50, 75), seed=0)
-    np.testing.assert_allclose(one[is_one].mean(axis=0), [[0.25, 0.25], [0.5, 0.5], [1, 1]], atol=0.02)
+    item = chance_passing(support, (1, 2, 4), (50, 75), seed=0)
+    np.testing.assert_allclose(item[is_one].mean(axis=0), [[0.25, 0.25], [0.5, 0.5], [1, 1]], atol=0.02)
     two = chance_passing(support, (1, 2), (40, 50), seed=0)
     np.testing.assert_allclose(two[~is_one].mean(axis=0), [[7 / 16, 1 / 16], [0.75, 0.25]], atol=0.02)
     np.testing.assert_array_equal(two, chance_passing(support, (1, 2), (40, 50), seed=0))

@@ -38,8 +38,8 @@ def test_no_chunk_size_changes_a_value(monkeypatch):
 
 def test_units_of_another_group_take_part_in_the_draw_only():
     statistics = {"total": np.asarray([1.0, 0, 0, 3]), "num": np.asarray([1.0, 0, 0, 1])}
-    found = resampling.bootstrap(statistics, mean_of_sums, 40, seed=1)["mean"]
-    for weights, value in zip(all_weights(4, 40, seed=1), found, strict=True):
+    actual = resampling.bootstrap(statistics, mean_of_sums, 40, seed=1)["mean"]
+    for weights, value in zip(all_weights(4, 40, seed=1), actual, strict=True):
         drawn = [1.0] * int(weights[0]) + [3.0] * int(weights[3])
         np.testing.assert_array_equal(value, np.mean(drawn) if drawn else np.nan)
     nobody = {name: 0 * values for name, values in statistics.items()}
@@ -56,12 +56,12 @@ def test_members_are_drawn_after_speakers():
         values = sums["total"] / np.where(is_drawn, sums["num"], 1)[:, None]
         return {"mean": intervals.Score(values, is_drawn, sums["num"]).means(members)}
 
-    found = resampling.bootstrap(statistics, compute, 40, seed=2, num_members=3)["mean"]
+    actual = resampling.bootstrap(statistics, compute, 40, seed=2, num_members=3)["mean"]
     np.testing.assert_array_equal(np.concatenate(members_of), all_weights(3, 40, seed=3))
     for r, (speakers, members) in enumerate(zip(all_weights(4, 40, seed=2), np.concatenate(members_of), strict=True)):
         drawn = np.repeat(statistics["total"], speakers.astype(int), axis=0)
-        np.testing.assert_allclose(found[r, 0], drawn.mean())
-        np.testing.assert_allclose(found[r, 1], np.repeat(drawn, members.astype(int), axis=1).mean())
+        np.testing.assert_allclose(actual[r, 0], drawn.mean())
+        np.testing.assert_allclose(actual[r, 1], np.repeat(drawn, members.astype(int), axis=1).mean())
     places = np.asarray([1, 2, 5, 6])
     alone = resampling.bootstrap(statistics, compute, 40, seed=2, num_members=3, among=(places, 9))
     wide = {name: np.zeros((9, *values.shape[1:])) for name, values in statistics.items()}
@@ -81,33 +81,33 @@ def test_what_a_group_is_made_of_is_drawn_once(monkeypatch):
         whole[places] += part
     is_large = whole.max(axis=1) > 0.5
 
-    def compute(found):
-        large = {"large": found["large"]} if "large" in found else {}
-        return {"x": found["x"], **large}
+    def compute(actual):
+        large = {"large": actual["large"]} if "large" in actual else {}
+        return {"x": actual["x"], **large}
 
     groups = {
         "all": resampling.Group({"large": is_large}, compute, np.arange(7), ("a", "b"), ("x",)),
         "a": resampling.Group({"x": sums["a"]}, compute, first),
         "b": resampling.Group({"x": sums["b"]}, compute, second),
     }
-    found = resampling.bootstrap_groups(groups, 7, 60, seed=4)
+    actual = resampling.bootstrap_groups(groups, 7, 60, seed=4)
     weights = all_weights(7, 60, seed=4)
-    assert list(found) == ["all", "a", "b"]
-    np.testing.assert_allclose(found["all"]["x"], weights @ whole)
-    np.testing.assert_allclose(found["all"]["large"], weights @ is_large)
-    np.testing.assert_allclose(found["a"]["x"], weights[:, first] @ sums["a"])
-    np.testing.assert_allclose(found["b"]["x"], weights[:, second] @ sums["b"])
+    assert list(actual) == ["all", "a", "b"]
+    np.testing.assert_allclose(actual["all"]["x"], weights @ whole)
+    np.testing.assert_allclose(actual["all"]["large"], weights @ is_large)
+    np.testing.assert_allclose(actual["a"]["x"], weights[:, first] @ sums["a"])
+    np.testing.assert_allclose(actual["b"]["x"], weights[:, second] @ sums["b"])
     alone = resampling.bootstrap({"x": whole, "large": is_large}, compute, 60, seed=4)
     for name, values in alone.items():
-        np.testing.assert_allclose(found["all"][name], values)
+        np.testing.assert_allclose(actual["all"][name], values)
     monkeypatch.setattr(resampling, "_CHUNK_BYTES", 400)
     chunked = resampling.bootstrap_groups(groups, 7, 60, seed=4)
-    np.testing.assert_allclose(chunked["all"]["x"], found["all"]["x"])
+    np.testing.assert_allclose(chunked["all"]["x"], actual["all"]["x"])
 
 
 def test_a_whole_of_one_speaker_gives_nothing():
-    def compute(found):
-        return {"x": found["x"]}
+    def compute(actual):
+        return {"x": actual["x"]}
 
     groups = {
         "all": resampling.Group({"large": np.asarray([False, True])}, compute, np.arange(2), ("a",), ("x",)),
@@ -116,14 +116,14 @@ def test_a_whole_of_one_speaker_gives_nothing():
     for values in resampling.bootstrap_groups(groups, 2, 9, seed=0).values():
         assert np.isnan(values["x"]).all()
     groups["all"] = resampling.Group({"large": np.asarray([True, True])}, compute, np.arange(2), ("a",), ("x",))
-    found = resampling.bootstrap_groups(groups, 2, 9, seed=0)
-    assert np.isfinite(found["all"]["x"]).all()
-    assert np.isnan(found["a"]["x"]).all()
+    actual = resampling.bootstrap_groups(groups, 2, 9, seed=0)
+    assert np.isfinite(actual["all"]["x"]).all()
+    assert np.isnan(actual["a"]["x"]).all()
 
 
 def test_a_sum_has_one_source():
-    def compute(found):
-        return {"x": found["x"]}
+    def compute(actual):
+        return {"x": actual["x"]}
 
     part = resampling.Group({"x": np.asarray([1.0, 2.0])}, compute, np.arange(2))
     own = {"y": np.asarray([1.0, 2.0])}
@@ -142,9 +142,9 @@ def test_memory_does_not_grow_with_resamples(monkeypatch):
     monkeypatch.setattr(resampling, "_CHUNK_BYTES", 80_000)
     sizes = []
 
-    def compute(found):
-        sizes.append(found["x"].nbytes)
-        return {"mean": found["x"].mean(axis=1)}
+    def compute(actual):
+        sizes.append(actual["x"].nbytes)
+        return {"mean": actual["x"].mean(axis=1)}
 
     statistics = {"x": np.random.default_rng(0).normal(size=(20, 50))}
     for number in (100, 1_000):

@@ -24,8 +24,8 @@ def test_all_exchanges_of_few_speakers_are_tried():
     difference = a - b
     observed = abs(difference.mean())
     as_large = [abs(np.mean(signs * difference)) >= observed - 1e-12 for signs in itertools.product((1, -1), repeat=5)]
-    found = significance.permutation_p(sums_of(a), sums_of(b), means, 1_000, seed=0)["mean"]
-    assert found == pytest.approx(np.mean(as_large))
+    actual = significance.permutation_p(sums_of(a), sums_of(b), means, 1_000, seed=0)["mean"]
+    assert actual == pytest.approx(np.mean(as_large))
 
 
 def test_many_speakers_agree_with_scipy():
@@ -36,9 +36,9 @@ def test_many_speakers_agree_with_scipy():
         (a, b), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", vectorized=True,
         n_resamples=20_000, rng=1,
     ).pvalue  # fmt: skip
-    found = significance.permutation_p(sums_of(a), sums_of(b), means, 20_000, seed=0)["mean"]
+    actual = significance.permutation_p(sums_of(a), sums_of(b), means, 20_000, seed=0)["mean"]
     assert 0.005 < expected < 0.3
-    assert found == pytest.approx(expected, abs=0.01)
+    assert actual == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -63,10 +63,10 @@ def test_a_score_that_is_no_mean_equals_swapping_the_speakers(seed):
         swapped = np.asarray(swaps)[:, None]
         first, second = (one(np.where(swapped, sides[1 - i], sides[i])) for i in (0, 1))
         differences.append({name: first[name] - second[name] for name in first})
-    found = significance.permutation_p(
+    actual = significance.permutation_p(
         *({"right": right, "support": support} for right in sides), compute, num_permutations=64, seed=0
     )
-    for name, p in found.items():
+    for name, p in actual.items():
         values = np.abs([difference[name] for difference in differences])
         assert p == pytest.approx(np.mean(values >= values[0] - 1e-12)), name
 
@@ -81,22 +81,22 @@ def test_no_chunk_changes_p(monkeypatch):
 
 def test_without_a_difference_p_is_uniform():
     rng = np.random.default_rng(0)
-    found = []
+    actual = []
     for i in range(300):
         first, second = sums_of(rng.normal(size=25)), sums_of(rng.normal(size=25))
-        found.append(significance.permutation_p(first, second, means, 199, seed=i)["mean"])
-    assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
-    assert 0.02 < np.mean(np.asarray(found) <= 0.05) < 0.09
+        actual.append(significance.permutation_p(first, second, means, 199, seed=i)["mean"])
+    assert scipy.stats.kstest(actual, "uniform").pvalue > 0.01
+    assert 0.02 < np.mean(np.asarray(actual) <= 0.05) < 0.09
 
 
 def test_same_systems_and_undefined_metrics():
-    one = sums_of(np.arange(5.0))
-    assert significance.permutation_p(one, one, means, 100, seed=0) == {"mean": 1.0}
+    item = sums_of(np.arange(5.0))
+    assert significance.permutation_p(item, item, means, 100, seed=0) == {"mean": 1.0}
 
     def undefined(sums):
         return {"mean": np.full(len(sums["x"]), np.nan)}
 
-    assert significance.permutation_p(one, sums_of(np.zeros(5)), undefined, 100, seed=0) == {"mean": None}
+    assert significance.permutation_p(item, sums_of(np.zeros(5)), undefined, 100, seed=0) == {"mean": None}
 
 
 def test_p_of_the_bootstrap():
@@ -111,19 +111,19 @@ def test_p_of_the_bootstrap():
 
 def test_holm_by_hand():
     # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") gives 0.03 0.06 0.06 0.02.
-    found = significance.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "e": None})
-    assert found.pop("e") is None
-    assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    actual = significance.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005, "e": None})
+    assert actual.pop("e") is None
+    assert actual == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
     assert significance.holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
     assert significance.holm({}) == {}
 
 
 @hypothesis.given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_rejects_step_by_step(p_values):
-    found = significance.holm(dict(enumerate(p_values)))
+    actual = significance.holm(dict(enumerate(p_values)))
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     is_rejecting = True
     for rank, i in enumerate(order):
         is_rejecting &= p_values[i] * (len(order) - rank) < 0.05
-        assert (found[i] < 0.05) == is_rejecting
-        assert found[i] >= p_values[i]
+        assert (actual[i] < 0.05) == is_rejecting
+        assert actual[i] >= p_values[i]

@@ -74,7 +74,7 @@ def test_a_mean_over_class_losses_is_balanced_in_part(tmp_path):
         table = benchmark.build("targets", [_workdir(tmp_path / kind.replace(" ", ""), records)])
         return _own(table, "system", "class loss", "classes balanced")[0]
 
-    mean = {"model": "mean", "num_heads": 2, "told": ["class_kind"]}
+    mean = {"model": "mean", "num_heads": 2, "varying": ["class_kind"]}
     for kind in ("ccc + balanced_soft_ce", "balanced_soft_ce + ccc"):
         assert shown(kind, **mean) == ("mean of 2 heads", kind, "in part")
     assert shown("balanced_soft_ce") == ("head", "balanced_soft_ce", "yes")

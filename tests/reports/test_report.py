@@ -47,7 +47,13 @@ def entry(members: list[float] | None, width: float, count: int, chance: float |
 
 def axes_of(class_target: str, layer: int = 4, *, is_named: bool = False, **fields) -> dict:
     """What tells a head from others; `is_named`: in its layer, too."""
-    axes = {"model": "head", "num_heads": 5, "told": ["layer"] if is_named else [], "class_kind": "ccc", "dropout": 0.0}
+    axes = {
+        "model": "head",
+        "num_heads": 5,
+        "varying": ["layer"] if is_named else [],
+        "class_kind": "ccc",
+        "dropout": 0.0,
+    }
     return axes | {"layer": layer, "class_target": class_target} | fields
 
 

@@ -256,12 +256,12 @@ def test_without_each_group_is_what_the_others_say():
     means[0, :, 4] = 3.5  # constant
     group = np.random.default_rng(1).integers(0, 7, N)
     mask[group != 3, 3] = False  # without group 3 nobody has this target
-    found = saliency.without_each(means[0], targets, mask, group, 7)
+    actual = saliency.without_each(means[0], targets, mask, group, 7)
     for g in range(7):
         rows = group != g
         wanted = saliency.compute(state_of(means[:1, rows], targets[rows], mask[rows])).per_layer[0]
-        np.testing.assert_allclose(found[g], wanted, atol=2e-6)
-    assert found[3, 3] == 0
+        np.testing.assert_allclose(actual[g], wanted, atol=2e-6)
+    assert actual[3, 3] == 0
 
 
 def test_layers_one_by_one_are_all_at_once():

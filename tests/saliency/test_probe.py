@@ -148,8 +148,8 @@ def test_many_small_batches_lose_nothing():
     for f in range(F):
         own = x[:, fold == f] - x[:, fold == f].mean(axis=1, keepdims=True)
         wanted = np.einsum("knd,kne->kde", own, own)
-        found = np.asarray(state.gram[:, :, f], np.float64).sum(axis=0)
-        np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
+        actual = np.asarray(state.gram[:, :, f], np.float64).sum(axis=0)
+        np.testing.assert_allclose(actual, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
 def test_a_thousand_merges_lose_nothing():
@@ -158,13 +158,13 @@ def test_a_thousand_merges_lose_nothing():
     state = part
     for _ in range(999):
         state = merge(state, part)
-    for found, wanted in (
+    for actual, wanted in (
         (state.gram, part.gram),
         (state.cross, part.cross),
         (state.target_moment, part.target_moment),
     ):
         exact = 1000 * np.asarray(wanted, np.float64).sum(axis=0)
-        np.testing.assert_allclose(np.asarray(found, np.float64).sum(axis=0), exact, rtol=1e-9)
+        np.testing.assert_allclose(np.asarray(actual, np.float64).sum(axis=0), exact, rtol=1e-9)
 
 
 def test_rows_of_no_fold_may_hold_anything():
@@ -173,9 +173,9 @@ def test_rows_of_no_fold_may_hold_anything():
     has = fold >= 0
     bad = means.copy()
     bad[:, ~has], targets = np.nan, np.where(has[:, None], targets, np.inf)
-    found = probe.solve(state_of(bad, targets, fold), RIDGES)
+    actual = probe.solve(state_of(bad, targets, fold), RIDGES)
     wanted = probe.solve(state_of(means[:, has], targets[has], fold[has]), RIDGES)
-    np.testing.assert_allclose(found.ccc, wanted.ccc, atol=1e-6)
+    np.testing.assert_allclose(actual.ccc, wanted.ccc, atol=1e-6)
     assert state_of(bad[:, :0], targets[:0], fold[:0]).count.sum() == 0
 
 

@@ -49,20 +49,20 @@ def test_one_group_has_no_interval():
 @settings(deadline=None, max_examples=50)
 def test_regret_against_scipy(pairs):
     curve, scores = np.array(pairs, np.float64).T
-    found = uncertainty.regret(curve, scores)
-    assert found.picked == list(curve).index(max(curve))
-    assert found.best == list(scores).index(max(scores))
-    assert found.regret == max(scores) - scores[found.picked] >= 0
+    actual = uncertainty.regret(curve, scores)
+    assert actual.picked == list(curve).index(max(curve))
+    assert actual.best == list(scores).index(max(scores))
+    assert actual.regret == max(scores) - scores[actual.picked] >= 0
     if len(set(curve)) == 1 or len(set(scores)) == 1:
-        assert np.isnan(found.rank_correlation)
+        assert np.isnan(actual.rank_correlation)
     else:
         wanted = scipy.stats.spearmanr(curve, scores).statistic
-        assert found.rank_correlation == pytest.approx(wanted, abs=1e-12)
+        assert actual.rank_correlation == pytest.approx(wanted, abs=1e-12)
 
 
 def test_layers_without_a_head_are_left_out():
-    found = uncertainty.regret(np.array([0.1, 0.9, 0.3, 0.2]), np.array([0.5, np.nan, 0.6, 0.7]))
-    assert found == (2, 3, pytest.approx(0.1), pytest.approx(0.5))
+    actual = uncertainty.regret(np.array([0.1, 0.9, 0.3, 0.2]), np.array([0.5, np.nan, 0.6, 0.7]))
+    assert actual == (2, 3, pytest.approx(0.1), pytest.approx(0.5))
     with pytest.raises(ValueError, match="one layer with a head"):
         uncertainty.regret(np.array([0.1, 0.2]), np.array([np.nan, np.nan]))
     with pytest.raises(ValueError, match="a number for every such layer"):

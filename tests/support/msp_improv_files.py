@@ -59,11 +59,11 @@ def consensus_of(turn: Turn) -> str:
 
 
 def means_of(turn: Turn) -> dict[str, float]:
-    found = {}
+    actual = {}
     for name in ("activation", "valence", "dominance", "naturalness"):
         values = [value for a in turn.answers if not np.isnan(value := getattr(a, name))]
-        found[name] = float(np.mean(values)) if values else NAN
-    return found
+        actual[name] = float(np.mean(values)) if values else NAN
+    return actual
 
 
 def block_text(turn: Turn, rng: np.random.Generator | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What scale reckons, against what XLA counts, what a store holds, and where the code puts members and shards."""
+"""What scale estimates, against what XLA counts, what a store holds, and where the code puts members and shards."""
 
 import csv
 import dataclasses
@@ -68,14 +68,14 @@ def test_operations_are_those_that_xla_counts(monkeypatch):
     # XLA counts the body of a loop once: heads at once, as on accelerators, and blocks one by one.
     monkeypatch.setattr(layers, "_head_by_head", layers._all_heads)
     config, num_samples = costs.published_config("microsoft/wavlm-large"), 9 * 16_000
-    front, one = (_count(config, depth, num_samples) for depth in (0, 1))
-    counted = front + config.num_hidden_layers * (one - front)
+    front, item = (_count(config, depth, num_samples) for depth in (0, 1))
+    counted = front + config.num_hidden_layers * (item - front)
     assert costs.forward_flops(config, num_samples) == pytest.approx(counted, rel=0.03)
     config.num_hidden_layers = 0
-    reckoned_front = costs.forward_flops(config, num_samples)
-    assert reckoned_front == pytest.approx(front, rel=0.05)
+    estimated_front = costs.forward_flops(config, num_samples)
+    assert estimated_front == pytest.approx(front, rel=0.05)
     config.num_hidden_layers = 1
-    assert costs.forward_flops(config, num_samples) - reckoned_front == pytest.approx(one - front, rel=0.03)
+    assert costs.forward_flops(config, num_samples) - estimated_front == pytest.approx(item - front, rel=0.03)
 
 
 def test_direct_positions_are_more_work_and_arrays_are_their_entries():
@@ -93,7 +93,7 @@ def test_bytes_are_those_of_a_real_store(tmp_path):
     config = dataclasses.replace(config, extract=dataclasses.replace(config.extract, shard_utterances=5))
     folder = small_models.GOLDEN / "wavlm-base"
     model, ids = load(folder), [f"u{i}" for i in range(12)]
-    reckoned = scale.Corpus(config, costs.published_config(str(folder)), num_samples, Assumptions())
+    estimated = scale.Corpus(config, costs.published_config(str(folder)), num_samples, Assumptions())
     settings = manifest.Settings(
         tables_fingerprint="x", backbone=model.name, backbone_revision=model.revision, final_norm=False,
         layers=model.layers, num_features=model.num_features, frame_rate_hz=model.frame_rate_hz, dtype="float16",
@@ -105,12 +105,12 @@ def test_bytes_are_those_of_a_real_store(tmp_path):
             for row in shard:
                 shape = (len(model.layers), int(model.num_frames(num_samples[row])), model.num_features)
                 writing.add(ids[row], np.ones(shape, np.float32))
-    assert reckoned.shards == writer.shards
-    found = sum(path.stat().st_size for path in tmp_path.rglob("*.array_record"))
+    assert estimated.shards == writer.shards
+    actual = sum(path.stat().st_size for path in tmp_path.rglob("*.array_record"))
     # array_record rounds each file to blocks of 64 kB.
     spare = 2 * 65_536 * len(list(tmp_path.rglob("*.array_record")))
-    assert found - spare < reckoned.layer_bytes * reckoned.num_layers < found
-    assert reckoned.layer_bytes * reckoned.num_layers > 3 * spare
+    assert actual - spare < estimated.layer_bytes * estimated.num_layers < actual
+    assert estimated.layer_bytes * estimated.num_layers > 3 * spare
 
 
 def test_every_shard_is_written_by_one_process():
@@ -122,30 +122,30 @@ def test_every_shard_is_written_by_one_process():
 def test_uneven_shards_cost_what_the_fullest_process_takes():
     # Utterances of one length in 10 shards: over 4 processes, one of them has 3 where the mean is 2.5.
     even = _corpus(np.full(2_560, 80_000))
-    found = even.extraction(H100, 4)
-    assert found.balance == pytest.approx(2.5 / 3)
-    assert found.seconds["compute"] == pytest.approx(even.extraction(H100, 1).seconds["compute"] * 3 / 10)
+    actual = even.extraction(H100, 4)
+    assert actual.balance == pytest.approx(2.5 / 3)
+    assert actual.seconds["compute"] == pytest.approx(even.extraction(H100, 1).seconds["compute"] * 3 / 10)
     assert even.extraction(H100, 64).balance == pytest.approx(10 / 64)
 
 
 def test_padding_is_work(corpus):
-    found = corpus.extraction(H100, 1)
-    assert 0.6 < found.fill < 1
+    actual = corpus.extraction(H100, 1)
+    assert 0.6 < actual.fill < 1
     speed = H100.peak_flops_per_s * H100.share / (corpus.flops / corpus.audio_s) / 3_600
-    assert found.expected_h_per_s == pytest.approx(speed * found.fill)
+    assert actual.expected_h_per_s == pytest.approx(speed * actual.fill)
     # What a device gets through a second, for as long as it computes, is the corpus.
-    assert found.expected_h_per_s * found.seconds["compute"] == pytest.approx(corpus.audio_s / 3_600)
-    assert found.seconds["storage"] == pytest.approx(25 * corpus.layer_bytes / 2e9)
+    assert actual.expected_h_per_s * actual.seconds["compute"] == pytest.approx(corpus.audio_s / 3_600)
+    assert actual.seconds["storage"] == pytest.approx(25 * corpus.layer_bytes / 2e9)
 
 
 def test_members_sit_where_the_training_puts_them(corpus):
     roomy = dataclasses.replace(H100, memory_bytes=1e13)
     mesh = sharding.make_mesh(len(corpus.members))
     spread = arrangement.arrange(len(corpus.members), mesh.shape[sharding.MEMBER])
-    found = corpus.training(roomy, mesh.shape[sharding.MEMBER])
+    actual = corpus.training(roomy, mesh.shape[sharding.MEMBER])
     assert len(corpus.members) == 25 * 5 * 2
-    assert found.per_device == spread.per_shard
-    assert found.num_runs == 1
+    assert actual.per_device == spread.per_shard
+    assert actual.num_runs == 1
 
 
 def test_members_that_do_not_fit_train_in_further_runs(corpus):
@@ -203,10 +203,10 @@ def _bytes_of_step(num_features, units, num_layers, num_members, batch):
 @pytest.mark.parametrize(("num_features", "units", "num_layers"), [(256, 64, 2), (192, 48, 1)])
 def test_memory_of_a_member_is_what_the_compiled_step_takes(num_features, units, num_layers):
     batch = (8, 200, 20)
-    found, held, settings = _bytes_of_step(num_features, units, num_layers, 2, batch)
+    actual, held, settings = _bytes_of_step(num_features, units, num_layers, 2, batch)
     state, step = training_state.member_bytes(settings, batch[1] * batch[2])
     assert state == held
-    assert step == pytest.approx(found / 2, rel=0.12)
+    assert step == pytest.approx(actual / 2, rel=0.12)
 
 
 def test_what_binds():
@@ -262,8 +262,8 @@ def test_launcher_prints_unrounded_numbers():
     values = {(row["devices"], row["stage"], row["quantity"]): row["value"] for row in rows}
     num_samples = scale.draw_lengths(3_000, 5.7, 2.75, 11.0)
     device = dataclasses.replace(ACCELERATORS["tpu-v5e"], share=0.5)
-    found = _corpus(num_samples, epochs=3).extraction(device, 64)
-    assert float(values["64", "extraction", "compute_s"]) == found.seconds["compute"]
+    actual = _corpus(num_samples, epochs=3).extraction(device, 64)
+    assert float(values["64", "extraction", "compute_s"]) == actual.seconds["compute"]
     assert values["1", "corpus", "num_members"] == "250"
     assert {row["speed"] for row in rows} == {"assumed"}
 

@@ -149,15 +149,15 @@ def test_a_whole_run_equals_one_on_disk(bucket, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
     varying = ("train/tensorboard/", "train/checkpoints/", "train/best/", "train/log.jsonl")
-    found = {name for name in _names(bucket, "w") if not name.startswith(varying)}
+    actual = {name for name in _names(bucket, "w") if not name.startswith(varying)}
     wanted = {path.relative_to(disk).as_posix(): path for path in disk.rglob("*") if path.is_file()}
     wanted = {name: path for name, path in wanted.items() if not name.startswith(varying)}
-    assert found == set(wanted)
+    assert actual == set(wanted)
     differ = [name for name, path in wanted.items() if bucket.cat(f"/bucket/w/{name}") != path.read_bytes()]
     assert differ == []
     logs = [read_log(f"{where}/train/log.jsonl") for where in (url, disk)]
     assert [[line["train_loss"] for line in log] for log in logs] == [[line["train_loss"] for line in logs[1]]] * 2
     assert any(name.startswith("train/tensorboard/events") for name in _names(bucket, "w"))
     heads = [model_folder.read(where, ("best",)).heads for where in (url, disk)]
-    for mine, other in zip(*map(jax.tree.leaves, heads), strict=True):
-        np.testing.assert_array_equal(mine, other)
+    for ours, other in zip(*map(jax.tree.leaves, heads), strict=True):
+        np.testing.assert_array_equal(ours, other)

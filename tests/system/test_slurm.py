@@ -317,13 +317,13 @@ def _results(workdir: Path) -> list[dict]:
 
 
 def test_two_nodes_train_what_one_process_trains(slurm, one_process, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    for workdir in (one, two):
+    item, two = tmp_path / "one", tmp_path / "two"
+    for workdir in (item, two):
         shutil.copytree(one_process, workdir)
     for stage in ("train", "evaluate"):
-        _launch(stage, one)
+        _launch(stage, item)
     _walk(slurm, two, "--nodes=2")
-    assert _results(two) == _results(one)
+    assert _results(two) == _results(item)
 
 
 def test_preempted_training_ends_as_an_undisturbed_one(slurm, one_process, tmp_path):
@@ -340,17 +340,17 @@ def test_preempted_training_ends_as_an_undisturbed_one(slurm, one_process, tmp_p
 
 
 def test_two_nodes_that_share_batches_agree_to_rounding(slurm, one_process, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    for workdir in (one, two):
+    item, two = tmp_path / "one", tmp_path / "two"
+    for workdir in (item, two):
         shutil.copytree(one_process, workdir)
     shared = (*TINY, "--config.train.max_epochs=2", "--config.train.data_shards=2")
     subprocess.run(
-        [sys.executable, "-m", "launch.train", *TINY, "--config.train.max_epochs=2", f"--workdir={one}"],
+        [sys.executable, "-m", "launch.train", *TINY, "--config.train.max_epochs=2", f"--workdir={item}"],
         cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True,
     )  # fmt: skip
     for job in _submit(slurm, two, "train", "--nodes=2", config=shared):
         _end(slurm, job, two)
-    lines = [read_log(workdir / "train" / "log.jsonl") for workdir in (one, two)]
+    lines = [read_log(workdir / "train" / "log.jsonl") for workdir in (item, two)]
     for ours, theirs in zip(*lines, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-6)
 

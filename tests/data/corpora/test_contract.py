@@ -27,14 +27,14 @@ def parse(name: str, root: Path):
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
     """Each case, written and parsed once."""
-    found = {}
+    actual = {}
 
     def get(name: str):
-        if name not in found:
+        if name not in actual:
             root = tmp_path_factory.mktemp("corpus")
             CASES[name].write(root, None)
-            found[name] = parse(name, root)
-        return found[name]
+            actual[name] = parse(name, root)
+        return actual[name]
 
     return get
 
@@ -133,10 +133,10 @@ def test_words_are_those_that_targets_know(parsed, name):
     info = tables.info_of(ratings)
     modality = ratings["modality"].to_pylist()[0]
     attributes = tuple(attribute for attribute in vocab.ATTRIBUTES if attribute in info.attribute_ranges)
-    made = targets.build(
+    result = targets.build(
         utterances, ratings, TargetPolicies(info.class_set, attributes, ratings=RatingPolicies(modality))
     )
-    assert made.has_votes.any()
+    assert result.has_votes.any()
     known = {*vocab.CLASS_SETS["msp8"], *vocab.CLASS_SETS["iemocap6"], vocab.OTHER, vocab.NO_AGREEMENT, None}
     assert set(utterances["released_consensus"].to_pylist()) <= known
 

@@ -477,7 +477,7 @@ def test_single_responses_of_the_excerpt_are_the_table_but_for_slow_clicks(share
     single = crema_d_votes.read_responses(path, report)
     assert (len(single), report.counts["lines_read"], report.problems) == (301, 301, [])
     assert (report.counts["ratings_read"], report.counts["repeated_raters"]) == (301, 0)
-    found = collections.Counter((vote.utterance, vote.modality, vote.primary) for vote in single)
+    actual = collections.Counter((vote.utterance, vote.modality, vote.primary) for vote in single)
     with path.open(newline="") as file:
         slow = collections.Counter(
             (row["clipName"], crema_d_votes.MODALITY_OF_QUERY[row["queryType"]],
@@ -490,9 +490,9 @@ def test_single_responses_of_the_excerpt_are_the_table_but_for_slow_clicks(share
             for word, number in zip(crema_d_votes.CLASS_OF_LETTER.values(), table[names.index(name)], strict=True):
                 cell = name, modality, word
                 num_cells += 1
-                assert 0 <= found[cell] - number <= slow[cell]
-                if found[cell] != number:
-                    unlike[cell] = found[cell], int(number), slow[cell]
+                assert 0 <= actual[cell] - number <= slow[cell]
+                if actual[cell] != number:
+                    unlike[cell] = actual[cell], int(number), slow[cell]
     assert num_cells == 180
     assert unlike == UNLIKE_TABULATED
     assert sum(single - counted for single, counted, _ in unlike.values()) == 11

@@ -256,10 +256,10 @@ def test_each_malformed_row_is_reported_with_its_line_and_takes_no_other_along(t
     path.write_bytes(line_end.join(rows).encode())
     _, ratings, report = parse(tmp_path)
     assert found_ratings(ratings) == expected_ratings(turns)
-    found = {int(problem.split(":")[1]): problem for problem in report.problems if problem.startswith(path.name)}
-    assert sorted(found) == places
+    actual = {int(problem.split(":")[1]): problem for problem in report.problems if problem.startswith(path.name)}
+    assert sorted(actual) == places
     for place, (_, why) in zip(places, MALFORMED[layout], strict=True):
-        assert why in found[place]
+        assert why in actual[place]
     counts = report.counts
     assert counts["ratings_not_used"] == len(places)
     assert counts["ratings_read"] == counts["ratings_kept"] + counts["ratings_not_used"] == len(rows) - 2
@@ -464,16 +464,16 @@ def test_releases_with_published_counts_need_them(release):
     full = FULL[release]
     assert msp_podcast_release.detect(signs(release, num_in=full)) == (release, "")
     one_less = full | {"train": full["train"] - 1}
-    found, why = msp_podcast_release.detect(signs(release, num_in=one_less))
-    assert found.startswith("unknown")
+    actual, why = msp_podcast_release.detect(signs(release, num_in=one_less))
+    assert actual.startswith("unknown")
     assert release in why
     assert f"{sum(one_less.values()):,} utterances" in why
 
 
 def test_counts_outrank_names():
     without_test3 = {split: number for split, number in FULL["2.0"].items() if split != "test3"}
-    found, why = msp_podcast_release.detect(signs("1.9", num_in=without_test3))
-    assert found == "2.0"
+    actual, why = msp_podcast_release.detect(signs("1.9", num_in=without_test3))
+    assert actual == "2.0"
     assert "names of files and columns of 1.9" in why
 
 
@@ -490,8 +490,8 @@ def test_the_challenge_copy_is_told_by_its_labelled_counts():
 
 
 def test_contradicting_names_are_unknown_with_a_reason():
-    found, why = msp_podcast_release.detect(signs("1.6", spelling="consensus"))
-    assert found == "unknown"
+    actual, why = msp_podcast_release.detect(signs("1.6", spelling="consensus"))
+    assert actual == "unknown"
     assert "none has these names" in why
 
 

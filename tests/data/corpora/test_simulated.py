@@ -312,6 +312,6 @@ def test_a_golden_utterance_stays_what_the_release_says(corpus):
     # If this fails, the corpus has changed: raise simulated.VERSION, then put the new figures here.
     first = corpus.utterances[0]
     waveform, _ = soundfile.read(corpus.root / first["audio"])
-    found = (first["intended_class"], len(waveform), corpus.votes[0].tolist())
-    assert found == ("disgust", 65_200, [0, 4, 0, 0, 1, 0, 0])
+    actual = (first["intended_class"], len(waveform), corpus.votes[0].tolist())
+    assert actual == ("disgust", 65_200, [0, 4, 0, 0, 1, 0, 0])
     assert np.sqrt(np.mean(waveform**2)) == pytest.approx(0.0149229, rel=1e-3)

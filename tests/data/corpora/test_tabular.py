@@ -34,14 +34,14 @@ def write(root: Path, about: dict | None = None, **texts: str) -> Path:
 
 def test_formats_say_the_same(tmp_path):
     turns = msp_podcast_files.simulate()
-    found = []
+    actual = []
     for suffix in (".csv", ".jsonl", ".parquet"):
         corpus_writers.write_table_corpus(tmp_path / suffix, turns, suffix)
-        found.append(tabular.parse(tmp_path / suffix))
-    assert len({tables.tables_fingerprint(*pair) for pair in found}) == 1
+        actual.append(tabular.parse(tmp_path / suffix))
+    assert len({tables.tables_fingerprint(*pair) for pair in actual}) == 1
     corpus_writers.write_table_corpus(tmp_path / "one", turns, ".csv", with_people=False)
-    assert tables.tables_fingerprint(*tabular.parse(tmp_path / "one")) == tables.tables_fingerprint(*found[0])
-    info = tables.info_of(found[0][0])
+    assert tables.tables_fingerprint(*tabular.parse(tmp_path / "one")) == tables.tables_fingerprint(*actual[0])
+    info = tables.info_of(actual[0][0])
     assert (info.corpus, info.release, info.class_set) == ("mine", "3", "msp8")
 
 
@@ -186,9 +186,9 @@ def test_counts_give_votes_and_means_a_rating_without_a_class(tmp_path):
         "utterances.csv:5: u4: a value that is no number, or below 0",
         "utterances.csv:4: u3: counts that are no whole numbers",
     ]
-    made = targets.build(*tabular.parse(root), TargetPolicies("iemocap4"))
-    assert made.attributes[0].tolist() == [-0.25, 0.5, 0.0]
-    assert made.has_variance.tolist() == [[False] * 3] * 4
+    result = targets.build(*tabular.parse(root), TargetPolicies("iemocap4"))
+    assert result.attributes[0].tolist() == [-0.25, 0.5, 0.0]
+    assert result.has_variance.tolist() == [[False] * 3] * 4
 
 
 shares_of_votes = st.lists(
