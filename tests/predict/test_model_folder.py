@@ -73,7 +73,7 @@ def evaluated(workdir, **wanted):
 def tempered(workdir, model, distribution):
     """A mean distribution at the temperature that evaluation fitted for exactly these members."""
     entries = json.loads((workdir / "calibration.json").read_text())["entries"]
-    (entry,) = (one for one in entries if sorted(one["members"]) == sorted(model.members))
+    (entry,) = (item for item in entries if sorted(item["members"]) == sorted(model.members))
     return calibration.tempered(np.asarray(distribution, np.float64)[None], entry["temperature"])[0]
 
 
