@@ -1,4 +1,4 @@
-"""What a corpus takes on how many accelerators, reckoned before anything runs: operations, bytes, seconds, what binds.
+"""What a corpus takes on how many accelerators, estimated before anything runs: operations, bytes, seconds, what binds.
 
 What the code decides is asked of the code: shards and who writes them, padded batches, packed rows, members a device,
 the layers that each device reads. Speeds of hardware are figures that are given (`scale_terms`).
@@ -157,7 +157,8 @@ class Corpus:
         num = max(1, round(len(self.num_frames) * self.assumptions.train_part))
         places = np.arange(num) * len(self.num_frames) // num  # evenly over the table, whatever its order
         lengths, t = self.num_frames[places], self.config.train
-        shape = loader.plan_shape(lengths, t.batch_size, t.frames_per_row, t.data_seed)
+        gap = loader.gap_of(self.config.model.conv_kernel)
+        shape = loader.plan_shape(lengths, t.batch_size, t.frames_per_row, t.data_seed, gap)
         sample = lengths[:: -(-num // 20_000)]
         planned = loader.plan_epoch(sample, shape, t.data_seed, 0)
         return shape, len(planned) * num / len(sample), int(lengths.sum())

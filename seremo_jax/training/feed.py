@@ -258,7 +258,7 @@ def shape_of(data: Data, rows: dict[Fold, np.ndarray], others: dict[Fold, np.nda
 
     With one shape for both splits, predictions of the second one compile nothing more.
     """
-    t, num_frames = data.config.train, data.num_frames
+    t, num_frames, gap = data.config.train, data.num_frames, loader.gap_of(data.config.model.conv_kernel)
 
     def lengths_of(rows_of_folds: dict[Fold, np.ndarray]) -> np.ndarray:
         return num_frames[data.store_rows[np.unique(np.concatenate(list(rows_of_folds.values())))]]
@@ -268,7 +268,7 @@ def shape_of(data: Data, rows: dict[Fold, np.ndarray], others: dict[Fold, np.nda
         # The batches of a fold must not depend on which folds are trained beside it, so all utterances count.
         lengths = num_frames[data.store_rows[data.store_rows >= 0]]
         longest = int(lengths.max())
-    shape = loader.plan_shape(lengths, t.batch_size, t.frames_per_row, t.data_seed)
+    shape = loader.plan_shape(lengths, t.batch_size, t.frames_per_row, t.data_seed, gap)
     if not t.frames_per_row and longest > shape.num_frames:
-        shape = loader.plan_shape(lengths, t.batch_size, longest, t.data_seed)
+        shape = loader.plan_shape(lengths, t.batch_size, longest, t.data_seed, gap)
     return shape

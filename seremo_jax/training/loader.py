@@ -2,8 +2,9 @@
 
 CCC is a statistic of the batch, so a batch must be a fair draw of utterances. Buckets of like length would tie it to
 their length, and padding to the longest utterance would waste about half of the work. Utterances are therefore packed:
-those of a shuffled epoch fill rows of frames first-fit, until the next one fits nowhere. One zero frame stands between
-neighbours. Every utterance is used once an epoch, and all batches have one shape, which compiles once.
+those of a shuffled epoch fill rows of frames first-fit, until the next one fits nowhere. Between neighbours stand as
+many zero frames as the convolution of the head reaches. Every utterance is used once an epoch, and all batches have one
+shape, which compiles once.
 
 The plan is a pure function of data seed, epoch and lengths. A position in it is one integer, a resumed run sees exactly
 the batches that it would have seen, and every process takes its part of the same batches.
@@ -47,11 +48,22 @@ class Shape:
       num_frames: T, frames in a row.
       num_rows: R.
       num_utterances: B, the most utterances that a batch can hold. Batches hold fewer, under a mask.
+      gap: Zero frames between neighbours in a row, see `gap_of`.
     """
 
     num_frames: int
     num_rows: int
     num_utterances: int
+    gap: int = 1
+
+
+def gap_of(conv_kernel: int) -> int:
+    """Zero frames that keep neighbours in a row apart, for a centred convolution of so many frames.
+
+    The convolution of the last frame of an utterance reaches half a kernel beyond it. All of that must be zeros, as it
+    is beyond the row, or packing would change a number.
+    """
+    return max(1, conv_kernel // 2)
 
 
 class Placed(NamedTuple):
@@ -70,7 +82,7 @@ class Placed(NamedTuple):
     length: Int[np.ndarray, "n"]
 
 
-def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_seed: int = 0) -> Shape:
+def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_seed: int = 0, gap: int = 1) -> Shape:
     """Chooses rows and frames so that a batch holds `batch_size` utterances on average.
 
     Args:
@@ -79,6 +91,7 @@ def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_
       frames_per_row: T. 0 takes the shortest row that is full enough: a batch of short rows has many of them, and the
         recurrence multiplies matrices of as many rows.
       data_seed: Seed of the plan.
+      gap: Zero frames between neighbours, see `gap_of`.
 
     Raises:
       ArtefactError: There is no utterance, or one is longer than `frames_per_row`.
@@ -86,8 +99,8 @@ def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_
     lengths = np.asarray(lengths)
     if not lengths.size:
         raise ArtefactError("no utterance to plan batches for")
-    # Each utterance takes one more frame, the zero frame behind it.
-    longest, mean = int(lengths.max()), float(lengths.mean()) + 1
+    # Each utterance takes the zero frames behind it, too.
+    longest, mean = int(lengths.max()), float(lengths.mean()) + gap
     sample = lengths[:: max(1, lengths.size // _PLANNED_FOR_SHAPE)]
     if frames_per_row and frames_per_row < longest:
         raise ArtefactError(f"an utterance has {longest} frames, a row only {frames_per_row}: {_ROW_REMEDY}")
@@ -99,8 +112,8 @@ def plan_shape(lengths: Lengths, batch_size: int, frames_per_row: int = 0, data_
         # a guess settle both.
         fill = 0.9
         for _ in range(2):
-            num_rows = max(1, round(wanted * mean / ((num_frames + 1) * fill)))
-            shape = Shape(num_frames, num_rows, max(2, round(1.5 * wanted)))
+            num_rows = max(1, round(wanted * mean / ((num_frames + gap) * fill)))
+            shape = Shape(num_frames, num_rows, max(2, round(1.5 * wanted)), gap)
             batches = plan_epoch(sample, shape, data_seed, epoch=0)
             # The last batch holds what is left over and says nothing about how full rows get.
             whole = batches[:-1] or batches
@@ -144,9 +157,9 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
             items, free_from = [], np.zeros(shape.num_rows, int)
             rows = np.arange(1)
         items.append((int(item), int(rows[0]), int(free_from[rows[0]]), int(lengths[item])))
-        # One zero frame stays free behind the utterance: a convolution of kernel 3 then sees at both ends what it would
-        # see if the utterance were alone.
-        free_from[rows[0]] += lengths[item] + 1
+        # Zero frames stay free behind the utterance: the convolution then sees at both ends what it would see if the
+        # utterance were alone.
+        free_from[rows[0]] += lengths[item] + shape.gap
     batches.append(Placed(*np.array(items).T))
     return batches
 

@@ -43,6 +43,7 @@ class Loop:
       config: The experiment.
       members: The members.
       clock: Counts the wall time of each phase.
+      settings: Static settings of the steps.
       is_active: [E] bool, members that have not stopped.
     """
 
@@ -61,7 +62,7 @@ class Loop:
         self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
         self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
         self._shape = feeding.shape_of(data, self._rows, self._development_rows)
-        self._settings = predictions.settings_of(config, data)
+        self.settings = predictions.settings_of(config, data)
         self._class_weights = None
         if "balanced_soft_ce" in {member.class_kind for member in members}:
             self._class_weights = data.class_weights(members)
@@ -79,7 +80,7 @@ class Loop:
             self._feed(is_active)
         t = self.config.train
         self._steps = steps.compile_steps(
-            self._settings,
+            self.settings,
             self._mesh,
             t.patience,
             t.min_delta,
@@ -180,7 +181,7 @@ class Loop:
         num_examples = self._train.num_examples * (num_batches - position.batch) / num_batches
         with self.clock.phase("evaluation"):
             line = self._finish_epoch(number, tally)
-        flops = roofline.head_flops(self._settings.sizes) * num_frames
+        flops = roofline.head_flops(self.settings.sizes) * num_frames
         return line | {
             "examples_per_s": num_examples / trained_s,
             "share_of_peak": flops / trained_s / self._peak_flops_per_s,
@@ -229,6 +230,10 @@ class Loop:
     def _step(self, batch: Batch) -> tuple[TrainState, jax.Array]:
         return self._steps.train(self._state, self._train.members, batch, self._train.inputs)
 
+    def predicted_development(self) -> list[predictions.Predicted]:
+        """What the members that still train say of the development split, an entry a stream."""
+        return predictions.predict(self._steps.predict, self._state.params, self._development, self._current)
+
     def _by_member(self, values: np.ndarray) -> np.ndarray:
         return values[self._current.places][: len(self.members)]
 
@@ -242,7 +247,7 @@ class Loop:
         Returns:
           The values of the epoch for the log.
         """
-        predicted = predictions.predict(self._steps.predict, self._state.params, self._development, self._current)
+        predicted = self.predicted_development()
         class_targets = [member.class_target for member in self.members]
         scores = predictions.development_scores(predicted, self._data.targets, class_targets)
         was_active = self.is_active
@@ -276,7 +281,7 @@ class Loop:
         numbers depends on its own settings alone.
         """
         before = self._current
-        if not is_worth_compacting(before, self.is_active, self._settings.member_map == "map"):
+        if not is_worth_compacting(before, self.is_active, self.settings.member_map == "map"):
             return
         self._arrange(self.is_active)
         self._state = self._steps.reorder(self._state, before.places[self._current.order])

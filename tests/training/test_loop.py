@@ -1,6 +1,7 @@
 """The ensemble: a member equals itself alone, on any mesh, mapping, cache and split of the batch; stopping."""
 
 import dataclasses
+import functools
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core.preemption import SIGNALS, Notice, PreemptedError
 from seremo_jax.core.progress import Progress
+from seremo_jax.training import model
 from seremo_jax.training.checkpoint import Checkpoints, Position
 from tests.support import toy_training as toy
 
@@ -31,6 +33,20 @@ def _same(ours, theirs, **tolerance):
             np.testing.assert_allclose(a, b, **tolerance)
         else:
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kernel", [9])
+def test_what_a_packed_utterance_is_predicted_is_what_it_is_alone(kernel):
+    wide = {"conv_kernel": kernel, "feature_norm": "none"}
+    loop = toy.loop(toy.config(model=wide, train={"frames_per_row": 40}, **ONE), toy.mesh(1))
+    (predicted,) = loop.predicted_development()
+    params = jax.tree.map(lambda x: x[0], loop.canonical_state().params)
+    store = toy.ToyStore(toy.targets())
+    for row, distribution in zip(predicted.rows, predicted.distribution[0], strict=True):
+        frames = store.read(toy.LAYERS[0], [row])[0].astype(np.float32)[:, None]
+        layout = np.arange(len(frames))[:, None] == 0, np.zeros((len(frames), 1), np.int32), np.array([len(frames) - 1])
+        alone = jax.jit(functools.partial(model.apply, loop.settings.sizes))(params, frames, *layout)
+        np.testing.assert_allclose(distribution, alone.distribution[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("number", [0, 5])

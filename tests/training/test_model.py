@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seremo_jax.training import model
+from seremo_jax.training import loader, model
 
 pytestmark = pytest.mark.stack
 
+KERNELS = (0, 3, 5, 9)
 SIZES = model.Sizes(num_features=5, num_attributes=3, num_classes=6, gru_units=8, embedding_size=4)
 
 
@@ -29,10 +30,11 @@ def _numpy(params, x):
     def sigmoid(v):
         return 1 / (1 + np.exp(-v))
 
-    w, b = params["conv"]["w"], params["conv"]["b"]
-    padded = np.pad(x, ((1, 1), (0, 0)))
-    u = np.stack([b + sum(w[o] * padded[t + o] for o in range(3)) for t in range(len(x))])
-    x = np.concatenate([np.maximum(u, 0), x], axis=1)
+    if "conv" in params:
+        w, b = params["conv"]["w"], params["conv"]["b"]
+        padded = np.pad(x, ((len(w) // 2, len(w) // 2), (0, 0)))
+        u = np.stack([b + sum(w[o] * padded[t + o] for o in range(len(w))) for t in range(len(x))])
+        x = np.concatenate([np.maximum(u, 0), x], axis=1)
     for depth in range(2):
         layer = params["grus"][depth]
         h, states = np.zeros(layer["w_h"].shape[0]), []
@@ -49,7 +51,7 @@ def _numpy(params, x):
     return e @ params["attribute_head"]["w"] + params["attribute_head"]["b"], p / p.sum()
 
 
-def _rows(utterances, num_frames, order, gap_content=0.0):
+def _rows(utterances, num_frames, order, gap=1, gap_content=0.0):
     """Utterances packed into one row each by `order`: list of rows, each a list of utterance numbers."""
     features = np.full((num_frames, len(order), 5), gap_content, np.float32)
     reset, slot = np.zeros((num_frames, len(order)), bool), np.full((num_frames, len(order)), -1, np.int32)
@@ -60,8 +62,8 @@ def _rows(utterances, num_frames, order, gap_content=0.0):
             stop = start + len(utterances[number])
             features[start:stop, row], slot[start:stop, row], reset[start, row] = utterances[number], number, True
             last[number] = (stop - 1) * len(order) + row
-            features[stop : stop + 1, row] = 0
-            start = stop + 1
+            features[stop : stop + gap, row] = 0
+            start = stop + gap
     return tuple(map(jnp.asarray, (features, reset, slot, last)))
 
 
@@ -71,9 +73,12 @@ def utterances():
     return [rng.normal(size=(n, 5)).astype(np.float32) for n in (6, 9, 4)]
 
 
-def test_packed_predictions_equal_a_numpy_loop(utterances):
-    params = model.init(SIZES, jax.random.key(1))
-    out = model.apply(SIZES, params, *_rows(utterances, 16, [[0, 1], [2]]))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_packed_predictions_equal_a_numpy_loop(utterances, kernel):
+    sizes = dataclasses.replace(SIZES, conv_kernel=kernel)
+    params = model.init(sizes, jax.random.key(1))
+    gap = loader.gap_of(kernel)
+    out = model.apply(sizes, params, *_rows(utterances, 15 + gap, [[0, 1], [2]], gap))
     host = jax.tree.map(np.asarray, params)
     for number, x in enumerate(utterances):
         attributes, distribution = _numpy(host, x)
@@ -90,14 +95,17 @@ def test_order_padding_and_neighbours_change_nothing(utterances):
         np.testing.assert_allclose(out.attributes, expected.attributes, atol=1e-6)
 
 
-def test_packed_gradient_equals_the_sum_alone(utterances):
-    params = model.init(SIZES, jax.random.key(1))
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_packed_gradient_equals_the_sum_alone(utterances, kernel):
+    sizes = dataclasses.replace(SIZES, conv_kernel=kernel)
+    params = model.init(sizes, jax.random.key(1))
+    gap = loader.gap_of(kernel)
 
     def loss(params, *rows):
-        out = model.apply(SIZES, params, *rows)
+        out = model.apply(sizes, params, *rows)
         return (out.distribution[:, 0] ** 2).sum() + (out.attributes**3).sum()
 
-    packed = jax.jit(jax.grad(loss))(params, *_rows(utterances, 23, [[0, 1, 2]]))
+    packed = jax.jit(jax.grad(loss))(params, *_rows(utterances, 19 + 2 * gap, [[0, 1, 2]], gap))
     alone = [jax.jit(jax.grad(loss))(params, *_rows([x], len(x), [[0]])) for x in utterances]
     for got, *parts in zip(jax.tree.leaves(packed), *map(jax.tree.leaves, alone), strict=True):
         np.testing.assert_allclose(got, sum(parts), atol=1e-5)
