@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.train.max_epochs = 2
         config.ensemble.seeds = (0, 1)
         config.eval.num_resamples = 100
+        config.eval.num_permutations = 100
     elif arg:
         raise ValueError(f"configs/simulated.py knows no variant {arg!r}: leave it out or say tiny")
     return config

@@ -16,6 +16,7 @@ import hypothesis
 import jax
 
 NUM_DEVICES = 8
+_COMPILING_ROOMS = ("training", "system", "backbones", "sweeps", "predict", "features")
 ROOT = Path(__file__).resolve().parent.parent
 
 # Compiled programs are shared by all workers and by the processes that tests start, per Python and jax: compilation is
@@ -30,6 +31,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What a test compiles runs for milliseconds, so the compiler's most expensive optimisations are left out. Processes
+# that tests start compile as a user's would.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # The same examples on every machine and no time limit for one: a loaded machine is no bug.
 hypothesis.settings.register_profile("seremo", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -64,9 +68,13 @@ def _forgotten_programs():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files that take longest first, so that no worker ends with one of them while the others wait."""
+    """Puts first what takes longest, so that no worker ends with a long file while the others wait.
+
+    These are files with long tests, then the rooms whose tests compile most.
+    """
     first = {item.path for item in items if item.get_closest_marker("long") or item.get_closest_marker("statistical")}
-    items.sort(key=lambda item: item.path not in first)
+    rooms = {name: place for place, name in enumerate(_COMPILING_ROOMS)}
+    items.sort(key=lambda item: (item.path not in first, rooms.get(item.path.parent.name, len(rooms))))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

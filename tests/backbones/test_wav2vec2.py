@@ -1,6 +1,7 @@
 """The wav2vec 2.0 family: every hidden state against transformers' PyTorch models, and against golden files without."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from tests.support import small_models
 
 pytestmark = pytest.mark.stack
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 LENGTHS = (1_500, 900, 411, 37)
 """Samples; the last is too short for one frame and is padded to one."""
 
@@ -59,6 +61,7 @@ def assert_close(ours, theirs):
     assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
 
 
+@pytest.mark.skipif(HAS_TORCH and jax.default_backend() == "cpu", reason="compared with PyTorch itself")
 def test_every_layer_equals_the_golden_files(variant):
     """The same where PyTorch is not installed, and on a GPU."""
     golden = small_models.golden(variant)
@@ -68,7 +71,7 @@ def test_every_layer_equals_the_golden_files(variant):
             assert_close(hidden[layer, row, :frames], golden.states[row][layer])
 
 
-@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm", "wavlm-large"])
+@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm"])
 def test_batched_equals_alone_on_every_layer(variant):
     backbone = backbones.load(small_models.golden(variant).folder)
     waves = small_models.waves(LENGTHS)
@@ -80,6 +83,7 @@ def test_batched_equals_alone_on_every_layer(variant):
         assert (together[:, row, frames[0] :] == 0).all()
 
 
+@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm", "wavlm-large"])
 def test_a_choice_of_layers_reads_and_computes_no_more_than_it_needs(variant):
     folder = small_models.golden(variant).folder
     everything, some, first = (backbones.load(folder, layers) for layers in (None, (1, 0), (0,)))

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile
@@ -53,14 +52,6 @@ pytestmark = pytest.mark.stack
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation() -> Iterator[None]:
-    """Most of the time here is XLA's optimisation of programs that run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ def get_config(arg=""):
     config.ensemble.class_targets, config.ensemble.seeds = (), (0,)
     config.train.max_epochs = 1
     config.model.gru_layers, config.model.gru_units, config.model.embedding_size = 1, 4, 4
-    config.eval.num_resamples = 20
+    config.eval.num_resamples, config.eval.num_permutations = 20, 20
     return config
 
 def sweep_shapes():

@@ -56,14 +56,6 @@ def _count(config, depth, num_samples):
     return jax.jit(lambda b, w, n: b(w, n)[0]).lower(backbone, *shapes).compile().cost_analysis()["flops"]
 
 
-@pytest.fixture
-def _fast_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("_fast_compilation")
 def test_operations_are_those_that_xla_counts(monkeypatch):
     # XLA counts the body of a loop once: heads at once, as on accelerators, and blocks one by one.
     monkeypatch.setattr(layers, "_head_by_head", layers._all_heads)

@@ -88,7 +88,7 @@ def test_vmap_equals_map(company):
     _same(together, company[0], atol=1e-6)
 
 
-@pytest.mark.parametrize(("num_member", "num_data"), [(3, 1), (1, 2), (2, 4)])
+@pytest.mark.parametrize(("num_member", "num_data"), [(3, 1), (2, 4)])
 def test_every_mesh_agrees(company, num_member, num_data):
     """Three shards of eight members hold an inactive copy; four data shards leave some without a row."""
     together, lines = toy.run(toy.config(), toy.mesh(num_member, num_data), 2)
@@ -96,8 +96,8 @@ def test_every_mesh_agrees(company, num_member, num_data):
     np.testing.assert_allclose(lines[-1]["train_loss"], company[1][-1]["train_loss"], atol=1e-6)
 
 
-def test_members_on_more_devices_agree_bit_by_bit():
-    _same(toy.run(toy.config(), toy.mesh(2), 2)[0], toy.run(toy.config(), toy.mesh(4), 2)[0])
+def test_members_on_more_devices_agree_bit_by_bit(company):
+    _same(toy.run(toy.config(), toy.mesh(2), 2)[0], company[0])
 
 
 def _compiled_text(num_member, num_data):
@@ -112,11 +112,10 @@ def test_members_alone_need_no_collective():
     assert collective.search(_compiled_text(2, 2))
 
 
-@pytest.mark.parametrize("parts", [2, 3])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_accumulated_gradients_are_those_of_the_whole_batch(parts, dropout):
-    whole, lines = toy.run(toy.config(model={"dropout": dropout}), toy.mesh(1), 2)
-    config = toy.config(train={"micro_batches": parts}, model={"dropout": dropout})
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    """Also what dropout drops."""
+    whole, lines = toy.run(toy.config(model={"dropout": 0.3}), toy.mesh(1), 2)
+    config = toy.config(train={"micro_batches": 3}, model={"dropout": 0.3})
     split, split_lines = toy.run(config, toy.mesh(1), 2)
     np.testing.assert_allclose(lines[0]["train_gradient_norm"], split_lines[0]["train_gradient_norm"], rtol=1e-5)
     _same(split, whole, atol=1e-6)
@@ -131,9 +130,8 @@ def test_frames_in_device_memory_give_the_same_bits_without_reading(company):
     _same(cached, company[0])
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (2, 2)])
-def test_frames_in_device_memory_on_meshes(company, shape):
-    cached, _ = toy.run(toy.config(train={"device_cache": "on"}), toy.mesh(*shape), 2)
+def test_frames_in_device_memory_on_a_mesh(company):
+    cached, _ = toy.run(toy.config(train={"device_cache": "on"}), toy.mesh(2, 2), 2)
     _same(cached, company[0], atol=1e-6)
 
 
@@ -152,13 +150,12 @@ def _folds():
     return {f: np.where(fold == f, "test", np.where(fold == (f + 1) % 3, "development", "train")) for f in range(3)}
 
 
-@pytest.mark.parametrize("device_cache", ["off", "on"])
-def test_folds_in_one_program_equal_folds_alone(device_cache):
+def test_folds_in_one_program_equal_folds_alone():
     """Each fold has its own splits and feature statistics, so a member never sees its test part."""
     config = toy.config(
         data={"split_kind": "kfold", "num_folds": 3},
         ensemble={"layers": (2, 5), "class_targets": ("votes",), "seeds": (0,), "folds": (0, 1, 2)},
-        train={"device_cache": device_cache},
+        train={"device_cache": "on"},
     )
     members, splits = ensemble.members(config, None), _folds()
     together, _ = toy.run(config, toy.mesh(1), 2, splits=splits)
@@ -206,9 +203,8 @@ def test_best_parameters_are_those_of_the_best_epoch():
         assert epoch == 1 + int(np.argmax(curve))
 
 
-@pytest.mark.parametrize("member_map", ["map", "vmap"])
-def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(member_map):
-    config = toy.config(train={"member_map": member_map})
+def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on():
+    config = toy.config()
     store = toy.ToyStore(toy.targets())
     store.arrays = toy.ToyStore(toy.targets()).arrays
     store.poison(5)
@@ -221,8 +217,7 @@ def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(member_map):
     np.testing.assert_array_equal(poisoned.is_active, ~is_hit)
     for ours, theirs in zip(toy.params_of(poisoned), toy.params_of(whole), strict=True):
         assert np.isfinite(ours).all()
-        # Batched products of fewer members may round otherwise.
-        np.testing.assert_allclose(ours[~is_hit], theirs[~is_hit], rtol=0, atol=0 if member_map == "map" else 1e-6)
+        np.testing.assert_array_equal(ours[~is_hit], theirs[~is_hit])
     assert np.isfinite(np.array(lines[0]["train_loss"])[~is_hit]).all()
 
 
