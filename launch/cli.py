@@ -1,15 +1,18 @@
 """What every launcher shares: flags, strict config, plain errors instead of tracebacks."""
 
+import dataclasses
+import difflib
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from launch import paths
 from seremo_jax.core.artefacts import require_place
 from seremo_jax.core.config import Config, describe, from_config_dict
 
@@ -23,7 +26,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COMPILED = flags.DEFINE_string(
     "compilation_cache", "auto", "folder for compiled programs, or off; auto: compiled/ in the workdir"
 )
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = paths.define(
     "workdir", None, "folder for every artefact of this experiment; or gs://BUCKET/FOLDER, s3://, az://"
 )
 
@@ -70,7 +73,37 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
     module = sys.modules["__main__"]
     module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong with one, in a recipe too, ends the process with one line and no traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:
+        sys.exit(f"error: {_in_words(error, argv)}")
+
+
+def _in_words(error: Exception, argv: Sequence[str]) -> str:
+    """What was wrong with the recipe, or with a field that a flag overrides, with the nearest field."""
+    known = {
+        f"{section.name}.{field.name}"
+        for section in dataclasses.fields(Config)
+        for field in dataclasses.fields(section.type)
+    }
+    for argument in argv[1:]:
+        path = argument.lstrip("-").partition("=")[0].removeprefix("config.")
+        if argument.lstrip("-").startswith("config.") and path not in known:
+            near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+            hint = f"; did you mean --config.{near[0]}?" if near else "; --help lists every field"
+            return f"unknown config field --config.{path}{hint}"
+    text = str(error)
+    # ml_collections puts the whole traceback of a recipe into its message; the last line says what was wrong.
+    words = text.strip().splitlines()[-1] if "Traceback" in text else " ".join(text.split())
+    if isinstance(error, flags.Error):
+        return f"{words} (--help lists every flag)"
+    recipe = next((argument for argument in argv if argument.lstrip("-").startswith("config=")), "--config")
+    return f"{recipe}: {type(error).__name__}: {words}"
 
 
 def _stop(message: str) -> NoReturn:

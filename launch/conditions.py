@@ -2,10 +2,10 @@
 
 from absl import flags
 
-from launch import cli
+from launch import cli, paths
 from seremo_jax.conditions import listening
 
-_TO = flags.DEFINE_string("to", None, "folder to write", required=True)
+_TO = paths.define("to", None, "folder to write", required=True)
 _SPLIT = flags.DEFINE_string("split", "test", "split to take utterances of")
 _NUM = flags.DEFINE_integer("num", 5, "utterances, drawn by eval.condition_seed", lower_bound=1)
 

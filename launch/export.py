@@ -7,10 +7,10 @@
 
 from absl import app, flags
 
-from launch import plain
+from launch import paths, plain
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "workdir with a finished training", required=True)
-_TO = flags.DEFINE_string("to", None, "folder to write", required=True)
+_WORKDIR = paths.define("workdir", None, "workdir with a finished training", required=True)
+_TO = paths.define("to", None, "folder to write", required=True)
 _MEMBERS = flags.DEFINE_multi_string("member", [], "member to export: a name, a pattern, or best")
 
 

@@ -11,13 +11,13 @@ import sys
 
 from absl import app, flags
 
-from launch import plain
+from launch import paths, plain
 
-_MODEL = flags.DEFINE_string("model", None, "folder of the model", required=True)
+_MODEL = paths.define("model", None, "folder of the model", required=True)
 _MEMBERS = flags.DEFINE_multi_string("member", [], "member of a workdir: a name, a pattern, or best")
-_BACKBONE = flags.DEFINE_string("backbone", None, "where the backbone is, if not where it was in training")
+_BACKBONE = paths.define("backbone", None, "where the backbone is, if not where it was in training")
 _FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv", "parquet"], "format of the results; json has lines")
-_OUT = flags.DEFINE_string("out", None, "file to write")
+_OUT = paths.define("out", None, "file to write")
 _TIMELINE = flags.DEFINE_bool("timeline", False, "table and figure of each long recording, in the folder OUT.timeline")
 _EMBEDDING = flags.DEFINE_bool("embedding", False, "adds the embedding of every member")
 _WINDOW_S = flags.DEFINE_float("window_s", 10.0, "windows of long recordings, in seconds", lower_bound=0.1)

@@ -5,18 +5,19 @@ With --table, one benchmark table from the result records of one or several work
     python -m launch.report --table=targets --workdirs=runs/a,runs/b --out=tables
 """
 
+import os
 import sys
 
 from absl import app, flags
 
-from launch import cli, plain
+from launch import cli, paths, plain
 from seremo_jax.reports import benchmark, benchmark_text, report
 
 _TABLE = flags.DEFINE_enum("table", None, benchmark.NAMES, "a benchmark table instead of the report")
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "with --table: workdirs whose records make its rows")
 _SPLIT = flags.DEFINE_string("split", "test", "with --table: split of its rows")
 _MIXED = flags.DEFINE_bool("mixed", False, "with --table: rows of different protocol, flagged by footnotes")
-_OUT = flags.DEFINE_string("out", None, "with --table: folder for NAME.md, NAME.csv and NAME.tex")
+_OUT = paths.define("out", None, "with --table: folder for NAME.md, NAME.csv and NAME.tex")
 
 
 def main(config, workdir):
@@ -29,7 +30,8 @@ def table(arguments: list[str]) -> None:
     """Prints one benchmark table, and writes it where --out says."""
     if arguments or not _WORKDIRS.value:
         raise app.UsageError("--table needs --workdirs=A,B,... and no arguments")
-    built = benchmark.build(_TABLE.value, _WORKDIRS.value, _SPLIT.value, _MIXED.value)
+    workdirs = [os.path.expanduser(place) for place in _WORKDIRS.value]
+    built = benchmark.build(_TABLE.value, workdirs, _SPLIT.value, _MIXED.value)
     if _OUT.value:
         benchmark.write(built, _OUT.value)
     print(benchmark_text.markdown(built), end="")

@@ -9,14 +9,14 @@ import dataclasses
 
 from absl import app, flags
 
-from launch import plain
+from launch import paths, plain
 from seremo_jax.backbones import costs
 from seremo_jax.sweeps import scale, scale_table, scale_terms
 
 _BACKBONE = flags.DEFINE_string(
     "backbone", "microsoft/wavlm-large", f"one of {', '.join(costs.PUBLISHED)}, or a folder"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "takes the lengths of its utterances instead of drawing them")
+_WORKDIR = paths.define("workdir", None, "takes the lengths of its utterances instead of drawing them")
 _NUM = flags.DEFINE_integer("num_utterances", 264_705, "utterances", lower_bound=1)
 _MEAN_S = flags.DEFINE_float("mean_s", 5.7, "their mean length, in seconds")
 _RANGE_S = flags.DEFINE_list("range_s", ["2.75", "11"], "shortest and longest, in seconds")
