@@ -7,6 +7,7 @@ says which choice of the method each field stands for.
 import dataclasses
 import difflib
 import os
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import ml_collections
 
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, read_json, write_json
 from seremo_jax.core.config_fields import (
+    FOLDERS,
     BackboneConfig,
     CorpusConfig,
     DataConfig,
@@ -100,6 +102,11 @@ def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Con
         parts[section] = sections[section](
             **{name: _convert(value, hints[name], f"{section}.{name}") for name, value in values.items()}
         )
+    for path in FOLDERS:
+        section, name = path.split(".")
+        if section in parts and getattr(parts[section], name).startswith("~"):
+            folder = os.path.expanduser(getattr(parts[section], name))
+            parts[section] = dataclasses.replace(parts[section], **{name: folder})
     return Config(**parts).validate()
 
 
@@ -128,7 +135,7 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the type `hint`, or ConfigError. Converts only int -> float, list -> tuple, and text of a union."""
     if isinstance(hint, types.UnionType):
         options = typing.get_args(hint)
-        if isinstance(value, str) and int in options and value.lstrip("-").isdigit():
+        if isinstance(value, str) and int in options and value.removeprefix("-").isdecimal():
             return int(value)
         if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
             items = value.strip("()[] ").rstrip(",").split(",")
@@ -144,7 +151,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
             return tuple(_convert(item, typing.get_args(hint)[0], f"{path}[{i}]") for i, item in enumerate(value))
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            # A comparison with NaN is false, so it would slip through every rule.
+            if abs(value) <= sys.float_info.max:
+                return float(value)
+            raise ConfigError(f"{path} must be a finite number, is {value!r}")
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = getattr(hint, "__name__", str(hint)) if not typing.get_origin(hint) else str(hint)

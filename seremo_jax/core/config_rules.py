@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seremo_jax.core import condition_names, vocab
-from seremo_jax.core.config_fields import CHOICES, LOWEST
+from seremo_jax.core.config_fields import CHOICES, LOWEST, SEEDS, WITHOUT_REPETITION
 
 _HAS_FOLDS = ("session", "kfold", "published")
 """Kinds of splits that have folds to choose from."""
@@ -30,8 +30,16 @@ def _single_values(config: Any) -> Iterator[str]:
                 yield f"{path} = {value!r}: choose one of {', '.join(map(str, choices))}"
     for path, lowest in LOWEST.items():
         for value in _values(config, path):
-            if value < lowest:
+            if not value >= lowest:
                 yield f"{path} must be at least {lowest}, is {value}"
+    for path in SEEDS:
+        for value in _values(config, path):
+            if not 0 <= value < 2**32:
+                yield f"{path} must be at least 0 and below 2^32, is {value}"
+    for path in WITHOUT_REPETITION:
+        values = _values(config, path)
+        if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+            yield f"{path} names {twice[0]!r} twice"
 
 
 def _values(config: Any, path: str) -> tuple:
@@ -47,6 +55,10 @@ def _is_one(number: float) -> bool:
 
 def _layers(config: Any) -> Iterator[str]:
     layer, stored, several = config.model.layer, config.extract.layers, config.ensemble.layers
+    for path in ("model.layer", "extract.layers", "ensemble.layers"):
+        # Negative numbers stand for other things inside the program and must not come in from outside.
+        if negative := [value for value in _values(config, path) if isinstance(value, int) and value < 0]:
+            yield f"{path} has {negative[0]}: layers are counted from 0, which is what enters the first block"
     if not isinstance(layer, int) and layer not in (vocab.CHOSEN_LAYER, vocab.LAYER_SUM):
         yield f"model.layer = {layer!r}: give a layer number, 'saliency', or 'sum'"
     if not isinstance(stored, tuple) and stored not in ("all", "saliency"):
@@ -84,6 +96,11 @@ def _splits(config: Any) -> Iterator[str]:
             yield f"ensemble.folds = {folds}: {there}"
     if folds and config.model.layer == vocab.CHOSEN_LAYER and not config.ensemble.layers:
         yield "ensemble.folds: saliency saw speakers that are test in other folds: give model.layer or ensemble.layers"
+    if folds and config.targets.attribute_scale == "minmax":
+        yield (
+            "targets.attribute_scale = 'minmax' is the scale of one training split, and each of ensemble.folds has its "
+            "own: choose centered, unit or raw, or train the folds one by one (data.fold)"
+        )
     if folds and config.model.top_features:
         yield "model.top_features: saliency saw speakers that are test in other folds of ensemble.folds"
 
