@@ -15,7 +15,7 @@ from seremo_jax.core.condition_names import ConditionError
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, read_tables
+from seremo_jax.data.tables import audio_root, read_for
 
 MANIFEST_FILE = "manifest.csv"
 COLUMNS = ("file", "condition", "utterance", "speaker", "seed", "noise", "snr_db", "room", "rt60_s", "scale", "peak")
@@ -43,7 +43,7 @@ def run(
       ArtefactError: There are no tables, audio is not what ingest saw, or `to` holds other things.
       ConditionError: The split is empty, or a condition cannot be rendered.
     """
-    utterances, _, _ = read_tables(workdir)
+    utterances, _, _ = read_for(config, workdir)
     to, seed = place_of(to), config.eval.condition_seed
     if to.exists() and not (to.is_dir() and (not any(to.iterdir()) or (to / MANIFEST_FILE).is_file())):
         raise ArtefactError(f"{to} holds other things: name a new folder")

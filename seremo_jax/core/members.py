@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seremo_jax.core.artefacts import ArtefactError, place_of, read_json
+from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, require_same
 from seremo_jax.core.config import Config
 from seremo_jax.core.vocab import CHOSEN_LAYER, LAYER_SUM
 
@@ -93,10 +93,25 @@ def reads_layer_sum(config: Config) -> bool:
     return config.model.layer == LAYER_SUM and not config.ensemble.layers
 
 
-def chosen_layer(workdir: str | os.PathLike) -> int | None:
-    """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked."""
+def chosen_layer(workdir: str | os.PathLike, config: Config | None = None) -> int | None:
+    """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked.
+
+    Args:
+      workdir: Folder of the experiment.
+      config: Refuses a layer that was chosen under other settings of `saliency`; None asks for none.
+
+    Raises:
+      ArtefactError: The file is damaged, or of other settings.
+    """
     path = place_of(workdir) / "saliency.json"
-    return read_json(path, "run python -m launch.saliency again")["chosen"] if path.exists() else None
+    if not path.exists():
+        return None
+    summary = read_json(path, "run python -m launch.saliency again")
+    if config is not None:
+        asked = config.results_fields("saliency")
+        remedy = "Run python -m launch.saliency again, or give the --config that the layer was chosen with."
+        require_same(f"the choice of layer in {path}", summary.get("settings", asked), asked, remedy)
+    return summary["chosen"]
 
 
 def members_in(workdir: str | os.PathLike, config: Config) -> list[Member]:
@@ -105,7 +120,7 @@ def members_in(workdir: str | os.PathLike, config: Config) -> list[Member]:
     Raises:
       ArtefactError: They need it, and no saliency was computed.
     """
-    return members(config, chosen_layer(workdir) if needs_chosen_layer(config) else None)
+    return members(config, chosen_layer(workdir, config) if needs_chosen_layer(config) else None)
 
 
 def members(config: Config, chosen_layer: int | None) -> list[Member]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from seremo_jax.core.config import Config
 from seremo_jax.core.config_fields import CHOICES
 from seremo_jax.data import policies, targets
-from seremo_jax.data.tables import read_tables
+from seremo_jax.data.tables import read_for
 
 _NUMBERS = {
     "targets.secondary_weight": (0.0, 0.5, 1.0),
@@ -132,5 +132,5 @@ def run(config: Config, workdir: str | os.PathLike) -> str:
       ArtefactError: Ingest did not finish there.
       TargetsError: The configured policies contradict the ratings.
     """
-    utterances, ratings, _ = read_tables(workdir)
+    utterances, ratings, _ = read_for(config, workdir)
     return to_text(explain(config, utterances, ratings))

@@ -145,6 +145,35 @@ def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
     return utterances, ratings, fingerprint
 
 
+def read_for(config: Config, workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
+    """`read_tables` for a stage behind ingest, which is refused where they were made under other settings.
+
+    Raises:
+      ArtefactError: As above, or the sections `corpus` and `data` of the config are not those of the ingest.
+    """
+    require_settings(config, workdir)
+    return read_tables(workdir)
+
+
+def require_settings(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
+    """The settings that the tables of a workdir were made under, if the config has the same.
+
+    Raises:
+      ArtefactError: It has not; the message names both sides. Or `ingest.json` is missing.
+    """
+    path = place_of(workdir) / STAMP_FILE
+    stamp = read_json(path, "ingest did not finish: run python -m launch.ingest with this --workdir")
+    # A field that the version before did not know had its default then.
+    settings = Config().results_fields("corpus", "data") | stamp.get("settings", {})
+    require_same(
+        f"the tables in {workdir}",
+        settings,
+        json.loads(to_json(config.results_fields("corpus", "data"))),
+        "Give the --config that they were made with, or another --workdir.",
+    )
+    return settings
+
+
 def _read(path: PurePath, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(readable(path)).read()

@@ -21,16 +21,15 @@ from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, t
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
-from seremo_jax.data.policies import target_policies
-from seremo_jax.data.tables import read_tables
+from seremo_jax.data.tables import read_for
 from seremo_jax.data.targets import Targets
-from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, write_predictions
+from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
-from seremo_jax.training.dataset import split_of
+from seremo_jax.training.dataset import split_of, targets_by_role
 
 STRENGTH = 0.003
 """C of scikit-learn's logistic regression: the inverse of its L2 penalty."""
@@ -118,10 +117,11 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
             "the baseline needs scikit-learn: pip install 'seremo_jax[baseline]', or pip install scikit-learn"
         ) from None
     workdir = place_of(workdir)
-    utterances, ratings, fingerprint = read_tables(workdir)
+    utterances, ratings, fingerprint = read_for(config, workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
-    targets = build_targets(utterances, ratings, target_policies(config))
+    require_config(store.path, store.manifest, config)
+    targets, learned = targets_by_role(config, utterances, ratings)
     members = members_of(config, ensemble.members_in(workdir, config), store.layers)
     checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": sklearn.__version__})
     card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
@@ -135,7 +135,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     records: list[ResultRecord] = []
     with Progress(len(config.eval.splits) * len(members), "baseline", "regressions", is_quiet=is_quiet) as progress:
         for split in config.eval.splits:
-            predictions = _predictions(store, targets, members, splits, split, progress)
+            predictions = _predictions(store, (targets, learned), members, splits, split, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
             write_predictions(path, predictions, members, targets, checkpoint)
             whole = np.full(len(utterances), "", dtype=object)
@@ -164,9 +164,10 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
 
 
 def _predictions(
-    store: Reader, targets: Targets, members: Sequence[ensemble.Member], splits: dict[int | None, np.ndarray],
-    split: str, progress: Progress,
+    store: Reader, by_role: tuple[Targets, Targets], members: Sequence[ensemble.Member],
+    splits: dict[int | None, np.ndarray], split: str, progress: Progress,
 ) -> Predictions:  # fmt: skip
+    targets, taught_by = by_role
     place = {utterance: row for row, utterance in enumerate(store.utterances)}
     absent = [utterance for utterance in targets.ids if utterance not in place]
     if absent:
@@ -178,10 +179,6 @@ def _predictions(
     shape = (len(members), len(rows))
     attributes = np.full((*shape, targets.attributes.shape[1]), np.nan, np.float32)
     distribution = np.full((*shape, len(targets.class_names)), np.nan, np.float32)
-    tables = {
-        "votes": (targets.distribution, targets.has_votes),
-        "consensus": (targets.consensus, targets.has_consensus),
-    }
     for layer in dict.fromkeys(member.layer for member in members):
         features = pooled(store, layer, [place[utterance] for utterance in targets.ids])
         for of_fold in splits.values():
@@ -192,6 +189,12 @@ def _predictions(
             scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
             at = np.searchsorted(rows, here)
             rated = fit_attributes(scaled[learned], targets, learned, scaled[here])
+            # Votes without a consensus may count in training only, and that is another split in each fold.
+            has_votes = np.where(of_fold == vocab.TRAIN, taught_by.has_votes, targets.has_votes)
+            tables = {
+                "votes": (taught_by.distribution, has_votes),
+                "consensus": (targets.consensus, targets.has_consensus),
+            }
             for e, member in enumerate(members):
                 if member.layer == layer:
                     shares, is_there = tables[member.class_target]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
+from seremo_jax.conditions import sources as condition_sources
+from seremo_jax.conditions.render import Sources
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core import vocab
@@ -19,9 +21,7 @@ from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
-from seremo_jax.data.policies import target_policies
-from seremo_jax.data.tables import read_tables
-from seremo_jax.data.targets import build as build_targets
+from seremo_jax.data.tables import read_for
 from seremo_jax.evaluation import calibration_fit, calibration_scores, scoring, stability
 from seremo_jax.evaluation import (
     pooled as mean_heads,
@@ -30,6 +30,7 @@ from seremo_jax.evaluation.alignment import Aligned, align
 from seremo_jax.evaluation.records import write_predictions
 from seremo_jax.evaluation.states import member_states
 from seremo_jax.features import condition_frames
+from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import feed as feeding
 from seremo_jax.training import loader, protocol, steps
@@ -45,9 +46,10 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
       ArtefactError: An artefact of an earlier stage is missing or belongs to other settings.
     """
     workdir = place_of(workdir)
-    utterances, ratings, fingerprint = read_tables(workdir)
+    utterances, ratings, fingerprint = read_for(config, workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
+    require_config(store.path, store.manifest, config)
     trained = read_json(workdir / "train" / STAMP_FILE, "run python -m launch.train with this --workdir")
     members = ensemble.members_in(workdir, config)
     require_same(
@@ -56,24 +58,25 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         protocol.run_identity(config, store, [vars(member) for member in members]),
         "Give the --config it was trained with, or another --workdir.",
     )
-    results = workdir / "results.jsonl"
+    results, sources = workdir / "results.jsonl", None
     card = protocol.card(config, workdir, utterances, store, trained)
-    if protocol.is_card_of(card, results):
+    if config.eval.conditions:
+        sources = condition_sources.load_for(config)
+        card |= {"condition_sources": sources.fingerprint}
+    if protocol.is_card_of(card, results) and all(path.exists() for path in _beside(config, workdir, sources)):
         if not is_quiet:
             print(f"{results} is up to date")
         return results
-    targets = build_targets(utterances, ratings, target_policies(config))
-    data = Data.of(config, store, utterances, targets, members)
+    data = Data.of(config, store, (utterances, ratings), members)
     settings = settings_of(config, data)
     mesh = sharding.make_mesh(len(members))
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     params = load_members(workdir / "train", settings, members, mesh)
     predict_step = steps.compile_steps(settings, mesh, num_running=current.num_running).predict
     listener = None
-    if config.eval.conditions:
+    if sources is not None:
         layers = {layer for member in members for layer in data.layers_of(member)}
-        listener = condition_frames.Listener.of(config, workdir, sorted(layers))
-        card |= {"condition_sources": listener.sources.fingerprint}
+        listener = condition_frames.Listener.of(config, workdir, sorted(layers), sources)
     statistics = data.normalisation(list(data.splits))
     job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet, statistics)
     if config.eval.calibrate:
@@ -82,6 +85,16 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
     write_text(results, "".join(to_json(record) + "\n" for record in records))
     return results
+
+
+def _beside(config: Config, workdir: PurePath, sources: Sources | None) -> Iterator[PurePath]:
+    """Files that a finished evaluation has written beside its records."""
+    if config.eval.calibrate:
+        yield workdir / calibration_fit.FILE
+    conditions = (Condition(),) if sources is None else condition_sources.asked(config, sources)
+    for split in config.eval.splits:
+        for condition in conditions:
+            yield workdir / "predictions" / f"{split}_{condition.file_name}.parquet"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, read_tables
+from seremo_jax.data.tables import audio_root, read_for
 from seremo_jax.features import forward
 from seremo_jax.features.manifest import DTYPES
 
@@ -85,20 +85,19 @@ class Listener:
 
     @classmethod
     def of(
-        cls, config: Config, workdir: str | os.PathLike, layers: Sequence[int], mesh: Mesh | None = None
+        cls, config: Config, workdir: str | os.PathLike, layers: Sequence[int], sources: render.Sources
     ) -> "Listener":
-        """A listener for the utterances of a workdir and frames of `layers`.
+        """A listener for the utterances of a workdir and frames of `layers`, on the default device.
 
         Raises:
           ArtefactError: The workdir has no tables.
           ConfigError: The backbone or a layer of it does not exist.
-          ConditionError: See `sources.load`.
         """
-        utterances, _, _ = read_tables(workdir)
+        utterances, _, _ = read_for(config, workdir)
         recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
         layers = tuple(sorted(set(layers)))
         backbone = forward.load_backbone(config, layers)
-        return cls(config, utterances, recordings, condition_sources.load_for(config), backbone, layers, mesh)
+        return cls(config, utterances, recordings, sources, backbone, layers)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:

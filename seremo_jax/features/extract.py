@@ -27,7 +27,7 @@ from seremo_jax.core.members import needs_chosen_layer
 from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, read_tables
+from seremo_jax.data.tables import audio_root, read_for
 from seremo_jax.features import forward, normalisation, store
 from seremo_jax.features.forward import Outputs, load_backbone
 from seremo_jax.features.manifest import MANIFEST_FILE, Settings, shards_of_process
@@ -57,7 +57,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
       ConfigError: The backbone or a layer of it does not exist, or the corpus lacks the targets asked for.
     """
     workdir, is_quiet = place_of(workdir), is_quiet or not is_first_process()
-    utterances, ratings, fingerprint = read_tables(workdir)
+    utterances, ratings, fingerprint = read_for(config, workdir)
     question = ask(config, utterances, ratings, fingerprint)
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
     is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN

@@ -1,6 +1,7 @@
 """The manifest of a store: settings, names of its files, their sizes and hashes."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -13,7 +14,9 @@ from seremo_jax.core.artefacts import (
     require_same,
     sha256_of_file,
     size_of,
+    to_json,
 )
+from seremo_jax.core.config import Config
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -57,6 +60,42 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as they stand in the manifest."""
         return {**dataclasses.asdict(self), "layers": list(self.layers)}
+
+
+IN_MANIFEST = {
+    "backbone.final_norm": "final_norm",
+    "extract.dtype": "dtype",
+    "extract.shard_utterances": "shard_utterances",
+}
+"""Field of the config -> its name in the manifest, for those that do not stand under `config` there."""
+ELSEWHERE = ("backbone.name", "extract.layers")
+"""Fields of the config that a manifest has as the name of the backbone and the layers that there are."""
+
+
+def require_config(path: PurePath, manifest: Mapping[str, Any], config: Config) -> None:
+    """Refuses a store that was made under other settings than the config's sections `backbone` and `extract`.
+
+    It may have more layers than the config asks for, and the folder of the backbone may have moved.
+
+    Raises:
+      ArtefactError: Names both sides.
+    """
+    asked = config.results_fields("backbone", "extract")
+    # A field that the version before did not know had its default then.
+    there = Config().results_fields("backbone", "extract") | manifest["config"]
+    there |= {field: manifest[name] for field, name in IN_MANIFEST.items()}
+    if asked["backbone.dtype"] == "auto":
+        del asked["backbone.dtype"]
+    for field in ELSEWHERE:
+        del asked[field]
+    present = {field: there.get(field) for field in asked}
+    name, layers = config.backbone.name, config.extract.layers
+    if manifest["backbone"] not in (name, name.partition("@")[0], PurePath(name).name):
+        asked["backbone.name"], present["backbone.name"] = name, manifest["backbone"]
+    if isinstance(layers, tuple) and not set(layers) <= set(manifest["layers"]):
+        asked["extract.layers"], present["extract.layers"] = list(layers), manifest["layers"]
+    remedy = "Give the --config that it was made with, or another --workdir."
+    require_same(f"the store {path}", present, json.loads(to_json(asked)), remedy)
 
 
 def shards_of(num_utterances: int, shard_utterances: int) -> list[range]:

@@ -103,8 +103,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     run = protocol.run_identity(config, store, [vars(member) for member in all_members])
     remedy = f"{folder / CONFIG_FILE} is not the config of this training: train again into another --workdir."
     require_same(f"the training in {folder}", trained["run"], run, remedy)
-    targets = build_targets(utterances, ratings, target_policies(config))
-    data = Data.of(config, store, utterances, targets, all_members)
+    data = Data.of(config, store, (utterances, ratings), all_members)
     settings = predictions.settings_of(config, data)
     params = predictions.load_members(folder, settings, all_members, mesh.make_mesh(1))
     names = ensemble.names(all_members)
@@ -119,8 +118,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
         "head": sizes,
         "members": [{"name": names[i], **vars(all_members[i])} for i in picked],
         "layers": list(layers),
-        "classes": list(targets.class_names),
-        "attributes": describe_attributes(config, utterances, ratings, targets),
+        "classes": list(data.targets.class_names),
+        "attributes": describe_attributes(config, utterances, ratings, data.targets),
         "backbone": _describe_backbone(config, store),
         "longest_s": _longest_s(utterances),
         "shortest_s": config.data.min_seconds,

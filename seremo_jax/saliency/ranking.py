@@ -24,7 +24,7 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.config import Config, ConfigError
-from seremo_jax.data.tables import read_tables
+from seremo_jax.data.tables import read_for
 from seremo_jax.metrics import intervals
 from seremo_jax.metrics.moments import Moments
 from seremo_jax.saliency import correlation, uncertainty
@@ -113,10 +113,10 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
     """Ranks the layers by `saliency.npz`, writes `WORKDIR/saliency.json` and returns its content.
 
     Returns:
-      `layers` [K]; `targets` [Y], of which `attributes` and `classes`; `curves`, see below; `kind`, the curve in use,
-      and `chosen`, its layer of largest score; `use`, the targets in use; `num_utterances` drawn and `count` [Y] those
-      that have each target; `varies` [Y]; `num_folds` and `num_groups` of speakers; `num_features`; `num_constant` [K]
-      features that are constant; `backbone`; `warnings`.
+      `settings` of the section `saliency`; `layers` [K]; `targets` [Y], of which `attributes` and `classes`; `curves`,
+      see below; `kind`, the curve in use, and `chosen`, its layer of largest score; `use`, the targets in use;
+      `num_utterances` drawn and `count` [Y] those that have each target; `varies` [Y]; `num_folds` and `num_groups` of
+      speakers; `num_features`; `num_constant` [K] features that are constant; `backbone`; `warnings`.
 
       `curves` has `ccs` and `probe` (None where the speakers are too few for it), each with `per_layer` [K][Y] mean
       absolute correlation or CCC; `score` [K], its mean over the targets in use that vary; `low` and `high` [K] its
@@ -131,7 +131,7 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
     Source: METHOD.md, section 7; OURS: the probe and all intervals.
     """
     state, sums, origin = read(workdir)
-    expected = about(config, read_tables(workdir)[2])
+    expected = about(config, read_for(config, workdir)[2])
     require_same(f"{place_of(workdir) / SUMS_FILE}", origin["question"], json.loads(to_json(expected)), _REMEDY)
     answer, layers, use = correlation.compute(state), origin["backbone"]["layers"], config.saliency.targets
     names = [*origin["attributes"], *origin["classes"]]
@@ -151,6 +151,7 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
         )
     chosen = curves[kind]["chosen"]
     summary = {
+        "settings": config.results_fields("saliency"),
         "layers": layers,
         "targets": names,
         "attributes": origin["attributes"],

@@ -12,7 +12,8 @@ from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Labels
-from seremo_jax.data import partitions
+from seremo_jax.data import partitions, targets
+from seremo_jax.data.policies import target_policies
 from seremo_jax.data.tables import info_of
 from seremo_jax.data.targets import Targets
 from seremo_jax.features import normalisation as feature_norm
@@ -36,7 +37,8 @@ class Data:
     Attributes:
       config: The experiment.
       store: Hidden states of the clean utterances.
-      targets: Targets of every utterance of the table.
+      targets: Targets of every utterance of the table, by which members are scored.
+      training_targets: Those that members learn from. They differ from the others where a label policy says so.
       splits: Fold -> split of every utterance of the table.
       frames: Source of the frames: the store, or frames in memory of utterances heard in a condition.
       num_frames: Number of frames of each utterance in `frames`.
@@ -47,6 +49,7 @@ class Data:
     config: Config
     store: Reader
     targets: Targets
+    training_targets: Targets
     splits: dict[Fold, np.ndarray]
     frames: FrameSource
     num_frames: np.ndarray
@@ -55,23 +58,34 @@ class Data:
 
     @classmethod
     def of(
-        cls, config: Config, store: Reader, utterances: pa.Table, targets: Targets, members: Sequence[ensemble.Member]
+        cls, config: Config, store: Reader, tables: tuple[pa.Table, pa.Table], members: Sequence[ensemble.Member]
     ) -> "Data":
-        """The data that these members need.
+        """The data that these members need, from the utterances and the ratings.
 
         Raises:
-          ArtefactError: `model.top_features` is set, and no saliency was computed.
+          ArtefactError: A layer that a member reads is not in the store, or `model.top_features` is set and no
+            saliency was computed.
           SplitError: The utterances cannot be split as asked.
         """
+        absent = sorted(set(ensemble.layers(members)) - set(store.layers))
+        if absent:
+            raise ArtefactError(
+                f"members read layer {', '.join(map(str, absent))}, but the store {store.path} has the layers "
+                f"{', '.join(map(str, store.layers))}: change model.layer or ensemble.layers, or extract into another "
+                "--workdir with them in extract.layers"
+            )
+        utterances = tables[0]
+        scored, learned = targets_by_role(config, *tables)
         position = {utterance: row for row, utterance in enumerate(store.utterances)}
         return cls(
             config=config,
             store=store,
-            targets=targets,
+            targets=scored,
+            training_targets=learned,
             splits={fold: split_of(config, utterances, fold) for fold in dict.fromkeys(m.fold for m in members)},
             frames=store,
             num_frames=store.num_frames,
-            store_rows=np.array([position.get(utterance, -1) for utterance in targets.ids], np.int64),
+            store_rows=np.array([position.get(utterance, -1) for utterance in scored.ids], np.int64),
             columns=ranking.top_features(store.path.parent, config, ensemble.layers(members)),
         )
 
@@ -104,7 +118,7 @@ class Data:
         Raises:
           ArtefactError: Fewer than two rows are left. CCC is not defined over fewer.
         """
-        rows, t = self.rows(fold, split), self.targets
+        rows, t = self.rows(fold, split), self.training_targets if split == vocab.TRAIN else self.targets
         kept = rows[(t.has_votes | t.has_attribute.any(1))[rows]]
         if len(kept) < 2:
             where = "" if fold is None else f" of fold {fold}"
@@ -116,7 +130,7 @@ class Data:
 
     def labels(self) -> Labels:
         """Targets of every utterance of the table, as the head is trained on them."""
-        tables = {name: getattr(self.targets, name) for name in Labels._fields}
+        tables = {name: getattr(self.training_targets, name) for name in Labels._fields}
         if tables["attribute_shares"] is None:
             # A table without levels, so that the compiled step has the same inputs whatever the loss.
             tables["attribute_shares"] = np.zeros((*self.targets.attributes.shape, 0), np.float32)
@@ -124,7 +138,7 @@ class Data:
 
     def class_weights(self, members: Sequence[ensemble.Member]) -> list[np.ndarray]:
         """[C] weights of the classes in `balanced_soft_ce`, for each member, from its own training split alone."""
-        tables = {"votes": self.targets.distribution, "consensus": self.targets.consensus}
+        tables = {"votes": self.training_targets.distribution, "consensus": self.training_targets.consensus}
         weights = {}
         for member in members:
             key = member.fold, member.class_target
@@ -156,6 +170,24 @@ class Data:
                 kept = self.columns.get(layer, slice(None))
                 statistics[fold, layer] = mean[slot][kept].astype(np.float32), sd[slot][kept].astype(np.float32)
         return statistics
+
+
+def targets_by_role(config: Config, utterances: pa.Table, ratings: pa.Table) -> tuple[Targets, Targets]:
+    """The targets that members are scored by, and those that they learn from.
+
+    Under `data.keep_no_agreement = train_only` a member learns from the votes of utterances without a consensus, and is
+    not scored by them. Which utterances it learns from is a matter of its fold, so neither table may read the column
+    `split`, which is that of one fold.
+    """
+    policies = target_policies(config)
+    if policies.keep_no_agreement != "train_only":
+        built = targets.build(utterances, ratings, policies)
+        return built, built
+    scored, learned = (
+        targets.build(utterances, ratings, dataclasses.replace(policies, keep_no_agreement=kept))
+        for kept in ("drop", "keep")
+    )
+    return scored, learned
 
 
 def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:

@@ -69,7 +69,8 @@ def card(
         "final_norm": store.manifest["final_norm"],
         "store": fingerprint_of(store.manifest),
         "checkpoint": trained["checkpoint_id"],
-        "settings": config.results_fields(),
+        # What the tables were made under stands in their own record, and not in the settings of this command.
+        "settings": config.results_fields() | ingest["settings"],
         "fingerprint": config.fingerprint(),
         "code_version": code_version(),
         "commit": commit(),

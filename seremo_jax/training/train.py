@@ -33,8 +33,7 @@ from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import tables
-from seremo_jax.data.policies import target_policies
-from seremo_jax.data.targets import build as build_targets
+from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import checkpoint, log, predictions, protocol, timing
 from seremo_jax.training.checkpoint import Checkpoints, Position
@@ -63,9 +62,10 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, is_p
     Raises:
       ArtefactError: The tables or the store are missing, or do not belong to each other; or see `train`.
     """
-    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    utterances, ratings, fingerprint = tables.read_for(config, workdir)
     store = Reader(place_of(workdir) / "store")
     store.require(tables_fingerprint=fingerprint)
+    require_config(store.path, store.manifest, config)
     members = ensemble.members_in(workdir, config)
     mesh = sharding.make_mesh(len(members), config.train.data_shards)
     return train(
@@ -123,7 +123,7 @@ def train(
         clock = stack.enter_context(contextlib.closing(timing.Clock()))
         is_traced = is_profiled and is_first_process()
         trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
-        data = Data.of(config, store, tables[0], build_targets(*tables, target_policies(config)), members)
+        data = Data.of(config, store, tables, members)
         loop = Loop(config, data, members, mesh, clock=clock, trace=trace)
         with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
             _run(loop, checkpoints, folder, is_quiet)

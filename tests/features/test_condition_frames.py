@@ -45,7 +45,8 @@ def _toy():
 
 def listener_of(corpus: Path, layers=(1, 3), **changes) -> Listener:
     changes = {"eval__conditions": ("noise:white:10db", "reverb")} | changes
-    return Listener.of(config_of(corpus, **changes), corpus / "workdir", layers)
+    config = config_of(corpus, **changes)
+    return Listener.of(config, corpus / "workdir", layers, condition_sources.load_for(config))
 
 
 def rows_of(listener: Listener, split: str) -> tuple[np.ndarray, str]:

@@ -107,10 +107,12 @@ def loop(config, mesh, members=None, store=None, splits=None):
     members = ensemble.members(config, None) if members is None else members
     store = store or ToyStore(drawn)
     own = np.where(np.arange(NUM) % 4 == 0, "development", "train")
+    drawn = drawn if config.loss.attribute_kind == "emd" else dataclasses.replace(drawn, levels=())
     data = Data(
         config=config,
         store=store,
-        targets=drawn if config.loss.attribute_kind == "emd" else dataclasses.replace(drawn, levels=()),
+        targets=drawn,
+        training_targets=drawn,
         splits=splits or {None: own},
         frames=store,
         num_frames=store.num_frames,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,12 +15,13 @@ from seremo_jax.core import mesh as sharding
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import ingest, tables
-from seremo_jax.evaluation import evaluate
+from seremo_jax.evaluation import baseline, evaluate
 from seremo_jax.features import extract, store
 from seremo_jax.reports import report
 from seremo_jax.saliency import ranking
 from seremo_jax.training import log as writer_module
 from seremo_jax.training import protocol, timing, train
+from seremo_jax.training.dataset import Data
 
 pytestmark = pytest.mark.stack
 
@@ -191,13 +193,109 @@ def test_report_is_one_page(trained):
     assert "vote distribution" in report.markdown_summary(trained)
 
 
+def _with(config, changes):
+    tree = dataclasses.asdict(config)
+    for path, value in changes.items():
+        section, name = path.split(".")
+        tree[section][name] = value
+    return from_config_dict(tree)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"corpus.name": "table", "corpus.root": "elsewhere"},
+        {"corpus.num_speakers": 14},
+        {"data.split_seed": 7},
+        {"data.min_seconds": 2.0},
+        {"data.split_kind": "kfold", "data.fold": 1},
+    ],
+)
+def test_a_workdir_of_other_tables_is_refused_by_every_stage(tmp_path, trained, config, changes):
+    asked, before = _with(config, changes), _results(trained)
+    (path, value), *_ = changes.items()
+    section, name = path.split(".")
+    sides = f"{path}: {getattr(getattr(config, section), name)!r} there, {value!r} asked for"
+    for stage in (ingest.run, extract.run, ranking.summarise, train.run, evaluate.run, baseline.run):
+        arguments = (trained, asked) if stage is ranking.summarise else (asked, trained)
+        with pytest.raises(ArtefactError, match=re.escape(sides)):
+            stage(*arguments)
+    assert _results(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("backbone.name", "org/other"), ("backbone.window_seconds", 20.0), ("extract.dtype", "float32")]
+)
+def test_a_store_of_other_settings_is_refused_by_the_stages_behind_it(trained, config, path, value):
+    for stage in (train.run, evaluate.run, baseline.run):
+        with pytest.raises(ArtefactError, match=rf"the store .*{path}: .* there, {value!r} asked for"):
+            stage(_with(config, {path: value}), trained)
+
+
+def test_a_layer_that_the_store_lacks_is_named(tmp_path, trained, config):
+    with pytest.raises(ArtefactError, match=r"members read layer 99, but the store .* has the layers \d.*model\.layer"):
+        Data.of(config, store.Reader(trained / "store"), tables.read_tables(trained)[:2], [_member(config, layer=99)])
+
+
+def test_a_layer_chosen_under_other_settings_is_refused(trained, config):
+    with pytest.raises(ArtefactError, match=r"the choice of layer .*saliency\.seed: 0 there, 5 asked for"):
+        ensemble.members_in(trained, _with(config, {"saliency.seed": 5}))
+
+
+def test_the_protocol_says_what_the_tables_say_of_themselves(trained, config):
+    settings = json.loads(_results(trained).splitlines()[0])["protocol"]["settings"]
+    ingested = json.loads((trained / "ingest.json").read_text())["settings"]
+    assert ingested.items() <= settings.items()
+
+
+def test_an_evaluation_is_up_to_date_until_something_of_it_is_missing(tmp_path, trained, config, monkeypatch, capsys):
+    workdir = shutil.copytree(trained, tmp_path / "w")
+    files = [workdir / "calibration.json", workdir / "predictions" / "test_clean.parquet"]
+    before = _results(workdir)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate._Job, "split", None)
+        evaluate.run(config, workdir)
+        assert "up to date" in capsys.readouterr().out
+    for path in files:
+        path.unlink()
+        evaluate.run(config, workdir, is_quiet=True)
+        assert path.exists()
+    assert _results(workdir) == before
+
+
+def _member(config, **changes):
+    return dataclasses.replace(ensemble.members(config, 0)[0], **changes)
+
+
+def test_votes_without_a_consensus_count_in_the_training_part_of_each_fold(trained, config):
+    """Nothing may depend on the table's own column of splits, which is that of one fold."""
+    folds = {"data.split_kind": "kfold", "data.num_folds": 3, "ensemble.folds": (0, 1, 2)}
+    reader = store.Reader(trained / "store")
+    layer = {"model.layer": reader.layers[0]}
+    asked = _with(config, folds | layer | {"data.keep_no_agreement": "train_only"})
+    members = [_member(config, layer=reader.layers[0], fold=fold) for fold in range(3)]
+    data = Data.of(asked, reader, tables.read_tables(trained)[:2], members)
+    is_tie = data.training_targets.has_votes & ~data.training_targets.has_consensus
+    is_rated = data.training_targets.has_attribute.any(axis=1)
+    assert is_tie.sum() > 3
+    for fold in range(3):
+        split = data.splits[fold]
+        learned = data.labelled_rows(fold, "train")
+        assert set(np.flatnonzero(is_tie & (split == "train"))) <= set(learned)
+        assert set(data.labelled_rows(fold, "development")) == set(
+            np.flatnonzero((split == "development") & (data.targets.has_votes | is_rated))
+        )
+    assert not (data.targets.has_votes & is_tie).any()
+    np.testing.assert_array_equal(data.labels().has_votes, data.training_targets.has_votes)
+
+
 def test_split_without_labels_is_named(tmp_path, extracted, config):
     workdir = tmp_path / "w"
     shutil.copytree(extracted, workdir)
     utterances, ratings, _ = tables.read_tables(workdir)
     development = {utterances["id"][int(row)].as_py() for row in _split_rows(utterances, "development")}
     keeps = [utterance not in development for utterance in ratings["utterance"].to_pylist()]
-    members = ensemble.members(config, 0)
+    members = ensemble.members(config, ensemble.chosen_layer(workdir))
     with pytest.raises(ArtefactError, match="development split has"):
         train.train(
             config,
