@@ -1,18 +1,15 @@
 """Audio files: what is wrong with them, and their samples as float32 mono at 16 kHz in [-1, 1]."""
 
-import contextlib
 import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePath
 
 import numpy as np
-import soundfile
 import soxr
 from jaxtyping import Float
 
-from seremo_jax.core.artefacts import LFS_POINTER, place_of, readable
+from seremo_jax.data.audio_open import REASONS, AudioError, clear, opened
 
 SAMPLE_RATE_HZ = 16_000
 """Rate at which every backbone hears an utterance."""
@@ -22,33 +19,7 @@ SILENCE_PEAK = 1e-4
 
 _SCALED_PEAK = 10.0
 """Above this peak, floating-point samples were written on the scale of integers and not merely too loud."""
-_HEAD_BYTES = 64
-
-REASONS = {
-    "missing": "no such file",
-    "lfs_pointer": "text of a Git LFS pointer stands in place of the audio",
-    "empty": "no bytes, or no samples",
-    "unreadable": "not an audio file, damaged or cut off",
-    "too_long": "longer than data.max_seconds",
-    "too_short": "shorter than data.min_seconds",
-    "nan": "samples that are NaN or infinite",
-    "unscaled": "floating-point samples far outside [-1, 1]",
-    "silent": "nothing above -80 dBFS",
-}
-"""Why audio cannot be used: a word to count by, and what it means."""
-
-
-class AudioError(Exception):
-    """An audio file cannot be used.
-
-    Attributes:
-      path: The file.
-      reason: A key of `REASONS`.
-    """
-
-    def __init__(self, path: str | os.PathLike, reason: str, detail: str = ""):
-        super().__init__(f"{os.fspath(path)}: {reason} ({detail or REASONS[reason]})")
-        self.path, self.reason, self.detail = os.fspath(path), reason, detail or REASONS[reason]
+_BLOCK_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +71,8 @@ def decode(path: str | os.PathLike, max_s: float | None = None) -> Decoded:
     samples, rate_hz = _read(path, max_s)
     waveform = samples.mean(axis=1, dtype=np.float32)
     if rate_hz != SAMPLE_RATE_HZ:
-        waveform = soxr.resample(waveform, rate_hz, SAMPLE_RATE_HZ)
+        with clear(path):
+            waveform = soxr.resample(waveform, rate_hz, SAMPLE_RATE_HZ)
     return Decoded(np.clip(waveform, -1.0, 1.0), rate_hz, samples.shape[1])
 
 
@@ -141,13 +113,16 @@ def content_hash(samples: Float[np.ndarray, "num_samples num_channels"], rate_hz
 
 
 def length_s(path: str | os.PathLike) -> float:
-    """Length of a file in seconds as its header has it; nothing is decoded.
+    """Length of a file in seconds; only a file that does not say it is decoded.
 
     Raises:
       AudioError: Reason missing, lfs_pointer, empty or unreadable.
     """
-    with _opened(place_of(path)) as file:
-        return file.frames / file.samplerate
+    with opened(path) as file:
+        num_samples = file.num_samples
+        if num_samples is None:
+            num_samples = sum(len(piece) for piece in file.pieces(_BLOCK_S))
+        return num_samples / file.rate_hz
 
 
 def blocks(path: str | os.PathLike, block_s: float = 10.0) -> Iterator[Float[np.ndarray, " S"]]:
@@ -160,20 +135,17 @@ def blocks(path: str | os.PathLike, block_s: float = 10.0) -> Iterator[Float[np.
     Raises:
       AudioError: Reason missing, lfs_pointer, empty, unreadable, nan or unscaled, once the piece concerned is read.
     """
-    path = place_of(path)
-    with _opened(path) as file:
-        rate_hz, num_read = file.samplerate, 0
+    with opened(path) as file:
+        rate_hz = file.rate_hz
         resampler = None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1)
-        while num_read < file.frames:
-            with _clear(path):
-                samples = file.read(round(block_s * rate_hz), dtype="float32", always_2d=True)
-            num_read += len(samples)
-            if not len(samples):
-                raise AudioError(path, "unreadable", f"cut off: {num_read} of {file.frames} samples")
+        pieces = file.pieces(block_s)
+        following = next(pieces)
+        while following is not None:
+            samples, following = following, next(pieces, None)
             _require_samples(path, samples)
             waveform = samples.mean(axis=1, dtype=np.float32)
             if resampler is not None:
-                waveform = resampler.resample_chunk(waveform, last=num_read >= file.frames)
+                waveform = resampler.resample_chunk(waveform, last=following is None)
             yield np.clip(waveform, -1.0, 1.0)
 
 
@@ -202,7 +174,7 @@ def from_samples(samples: np.ndarray, rate_hz: float | int, name: str = "the wav
     if samples.ndim == 2:
         samples = samples.mean(axis=int(samples.shape[0] >= samples.shape[1]))
     samples = samples.astype(np.float32)
-    _require_samples(Path(name), samples[:, None])
+    _require_samples(name, samples[:, None])
     if rate_hz != SAMPLE_RATE_HZ:
         samples = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
     return np.clip(samples, -1.0, 1.0)
@@ -232,61 +204,25 @@ def require_sound(
 
 def _read(path: str | os.PathLike, max_s: float | None) -> tuple[Float[np.ndarray, "num_samples num_channels"], int]:
     """Samples as decoded and their rate, after every check that needs no policy but the longest length."""
-    path = place_of(path)
-    with _opened(path) as file:
-        rate_hz, num_promised = file.samplerate, file.frames
-        if max_s is not None and num_promised > max_s * rate_hz:
-            raise AudioError(path, "too_long", f"{num_promised / rate_hz:.1f} s, at most {max_s:g} s allowed")
-        with _clear(path):
-            samples = file.read(dtype="float32", always_2d=True)
-    if len(samples) < num_promised:
-        raise AudioError(path, "unreadable", f"cut off: {len(samples)} of {num_promised} samples")
+    with opened(path) as file:
+        rate_hz, num_samples, pieces = file.rate_hz, file.num_samples or 0, []
+        most = None if max_s is None else max_s * rate_hz
+        if most is not None and num_samples > most:
+            raise AudioError(path, "too_long", f"{num_samples / rate_hz:.1f} s, at most {max_s:g} s allowed")
+        num_samples = 0
+        for piece in file.pieces(_BLOCK_S):
+            pieces.append(piece)
+            num_samples += len(piece)
+            if most is not None and num_samples > most:
+                raise AudioError(path, "too_long", f"at most {max_s:g} s allowed")
+        samples = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
     _require_samples(path, samples)
     return samples, rate_hz
 
 
-def _require_samples(path: PurePath, samples: Float[np.ndarray, "num_samples num_channels"]) -> None:
+def _require_samples(path: str | os.PathLike, samples: Float[np.ndarray, "num_samples num_channels"]) -> None:
     peak = np.abs(samples).max()
     if not np.isfinite(peak):
         raise AudioError(path, "nan")
     if peak > _SCALED_PEAK:
         raise AudioError(path, "unscaled", f"peak {peak:.4g}")
-
-
-@contextlib.contextmanager
-def _opened(path: PurePath) -> Iterator[soundfile.SoundFile]:
-    """The file, opened after a look at its first bytes; it has samples."""
-    try:
-        source = readable(path)
-        with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
-            head = file.read(_HEAD_BYTES)
-            num_bytes = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        raise AudioError(path, "missing") from None
-    except OSError as error:
-        raise AudioError(path, "unreadable", error.strerror or str(error)) from None
-    if not head:
-        raise AudioError(path, "empty", "0 bytes")
-    if head.startswith(LFS_POINTER):
-        raise AudioError(path, "lfs_pointer")
-    # libsndfile shortens a cut-off WAV without a word. Writers to a pipe put a size near 2 GiB or 4 GiB in the header.
-    if head.startswith(b"RIFF") and num_bytes < (promised := int.from_bytes(head[4:8], "little") + 8) < 0x7FFF0000:
-        raise AudioError(path, "unreadable", f"cut off: {num_bytes} of {promised} bytes")
-    with _clear(path):
-        if not isinstance(source, Path):
-            source.seek(0)
-        file = soundfile.SoundFile(source)
-    with file:
-        if file.frames == 0:
-            raise AudioError(path, "empty", "0 samples")
-        yield file
-
-
-@contextlib.contextmanager
-def _clear(path: PurePath) -> Iterator[None]:
-    """Turns what libsndfile raises into an `AudioError`."""
-    try:
-        yield
-    except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
-        # Messages of libsndfile begin with the path, which belongs to one machine.
-        raise AudioError(path, "unreadable", str(error).split("': ")[-1].rstrip(".")) from None
