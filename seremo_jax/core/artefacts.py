@@ -46,7 +46,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             upload(inner, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    # Only the beginning of the name, because a long one would have no room for more.
+    beginning = os.fsdecode(os.fsencode(path.name)[:100])
+    temporary = Path(tempfile.mkdtemp(prefix=f".{beginning}.", suffix=".tmp", dir=path.parent))
     try:
         inner = temporary / path.name
         yield inner

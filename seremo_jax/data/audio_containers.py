@@ -28,11 +28,17 @@ _FOREIGN = (
     (re.compile(rb"MAC "), "Monkey's Audio", ".ape"),
     (re.compile(rb"FLV"), "Flash video", ".flv"),
 )
-FOREIGN_SUFFIXES = (
-    *(".3ga", ".3gp", ".3gpp", ".aac", ".amr", ".ape", ".avi", ".awb", ".flv", ".m4a", ".m4b", ".mka", ".mkv"),
-    *(".mov", ".mp4", ".weba", ".webm", ".wma", ".wmv", ".wv"),
+SUFFIXES = (
+    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"),
+    *(".opus", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
 )
-"""Recordings that cannot be read here and can be converted."""
+"""What is taken for audio in a folder."""
+FOREIGN_SUFFIXES = (
+    *(".3ga", ".3gp", ".3gpp", ".aac", ".amr", ".ape", ".awb"),
+    *(".m4a", ".m4b", ".mka", ".weba", ".webm", ".wma", ".wv"),
+)
+"""Recordings that cannot be read here and can be converted; they are taken, too, so that they are listed."""
+_VIDEO_SUFFIXES = (".avi", ".flv", ".mkv", ".mov", ".mp4", ".wmv")
 
 
 class Chunk(NamedTuple):
@@ -58,9 +64,9 @@ def conversion(head: bytes, suffix: str) -> str:
     """
     for pattern, name, usual in _FOREIGN:
         if pattern.match(head):
-            is_known = suffix.lower() in FOREIGN_SUFFIXES
+            is_known = suffix.lower() in (*FOREIGN_SUFFIXES, *_VIDEO_SUFFIXES)
             return f"{name} cannot be read: convert it (ffmpeg -i in{suffix if is_known else usual} out.wav)"
-    if suffix.lower() in FOREIGN_SUFFIXES:
+    if suffix.lower() in (*FOREIGN_SUFFIXES, *_VIDEO_SUFFIXES):
         return f"audio of this kind cannot be read: convert it (ffmpeg -i in{suffix} out.wav)"
     return ""
 

@@ -97,6 +97,8 @@ class Opened:
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Iterator[Opened]:
     """The file, opened after a look at its container; whatever goes wrong while it is open becomes an `AudioError`."""
+    if "\0" in os.fspath(path):
+        raise AudioError(path, "missing", "a NUL stands in its name, which no file can have")
     with clear(path), _bytes_of(place_of(path)) as source:
         num_bytes = audio_containers.length_of(source)
         source.seek(0)

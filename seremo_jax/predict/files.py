@@ -18,22 +18,28 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, fingerprint_of, require_same, to_json, write_text
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    atomic_path,
+    clear_when_full,
+    fingerprint_of,
+    require_same,
+    to_json,
+    write_text,
+)
+from seremo_jax.core.folders import printable, walk
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio
+from seremo_jax.data.audio_containers import FOREIGN_SUFFIXES, SUFFIXES
 from seremo_jax.predict import timeline
 from seremo_jax.predict.predictor import Predictor
 from seremo_jax.predict.result import Result
 
 FORMATS = ("json", "csv", "parquet")
 LIST_SUFFIXES = (".txt", ".list")
-SUFFIXES = (
-    *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"),
-    *(".opus", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
-)
-"""What is taken for audio in a folder."""
 _MOST_FILES, _MOST_S = 32, 600.0
 """Files, and seconds of audio, between two entries of the journal."""
+_MOST_NAME_BYTES = 250
 
 
 class AudioFiles(NamedTuple):
@@ -43,11 +49,13 @@ class AudioFiles(NamedTuple):
       paths: Where each file is.
       names: What results call it: relative to the folder, or as given.
       num_ignored: Suffix -> files of a folder that are not taken for audio.
+      unreadable: What else in a folder may have been audio: its name, reason and detail.
     """
 
     paths: list[Path]
     names: list[str]
     num_ignored: dict[str, int]
+    unreadable: Sequence[tuple[str, str, str]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Outcome:
 
     Attributes:
       records: Results by file, in order, as dicts.
-      bad: (file, reason, detail) of those that could not be used.
+      bad: (file, reason, detail) of those that could not be used, or (reason timeline) have a result and no timeline.
     """
 
     records: list[dict[str, Any]]
@@ -66,24 +74,28 @@ class Outcome:
 def find(source: str | os.PathLike) -> AudioFiles:
     """The audio that `source` means: a file, all of a folder and its subfolders, or a list, one path a line.
 
-    A list ends in .txt or .list; its paths are absolute or relative to the folder it lies in.
+    A list ends in .txt or .list; its paths are absolute or relative to the folder it lies in. Linked folders are
+    walked, too, see `folders.walk`.
 
     Raises:
       ArtefactError: There is nothing, no audio in the folder, or nothing in the list.
     """
     path = Path(source)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        kept = [file for file in files if file.suffix.lower() in SUFFIXES]
-        if not kept:
+        files, unreadable = walk(path)
+        kept = [file for file in files if file.suffix.lower() in (*SUFFIXES, *FOREIGN_SUFFIXES)]
+        if not kept and not unreadable:
             raise ArtefactError(f"{path} has no audio file ({' '.join(SUFFIXES)}) among its {len(files)} files")
-        ignored = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in SUFFIXES)
-        return AudioFiles(kept, [file.relative_to(path).as_posix() for file in kept], dict(ignored))
+        ignored = Counter(file.suffix.lower() for file in set(files).difference(kept))
+        bad = [(file.relative_to(path).as_posix(), reason, detail) for file, reason, detail in unreadable]
+        return AudioFiles(kept, [file.relative_to(path).as_posix() for file in kept], dict(ignored), bad)
     if path.suffix.lower() not in LIST_SUFFIXES:
         return AudioFiles([path], [os.fspath(source)], {})
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        # A name may hold any byte but a line end, so one that is no UTF-8 concerns no other line.
+        text = path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        lines = [line.strip() for line in text.split("\n")]
+    except OSError as error:
         raise ArtefactError(f"the list {path} cannot be read: {error}") from None
     names = list(dict.fromkeys(line for line in lines if line))
     if not names:
@@ -123,7 +135,7 @@ def run(
     about |= {"with_embedding": with_embedding, "with_timeline": with_timeline}
     journal = _Journal(None if out is None else Path(f"{os.fspath(out)}.journal.jsonl"), about)
     todo = [i for i, path in enumerate(audio_files.paths) if not journal.has(audio_files.names[i], path)]
-    began_s, heard_s, num_bad, num = time.monotonic(), 0.0, 0, len(audio_files.paths)
+    began_s, heard_s, num_bad, num = time.monotonic(), 0.0, len(audio_files.unreadable), len(audio_files.paths)
     with Progress(num, "predict", "files", done=num - len(todo), is_quiet=is_quiet) as progress:
         for some in _in_turns(todo, audio_files.paths):
             stamps = [_stamp(audio_files.paths[i]) for i in some]
@@ -134,7 +146,8 @@ def run(
                 if isinstance(result, Result):
                     entry["result"], heard_s = to_record(result), heard_s + result.duration_s
                     if with_timeline and len(result.timeline) > 1:
-                        timeline.write(_timeline_stem(out, audio_files.names[i]), audio_files.names[i], result)
+                        entry |= _write_timeline(out, audio_files.names[i], result)
+                        num_bad += "bad" in entry
                 else:
                     entry["bad"], num_bad = [result.reason, result.detail], num_bad + 1
                 entries.append(entry)
@@ -143,9 +156,10 @@ def run(
             note = f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time, {num_bad} files cannot be used"
             progress.update(len(some), note)
     entries = [journal.entries[name] for name in audio_files.names]
+    bad = [(entry["file"], *entry["bad"]) for entry in entries if "bad" in entry]
     outcome = Outcome(
-        [{"file": entry["file"], **entry["result"]} for entry in entries if "result" in entry],
-        [(entry["file"], *entry["bad"]) for entry in entries if "bad" in entry],
+        [{"file": printable(entry["file"]), **entry["result"]} for entry in entries if "result" in entry],
+        [(printable(file), reason, printable(detail)) for file, reason, detail in (*bad, *audio_files.unreadable)],
     )
     if out is not None:
         _write(Path(out), outcome, form)
@@ -233,13 +247,27 @@ def _stamp(path: Path) -> list[int] | None:
     """Size and time of change of a file; None where it is not there."""
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # no such file, or a name that no file can have
         return None
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def _write_timeline(out: str | os.PathLike, name: str, result: Result) -> dict[str, list[str]]:
+    """Writes a timeline; what stops it concerns one file, unless it is the disk that is full."""
+    try:
+        with clear_when_full(out):
+            timeline.write(_timeline_stem(out, name), printable(name), result)
+    except ArtefactError:
+        raise
+    except Exception as error:
+        return {"bad": ["timeline", f"its timeline cannot be written: {type(error).__name__}: {error}"]}
+    return {}
+
+
 def _timeline_stem(out: str | os.PathLike, name: str) -> Path:
     parts = ["__" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
+    if len(os.fsencode(parts[-1])) > _MOST_NAME_BYTES:  # the suffix would make it longer than a name may be
+        parts[-1] = f"{printable(parts[-1])[: _MOST_NAME_BYTES // 8]}-{fingerprint_of(parts[-1])}"
     return Path(f"{os.fspath(out)}.timeline", *parts)
 
 
@@ -271,7 +299,7 @@ class _Journal:
     def has(self, name: str, path: Path) -> bool:
         """Whether a file has its result and did not change since."""
         entry = self.entries.get(name, {})
-        return "result" in entry and entry["stamp"] == _stamp(path)
+        return "result" in entry and "bad" not in entry and entry["stamp"] == _stamp(path)
 
     def append(self, entries: Sequence[dict[str, Any]]) -> None:
         """Adds finished files; they are on the disk when this returns."""

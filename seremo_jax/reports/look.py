@@ -98,7 +98,7 @@ def _settings(theme: Theme) -> dict[str, object]:
         "ytick.labelcolor": theme.ink, "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "axes.axisbelow": True, "grid.color": theme.grid, "grid.linewidth": 0.8,
         "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "legend.frameon": False,
-        "legend.fontsize": 10, "lines.solid_capstyle": "round",
+        "legend.fontsize": 10, "lines.solid_capstyle": "round", "text.parse_math": False,
     }  # fmt: skip
 
 
