@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 from seremo_jax.data.text_lines import CorpusError, Report, read_content
 
+LINE_OF_TABLE = "line "
+"""What a column is called that a table itself calls `line`; no header has a name that ends in a space."""
 _CHUNK_LINES = 200_000
 _CELL = r'(?:"((?:[^"]|"")*)"|([^",]*))'
 _LONGEST_CELL_LINES = 100
@@ -48,6 +50,8 @@ def read_csv(
 ) -> pl.DataFrame:
     """All columns of a CSV file as text, by name, and `line`, the number of the line a row begins on.
 
+    A column that the file itself calls so is `LINE_OF_TABLE`.
+
     Args:
       path: The file.
       required: Columns it must have, in any order.
@@ -66,14 +70,15 @@ def read_csv(
         raise CorpusError(f"{path}: no column {', '.join(missing)}; found {', '.join(header) or 'nothing'}")
     if len(set(header)) < len(header):
         raise CorpusError(f"{path}: a column is named twice: {', '.join(header)}")
+    header = [LINE_OF_TABLE if name == "line" else name for name in header]
     frame = pl.DataFrame({"text": text}).with_row_index("line", offset=1)[1:]
-    plain, left = [_split(frame[:0], header).drop("text")], list[int]()
+    plain, left = [_split(frame[:0], header)], list[int]()
     for start in range(0, frame.height, _CHUNK_LINES):
         chunk = _split(frame[start : start + _CHUNK_LINES], header)
         is_row = chunk[header[0]].is_not_null()
         if key is not None:
             is_row &= chunk[key[0]].str.contains(key[1]).fill_null(False)
-        plain.append(chunk.filter(is_row).drop("text"))
+        plain.append(chunk.filter(is_row))
         left += chunk.filter(~is_row)["line"].to_list()
     joined, inside = _join_lines(text, left, header, key is not None, path.name, report, what)
     rows = pl.concat(plain)
@@ -86,7 +91,7 @@ def read_csv(
 
 
 def _split(frame: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
-    """Adds a column a cell, null in every one where a line is no plain row of that width."""
+    """`line` and a column a cell, null in every one where a line is no plain row of that width."""
     pattern = "^" + ",".join([_CELL] * len(header)) + "$"
     groups = frame["text"].str.extract_groups(pattern).struct.unnest()
     quoted, plain = groups.columns[::2], groups.columns[1::2]
@@ -94,7 +99,7 @@ def _split(frame: pl.DataFrame, header: Sequence[str]) -> pl.DataFrame:
         pl.coalesce(pl.col(inside).str.replace_all('""', '"', literal=True), pl.col(bare)).alias(name)
         for inside, bare, name in zip(quoted, plain, header, strict=True)
     )
-    return pl.concat([frame, cells], how="horizontal")
+    return pl.concat([frame.select("line"), cells], how="horizontal")
 
 
 def _join_lines(

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from seremo_jax.core import vocab
-from seremo_jax.data.corpora.csv_frames import read_csv
+from seremo_jax.data.corpora.csv_frames import LINE_OF_TABLE, read_csv
 from seremo_jax.data.text_lines import CorpusError, Report, cell_text, text_lines
 
 _SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -28,6 +28,8 @@ def find(root: Path, name: str) -> Path | None:
 
 def read(path: Path, required: Sequence[str], report: Report, what: str) -> pl.DataFrame:
     """Every column as text, lists joined by commas, and `line` (in Parquet, the row). `arousal` becomes `activation`.
+
+    A column that the file itself calls `line` is `LINE_OF_TABLE`.
 
     Raises:
       CorpusError: A column is missing or there twice, or the file cannot be read.
@@ -60,6 +62,7 @@ def _read_jsonl(path: Path, report: Report, what: str) -> pl.DataFrame:
         if not isinstance(cells, dict):
             report.add(f"{what}_not_used", f"{path.name}:{number}: no JSON object")
             continue
+        cells = {LINE_OF_TABLE if name == "line" else name: value for name, value in cells.items()}
         names.update(dict.fromkeys(cells))
         rows.append({"line": number, **{name: cell_text(value) for name, value in cells.items()}})
     return pl.DataFrame(rows, schema={"line": pl.UInt32, **dict.fromkeys(names, pl.String)})
@@ -70,7 +73,7 @@ def _read_parquet(path: Path, report: Report, what: str) -> pl.DataFrame:
         frame = pl.read_parquet(path)
         lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
         frame = frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(",") for name in lists)
-        frame = frame.cast(pl.String)
+        frame = frame.cast(pl.String).rename({"line": LINE_OF_TABLE}, strict=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
     report.counts[f"{what}_read"] += frame.height

@@ -25,7 +25,7 @@ import pyarrow as pa
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data.corpora import class_words
-from seremo_jax.data.corpora.csv_frames import to_numbers
+from seremo_jax.data.corpora.csv_frames import LINE_OF_TABLE, to_numbers
 from seremo_jax.data.corpora.table_files import find, read, to_flag
 from seremo_jax.data.corpora.table_votes import OTHER_COLUMN, votes_of
 from seremo_jax.data.tables import make_table, with_report
@@ -185,7 +185,7 @@ def _finish_utterances(
         report.problems.append(f"{file}: columns that this project fills itself are not used: {', '.join(unused)}")
     if further:
         report.counts["columns_of_its_own"] = len(further)
-        report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(further)}")
+        report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(map(str.strip, further))}")
     absent = [name for name in UTTERANCE_COLUMNS if name not in people.columns]
     frame = people.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
     frame = frame.with_columns(pl.col("id", *UTTERANCE_COLUMNS).str.strip_chars().replace("", None))
@@ -240,8 +240,9 @@ def _in_range(ratings: pl.DataFrame, ranges: Mapping[str, tuple[float, float]], 
 
 
 def _utterance_table(frame: pl.DataFrame, further: list[str], info: CorpusInfo) -> pa.Table:
-    columns = {name: frame[name].to_arrow() for name in ("id", *UTTERANCE_COLUMNS, *further)}
-    return make_table(columns, UTTERANCE_SCHEMA, info, [pa.field(name, pa.string()) for name in further])
+    columns = {name: frame[name].to_arrow() for name in ("id", *UTTERANCE_COLUMNS)}
+    own = {"line" if name == LINE_OF_TABLE else name: frame[name].to_arrow() for name in further}
+    return make_table(columns | own, UTTERANCE_SCHEMA, info, [pa.field(name, pa.string()) for name in own])
 
 
 def _rating_table(frame: pl.DataFrame, info: CorpusInfo) -> pa.Table:

@@ -241,3 +241,24 @@ def test_lists_of_words_survive_parquet(tmp_path):
     write(tmp_path, {"class_set": "msp8"})
     _, [row], _ = parse(tmp_path)
     assert (row["primary"], row["secondary"], row["is_self_report"]) == ("other-a, b", ["sad", "other-x"], True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("name", ["line", "text"])
+def test_a_column_of_any_name_is_kept(tmp_path, suffix, name):
+    rows = [{"id": "u1", name: "one"}, {"id": "u2", name: "two"}]
+    if suffix == ".csv":
+        write(tmp_path, utterances=f'{name},id\none,u1\n"two",u2\nbad\n')
+    elif suffix == ".jsonl":
+        (tmp_path / "utterances.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        pl.DataFrame(rows).write_parquet(tmp_path / "utterances.parquet")
+    write(tmp_path, ratings=f"utterance,primary,{name}\nu1,sad,x\nu2,sad,y\n")
+    utterances, ratings, report = parse(tmp_path)
+    assert [row[name] for row in utterances] == ["one", "two"]
+    assert len(ratings) == 2
+    assert f"utterances{suffix}: columns of no known name, kept as text: {name}" in report.problems
+    if suffix == ".csv":
+        assert "utterances.csv:4: not 2 cells" in report.problems
+    (tmp_path / f"utterances{suffix}").unlink()
+    assert [row[name] for row in parse(tmp_path)[0]] == ["x", "y"]
