@@ -13,7 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from seremo_jax.core import vocab
+from seremo_jax.core.folders import printable, walk
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+from seremo_jax.data.audio_containers import FOREIGN_SUFFIXES, SUFFIXES
 from seremo_jax.data.corpora.crema_d_votes import (
     NAME,
     Vote,
@@ -31,7 +33,6 @@ LEVEL_OF_CODE = {"LO": "low", "MD": "medium", "HI": "high", "XX": "unspecified"}
 HEARD_FAULTY = ("1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
 """Raters heard damaged copies of these (KNOWN: issue 8 of the official repository). Kept, and counted."""
 
-_AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 _FULL = {"speakers": 91, "utterances": 7442}
 
 
@@ -212,11 +213,11 @@ def _require(root: Path, name: str) -> Path:
 def _find_audio(root: Path, report: Report) -> dict[str, str]:
     """Utterance -> path below `root`: files that are there, and files that `clips.csv` says are there."""
     audio: dict[str, str] = {}
-    files = [path for folder in ("AudioWAV", "audio") for path in sorted((root / folder).rglob("*")) if path.is_file()]
-    for path in files:
-        if path.suffix.lower() not in _AUDIO_SUFFIXES:
-            continue
+    for path in _audio_files(root, report):
         relative = path.relative_to(root).as_posix()
+        if relative != printable(relative):
+            report.add("not_readable", f"{printable(relative)}: its name is no UTF-8: rename it")
+            continue
         name = utterance_name(path.stem, relative, report, "files_not_used")
         if name in audio:
             report.add("second_audio_files", f"{relative}: {name} is already read from {audio[name]}")
@@ -228,3 +229,21 @@ def _find_audio(root: Path, report: Report) -> dict[str, str]:
             if name is not None:
                 audio.setdefault(name, row["path"])
     return audio
+
+
+def _audio_files(root: Path, report: Report) -> list[Path]:
+    """What may be a recording. Those that cannot be read come last, and stay, so that screening lists them."""
+    files: list[Path] = []
+    others: list[Path] = []
+    for folder in (root / "AudioWAV", root / "audio"):
+        if not os.path.lexists(folder):
+            continue
+        contents = walk(folder)
+        files += [path for path in contents.files if path.suffix.lower() in SUFFIXES]
+        others += [path for path in contents.files if path.suffix.lower() in FOREIGN_SUFFIXES]
+        for path, _, detail in contents.unreadable:
+            if path.suffix.lower() in (*SUFFIXES, *FOREIGN_SUFFIXES):
+                others.append(path)
+            else:
+                report.add("not_readable", f"{printable(path.relative_to(root).as_posix())}: {detail}")
+    return files + others

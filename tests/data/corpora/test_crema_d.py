@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import os
 
 import numpy as np
 import polars as pl
@@ -533,3 +534,39 @@ def test_utterances_of_speakers_and_levels_of_the_subset(subset):
     assert len(own) == 76
     published = {"1008": 76, "1009": 76, "1019": 76, "1002": 81, "1076": 81}
     assert unlike == {speaker: number for speaker, number in published.items() if speaker in own}
+
+
+def test_recordings_that_cannot_be_read_stay_utterances_and_linked_folders_are_walked(tmp_path):
+    root = make_corpus(tmp_path / "corpus")
+    names = sorted((root / "AudioWAV").iterdir())
+    (tmp_path / "elsewhere").mkdir()
+    names[0].rename(tmp_path / "elsewhere" / names[0].name)
+    (root / "AudioWAV" / "more").symlink_to(tmp_path / "elsewhere")
+    names[1].unlink()
+    names[1].symlink_to(tmp_path / "nowhere.wav")
+    names[2].rename(names[2].with_suffix(".m4a"))
+    (root / "AudioWAV" / "gone").symlink_to(tmp_path / "unmounted")
+    (root / "AudioWAV" / "up").symlink_to(root)
+    utterances, _ = crema_d.parse(root)
+    assert dict(zip(utterances["id"].to_pylist(), utterances["audio"].to_pylist(), strict=True)) == {
+        names[0].stem: f"AudioWAV/more/{names[0].name}",
+        names[1].stem: f"AudioWAV/{names[1].name}",
+        names[2].stem: f"AudioWAV/{names[2].stem}.m4a",
+        **{path.stem: f"AudioWAV/{path.name}" for path in names[3:]},
+    }
+    report = tables.report_of(utterances)
+    assert report.counts["not_readable"] == 1
+    assert "AudioWAV/gone: a link to something that is not there" in report.problems
+    write_audio(names[2])  # beside the recording to convert: the one that can be read counts
+    utterances, _ = crema_d.parse(root)
+    assert f"AudioWAV/{names[2].name}" in utterances["audio"].to_pylist()
+
+
+def test_names_that_are_no_utf8_are_reported(tmp_path):
+    root = make_corpus(tmp_path)
+    first = next((root / "AudioWAV").iterdir())
+    (root / "AudioWAV" / os.fsdecode(b"gr\xfc\xdfe")).mkdir()
+    first.rename(root / "AudioWAV" / os.fsdecode(b"gr\xfc\xdfe") / first.name)
+    utterances, _ = crema_d.parse(root)
+    [problem] = [text for text in tables.report_of(utterances).problems if "UTF-8" in text]
+    assert problem == rf"AudioWAV/gr\xfc\xdfe/{first.name}: its name is no UTF-8: rename it"
