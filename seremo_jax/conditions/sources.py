@@ -18,10 +18,11 @@ from seremo_jax.conditions.render import Recording, Response, Sources, Voices
 from seremo_jax.core.artefacts import fingerprint_of, sha256_of_file
 from seremo_jax.core.condition_names import RECORDED_NOISES, Condition, ConditionError, expand
 from seremo_jax.core.config import Config
+from seremo_jax.core.folders import walk
 from seremo_jax.data import audio
+from seremo_jax.data.audio_containers import FOREIGN_SUFFIXES, SUFFIXES
 
 MANIFEST_FILE = "manifest.csv"
-EXTENSIONS = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 STEADY_KINDS = frozenset(
     ("rain", "sea-waves", "helicopter", "chainsaw", "fire-crackling", "exercise-bike", "kitchen-washing-dishes", "wind",
      "engine", "vacuum-cleaner", "washing-machine", "airplane", "train", "steady", "background", "music", "crickets",
@@ -31,6 +32,7 @@ STEADY_KINDS = frozenset(
 
 _LONGEST_S = 1_800.0
 _MOST_HELD = 64
+_MOST_NAMED = 5
 
 
 def load(
@@ -52,7 +54,7 @@ def load(
 
     Raises:
       ConditionError: A folder is missing or holds no audio, its manifest names a file that is not there, or a file
-        cannot be read or does not decay.
+        (or a link, or a subfolder) cannot be read or does not decay.
     """
     folders = {"eval.noise_dir": noise_dir, "eval.rir_dir": rir_dir}
     files = {field: _audio_files(field, folder) if folder else [] for field, folder in folders.items()}
@@ -153,9 +155,16 @@ def _audio_files(field: str, folder: str | os.PathLike) -> list[tuple[str, Path]
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ConditionError(f"{field} = {os.fspath(folder)!r} is no folder")
-    paths = [path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()]
+    files, unreadable = walk(root)
+    if unreadable:
+        some = "; ".join(f"{path} ({detail})" for path, _, detail in unreadable[:_MOST_NAMED])
+        raise ConditionError(
+            f"{field} = {os.fspath(folder)!r}: {len(unreadable)} things in it cannot be read: {some}: mend them, or "
+            "take them out of the folder"
+        )
+    paths = [path for path in files if path.suffix.lower() in (*SUFFIXES, *FOREIGN_SUFFIXES)]
     if not paths:
-        raise ConditionError(f"{field} = {os.fspath(folder)!r} holds no audio ({', '.join(EXTENSIONS)})")
+        raise ConditionError(f"{field} = {os.fspath(folder)!r} holds no audio ({', '.join(SUFFIXES)})")
     return sorted((path.relative_to(root).as_posix(), path) for path in paths)
 
 

@@ -353,6 +353,23 @@ def test_bad_folders_are_refused(tmp_path, files, message):
         [item.read() for item in condition_sources.load(folder).noises]
 
 
+@pytest.mark.parametrize("field", ["noise_dir", "rir_dir"])
+def test_what_a_folder_of_noises_links_to_is_heard_or_refused(tmp_path, field):
+    folder = tmp_path / "here"
+    (tmp_path / "elsewhere").mkdir()
+    folder.mkdir()
+    decay = np.exp(-np.arange(RATE) / 800) * np.random.default_rng(0).standard_normal(RATE)
+    soundfile.write(tmp_path / "elsewhere" / "a.wav", 0.2 * decay, RATE)
+    (folder / "rain").symlink_to(tmp_path / "elsewhere")
+    (folder / "up").symlink_to(folder)
+    sources = condition_sources.load(**{field: folder})
+    assert [item.name for item in (*sources.noises, *sources.responses)] == ["rain/a.wav"]
+    (folder / "gone").symlink_to(tmp_path / "unmounted")
+    os.mkfifo(folder / "pipe.wav")
+    with pytest.raises(ConditionError, match=rf"eval\.{field} = .*: 2 things in it cannot be read: .*gone \(a link"):
+        condition_sources.load(**{field: folder})
+
+
 def test_a_file_that_does_not_decay_is_no_room(tmp_path):
     soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(RATE), RATE)
     with pytest.raises(ConditionError, match="does not decay by 35 dB"):
