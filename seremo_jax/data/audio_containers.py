@@ -5,10 +5,11 @@ chunk or block that holds them, never by the size of the whole, which many write
 mark on its last page instead of sizes.
 """
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 HEAD_BYTES = 64
 """First bytes of a file, which say what container it is."""
@@ -71,7 +72,7 @@ def conversion(head: bytes, suffix: str) -> str:
     return ""
 
 
-def damage(file: BinaryIO, num_bytes: int) -> str:
+def damage(file: io.IOBase, num_bytes: int) -> str:
     """Why a file does not hold all the samples that its container promises; empty where it does, or nobody can say.
 
     Args:
@@ -79,7 +80,7 @@ def damage(file: BinaryIO, num_bytes: int) -> str:
       num_bytes: Its length.
     """
     head = _at(file, 0, HEAD_BYTES)
-    judges: tuple[tuple[bytes, Callable[[BinaryIO, int, bytes], str]], ...] = (
+    judges: tuple[tuple[bytes, Callable[[io.IOBase, int, bytes], str]], ...] = (
         (rb"RIFF....WAVE|RIFX....WAVE", _riff_damage),
         (rb"RF64|BW64", _rf64_damage),
         (rb"riff" + re.escape(bytes.fromhex("2e91cf11a5d628db04c10000")), _w64_damage),
@@ -96,7 +97,7 @@ def damage(file: BinaryIO, num_bytes: int) -> str:
     return ""
 
 
-def _at(file: BinaryIO, start: int, size: int) -> bytes:
+def _at(file: io.IOBase, start: int, size: int) -> bytes:
     file.seek(start)
     return file.read(size) or b""
 
@@ -113,7 +114,7 @@ def _never_finished(present: int) -> str:
 
 
 def _chunks(
-    file: BinaryIO, num_bytes: int, start: int, read: Callable[[bytes], tuple[bytes, int]], header: int, align: int
+    file: io.IOBase, num_bytes: int, start: int, read: Callable[[bytes], tuple[bytes, int]], header: int, align: int
 ) -> Iterator[Chunk]:
     """The chunks from `start` on; the last one may promise more than the file holds."""
     while start + header <= num_bytes:
@@ -128,7 +129,7 @@ def _chunks(
         start = start if is_unpadded else padded
 
 
-def _judge_samples(file: BinaryIO, num_bytes: int, samples: Chunk, frame_bytes: int, behind: Iterator[Chunk]) -> str:
+def _judge_samples(file: io.IOBase, num_bytes: int, samples: Chunk, frame_bytes: int, behind: Iterator[Chunk]) -> str:
     """Compares the chunk of samples with what is there, in whole frames.
 
     Args:
@@ -153,7 +154,7 @@ def _is_of_stream(size: int) -> bool:
     return 2**31 - _STREAM_MARGIN <= size <= 2**31 or size >= 2**32 - _STREAM_MARGIN
 
 
-def _riff_damage(file: BinaryIO, num_bytes: int, head: bytes, long_size: int | None = None) -> str:
+def _riff_damage(file: io.IOBase, num_bytes: int, head: bytes, long_size: int | None = None) -> str:
     order = "big" if head.startswith(b"RIFX") else "little"
 
     def read(header: bytes) -> tuple[bytes, int]:
@@ -171,7 +172,7 @@ def _riff_damage(file: BinaryIO, num_bytes: int, head: bytes, long_size: int | N
     return ""
 
 
-def _rf64_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _rf64_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     if head[12:16] != b"ds64":
         return _riff_damage(file, num_bytes, head)
     long_size = int.from_bytes(_at(file, 28, 8), "little")
@@ -186,7 +187,7 @@ def _rf64_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return _riff_damage(file, num_bytes, head)
 
 
-def _w64_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _w64_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     del head
 
     def read(header: bytes) -> tuple[bytes, int]:
@@ -203,7 +204,7 @@ def _w64_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return ""
 
 
-def _form_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _form_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     """AIFF, AIFF-C and the Amiga's formats."""
     del head
 
@@ -227,7 +228,7 @@ def _form_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return ""
 
 
-def _caf_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _caf_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     del head
 
     def read(header: bytes) -> tuple[bytes, int]:
@@ -241,7 +242,7 @@ def _caf_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return ""
 
 
-def _au_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _au_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     order = "big" if head.startswith(b".snd") else "little"
     start, size = (int.from_bytes(head[place : place + 4], order) for place in (4, 8))
     if size == 2**32 - 1:
@@ -249,7 +250,7 @@ def _au_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return _judge_samples(file, num_bytes, Chunk(b"data", start, size), 1, iter(()))
 
 
-def _sphere_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _sphere_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     """SPHERE of NIST: a header of text that ends where its second line says."""
     lines = head.split(b"\n", 2)
     if len(lines) < 3 or not lines[1].strip().isdigit():
@@ -266,7 +267,7 @@ def _sphere_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return _judge_samples(file, num_bytes, Chunk(b"", start, int(fields["sample_count"]) * width), width, iter(()))
 
 
-def _voc_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _voc_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     """Blocks of a type (1 byte) and a size (3 bytes): 0 ends them, 1, 2 and 9 hold samples."""
     start = int.from_bytes(head[20:22], "little")
     while start + 4 <= num_bytes:
@@ -282,7 +283,7 @@ def _voc_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return ""
 
 
-def _ogg_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
+def _ogg_damage(file: io.IOBase, num_bytes: int, head: bytes) -> str:
     """Pages, of which the last one is marked as the end of the stream."""
     del head
     start, is_end = 0, False
@@ -301,6 +302,6 @@ def _ogg_damage(file: BinaryIO, num_bytes: int, head: bytes) -> str:
     return f"cut off, or never finished by its recorder: no page marked as the last one in {num_bytes} bytes"
 
 
-def length_of(file: BinaryIO) -> int:
+def length_of(file: io.IOBase) -> int:
     """Bytes of an open file."""
     return file.seek(0, os.SEEK_END)

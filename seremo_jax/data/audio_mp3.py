@@ -6,7 +6,7 @@ file with a frame that holds their number before it.
 """
 
 import io
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 _KBPS = {
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -64,7 +64,7 @@ class Frames(NamedTuple):
 class _Bytes:
     """Bytes of a file by place, read in large pieces."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.IOBase):
         self._file, self._start, self._held = file, 0, b""
 
     def at(self, start: int, size: int) -> bytes:
@@ -92,7 +92,7 @@ def frame_of(header: bytes) -> Frame | None:
     return Frame((version, layer, rate), layer, size, num_samples, side_bytes)
 
 
-def count(file: BinaryIO, num_bytes: int) -> Frames | None:
+def count(file: io.IOBase, num_bytes: int) -> Frames | None:
     """Counts the frames of a file; None where there is no frame to begin with.
 
     Args:
@@ -147,7 +147,7 @@ def _promised(content: bytes, frame: Frame) -> int | None:
     return int.from_bytes(content[place + 8 : place + 12], "big") if content[place + 7] & 1 else 0
 
 
-def with_number(file: BinaryIO, frames: Frames, num_bytes: int) -> "Prefixed":
+def with_number(file: io.IOBase, frames: Frames, num_bytes: int) -> "Prefixed":
     """The file behind a frame that holds the number of its frames, by which a decoder knows the length, and silence.
 
     Args:
@@ -173,7 +173,7 @@ def with_number(file: BinaryIO, frames: Frames, num_bytes: int) -> "Prefixed":
 class Prefixed:
     """A file to read of which the first `start` bytes are others: what libsndfile asks of a file object."""
 
-    def __init__(self, file: BinaryIO, prefix: bytes, start: int, num_bytes: int):
+    def __init__(self, file: io.IOBase, prefix: bytes, start: int, num_bytes: int):
         self._file, self._prefix, self._start = file, prefix, start
         self._size, self._place = len(prefix) + num_bytes - start, 0
 

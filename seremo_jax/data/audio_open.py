@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -128,7 +127,7 @@ def opened(path: str | os.PathLike) -> Iterator[Opened]:
 
 
 @contextlib.contextmanager
-def _opened_mp3(path: str | os.PathLike, file: _Sequential, source: BinaryIO, num_bytes: int) -> Iterator[Opened]:
+def _opened_mp3(path: str | os.PathLike, file: _Sequential, source: io.IOBase, num_bytes: int) -> Iterator[Opened]:
     """An MP3 file with the length that its frames have; opened anew where the decoder could only guess it."""
     place = source.tell()
     frames = audio_mp3.count(source, num_bytes)
@@ -149,7 +148,7 @@ def _opened_mp3(path: str | os.PathLike, file: _Sequential, source: BinaryIO, nu
 
 
 @contextlib.contextmanager
-def _bytes_of(path: PurePath) -> Iterator[BinaryIO]:
+def _bytes_of(path: PurePath) -> Iterator[io.IOBase]:
     """The bytes of a file; pipes and devices are never opened, because that may wait for ever."""
     if isinstance(path, Path):
         mode = path.stat().st_mode

@@ -1,10 +1,14 @@
 """Audio files: every kind of bad one by name, conversions against plain NumPy, hashes of content."""
 
+import contextlib
+import io
+import os
+
 import numpy as np
 import pytest
 import soundfile
 
-from seremo_jax.data import audio
+from seremo_jax.data import audio, audio_open
 
 RATE_HZ = 16_000
 
@@ -190,3 +194,70 @@ def test_shared_silent_recording_is_found(shared):
     facts = audio.check(shared / "data/crema_d/audio/1076/1076_MTI_SAD_XX.flac", 0.1, 60.0)
     assert facts.reason == "silent"
     assert facts.duration_s == 41_108 / 16_000
+
+
+def test_pipes_and_devices_are_never_opened_and_dangling_links_say_so(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    facts = {path: audio.check(path, 0.1, 10.0) for path in (tmp_path / "pipe.wav", "/dev/zero", tmp_path / "gone.wav")}
+    assert [fact.reason for fact in facts.values()] == ["unreadable", "unreadable", "missing"]
+    assert "not opened" in facts["/dev/zero"].detail
+    assert "a link" in facts[tmp_path / "gone.wav"].detail
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"gr\xfc\xdfe.wav"), "x.raw", "$a$.wav", "a\nb.wav", "x.txt", "x"])
+def test_the_name_of_a_file_says_nothing_of_its_content(tmp_path, name):
+    soundfile.write(tmp_path / "x.flac", tone(), RATE_HZ)
+    os.rename(tmp_path / "x.flac", tmp_path / name)
+    assert reason_of(tmp_path / name) is None
+    assert len(np.concatenate(list(audio.blocks(tmp_path / name)))) == RATE_HZ
+    (tmp_path / name).write_bytes(bytes(range(256)) * 100)
+    assert reason_of(tmp_path / name) == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["a\0b.wav", "x" * 300 + ".wav", "nowhere://a.wav", "x.wav/y.wav"])
+def test_names_that_no_file_can_have_are_reasons(tmp_path, name):
+    (tmp_path / "x.wav").write_bytes(b"x")
+    path = name if "://" in name else os.path.join(tmp_path, name)
+    assert reason_of(path) in ("missing", "unreadable")
+    with pytest.raises(audio.AudioError):
+        audio.length_s(path)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), TypeError("odd"), AssertionError("odd"), MemoryError(), OSError("odd")]
+)
+@pytest.mark.parametrize("method", ["__init__", "read"])
+def test_whatever_a_decoder_raises_becomes_a_reason(tmp_path, monkeypatch, error, method):
+    soundfile.write(tmp_path / "x.wav", tone(), RATE_HZ)
+
+    def raising(*args, **options):
+        raise error
+
+    monkeypatch.setattr(audio_open._Sequential, method, raising)
+    monkeypatch.setattr(audio_open._Sequential, "__del__", lambda self: None)
+    monkeypatch.setattr(audio_open._Sequential, "close", lambda self: None)
+    facts = audio.check(tmp_path / "x.wav", 0.1, 10.0)
+    assert facts.reason == "unreadable"
+    assert "odd" in facts.detail or "memory" in facts.detail
+    with pytest.raises(audio.AudioError, match="unreadable"):
+        list(audio.blocks(tmp_path / "x.wav"))
+
+
+@pytest.mark.parametrize("rate_hz", [0, 2**31 - 1, 2**32 - 1])
+def test_a_rate_that_no_recording_has_is_a_reason(tmp_path, rate_hz):
+    soundfile.write(tmp_path / "x.wav", tone(), RATE_HZ)
+    content = bytearray((tmp_path / "x.wav").read_bytes())
+    content[24:28] = rate_hz.to_bytes(4, "little")
+    (tmp_path / "x.wav").write_bytes(content)
+    assert reason_of(tmp_path / "x.wav") in ("unreadable", "too_short")
+    for read in (audio.decode, lambda path: list(audio.blocks(path))):
+        with contextlib.suppress(audio.AudioError):
+            read(tmp_path / "x.wav")
+
+
+def test_bytes_from_a_bucket_are_judged_alike(shared, monkeypatch):
+    folder = shared / "cases" / "audio"
+    expected = {path: audio.check(path, 0.1, 10.0) for path in sorted(folder.iterdir())}
+    monkeypatch.setattr(audio_open, "readable", lambda path: io.BytesIO(path.read_bytes()))
+    assert {path: audio.check(path, 0.1, 10.0) for path in expected} == expected

@@ -411,3 +411,19 @@ def test_what_the_checks_find_in_crema_d(real):
 def test_ingest_needs_no_jax():
     code = "import sys, seremo_jax.data.ingest; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_small_inputs_that_failed_are_kept_or_left_out_by_reason(toy, tmp_path, shared):
+    cases = shared / "cases" / "audio"
+    for place, path in enumerate(sorted(cases.iterdir())):
+        toy.row(f"f0-{place % 6}" if place < 6 else f"f1-{place % 6}")["audio"] = str(path)
+    toy.row("m0-0")["audio"] = "a\0b.wav"
+    toy.row("m0-1")["audio"] = "."
+    record = run(toy, tmp_path / "w")
+    totals_close(record)
+    # In the order of names: cbr_noinfo, cut.aiff, cut.w64, gsm610, phone, riff_plus1, stream_zero_data, vbr.
+    assert record["excluded"] == {"missing": ["m0-0"], "unreadable": ["f0-1", "f0-2", "f0-4", "f1-0", "m0-1"]}
+    assert record["details"]["f0-1"].startswith("cut off")
+    assert record["details"]["f0-2"].startswith("cut off")
+    assert "ffmpeg -i in.m4a out.wav" in record["details"]["f0-4"]
+    assert record["details"]["f1-0"].startswith("never finished")

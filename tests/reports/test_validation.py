@@ -305,3 +305,13 @@ def test_msp_podcast_test_sets_and_withheld_labels(tmp_path):
     withheld = {turn.name for turn in turns if turn.split == "Test3"}
     assert set(findings["withheld_labels"].cases) == withheld
     assert findings["released_consensus"].count == findings["no_ratings"].count == 0
+
+
+def test_small_inputs_that_failed_are_findings(toy, tmp_path, shared):
+    for name, path in (("f0-0", "cut.aiff"), ("f0-1", "cut.w64"), ("f0-2", "phone.m4a"), ("f0-3", "riff_plus1.wav")):
+        toy.row(name)["audio"] = str(shared / "cases" / "audio" / path)
+    cases = found(validate(toy, tmp_path / "v"))["audio_unreadable"]
+    assert [case.split(":")[0] for case in cases] == ["f0-0", "f0-1", "f0-2"]
+    assert "cut off" in cases[0]
+    assert "cut off" in cases[1]
+    assert "ffmpeg -i in.m4a out.wav" in cases[2]
