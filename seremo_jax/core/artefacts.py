@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import operator
 import os
 import shutil
 import tempfile
@@ -23,6 +24,9 @@ import numpy as np
 
 _BUCKETS = {"gs": "gs", "s3": "s3", "az": "az"}
 """Scheme -> extra of this package that reaches it."""
+
+SEAL, _WRAPPED = "content_fingerprint", "content"
+"""Key under which a JSON file holds the fingerprint of the rest of it, and that of content which is no object."""
 
 LFS_POINTER = b"version https://git-lfs"
 """How the small text file begins that a checkout without Git LFS has in the place of a large file."""
@@ -224,24 +228,53 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def sealed(value: Any) -> dict[str, Any]:
+    """`value` as JSON gives it back, with the fingerprint of it under `SEAL`."""
+    content = json.loads(to_json(value))
+    if not isinstance(content, dict):
+        content = {_WRAPPED: content}
+    content.pop(SEAL, None)
+    return content | {SEAL: fingerprint_of(content)}
+
+
+def parsed(text: str | bytes, what: str, remedy: str) -> Any:
+    """What a text of JSON holds, without its seal. Earlier versions wrote no seal, so a text without one is accepted.
+
+    Raises:
+      ArtefactError: It is no JSON, or not what was sealed; the message names `what` and ends with `remedy`.
+    """
+    try:
+        content = json.loads(text)
+        keys = content.keys() if isinstance(content, dict) else ()
+        # A key that differs in one letter is the seal itself, hit by a flipped bit.
+        seals = [key for key in keys if len(key) == len(SEAL) and sum(map(operator.ne, key, SEAL)) < 2]
+        if not seals:
+            return content
+        stated = content.pop(SEAL, None)
+        present = fingerprint_of(content)
+    except (ValueError, RecursionError) as error:  # a changed digit may make a number that JSON has no word for
+        raise ArtefactError(f"{what} is damaged ({error}); {remedy}") from None
+    require_same(f"{SEAL} of {what}", stated, present, f"The file was changed or damaged: {remedy}.")
+    return content[_WRAPPED] if content.keys() == {_WRAPPED} else content
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    write_text(path, to_json(value, indent=2) + "\n")
+    """Writes `value` as indented JSON with its fingerprint in it, atomically."""
+    write_text(path, to_json(sealed(value), indent=2) + "\n")
 
 
 def read_json(path: str | os.PathLike, remedy: str) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file; what `write_json` wrote comes back without its fingerprint.
 
     Raises:
-      ArtefactError: The file is missing or no JSON; the message ends with `remedy`.
+      ArtefactError: The file is missing, no JSON, or changed since it was written; the message ends with `remedy`.
     """
     path = place_of(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ArtefactError(f"{path} is missing; {remedy}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
+    return parsed(text, os.fspath(path), remedy)
 
 
 @contextlib.contextmanager

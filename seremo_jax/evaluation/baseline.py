@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, to_json, write_text
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
@@ -26,6 +26,7 @@ from seremo_jax.data.targets import Targets
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, write_predictions
+from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
@@ -143,7 +144,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
             column = utterances.column_names.index("split")
             table = utterances.set_column(column, "split", [whole.tolist()])
             records += _scored(config, predictions, targets, table, members, split, card)
-    write_text(results, "".join(to_json(record) + "\n" for record in records))
+    write_records(results, records)
     return results
 
 

@@ -16,7 +16,7 @@ from seremo_jax.conditions.render import Sources
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, require_same, to_json, write_text
+from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, require_same
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
@@ -27,6 +27,7 @@ from seremo_jax.evaluation import (
     pooled as mean_heads,
 )
 from seremo_jax.evaluation.alignment import Aligned, align
+from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.records import write_predictions
 from seremo_jax.evaluation.states import member_states
 from seremo_jax.features import condition_frames
@@ -83,7 +84,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         job = dataclasses.replace(job, fitted=job.calibrate())
         calibration_fit.write(workdir / calibration_fit.FILE, job.fitted, card["checkpoint"])
     records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
-    write_text(results, "".join(to_json(record) + "\n" for record in records))
+    write_records(results, records)
     return results
 
 

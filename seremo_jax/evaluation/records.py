@@ -1,6 +1,5 @@
 """The files an evaluation leaves: predictions as Parquet, records as JSON lines."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seremo_jax.core import members as ensemble
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, sealed, to_json, write_text
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.targets import Targets
 from seremo_jax.metrics import catalogue
@@ -23,20 +22,26 @@ EVALUATE = "run python -m launch.evaluate with this --workdir"
 _REGRESS = "run python -m launch.baseline with this --workdir"
 
 
+def write(path: str | os.PathLike, records: Sequence[ResultRecord]) -> None:
+    """Writes a line a record, each with the fingerprint of what it holds."""
+    write_text(path, "".join(to_json(sealed(record)) + "\n" for record in records))
+
+
 def read(path: str | os.PathLike) -> list[ResultRecord]:
     """Reads the records of one file.
 
     Raises:
-      ArtefactError: The file is missing or empty, or a line is no result record of this version of the project.
+      ArtefactError: The file is missing or empty, or a line was changed since it was written or is no result record of
+        this version of the project.
     """
     path = place_of(path)
     remedy = _REGRESS if path.parent.name == BASELINE_FOLDER else EVALUATE
     if not path.exists():
         raise ArtefactError(f"{path} is missing; {remedy}")
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        fields = parsed(line, f"{path}:{number}", f"delete the file and {remedy}")
         try:
-            fields = json.loads(line)
             record = ResultRecord(**{**fields, "seeds": tuple(fields["seeds"])})
             foreign = _foreign(record)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

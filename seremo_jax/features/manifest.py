@@ -8,14 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seremo_jax.core.artefacts import (
-    ArtefactError,
-    read_json,
-    require_same,
-    sha256_of_file,
-    size_of,
-    to_json,
-)
+from seremo_jax.core.artefacts import ArtefactError, read_json, require_same, to_json
 from seremo_jax.core.config import Config
 
 FORMAT_VERSION = 1
@@ -117,29 +110,6 @@ def layer_folder(layer: int) -> str:
 def shard_file(layer: int, shard: int, num_shards: int) -> str:
     """Path of a shard of a layer inside the store."""
     return f"{layer_folder(layer)}/shard-{shard:05d}-of-{num_shards:05d}.array_record"
-
-
-def describe_file(path: PurePath) -> dict[str, Any]:
-    """Size and hash of a file, as the manifest holds them."""
-    return {"num_bytes": size_of(path), "sha256": sha256_of_file(path)}
-
-
-def require_files(folder: PurePath, files: Mapping[str, Mapping[str, Any]], is_hashed: bool = False) -> None:
-    """Checks that the files are there and have their sizes, and with `is_hashed` their content, too.
-
-    Sizes are read when a store is opened. Hashes take a pass over all bytes.
-
-    Raises:
-      ArtefactError: A file differs; the message names the file and both sides.
-    """
-    for name, file in files.items():
-        path = folder / name
-        size = size_of(path)
-        if size is None:
-            raise ArtefactError(f"{path} is missing, though the store lists it; {REMEDY}")
-        require_same(f"size of {path} in bytes", size, file["num_bytes"], f"It is truncated or foreign: {REMEDY}")
-        if is_hashed:
-            require_same(f"SHA-256 of {path}", sha256_of_file(path), file["sha256"], f"It is damaged: {REMEDY}")
 
 
 def read_manifest(path: PurePath) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from seremo_jax.core.artefacts import (
     write_arrays,
     write_json,
 )
+from seremo_jax.core.hashed import describe_file, require_files
 from seremo_jax.features.manifest import (
     DTYPES,
     FORMAT_VERSION,
@@ -47,10 +48,8 @@ from seremo_jax.features.manifest import (
     REMEDY,
     UNFINISHED,
     Settings,
-    describe_file,
     layer_folder,
     read_manifest,
-    require_files,
     shard_file,
     shards_of,
 )
@@ -194,7 +193,7 @@ class Writer:
             part = read_json(self._part(number), UNFINISHED)
             # Hashes of shards that this process has just written are those of the bytes that it wrote.
             if number not in self._hashed:
-                require_files(self.path, part["files"], is_hashed=True)
+                require_files(self.path, part["files"], REMEDY)
             files |= part["files"]
             shards.append({"num_utterances": len(part["utterances"]), "num_frames": sum(part["num_frames"])})
             for position, (utterance, frames) in enumerate(zip(part["utterances"], part["num_frames"], strict=True)):
@@ -247,12 +246,15 @@ class Reader:
     def __init__(self, path: str | os.PathLike):
         self.path = place_of(path)
         self.manifest = read_manifest(self.path)
-        require_files(self.path, self.manifest["files"])
+        files = self.manifest["files"]
+        require_files(self.path, files, REMEDY, is_hashed=False)
+        # Frames carry checksums of their own, which reading them compares. The small files beside them are hashed here.
+        require_files(self.path, {name: file for name, file in files.items() if "/" not in name}, REMEDY)
         try:
             index = pq.ParquetFile(readable(self.path / INDEX_FILE)).read()
             self.utterances: list[str] = index["utterance"].to_pylist()
             columns = [index[name].to_numpy().astype(np.int32) for name in ("shard", "position", "num_frames")]
-        except (pa.ArrowException, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError) as error:
             raise ArtefactError(f"{self.path / INDEX_FILE} is damaged ({error}); {REMEDY}") from None
         self._shard, self._position, self.num_frames = columns
         require_same(f"{self.path / INDEX_FILE}", len(index), self.manifest["num_utterances"], REMEDY)
@@ -323,7 +325,7 @@ class Reader:
         Raises:
           ArtefactError: A file differs; the message gives both hashes.
         """
-        require_files(self.path, self.manifest["files"], is_hashed=True)
+        require_files(self.path, self.manifest["files"], REMEDY)
 
     def _shard_path(self, layer: int, shard: int) -> PurePath:
         return self.path / shard_file(layer, shard, len(self.manifest["shards"]))

@@ -4,7 +4,6 @@ Members that differ only in seeds or fold are one system, a row; its columns are
 """
 
 import dataclasses
-import json
 import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import write_text
+from seremo_jax.core.artefacts import read_json, write_text
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
@@ -95,7 +94,7 @@ def entries(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
         if not (run / RESULTS_FILE).exists():
             continue
         places = read_status(run).trained(program["num_members"])
-        members = json.loads((run / "train" / "members.json").read_text(encoding="utf-8"))
+        members = read_json(run / "train" / "members.json", "delete the folder of this program: it is run anew")
         members = [vars(ensemble.Member(**member)) for member in members]
         rows_of = {about["system"]: rows for rows, about in ensemble.systems(members)}
         for record in records.read(run / RESULTS_FILE):

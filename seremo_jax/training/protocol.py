@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from seremo_jax import __version__
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import fingerprint_of, read_json
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.members import MEMBER_FIELDS
 from seremo_jax.data.tables import info_of
@@ -93,11 +93,11 @@ def commit() -> str | None:
 
 
 def is_card_of(expected: dict[str, Any], results: PurePath) -> bool:
-    """Whether `results.jsonl` is there and was made under this card, from whatever commit of the code."""
+    """Whether `results.jsonl` is there, whole, and made under this card, from whatever commit of the code."""
     try:
-        with results.open(encoding="utf-8") as file:
-            card_there = json.loads(file.readline())["protocol"]
-    except (OSError, ValueError, KeyError, TypeError):
+        cards = [parsed(line, "", "")["protocol"] for line in results.read_bytes().splitlines()]
+        card_there = cards[0]
+    except (OSError, ArtefactError, LookupError, TypeError):
         return False
     ignored = dict.fromkeys(("code_version", "commit"))
     return card_there | ignored == json.loads(json.dumps(expected)) | ignored

@@ -116,7 +116,7 @@ def test_json_keeps_values_and_refuses_nan(tmp_path: Path):
     artefacts.write_json(tmp_path / "a.json", value)
     expected = {"a": [0, 1, 2], "b": 0.5, "path": "x/y", "record": {"name": "é", "values": [1.0, 2.0]}}
     assert artefacts.read_json(tmp_path / "a.json", "") == expected
-    assert list(json.loads((tmp_path / "a.json").read_text())) == ["a", "b", "path", "record"]
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["a", "b", "content_fingerprint", "path", "record"]
     with pytest.raises(ValueError, match="not JSON compliant"):
         artefacts.write_json(tmp_path / "b.json", {"uar": float("nan")})
     with pytest.raises(TypeError, match="no JSON form for set"):
@@ -158,3 +158,30 @@ def test_a_mismatch_names_both_sides():
     )
     with pytest.raises(ArtefactError, match=r"^release does not fit: '1' there, '2' asked for\. Redo\.$"):
         artefacts.require_same("release", "1", "2", "Redo.")
+
+
+VALUES = ({"chosen": 7, "score": [0.25, 1e-05, None], "names": {"é": True}}, [{"seed": 3}, {"seed": 4}], "text", {})
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_no_flipped_bit_of_a_json_file_changes_what_is_read(tmp_path, value):
+    path = tmp_path / "a.json"
+    artefacts.write_json(path, value)
+    whole, refused = path.read_bytes(), []
+    for place in range(len(whole)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                assert artefacts.read_json(path, "write it again") == value
+            except ArtefactError as error:
+                refused.append(str(error))
+    assert len(refused) > 4 * len(whole)
+    assert all(str(path) in message and "write it again" in message for message in refused)
+
+
+def test_what_has_no_fingerprint_is_not_checked_and_what_has_is_written_anew(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"chosen": 7}')  # as earlier versions wrote it
+    assert artefacts.read_json(path, "") == {"chosen": 7}
+    artefacts.write_json(path, artefacts.sealed({"chosen": 7}) | {"chosen": 8})
+    assert artefacts.read_json(path, "") == {"chosen": 8}

@@ -88,7 +88,7 @@ def test_a_good_corpus_gives_tables_split_by_speaker(toy, tmp_path):
     totals_close(record)
     assert record["utterances"] == {"found": 48, "kept": 48, "excluded": {}}
     assert record["warnings"] == []
-    assert record == json.loads((tmp_path / "w/ingest.json").read_text())
+    assert record == artefacts.read_json(tmp_path / "w/ingest.json", "")
     utterances, ratings, fingerprint = tables.read_tables(tmp_path / "w")
     assert fingerprint == record["fingerprint"]
     assert utterances["duration_s"].to_pylist() == [0.3] * 48

@@ -56,8 +56,11 @@ def test_records_of_another_version_are_refused_with_what_to_run(tmp_path, line,
 
 
 def test_what_is_no_record_and_files_without_any_are_refused(tmp_path):
-    for line in ("{", "[]", '{"system": "votes"}', without("metrics"), with_entry(value=1)[:-1]):
+    for line in ("[]", '{"system": "votes"}', without("metrics")):
         with pytest.raises(ArtefactError, match=r"results.jsonl:1 is no result record .*launch.evaluate"):
+            records.read(written(tmp_path, line))
+    for line in ("{", with_entry(value=1)[:-1]):
+        with pytest.raises(ArtefactError, match=r"results.jsonl:1 is damaged .*delete the file and .*launch.evaluate"):
             records.read(written(tmp_path, line))
     fields = json.loads(to_json(RECORD)) | {"metrics": {"UAR": 0.5}}
     with pytest.raises(ArtefactError, match="is no result record"):
@@ -66,3 +69,14 @@ def test_what_is_no_record_and_files_without_any_are_refused(tmp_path):
         records.read(written(tmp_path))
     with pytest.raises(ArtefactError, match=r"is missing; run python -m launch.baseline"):
         records.read(tmp_path / "baseline" / records.FILE)
+
+
+def test_a_changed_digit_is_noticed_in_the_line_that_has_it(tmp_path):
+    records.write(tmp_path / records.FILE, [RECORD, RECORD])
+    assert records.read(tmp_path / records.FILE) == [RECORD, RECORD]
+    whole = (tmp_path / records.FILE).read_text()
+    place = whole.rindex('"num_speakers":') + len('"num_speakers": ')
+    changed = "7" if whole[place] != "7" else "8"
+    (tmp_path / records.FILE).write_text(whole[:place] + changed + whole[place + 1 :])
+    with pytest.raises(ArtefactError, match=r"results\.jsonl:2 .*was changed or damaged: delete the file and run"):
+        records.read(tmp_path / records.FILE)

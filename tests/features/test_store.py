@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core import hashed
+from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.features import store
 from seremo_jax.features.manifest import Settings
 
@@ -185,7 +186,7 @@ def test_damage_is_refused(tmp_path):
     shard.write_bytes((path / "layer_00" / shard.name).read_bytes())
     store.Reader(path).read(3, [4])  # same size and readable: only the hash knows
     manifest = path / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 99'))
+    write_json(manifest, read_json(manifest, "") | {"format_version": 99})
     with pytest.raises(ArtefactError, match="99 there, 1 asked for"):
         store.Reader(path)
     manifest.write_text("{")
@@ -224,3 +225,30 @@ def test_what_is_added_is_checked(tmp_path):
     with pytest.raises(ArtefactError, match=r"shard-00000.json is missing; extraction did not finish"):
         writer.finalise()
     assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "norm.npz"])
+def test_a_flipped_bit_in_the_small_files_is_noticed_when_the_store_is_opened(tmp_path, name):
+    writer = store.Writer(tmp_path / "store", UTTERANCES, SETTINGS)
+    for shard in range(3):
+        write_shard(writer, shard)
+    writer.finalise(norm={"mean": np.arange(5.0)})
+    path = tmp_path / "store" / name
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole), 40, replace=False):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(ArtefactError, match=rf"SHA-256 of \S+{name} .*is damaged.*launch\.extract"):
+            store.Reader(tmp_path / "store")
+
+
+def test_a_store_whose_index_was_hashed_after_the_damage_names_the_index(tmp_path):
+    write(tmp_path / "store")
+    index, manifest = tmp_path / "store" / "index.parquet", tmp_path / "store" / "manifest.json"
+    content = bytearray(index.read_bytes())
+    content[8:40] = bytes(32)
+    index.write_bytes(content)
+    stated = read_json(manifest, "")
+    stated["files"]["index.parquet"] = hashed.describe_file(index)
+    write_json(manifest, stated)
+    with pytest.raises(ArtefactError, match=r"index\.parquet is damaged"):
+        store.Reader(tmp_path / "store")

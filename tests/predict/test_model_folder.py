@@ -10,7 +10,7 @@ import pytest
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
-from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.core.config import read_config, write_config
 from seremo_jax.data import tables
 from seremo_jax.data.policies import target_policies
@@ -153,19 +153,19 @@ def test_a_calibrated_model_gives_the_conformal_set(corpus, workdir, exported, t
 def test_what_was_fitted_belongs_to_its_training(workdir, tmp_path):
     path = workdir / calibration_fit.FILE
     kept = path.read_text()
-    record = json.loads(kept)
+    record = read_json(path, "")
     try:
         path.unlink()
         assert model_folder.from_workdir(workdir, ["best"]).about["calibration"] == calibration_fit.NOTHING
-        path.write_text(json.dumps(record | {"checkpoint": "other"}))
+        write_json(path, record | {"checkpoint": "other"})
         with pytest.raises(ArtefactError, match=r"checkpoint of .*calibration\.json.*other.*launch\.evaluate"):
             model_folder.from_workdir(workdir, ["best"])
-        path.write_text(json.dumps({"checkpoint": record["checkpoint"], "level": 0.5}))
+        write_json(path, {"checkpoint": record["checkpoint"], "level": 0.5})
         with pytest.raises(ArtefactError, match=r"calibration\.json is damaged \(it lacks 'entries'\)"):
             model_folder.from_workdir(workdir, ["best"])
         for entry in record["entries"]:
             entry["lac"] = None
-        path.write_text(json.dumps(record))
+        write_json(path, record)
         calibration = model_folder.from_workdir(workdir, ["best"]).about["calibration"]
         assert calibration["temperature"] is not None
         assert calibration["conformal_threshold"] is None
@@ -243,7 +243,8 @@ def test_the_config_comes_back_as_it_was_and_foreign_fields_are_refused(corpus, 
     write_config(tmp_path, config)
     assert read_config(tmp_path) == config
     path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace('"patience"', '"patients"'))
+    tree = read_json(path, "")
+    write_json(path, tree | {"train": tree["train"] | {"patients": 1}})
     with pytest.raises(
         ArtefactError, match=r"config\.json does not fit.*train\.patients; did you mean train\.patience"
     ):

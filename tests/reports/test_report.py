@@ -584,7 +584,7 @@ def test_missing_and_damaged_artefacts(tmp_path, undrawn):
     assert not (workdir / "report" / "saliency.csv").exists()
     whole = (workdir / "results.jsonl").read_text()
     (workdir / "results.jsonl").write_text(whole + '{"system": "vo')
-    with pytest.raises(report.ArtefactError, match=r"results\.jsonl:11 is no result record"):
+    with pytest.raises(report.ArtefactError, match=r"results\.jsonl:11 is damaged"):
         report.run(workdir)
     (workdir / "results.jsonl").write_text("")
     with pytest.raises(report.ArtefactError, match="holds no record"):

@@ -1,7 +1,6 @@
 """A workdir in a bucket: the artefact layer, and a whole run equal byte for byte to one on disk."""
 
 import dataclasses
-import json
 
 import jax
 import numpy as np
@@ -144,17 +143,20 @@ def test_a_whole_run_equals_one_on_disk(bucket, tmp_path, monkeypatch):
         patch.setattr(train, "_summary", cut)
         with pytest.raises(_CutOffError):
             _run(config, url)
-    assert json.loads(bucket.cat("/bucket/w/train/checkpoints/whole.json")) == [10**7]
+    assert artefacts.read_json(artefacts.place_of(url) / "train/checkpoints/whole.json", "") == [10**7]
     _run(config, url)
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
-    varying = ("train/tensorboard/", "train/checkpoints/", "train/best/", "train/log.jsonl")
+    # Orbax gives files random names, and the stamp lists them.
+    varying = ("train/tensorboard/", "train/checkpoints/", "train/best/", "train/log.jsonl", "train/finished.json")
     actual = {name for name in _names(bucket, "w") if not name.startswith(varying)}
     wanted = {path.relative_to(disk).as_posix(): path for path in disk.rglob("*") if path.is_file()}
     wanted = {name: path for name, path in wanted.items() if not name.startswith(varying)}
     assert actual == set(wanted)
     differ = [name for name, path in wanted.items() if bucket.cat(f"/bucket/w/{name}") != path.read_bytes()]
     assert differ == []
+    stamps = [artefacts.read_json(artefacts.place_of(f"{where}/train/finished.json"), "") for where in (url, disk)]
+    assert stamps[0] | {"files": None} == stamps[1] | {"files": None}
     logs = [read_log(f"{where}/train/log.jsonl") for where in (url, disk)]
     assert [[line["train_loss"] for line in log] for log in logs] == [[line["train_loss"] for line in logs[1]]] * 2
     assert any(name.startswith("train/tensorboard/events") for name in _names(bucket, "w"))
