@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -24,11 +24,17 @@ from seremo_jax.core.artefacts import (
     upload,
     write_json,
 )
+from seremo_jax.core.hashed import describe_folder, require_files
+from seremo_jax.core.mesh import is_first_process
 
 _MOST_BATCHES = 10**7
 """More batches than any epoch has, so that epoch and batch make one rising number."""
 _WHOLE_FILE = "whole.json"
 """List of the checkpoints in a bucket that were copied to their end."""
+_HASHES_FILE = "hashes.json"
+"""Size and hash of the other files of a checkpoint, written into its folder once they are whole."""
+
+_DAMAGED = "delete finished.json beside this folder and run python -m launch.train again"
 
 
 class Position(NamedTuple):
@@ -57,7 +63,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, run: dict[str, Any], keep: int = 2):
-        self._folder, self._run, self._copied = _whole_path(folder), run, set()
+        self._folder, self._run, self._copied, self._unhashed = _whole_path(folder), run, set(), set()
         # Several processes need one place that all of them see, and Orbax writes to some buckets by itself. A single
         # process writes to its own disk and copies, which works for every bucket that fsspec knows.
         self._is_copied = in_bucket(folder) and jax.process_count() == 1
@@ -86,16 +92,38 @@ class Checkpoints:
             remove_tree(self._folder / str(number))
         self._copied = numbers
 
+    def _hash(self) -> None:
+        """Waits until what was saved is written, and writes the hashes of its files beside them.
+
+        A checkpoint whose process was killed before this has no hashes and is read without them.
+        """
+        self._manager.wait_until_finished()  # of all processes: the first one counts a checkpoint once all have written
+        if is_first_process():
+            for number in self._unhashed.intersection(self._manager.all_steps()):
+                folder = self._here / str(number)
+                write_json(folder / _HASHES_FILE, describe_folder(folder))
+        self._unhashed.clear()
+
+    def _require_whole(self, number: int) -> None:
+        """Refuses a checkpoint whose files are not those that were hashed."""
+        folder = self._here / str(number)
+        if (folder / _HASHES_FILE).exists():
+            remedy = "delete the folder of this checkpoint"
+            files = read_json(folder / _HASHES_FILE, remedy)
+            require_files(folder, files, remedy, shown=f"{self._folder}/{number}")
+
     def save(self, position: "Position", state: Any) -> None:
         """Starts to write the state that was reached at `position`.
 
         Writing goes on in the background, and Orbax counts a checkpoint only once it is whole.
         """
+        self._hash()  # Orbax, too, first waits for the checkpoint before.
         # Another mesh pads the member axis to another length, so the length is stored beside the state.
         num_positions = jax.tree.leaves(state)[0].shape[0]
         meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num_positions, "run": self._run}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._manager.save(position.number, args=items)
+        self._unhashed.add(position.number)
         if self._is_copied:
             self.wait()
 
@@ -115,6 +143,7 @@ class Checkpoints:
         numbers = sorted(self._manager.all_steps(), reverse=True)
         for number in numbers:
             try:
+                self._require_whole(number)
                 meta = self._manager.restore(number, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             except Exception as error:  # Orbax raises many kinds of errors for a damaged folder.
                 warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
@@ -138,8 +167,8 @@ class Checkpoints:
         self.close()
 
     def wait(self) -> None:
-        """Waits until what was saved is written."""
-        self._manager.wait_until_finished()
+        """Waits until what was saved is written and hashed."""
+        self._hash()
         self._copy()
 
     def close(self) -> None:
@@ -154,33 +183,43 @@ def _whole_path(path: str | os.PathLike) -> PurePath:
     return place_of(path) if in_bucket(path) else Path(path).absolute()
 
 
-def save_params(folder: str | os.PathLike, params: Any) -> None:
-    """Writes parameters [E, ...] to a folder that must not exist. It appears once it is whole."""
+def save_params(folder: str | os.PathLike, params: Any) -> dict[str, dict[str, Any]]:
+    """Writes parameters [E, ...] to a folder that must not exist. It appears once it is whole.
+
+    Returns:
+      Size and hash of its files by name, which `load_params` compares; nothing on other processes than the first one.
+    """
     is_copied = in_bucket(folder) and jax.process_count() == 1
     place = atomic_path(folder) if is_copied else contextlib.nullcontext(_whole_path(folder))
     # The block is left in reverse order: the checkpointer first waits for its writes, then `atomic_path` copies them.
     with place as path, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path, params)
+    return describe_folder(_whole_path(folder)) if is_first_process() else {}
 
 
-def load_params(folder: str | os.PathLike, like: Any) -> Any:
+def load_params(folder: str | os.PathLike, like: Any, files: Mapping[str, Mapping[str, Any]] | None = None) -> Any:
     """Reads the parameters that `save_params` wrote.
 
     Args:
       folder: Folder of the parameters.
       like: Arrays, or shape structs with shardings, of the shapes and layouts wanted.
+      files: What `save_params` returned; None, as earlier versions kept nothing, checks no hashes.
 
     Raises:
-      ArtefactError: The folder is missing or damaged.
+      ArtefactError: The folder is missing or damaged; the message names the file where a hash differs.
     """
     folder = _whole_path(folder)
     if not folder.is_dir():
         raise ArtefactError(f"{folder} is missing; run python -m launch.train first")
     try:
         with tempfile.TemporaryDirectory(prefix="seremo_jax-") as temporary, ocp.StandardCheckpointer() as checkpointer:
-            if not in_bucket(folder):
-                return checkpointer.restore(folder, like)
-            download(folder, Path(temporary) / folder.name)
-            return checkpointer.restore(Path(temporary) / folder.name, like)
+            here = folder
+            if in_bucket(folder):
+                here = Path(temporary) / folder.name
+                download(folder, here)
+            require_files(here, files or {}, _DAMAGED, shown=str(folder))
+            return checkpointer.restore(here, like)
+    except ArtefactError:
+        raise
     except Exception as error:
-        raise ArtefactError(f"{folder} is damaged ({error}); delete it and run python -m launch.train again") from error
+        raise ArtefactError(f"{folder} is damaged ({error}); {_DAMAGED}") from error

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import place_of
+from seremo_jax.core.artefacts import place_of, read_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Batch
 from seremo_jax.data.targets import Targets
@@ -137,10 +137,16 @@ def settings_of(config: Config, data: Data) -> Settings:
 
 
 def load_members(folder: PurePath, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:
-    """Best parameters [E, ...] of a finished training, spread over the mesh's member axis."""
+    """Best parameters [E, ...] of a finished training, spread over the mesh's member axis.
+
+    Raises:
+      ArtefactError: The training is not finished, or a file of its parameters is missing or damaged.
+    """
+    folder = place_of(folder)
+    trained = read_json(folder / STAMP_FILE, "run python -m launch.train with this --workdir")
     shapes = jax.eval_shape(lambda: model.init(settings.sizes, jax.random.key(0)))
     where = sharding.replicated(mesh)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype, sharding=where), shapes)
-    params = checkpoint.load_params(place_of(folder) / BEST_FOLDER, like)
+    params = checkpoint.load_params(folder / BEST_FOLDER, like, trained.get("files"))
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     return steps.take(params, current.member, sharding.by_member(mesh))

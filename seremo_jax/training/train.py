@@ -215,7 +215,7 @@ def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]]
     wait_for_all("train: best folder")
     params = loop.best_params()
     params.pop(TASK_SCALES, None)
-    checkpoint.save_params(best, params)
+    files = checkpoint.save_params(best, params)
     content = {
         "run": run,
         "best_score": loop.values("best_score").tolist(),
@@ -224,7 +224,7 @@ def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]]
     if is_first_process():
         write_json(
             folder / predictions.STAMP_FILE,
-            {**content, "members": members, "checkpoint_id": fingerprint_of(content)},
+            {**content, "members": members, "checkpoint_id": fingerprint_of(content), "files": files},
         )
     wait_for_all("train: finished")
     jax.block_until_ready(params)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seremo_jax.core import mesh as sharding
-from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.artefacts import ArtefactError, read_json
 from seremo_jax.training import checkpoint
 from seremo_jax.training.checkpoint import Position
 
@@ -86,6 +86,63 @@ def test_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, damage):
         position, state = _restore(tmp_path / "c")
     assert position == (1, 0)
     np.testing.assert_array_equal(state["w"], 1)
+
+
+def _files(folder):
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _flip(path, seed):
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_skipped_for_the_one_before(tmp_path):
+    _save(tmp_path / "c", 1, 2)
+    for seed, path in enumerate(_files(tmp_path / "c" / str(Position(2).number))):
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        _flip(path, seed)
+        with pytest.warns(UserWarning, match=r"20000000 is damaged and skipped: .*20000000/\S+"):
+            position, state = _restore(tmp_path / "c")
+        assert position == (1, 0)
+        np.testing.assert_array_equal(state["w"], 1)
+        path.write_bytes(whole)
+    assert _restore(tmp_path / "c")[0] == (2, 0)
+
+
+def test_every_checkpoint_that_is_kept_has_hashes_of_all_its_files(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c", RUN, keep=2)
+    for epoch in (1, 2, 3):
+        checkpoints.save(Position(epoch), _state(epoch))
+    checkpoints.wait()  # as a run does that is asked to stop
+    for epoch in (2, 3):
+        folder = tmp_path / "c" / str(Position(epoch).number)
+        names = {path.relative_to(folder).as_posix() for path in _files(folder)}
+        assert set(read_json(folder / "hashes.json", "")) == names - {"hashes.json"}
+    checkpoints.close()
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_hashes_and_is_read(tmp_path):
+    _save(tmp_path / "c", 1)
+    (tmp_path / "c" / str(Position(1).number) / "hashes.json").unlink()
+    assert _restore(tmp_path / "c")[0] == (1, 0)
+
+
+def test_parameters_with_a_flipped_bit_are_refused_naming_the_file(tmp_path):
+    files = checkpoint.save_params(tmp_path / "best", _state(5))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _state(0, 1))
+    for seed, path in enumerate(_files(tmp_path / "best")):
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        _flip(path, seed)
+        with pytest.raises(ArtefactError, match=rf"SHA-256 of {path} .*delete finished\.json.*launch\.train"):
+            checkpoint.load_params(tmp_path / "best", like, files)
+        path.write_bytes(whole)
+    np.testing.assert_array_equal(checkpoint.load_params(tmp_path / "best", like, files)["w"], 5)
 
 
 def test_best_parameters_round_trip(tmp_path):
