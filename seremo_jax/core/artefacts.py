@@ -188,11 +188,11 @@ def remove_tree(path: str | os.PathLike) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_leftovers(folder: str | os.PathLike) -> int:
-    """Deletes what a killed process left half-written in `folder`; returns how many things it removed."""
+def remove_leftovers(folder: str | os.PathLike, names: str = "*") -> int:
+    """Deletes what a killed process left half-written of `names` in `folder`; returns how many things it removed."""
     if in_bucket(folder):
         return 0
-    leftovers = [path for path in Path(folder).glob(".*.tmp") if path.is_dir()]
+    leftovers = [path for path in Path(folder).glob(f".{names}.tmp") if path.is_dir()]
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
     return len(leftovers)

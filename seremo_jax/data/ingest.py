@@ -24,6 +24,8 @@ from seremo_jax.core.artefacts import (
 )
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.config_fields import DataConfig
+from seremo_jax.core.hashed import describe_file
+from seremo_jax.core.lock import at_work
 from seremo_jax.data import (
     agreement,
     checks,
@@ -55,11 +57,17 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> d
 
     Raises:
       IngestError: No usable utterance, bad audio where the config forbids it, a full disk, or a corpus not found.
-      ArtefactError: The workdir holds the tables of other settings.
+      ArtefactError: The workdir holds the tables of other settings, or another process is at work there.
       CorpusError: The corpus's files are not what its parser understands.
       SplitError: A speaker in two splits, or too few speakers.
     """
-    workdir, settings = place_of(workdir), config.results_fields("corpus", "data")
+    workdir = place_of(workdir)
+    with at_work(workdir, "ingest"):
+        return _run(config, workdir, is_quiet)
+
+
+def _run(config: Config, workdir: PurePath, is_quiet: bool) -> dict[str, Any]:
+    settings = config.results_fields("corpus", "data")
     record = finished(workdir, settings)
     if record is not None:
         _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
@@ -215,6 +223,7 @@ def _write(
         tables.write_table(paths[0], utterances)
         tables.write_table(paths[1], ratings)
         write_json(workdir / VALIDATION_FILE, validation)
+        record["files"] = {path.name: describe_file(path) for path in paths[:2]}
         write_json(paths[2], record)
     except OSError as error:
         for path in paths:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, readable, require_same, to_json
 from seremo_jax.core.config import Config
+from seremo_jax.core.hashed import require_files
 from seremo_jax.core.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data.text_lines import Report
 
@@ -135,10 +136,12 @@ def read_tables(workdir: str | os.PathLike) -> tuple[pa.Table, pa.Table, str]:
     """Utterances, ratings and their fingerprint, of an ingest that finished.
 
     Raises:
-      ArtefactError: As above, or `ingest.json` is missing or belongs to other tables.
+      ArtefactError: As above, or `ingest.json` is missing or belongs to other tables or other bytes of them.
     """
     path = place_of(workdir) / STAMP_FILE
     stamp = read_json(path, "ingest did not finish: run python -m launch.ingest with this --workdir")
+    # The fingerprint below leaves out where the audio lies, and the notes; these hashes leave out nothing.
+    require_files(path.parent, stamp.get("files", {}), _REMEDY)
     utterances, ratings = read_utterances(workdir), read_ratings(workdir)
     fingerprint = tables_fingerprint(utterances, ratings)
     require_same(f"fingerprint of the tables in {path}", stamp.get("fingerprint"), fingerprint, f"Remedy: {_REMEDY}.")

@@ -17,8 +17,9 @@ from jaxtyping import Float
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, remove_leftovers
 from seremo_jax.core.config import Config
+from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_for
@@ -118,15 +119,23 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
             "the baseline needs scikit-learn: pip install 'seremo_jax[baseline]', or pip install scikit-learn"
         ) from None
     workdir = place_of(workdir)
+    with at_work(workdir, "baseline"):
+        return _run(config, workdir, is_quiet, sklearn.__version__)
+
+
+def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> PurePath:
+    folder = workdir / BASELINE_FOLDER
+    for place in (folder, folder / "predictions"):
+        remove_leftovers(place)
     utterances, ratings, fingerprint = read_for(config, workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
     require_config(store.path, store.manifest, config)
     targets, learned = targets_by_role(config, utterances, ratings)
     members = members_of(config, ensemble.members_in(workdir, config), store.layers)
-    checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": sklearn.__version__})
+    checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": version})
     card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
-    results = workdir / BASELINE_FOLDER / FILE
+    results = folder / FILE
     if protocol.is_card_of(card, results):
         if not is_quiet:
             print(f"{results} is up to date")

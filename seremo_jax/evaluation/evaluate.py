@@ -16,9 +16,10 @@ from seremo_jax.conditions.render import Sources
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, require_same
+from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, remove_leftovers, require_same
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
+from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_for
@@ -27,8 +28,8 @@ from seremo_jax.evaluation import (
     pooled as mean_heads,
 )
 from seremo_jax.evaluation.alignment import Aligned, align
+from seremo_jax.evaluation.records import FILE, write_predictions
 from seremo_jax.evaluation.records import write as write_records
-from seremo_jax.evaluation.records import write_predictions
 from seremo_jax.evaluation.states import member_states
 from seremo_jax.features import condition_frames
 from seremo_jax.features.manifest import require_config
@@ -44,9 +45,19 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
     """Evaluates the trained members on `eval.splits`; writes `predictions/` and, last, `results.jsonl`.
 
     Raises:
-      ArtefactError: An artefact of an earlier stage is missing or belongs to other settings.
+      ArtefactError: An artefact of an earlier stage is missing or belongs to other settings, or another process is at
+        work in this workdir.
     """
     workdir = place_of(workdir)
+    with at_work(workdir, "evaluate", sharding.is_first_process()):
+        return _run(config, workdir, is_quiet)
+
+
+def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
+    if sharding.is_first_process():
+        remove_leftovers(workdir / "predictions")
+        for name in (FILE, calibration_fit.FILE):
+            remove_leftovers(workdir, f"{name}.*")
     utterances, ratings, fingerprint = read_for(config, workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
@@ -59,7 +70,7 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
         protocol.run_identity(config, store, [vars(member) for member in members]),
         "Give the --config it was trained with, or another --workdir.",
     )
-    results, sources = workdir / "results.jsonl", None
+    results, sources = workdir / FILE, None
     card = protocol.card(config, workdir, utterances, store, trained)
     if config.eval.conditions:
         sources = condition_sources.load_for(config)

@@ -21,8 +21,9 @@ from jax.sharding import Mesh
 
 from seremo_jax import backbones
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import place_of, remove_tree
+from seremo_jax.core.artefacts import place_of, remove_leftovers, remove_tree
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.lock import at_work
 from seremo_jax.core.members import needs_chosen_layer
 from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.progress import Progress
@@ -52,11 +53,19 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
       The folder of the store.
 
     Raises:
-      ArtefactError: The folder holds artefacts of other settings, audio is not what ingest saw, a backbone's output
-        is not finite, or the disk is full.
+      ArtefactError: The folder holds artefacts of other settings, another process is at work there, audio is not what
+        ingest saw, a backbone's output is not finite, or the disk is full.
       ConfigError: The backbone or a layer of it does not exist, or the corpus lacks the targets asked for.
     """
     workdir, is_quiet = place_of(workdir), is_quiet or not is_first_process()
+    with at_work(workdir, "extract", is_first_process()):
+        return _run(config, workdir, is_quiet, mesh)
+
+
+def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -> PurePath:
+    if is_first_process():
+        remove_leftovers(workdir, f"{ranking.SUMS_FILE}.*")
+        remove_leftovers(workdir / STORE_FOLDER)
     utterances, ratings, fingerprint = read_for(config, workdir)
     question = ask(config, utterances, ratings, fingerprint)
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
@@ -84,9 +93,8 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
     if needs_chosen_layer(config) and summary["chosen"] not in layers:
         warnings.append(f"layer {summary['chosen']} was chosen, but extract.layers leaves it out of the store")
     if not is_quiet:
-        print(
-            f"{path}: layers {', '.join(map(str, layers))}; {summary['kind']} is largest in layer {summary['chosen']}"
-        )
+        listed, state = ", ".join(map(str, layers)), "up to date, " if has_store else ""
+        print(f"{path}: {state}layers {listed}; {summary['kind']} is largest in layer {summary['chosen']}")
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return path

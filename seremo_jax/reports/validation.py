@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, write_json
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, in_bucket, place_of, read_json, write_json
 from seremo_jax.core.config import Config
 from seremo_jax.data import checks, ingest
 from seremo_jax.reports import data_figures, look, page
@@ -98,6 +98,9 @@ def write_page(workdir: str | os.PathLike) -> PurePath:
       ArtefactError: `validation.json` is missing or damaged.
     """
     folder, record = place_of(workdir) / FOLDER, _record(workdir)
+    # A finished workdir that cannot be written to keeps the page that it has.
+    if not in_bucket(workdir) and (folder / "index.html").exists() and not os.access(workdir, os.W_OK):
+        return folder / "index.html"
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         content = _page_of(record, temporary)

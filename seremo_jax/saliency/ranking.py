@@ -8,6 +8,7 @@ question that they answer. `saliency.json` holds the curves, each with its inter
 import json
 import os
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +19,16 @@ from seremo_jax.core.artefacts import (
     clear_when_full,
     place_of,
     read_arrays,
+    read_json,
+    remove_leftovers,
     require_same,
     to_json,
     write_arrays,
     write_json,
 )
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.lock import at_work
+from seremo_jax.core.mesh import is_first_process
 from seremo_jax.data.tables import read_for
 from seremo_jax.metrics import intervals
 from seremo_jax.metrics.moments import Moments
@@ -125,11 +130,17 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
       too. Its interval is that of the probes as they were fitted: other speakers to predict, not others to fit.
 
     Raises:
-      ArtefactError: `saliency.npz` is missing, damaged, or belongs to other tables or settings.
+      ArtefactError: `saliency.npz` is missing, damaged, or belongs to other tables or settings; or another process is
+        at work there.
       ConfigError: None of the targets in use varies, or `saliency.kind` asks for a probe that cannot be.
 
     Source: METHOD.md, section 7; OURS: the probe and all intervals.
     """
+    with at_work(workdir, "saliency", is_first_process()):
+        return _summarise(place_of(workdir), config)
+
+
+def _summarise(workdir: PurePath, config: Config) -> dict[str, Any]:
     state, sums, origin = read(workdir)
     expected = about(config, read_for(config, workdir)[2])
     require_same(f"{place_of(workdir) / SUMS_FILE}", origin["question"], json.loads(to_json(expected)), _REMEDY)
@@ -170,9 +181,20 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
         "backbone": origin["backbone"],
         "warnings": _warnings(layers, chosen, num_constant, curves["probe"] is None),
     }
-    with clear_when_full(place_of(workdir) / SUMMARY_FILE):
-        write_json(place_of(workdir) / SUMMARY_FILE, summary)
-    return json.loads(to_json(summary))
+    summary, path = json.loads(to_json(summary)), workdir / SUMMARY_FILE
+    if is_first_process() and not _is_written(path, summary):
+        remove_leftovers(workdir, f"{SUMMARY_FILE}.*")
+        with clear_when_full(path):
+            write_json(path, summary)
+    return summary
+
+
+def _is_written(path: PurePath, summary: dict[str, Any]) -> bool:
+    """Whether the file says this already: a finished workdir may be one that cannot be written to."""
+    try:
+        return read_json(path, "") == summary
+    except ArtefactError:
+        return False
 
 
 def _curve(

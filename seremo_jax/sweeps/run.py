@@ -8,7 +8,6 @@ WORKDIR/sweep/best/           the same for the best system, with a recipe for it
 
 import contextlib
 import dataclasses
-import fcntl
 import gc
 import os
 import shutil
@@ -19,8 +18,8 @@ from typing import Any
 
 import jax
 
+from seremo_jax.core import lock, mesh
 from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh
 from seremo_jax.core.artefacts import atomic_path, read_json, require_same, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.preemption import PreemptedError
@@ -250,14 +249,8 @@ def _locked(folder: Path, waits: bool = True) -> Iterator[bool]:
     if not mesh.is_first_process():
         yield True
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".sweep.lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with lock.held(folder / ".sweep.lock", waits, about="sweep") as (is_ours, _):
+        yield is_ours
 
 
 def _link(stage: Path, folder: Path) -> None:

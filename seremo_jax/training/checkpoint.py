@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from seremo_jax.core import artefacts
 from seremo_jax.core.artefacts import (
     ArtefactError,
     atomic_path,
@@ -33,6 +34,10 @@ _WHOLE_FILE = "whole.json"
 """List of the checkpoints in a bucket that were copied to their end."""
 _HASHES_FILE = "hashes.json"
 """Size and hash of the other files of a checkpoint, written into its folder once they are whole."""
+
+CHECKPOINTS_FOLDER = "checkpoints"
+_TEMPORARY = ".orbax-checkpoint-tmp"
+"""In the names of folders that Orbax has not finished."""
 
 _DAMAGED = "delete finished.json beside this folder and run python -m launch.train again"
 
@@ -177,6 +182,20 @@ class Checkpoints:
         self._manager.close()
         if self._is_copied:
             shutil.rmtree(self._here)
+
+
+def remove_leftovers(folder: PurePath) -> None:
+    """Deletes what a killed training left half-written in its folder: files of ours, and folders of Orbax."""
+    kept = [path for path in _inside(folder / CHECKPOINTS_FOLDER) if path.name.isdigit()]
+    for place in (folder, folder / CHECKPOINTS_FOLDER, *kept):
+        artefacts.remove_leftovers(place)
+        for path in _inside(place):
+            if _TEMPORARY in path.name:
+                remove_tree(path)
+
+
+def _inside(folder: PurePath) -> list[PurePath]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _whole_path(path: str | os.PathLike) -> PurePath:

@@ -29,6 +29,7 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.config import Config, write_config
+from seremo_jax.core.lock import at_work
 from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
@@ -104,13 +105,30 @@ def train(
       The folder `train/`, with `best/` (parameters), `log.jsonl`, `members.json` and, last, `finished.json`.
 
     Raises:
-      ArtefactError: The folder holds another run, or a split lacks labelled utterances.
+      ArtefactError: The folder holds another run, another process is at work there, or a split lacks labelled
+        utterances.
       NothingToKeepError: The loss of a member was not finite before its first epoch had ended.
       PreemptedError: A signal asked to stop; the state is saved.
     """
     workdir = place_of(store.path.parent if workdir is None else workdir)
     members = list(members or ensemble.members_in(workdir, config))
-    folder, is_quiet = workdir / "train", is_quiet or not is_first_process()
+    is_quiet = is_quiet or not is_first_process()
+    with at_work(workdir, "train", is_first_process()):
+        return _train(config, store, tables, mesh, members, workdir / "train", is_quiet, is_profiled)
+
+
+def _train(
+    config: Config,
+    store: Reader,
+    tables: tuple[pa.Table, pa.Table],
+    mesh: Mesh,
+    members: list[ensemble.Member],
+    folder: PurePath,
+    is_quiet: bool,
+    is_profiled: bool,
+) -> PurePath:
+    if is_first_process():
+        checkpoint.remove_leftovers(folder)
     fields = [vars(member) for member in members]
     run = protocol.run_identity(config, store, fields)
     if (folder / predictions.STAMP_FILE).exists():
@@ -125,7 +143,7 @@ def train(
         trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
         data = Data.of(config, store, tables, members)
         loop = Loop(config, data, members, mesh, clock=clock, trace=trace)
-        with Checkpoints(folder / "checkpoints", run, config.train.keep_checkpoints) as checkpoints:
+        with Checkpoints(folder / checkpoint.CHECKPOINTS_FOLDER, run, config.train.keep_checkpoints) as checkpoints:
             _run(loop, checkpoints, folder, is_quiet)
         _require_some_whole(folder, loop)
         with clock.phase("checkpoint"):

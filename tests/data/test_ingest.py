@@ -266,8 +266,19 @@ def test_changed_tables_are_refused_and_missing_ones_made_anew(toy, tmp_path):
     (tmp_path / "w/ratings.parquet").unlink()
     assert run(toy, tmp_path / "w") == record
     tables.write_table(tmp_path / "w/ratings.parquet", tables.read_ratings(tmp_path / "w").slice(1))
-    with pytest.raises(artefacts.ArtefactError, match="fingerprint"):
+    with pytest.raises(artefacts.ArtefactError, match=r"of \S+ratings\.parquet .*launch\.ingest"):
         run(toy, tmp_path / "w")
+
+
+@pytest.mark.parametrize("name", ["utterances.parquet", "ratings.parquet"])
+def test_a_flipped_bit_in_a_table_is_noticed_wherever_it_lies(toy, tmp_path, name):
+    run(toy, tmp_path / "w")
+    path = tmp_path / "w" / name
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole), 60, replace=False):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(artefacts.ArtefactError, match=rf"SHA-256 of \S+{name} .*is damaged.*launch\.ingest"):
+            tables.read_tables(tmp_path / "w")
 
 
 def test_an_old_stamp_does_not_vouch_for_new_tables(toy, tmp_path, monkeypatch):

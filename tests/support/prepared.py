@@ -4,10 +4,15 @@ import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
-from seremo_jax.core.config import Config
+from configs import simulated
+from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.data import ingest
+from seremo_jax.evaluation import evaluate
 from seremo_jax.features import extract
+from seremo_jax.predict import model_folder
+from seremo_jax.reports import validation
 from seremo_jax.saliency import ranking
+from seremo_jax.training import train
 
 
 def once(factory, name: str, fill: Callable[[Path], None]) -> Path:
@@ -40,3 +45,32 @@ def extracted(factory, config: Config, name: str) -> Path:
         ranking.summarise(workdir, config)
 
     return once(factory, name, fill)
+
+
+def smallest() -> Config:
+    """The settings of `finished`."""
+    config = simulated.get_config("tiny")
+    config.corpus.num_speakers, config.corpus.utterances_per_speaker = 6, 1
+    config.model.gru_units = config.model.embedding_size = 8
+    config.train.max_epochs, config.ensemble.class_targets = 2, ("votes",)
+    config.eval.num_resamples = config.eval.num_permutations = 20
+    return from_config_dict(config)
+
+
+def finished(factory) -> Path:
+    """A folder with `workdir`, where every stage from ingest to evaluation is finished, and `model`, exported from it.
+
+    Do not write into it: copy it.
+    """
+    config = smallest()
+
+    def fill(folder: Path) -> None:
+        workdir = folder / "workdir"
+        ingest.run(config, workdir, is_quiet=True)
+        validation.write_page(workdir)
+        extract.run(config, workdir, is_quiet=True)
+        train.run(config, workdir, is_quiet=True)
+        evaluate.run(config, workdir, is_quiet=True)
+        model_folder.export(workdir, folder / "model")
+
+    return once(factory, "finished", fill)

@@ -287,7 +287,7 @@ def test_two_tasks_never_train_one_program(workdir, monkeypatch):
 
 
 def _in_another_process(path):
-    code = "import fcntl, sys\ntry: fcntl.lockf(open(sys.argv[1], 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+    code = "import fcntl, sys\nfile = open(sys.argv[1], 'a')\ntry: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
     code += "except BlockingIOError: print('taken')\nelse: print('free')"
     return subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout.strip()
 
