@@ -1,12 +1,11 @@
 """Result records -> `report/`: one HTML page, Markdown, CSV and figures. Reads artefacts only; computes no score."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, require_same
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, read_json, require_same
 from seremo_jax.evaluation import records as result_records
 from seremo_jax.reports import (
     blocks,
@@ -57,11 +56,9 @@ def load(workdir: str | os.PathLike) -> Artefacts:
 
 def _read_log(path: PurePath) -> list[dict[str, Any]]:
     """Lines of the training log, none where there is no file; `writer` would import TensorBoard, which is slow."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ArtefactError(f"{path} is damaged ({error}); run python -m launch.train with this --workdir") from None
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    remedy = "run python -m launch.train with this --workdir"
+    return [parsed(line, f"{path}:{number}", remedy) for number, line in enumerate(lines, 1)]
 
 
 def run(workdir: str | os.PathLike) -> PurePath:

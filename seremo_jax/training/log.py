@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import os
 import secrets
 import shutil
@@ -16,9 +15,11 @@ from seremo_jax.core.artefacts import (
     ArtefactError,
     finite,
     in_bucket,
+    parsed,
     place_of,
     read_json,
     require_same,
+    sealed,
     to_json,
     upload,
     write_json,
@@ -178,7 +179,7 @@ class Writer:
         self._tracker = tracker
         folder = place_of(folder)
         self._path, self._names = folder / "log.jsonl", member_names
-        self._lines = [to_json(line) + "\n" for line in read_log(self._path, epochs_done)]
+        self._lines = [to_json(sealed(line)) + "\n" for line in read_log(self._path, epochs_done)]
         write_text(self._path, "".join(self._lines))
         # Files in a bucket cannot be appended to. There the whole log is written for each line, and the events are
         # copies of files on this machine.
@@ -195,7 +196,7 @@ class Writer:
         JSON has no words for NaN and infinity, which become null.
         """
         line = {name: finite(value) for name, value in values.items()} | {"epoch": epoch}
-        self._lines.append(to_json(line) + "\n")
+        self._lines.append(to_json(sealed(line)) + "\n")
         if self._in_bucket:
             write_text(self._path, "".join(self._lines))
         else:
@@ -231,14 +232,15 @@ class Writer:
 
 
 def read_log(path: str | os.PathLike, most_epochs: int | None = None) -> list[dict[str, Any]]:
-    """Lines of a `log.jsonl` up to epoch `most_epochs`; None means all. A last line that was cut off is left out."""
+    """Lines of a `log.jsonl` up to epoch `most_epochs`; None means all. A last line that was cut off is left out.
+
+    Raises:
+      ArtefactError: A line is not as it was written.
+    """
     lines = []
     if place_of(path).exists():
-        for text in place_of(path).read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                break
+        for number, text in enumerate(place_of(path).read_bytes().split(b"\n")[:-1], 1):
+            line = parsed(text, f"{path}:{number}", "delete the folder train and run python -m launch.train again")
             if most_epochs is None or line["epoch"] <= most_epochs:
                 lines.append(line)
     return lines

@@ -18,6 +18,8 @@ from seremo_jax.training import train
 from tests.core.test_lock import another_process
 from tests.support import prepared
 
+pytestmark = pytest.mark.long
+
 STAGES = {
     "ingest": ingest.run,
     "extract": extract.run,
@@ -75,11 +77,11 @@ def _without_rights():
     if os.geteuid():
         yield
         return
-    os.seteuid(65534)
+    os.setresuid(65534, 65534, 0)
     try:
         yield
     finally:
-        os.seteuid(0)
+        os.setresuid(0, 0, 0)
 
 
 def test_every_stage_of_a_finished_workdir_that_is_read_only_is_up_to_date(workdir, capsys):
