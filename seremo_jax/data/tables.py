@@ -100,7 +100,7 @@ def report_of(table: pa.Table) -> Report:
     """The report that a parser attached, empty where it attached none."""
     text = (table.schema.metadata or {}).get(_REPORT_KEY, b"{}")
     fields = json.loads(text)
-    return Report(collections.Counter(fields.get("counts", {})), fields.get("problems", []))
+    return Report(collections.Counter(fields.get("counts", {})), fields.get("problems", []), fields.get("first", {}))
 
 
 def write_table(path: str | os.PathLike, table: pa.Table) -> None:

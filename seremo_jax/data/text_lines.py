@@ -3,6 +3,7 @@
 A line is used, or it is counted and reported with its file and number. Nothing is skipped silently.
 """
 
+import codecs
 import collections
 import csv
 import dataclasses
@@ -26,27 +27,31 @@ class Report:
     Attributes:
       counts: Numbers by name.
       problems: Sentences, each with its file and line where it has one.
+      first: The first sentence about each thing counted.
     """
 
     counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     problems: list[str] = dataclasses.field(default_factory=list)
+    first: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def merge(self, other: "Report") -> None:
         """Adds what another report holds."""
         self.counts.update(other.counts)
         self.problems += other.problems
+        self.first = {**other.first, **self.first}
 
-    def add(self, what: str, problem: str) -> None:
-        """Counts `what`, and adds the sentence that says where it was."""
-        self.counts[what] += 1
+    def add(self, what: str, problem: str, number: int = 1) -> None:
+        """Counts `what`, and adds the sentence that says where it was, or where the first of `number` was."""
+        self.counts[what] += number
         self.problems.append(problem)
+        self.first.setdefault(what, problem)
 
 
 def read_content(path: str | os.PathLike) -> bytes:
-    """All of a file of the corpus.
+    """All of a text file of the corpus; UTF-16, which begins with its byte order mark, becomes UTF-8.
 
     Raises:
-      CorpusError: The file is missing or a Git LFS pointer.
+      CorpusError: The file is missing, cut off in UTF-16, or a Git LFS pointer.
     """
     try:
         content = Path(path).read_bytes()
@@ -54,6 +59,11 @@ def read_content(path: str | os.PathLike) -> bytes:
         raise CorpusError(f"{path} cannot be read: {error}") from None
     if content.startswith(LFS_POINTER):
         raise CorpusError(f"{path} is a Git LFS pointer: run git lfs pull in the folder of the corpus")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return content.decode("utf-16").encode()
+        except UnicodeError as error:
+            raise CorpusError(f"{path} cannot be read as UTF-16: {error}; save it as UTF-8") from None
     return content
 
 
@@ -104,7 +114,10 @@ def csv_rows(path: str | os.PathLike, required: Sequence[str], report: Report) -
 
 
 def cell_text(value: Any) -> str | None:
-    """A value of JSON as the cell of a text table: lists joined by commas, None where there is none."""
+    """A value of JSON as the cell of a text table: lists joined by commas, 3.0 as 3, None where there is none."""
     if isinstance(value, list):
-        return ",".join(str(item) for item in value)
+        return ",".join(str(item) for item in value if item is not None)
+    # A column of whole numbers that lacks some comes out of many writers as 3.0, and must still name who 3 names.
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return None if value is None else str(value)

@@ -3,9 +3,11 @@
 import collections
 import os
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from seremo_jax.core import vocab
+from seremo_jax.data.corpora.csv_frames import MOST_COUNTED
 from seremo_jax.data.text_lines import CorpusError, Report, csv_rows
 
 CLASS_OF_LETTER = dict(zip("ADFHNS", vocab.CLASS_SETS["crema6"], strict=True))
@@ -43,8 +45,12 @@ class Vote(NamedTuple):
 
 
 def read_tabulated(path: str | os.PathLike, report: Report) -> list[Vote]:
-    """Anonymous votes from `tabulatedVotes.csv`; lines that make no sense are reported."""
-    votes, seen = [], set()
+    """Anonymous votes from `tabulatedVotes.csv`; lines that make no sense are reported.
+
+    Raises:
+      CorpusError: A count that no number of raters can make.
+    """
+    votes, seen, path = [], set(), Path(path)
     for where, row in csv_rows(path, ["fileName", "numResponses", *CLASS_OF_LETTER, *_MEAN_COLUMNS.values()], report):
         name = utterance_name(row["fileName"], where, report)
         modality = MODALITY_OF_QUERY.get(row[""][:1])
@@ -52,10 +58,13 @@ def read_tabulated(path: str | os.PathLike, report: Report) -> list[Vote]:
             counts = {letter: int(row[letter]) for letter in CLASS_OF_LETTER}
             levels = {letter: float(row[column]) for letter, column in _MEAN_COLUMNS.items()}
             is_whole = sum(counts.values()) == int(float(row["numResponses"])) and min(counts.values()) >= 0
-        except ValueError:
+        except (ValueError, OverflowError):
             is_whole = False
         if name is None:
             continue
+        if is_whole and (most := max(counts.values())) > MOST_COUNTED:
+            raise CorpusError(f"{path.parent / where}: {name}: {most} votes for one class, over {MOST_COUNTED:,}: "
+                              "correct the cell, or remove the row")  # fmt: skip
         if not is_whole or modality is None or (name, modality) in seen:
             why = "a second line for this cell" if (name, modality) in seen else "cells that contradict each other"
             report.add("lines_not_used", f"{where}: {name}: {why}")

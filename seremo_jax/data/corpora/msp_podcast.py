@@ -64,12 +64,16 @@ def parse(
     root, report = Path(root), Report()
     files = _find(root)
     mapped = read_word_map(word_map)
-    ratings, released, layout, source = _read_ratings(files, mapped, report)
+    people_report = Report()
     consensus = files.consensus or files.consensus_json
-    if consensus is not None:
-        released = people_files.read_consensus(consensus, report)
+    described = people_files.read_consensus(consensus, people_report) if consensus is not None else None
+    partitions = people_files.read_partitions(files.partitions, people_report) if files.partitions else None
+    names = [frame["utterance"] for frame in (described, partitions) if frame is not None]
+    named = pl.concat(names).unique() if names else None
+    ratings, released, layout, source = _read_ratings(files, named, mapped, report)
+    released = released if described is None else described
+    report.merge(people_report)
     people, of_file = people_files.read_speakers(files.speakers, report) if files.speakers else (None, None)
-    partitions = people_files.read_partitions(files.partitions, report) if files.partitions else None
     names = [frame["split"] for frame in (released, partitions) if frame is not None and "split" in frame.columns]
     utterances = people_files.merge(released, people, of_file, partitions, ratings["utterance"].unique(), report)
     signs = _signs(files, layout, names, utterances, ratings)
@@ -77,7 +81,7 @@ def parse(
     if remark:
         report.problems.append(remark)
     report.counts["ratings_kept"] = ratings.height
-    _compare(files, source, utterances, ratings, report)
+    _compare(files, source, utterances, ratings, named, report)
     _count_repeats(ratings, report)
     notes = [f"Ratings are those of {source}.", *([f"{remark[0].upper()}{remark[1:]}."] if remark else [])]
     ranges = dict.fromkeys(vocab.ATTRIBUTES, rating_files.RANGE)
@@ -126,7 +130,7 @@ def _find(root: Path) -> _Files:
 
 
 def _read_ratings(
-    files: _Files, mapped: dict[str, str], report: Report
+    files: _Files, named: pl.Series | None, mapped: dict[str, str], report: Report
 ) -> tuple[pl.DataFrame, pl.DataFrame | None, str, str]:
     """Ratings, what `labels.txt` released where that was read, the layout of the CSV, the name of the source."""
     released, layout = None, ""
@@ -139,13 +143,13 @@ def _read_ratings(
         raw, blocks = rating_files.read_labels_txt(files.labels_txt, report)
         released, source = people_files.clean_released(blocks, files.labels_txt.name, report), files.labels_txt
     elif files.aggregated is not None:
-        counts = rating_files.read_aggregated(files.aggregated, report)
+        counts = rating_files.read_aggregated(files.aggregated, report, named)
         return rating_files.expand_counts(counts, report), None, "", files.aggregated.name
     else:
         report.problems.append("no file of single ratings (labels_detailed.csv, .json, labels.txt)")
         empty = rating_files.finish(rating_files.no_ratings(), mapped, report)
         return empty, None, "", "no file"
-    ratings = rating_files.finish(raw, mapped, report)
+    ratings = rating_files.finish(raw, mapped, report, named)
     # Stable, so that of one rater's two answers the later one stays behind.
     return ratings.sort("utterance", "rater", maintain_order=True), released, layout, source.name
 
@@ -171,14 +175,21 @@ def _signs(
     )
 
 
-def _compare(files: _Files, source: str, utterances: pl.DataFrame, ratings: pl.DataFrame, report: Report) -> None:
+def _compare(
+    files: _Files,
+    source: str,
+    utterances: pl.DataFrame,
+    ratings: pl.DataFrame,
+    named: pl.Series | None,
+    report: Report,
+) -> None:
     """Counts in which the other files differ from the ratings read."""
     num_read = report.counts["ratings_read"]
     for path in (files.detailed_json, files.labels_txt):
         if path is not None and path.name != source and (number := rating_files.glance(path)) != num_read:
             report.add("sources_differ", f"{path.name} holds {number:,} ratings, {source} {num_read:,}")
     if files.aggregated is not None and files.aggregated.name != source:
-        counted = rating_files.read_aggregated(files.aggregated, report)
+        counted = rating_files.read_aggregated(files.aggregated, report, named)
         differing = rating_files.cells_unlike(counted, ratings)
         if differing.len():
             report.counts["utterances_unlike_aggregated"] = differing.len()

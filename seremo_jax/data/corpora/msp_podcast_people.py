@@ -6,8 +6,16 @@ from pathlib import Path
 import polars as pl
 
 from seremo_jax.core import vocab
-from seremo_jax.data.corpora.csv_frames import read_csv, read_lines, to_numbers
-from seremo_jax.data.corpora.msp_podcast_ratings import COLUMN_OF, NAME, WORD_OF_CODE, first_rows, read_json_pairs
+from seremo_jax.data.corpora.csv_frames import LINE, MISSING, read_csv, read_lines, to_numbers
+from seremo_jax.data.corpora.msp_podcast_ratings import (
+    COLUMN_OF,
+    FILE_CELL,
+    STEM,
+    WORD_OF_CODE,
+    first_rows,
+    read_json_pairs,
+    why_no_file,
+)
 from seremo_jax.data.text_lines import CorpusError, Report
 
 SPLITS = {
@@ -21,7 +29,6 @@ SPLITS = {
 """Corpus's name of a split in lower case -> ours."""
 
 _COLUMNS = ("FileName", "EmoClass", *COLUMN_OF.values(), "SpkrID", "Gender", "Split_Set")
-_NAME_CELL = rf"^{NAME}(\.wav)?$"
 FACTS = ("speaker", "gender", "split")
 
 
@@ -37,7 +44,7 @@ def read_consensus(path: Path, report: Report) -> pl.DataFrame:
     if path.suffix == ".json":
         rows = _json_rows(path, report)
     else:
-        rows = read_csv(path, _COLUMNS, report, ("FileName", _NAME_CELL))
+        rows = read_csv(path, _COLUMNS, report, FILE_CELL).rename({LINE: "line"})
     frame = rows.select(
         "line",
         utterance="FileName",
@@ -54,16 +61,15 @@ def read_consensus(path: Path, report: Report) -> pl.DataFrame:
 
 def clean_released(frame: pl.DataFrame, file: str, report: Report) -> pl.DataFrame:
     """Numbers instead of texts, names without `.wav`; rows of no file, odd values and second rows are reported."""
-    frame, is_wrong = to_numbers(frame, vocab.ATTRIBUTES)
-    is_named = frame["utterance"].str.contains(_NAME_CELL).fill_null(False)
+    frame, why_number = to_numbers(frame, vocab.ATTRIBUTES)
+    why_name = why_no_file(frame["utterance"], None)
     frame = frame.with_columns(pl.col("utterance").str.strip_suffix(".wav"), pl.col("code").str.strip_chars())
-    is_second = ~frame["utterance"].is_first_distinct() & is_named
-    for why, rows in (("a second row for this file", is_second), ("no file, or a mean that is no number",
-                                                                  (is_wrong | ~is_named) & ~is_second)):  # fmt: skip
-        for line, name in frame.filter(rows).select("line", "utterance").iter_rows():
-            place = f"{file}:{line}" if line is not None else file
-            report.add("lines_not_used", f"{place}: {name}: {why}")
-    return frame.filter(~(is_second | is_wrong | ~is_named)).drop("line")
+    is_second = pl.when(~pl.col("utterance").is_first_distinct()).then(pl.lit("a second row for this file"))
+    frame = frame.with_columns(why=pl.coalesce(why_name, is_second, why_number))
+    for line, name, why in frame.drop_nulls("why").select("line", "utterance", "why").iter_rows():
+        place = f"{file}:{line}" if line is not None else file
+        report.add("lines_not_used", f"{place}: {name}: {why}")
+    return frame.filter(pl.col("why").is_null()).drop("line", "why")
 
 
 def _json_rows(path: Path, report: Report) -> pl.DataFrame:
@@ -82,22 +88,25 @@ def _json_rows(path: Path, report: Report) -> pl.DataFrame:
 def read_speakers(path: Path, report: Report) -> tuple[pl.DataFrame, pl.DataFrame]:
     """`Speaker_ids.txt`: (`speaker`, `gender`) from lines on people, (`utterance`, `speaker`) from those on files."""
     frame = _lines(path, report)
-    people = frame["text"].str.extract_groups(r"(?i)^\s*Speaker_?(\d+)\s*;\s*(\w+)\s*;?\s*$")
-    files = frame["text"].str.extract_groups(rf"^\s*({NAME})(?:\.wav)?\s*;\s*(\w+)\s*;?\s*$")
+    people = frame["text"].str.extract_groups(r"(?i)^\s*Speaker_?(\w+)\s*;\s*(\w+)\s*;?\s*$")
+    is_person = frame["text"].str.contains(r"(?i)^\s*speaker")
+    files = frame["text"].set(is_person, None).str.extract_groups(rf"^\s*({STEM})\s*;\s*([^;]*?)\s*;?\s*$")
     people = people.struct.rename_fields(["speaker", "gender"]).struct.unnest()
     files = files.struct.rename_fields(["utterance", "speaker"]).struct.unnest()
     is_used = people["speaker"].is_not_null() | files["utterance"].is_not_null()
     _report_lines(frame.filter(~is_used), path.name, report)
     people = people.with_columns(frame["line"], _speaker_id("speaker")).drop_nulls("gender")
-    files = files.with_columns(frame["line"], _speaker_id("speaker")).drop_nulls("utterance")
+    files = files.with_columns(pl.col("utterance").str.strip_suffix(".wav"), frame["line"], _speaker_id("speaker"))
+    files = files.drop_nulls("utterance")
     return first_rows(people, "speaker", path.name, report), first_rows(files, "utterance", path.name, report)
 
 
 def read_partitions(path: Path, report: Report) -> pl.DataFrame:
     """`Partitions.txt`: `utterance`, `split` as the file has it."""
     frame = _lines(path, report)
-    pairs = frame["text"].str.extract_groups(rf"^\s*(\w+)\s*;\s*({NAME})(?:\.wav)?\s*;?\s*$")
+    pairs = frame["text"].str.extract_groups(rf"^\s*([\w/]*?)\s*;\s*({STEM})\s*;?\s*$")
     pairs = pairs.struct.rename_fields(["split", "utterance"]).struct.unnest()
+    pairs = pairs.with_columns(pl.col("utterance").str.strip_suffix(".wav"))
     _report_lines(frame.filter(pairs["utterance"].is_null()), path.name, report)
     return first_rows(pairs.with_columns(frame["line"]).drop_nulls("utterance"), "utterance", path.name, report)
 
@@ -115,9 +124,11 @@ def _report_lines(frame: pl.DataFrame, file: str, report: Report) -> None:
 
 
 def _speaker_id(column: str) -> pl.Expr:
-    """Numbers without leading zeros; anything else is an unknown speaker."""
-    number = pl.col(column).str.extract(r"(?i)^\s*(?:Speaker_?)?0*(\d+)\s*$")
-    return number.fill_null(vocab.UNKNOWN).alias(column)
+    """Numbers without leading zeros, names as they stand; nothing, or a word for that, is an unknown speaker."""
+    text = pl.col(column).str.strip_chars()
+    number = text.str.extract(r"(?i)^(?:Speaker_?)?0*(\d+)(?:\.0)?$")
+    name = pl.when(~text.str.to_lowercase().is_in([*MISSING, vocab.UNKNOWN])).then(text)
+    return pl.coalesce(number, name, pl.lit(vocab.UNKNOWN)).alias(column)
 
 
 def merge(
@@ -187,10 +198,10 @@ def _fill(frame: pl.DataFrame, more: pl.DataFrame, key: str, column: str, report
 
 def _split_words(column: pl.Series, report: Report) -> pl.Series:
     low = column.str.strip_chars().str.to_lowercase()
-    unknown = low.drop_nulls().filter(~low.drop_nulls().is_in([*SPLITS, ""]))
+    unknown = low.drop_nulls().filter(~low.drop_nulls().is_in([*SPLITS, *MISSING]))
     if unknown.len():
         listed = ", ".join(f"{name!r} x {n}" for name, n in unknown.value_counts(sort=True).iter_rows())
-        raise CorpusError(f"unknown splits: {listed}; known are {', '.join(SPLITS)}")
+        raise CorpusError(f"unknown splits: {listed}; known are {', '.join(SPLITS)}, and NA where none is given")
     return low.replace_strict(SPLITS, default=None, return_dtype=pl.String).alias("split")
 
 
@@ -210,7 +221,7 @@ def _report_genders(frame: pl.DataFrame, report: Report) -> None:
 
 def _released_words(code: pl.Series, report: Report) -> pl.Series:
     words_of_code = code.str.to_uppercase().replace_strict(WORD_OF_CODE, default=None, return_dtype=pl.String)
-    unknown = code.filter(words_of_code.is_null() & code.is_not_null() & (code != ""))
+    unknown = code.filter(words_of_code.is_null() & ~code.str.to_lowercase().is_in(list(MISSING)))
     if unknown.len():
         report.counts["released_codes_unknown"] += unknown.len()
         listed = ", ".join(f"{name!r} x {n}" for name, n in unknown.value_counts(sort=True).iter_rows())

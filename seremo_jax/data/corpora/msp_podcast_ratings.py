@@ -14,12 +14,12 @@ import polars as pl
 
 from seremo_jax.core import vocab
 from seremo_jax.data.corpora import class_words
-from seremo_jax.data.corpora.csv_frames import read_csv, read_lines, to_numbers
+from seremo_jax.data.corpora.csv_frames import LINE, read_csv, read_lines, refuse_absurd, to_numbers
 from seremo_jax.data.text_lines import CorpusError, Report, cell_text
 from seremo_jax.data.votes import pooled_word
 
-NAME = r"MSP-PODCAST_[0-9_]+"
-"""Name of an utterance; files have `.wav` behind it."""
+STEM = r'[^\s;,"](?:[^;,"\r\n]*[^\s;,"])?'
+"""Name of an utterance, with or without `.wav` behind it. Other corpora use the layout with names of their own."""
 
 RAW = ("utterance", "rater", "primary", "secondary", *vocab.ATTRIBUTES)
 COLUMN_OF = {"valence": "EmoVal", "activation": "EmoAct", "dominance": "EmoDom"}
@@ -30,11 +30,15 @@ WORD_OF_CODE = {
     "X": vocab.NO_AGREEMENT,
 }
 
-_FILE_NAME = ("FileName", rf"^{NAME}(\.wav)?$")
+_NAME = r"MSP-PODCAST_[0-9_]+"
+# A continuation line of a quoted cell could be any name, but hardly one of a recording.
+FILE_CELL = ("FileName", rf"^({_NAME}(\.wav)?|{STEM}\.wav)$")
+"""Column of files, and the cells by which a line is known for a row."""
 _RATER_COLUMNS = ("Workers", "Worker", "WorkerID", "Worker_ID")
 # The free text of an answer may hold semicolons: the rater comes first, the three attributes last.
 _ANSWER = r"(?s)^\s*([^;]*?)\s*;(.*)((?:;\s*[AVD]\s*:[^;]*){3});?\s*$"
-_BLOCK = rf"^\s*({NAME})(?:\.wav)?\s*;\s*([A-Z])\s*((?:;\s*[AVD]\s*:[^;]*){{3}});?\s*$"
+_HEAD = rf"({_NAME}(?:\.wav)?|{STEM}\.wav)"
+_BLOCK = rf"^\s*{_HEAD}\s*;\s*([A-Z])\s*((?:;\s*[AVD]\s*:[^;]*){{3}});?\s*$"
 _COUNT_COLUMNS = dict(
     zip(
         ("Anger", "Sadness", "Happiness", "Surprise", "Fear", "Disgust", "Contempt", "Neutral"),
@@ -51,20 +55,23 @@ def read_detailed_csv(path: Path, report: Report) -> tuple[pl.DataFrame, str]:
     Raises:
       CorpusError: The header is that of no known layout.
     """
-    rows = read_csv(path, ["FileName"], report, _FILE_NAME, "ratings")
+    rows = read_csv(path, ["FileName"], report, FILE_CELL, "ratings")
     if "EmoDetail" in rows.columns:
-        frame = rows.select("line", utterance="FileName", answer="EmoDetail")
+        frame = rows.select(line=LINE, utterance="FileName", answer="EmoDetail")
         return _split_answers(frame, path.name, report), "answers"
     wanted = ("EmoClass_Major", "EmoClass_Second", *COLUMN_OF.values())
     if missing := [column for column in wanted if column not in rows.columns]:
-        raise CorpusError(f"{path}: neither EmoDetail nor {', '.join(missing)} among {', '.join(rows.columns[1:])}")
+        raise CorpusError(
+            f"{path}: neither EmoDetail nor {', '.join(missing)} among {', '.join(rows.columns[1:])}; "
+            "rename its columns to these"
+        )
     rater = next((column for column in _RATER_COLUMNS if column in rows.columns), None)
     if rater is None:
         report.problems.append(f"{path.name} has no column {_RATER_COLUMNS[0]}: raters are anonymous")
         anonymous = pl.format("anon-{}", pl.int_range(pl.len()).over("FileName"))
         rows = rows.with_columns(anonymous.alias(rater := _RATER_COLUMNS[0]))
     return rows.select(
-        "line",
+        pl.col(LINE).alias("line"),
         pl.lit(path.name).alias("file"),
         utterance="FileName",
         rater=rater,
@@ -79,9 +86,10 @@ def read_labels_txt(path: Path, report: Report) -> tuple[pl.DataFrame, pl.DataFr
     text = read_lines(path)
     frame = pl.DataFrame({"text": text}).with_row_index("line", offset=1)
     heads = frame["text"].str.extract_groups(_BLOCK).struct.rename_fields(["utterance", "code", "tail"]).struct.unnest()
+    heads = heads.with_columns(pl.col("utterance").str.strip_suffix(".wav"))
     frame = pl.concat([frame, heads], how="horizontal")
     is_head, is_blank = pl.col("utterance").is_not_null(), pl.col("text").str.strip_chars() == ""
-    is_broken = ~is_head & pl.col("text").str.contains(rf"^\s*{NAME}")
+    is_broken = ~is_head & pl.col("text").str.contains(rf"^\s*({_NAME}|{STEM}\.wav\b)")
     # A blank line and a header that cannot be read end the block above, so that nobody's ratings go to another.
     owner = pl.when(is_head).then("utterance").when(is_blank | is_broken).then(pl.lit("")).forward_fill()
     frame = frame.with_columns(owner.alias("owner"))
@@ -140,19 +148,30 @@ class _Pairs(list):
     """What stood between braces; a list in JSON stays a plain list."""
 
 
-def read_aggregated(path: Path, report: Report) -> pl.DataFrame:
-    """Counts of votes: `utterance`, a column for each class of msp8, and `other`."""
+def read_aggregated(path: Path, report: Report, named: pl.Series | None) -> pl.DataFrame:
+    """Counts of votes: `utterance`, a column for each class of msp8, and `other`.
+
+    Raises:
+      CorpusError: A column is missing, the file cannot be read, or a count that no number of raters can make.
+    """
     columns = [f"count::{word}" for word in _COUNT_COLUMNS]
-    rows = read_csv(path, ["FileName", *columns, _NUM_OTHER], report, _FILE_NAME)
-    counts, is_wrong = to_numbers(rows, [*columns, _NUM_OTHER])
-    values = pl.all_horizontal(
-        pl.col(name).is_not_null() & (pl.col(name) >= 0) & (pl.col(name) % 1 == 0) for name in [*columns, _NUM_OTHER]
+    rows = read_csv(path, ["FileName", *columns, _NUM_OTHER], report, FILE_CELL)
+    counts, why_number = to_numbers(rows, [*columns, _NUM_OTHER])
+    refuse_absurd(rows, counts, [*columns, _NUM_OTHER], path)
+    why = pl.coalesce(
+        why_no_file(rows["FileName"], named),
+        why_number,
+        *(
+            pl.when(pl.col(name).is_null() | (pl.col(name) < 0) | (pl.col(name) % 1 != 0)).then(
+                pl.format("{} is {}, which is no count", pl.lit(name), pl.col(name).cast(pl.String).fill_null("empty"))
+            )
+            for name in [*columns, _NUM_OTHER]
+        ),
     )
-    is_wrong |= ~counts.select(values).to_series()
-    is_wrong |= ~rows["FileName"].str.contains(_FILE_NAME[1])
-    for line in rows.filter(is_wrong)["line"]:
-        report.add("lines_not_used", f"{path.name}:{line}: counts that are no whole numbers, or no file")
-    counts = counts.filter(~is_wrong).select(
+    counts = counts.with_columns(line=LINE, why=why)
+    for line, reason in counts.filter(pl.col("why").is_not_null()).select("line", "why").iter_rows():
+        report.add("lines_not_used", f"{path.name}:{line}: {reason}")
+    counts = counts.filter(pl.col("why").is_null()).select(
         "line",
         pl.col("FileName").str.strip_suffix(".wav").alias("utterance"),
         *(pl.col(f"count::{word}").cast(pl.Int64).alias(ours) for word, ours in _COUNT_COLUMNS.items()),
@@ -181,19 +200,46 @@ def expand_counts(counts: pl.DataFrame, report: Report) -> pl.DataFrame:
     ).select(RAW)
 
 
-def finish(raw: pl.DataFrame, mapped: Mapping[str, str], report: Report) -> pl.DataFrame:
+def why_no_file(names: pl.Series, named: pl.Series | None) -> pl.Series:
+    """Of each name why it is none of a file of the corpus; null where it is one.
+
+    A name that does not look like MSP-Podcast's must stand in another file of the corpus, too.
+
+    Args:
+      names: With or without `.wav`.
+      named: Names that the consensus file and the partitions have; None where there are no such files.
+    """
+    is_name = names.str.contains(rf"^{STEM}$").fill_null(False)
+    if named is not None:
+        is_listed = names.str.strip_suffix(".wav").is_in(named.implode()).fill_null(False)
+        is_name &= is_listed | names.str.contains(rf"^{_NAME}(\.wav)?$").fill_null(False)
+    cells = pl.DataFrame({"name": names.fill_null(""), "is_name": is_name})
+    reason = pl.format("'{}' is no file of this corpus", "name")
+    return cells.select(why=pl.when(~pl.col("is_name")).then(reason)).to_series()
+
+
+def finish(
+    raw: pl.DataFrame, mapped: Mapping[str, str], report: Report, named: pl.Series | None = None
+) -> pl.DataFrame:
     """Ratings with our words and numbers from raw ones; those that make no sense are reported, each with its place.
+
+    Args:
+      raw: As a reader of this module returns them.
+      mapped: Words of the corpus -> ours.
+      report: Gets what is not used.
+      named: As of `why_no_file`.
 
     Raises:
       CorpusError: Unknown primary words.
     """
     file = raw["file"][0] if raw.height else ""
-    frame, is_wrong = to_numbers(raw, vocab.ATTRIBUTES)
-    is_named = raw["utterance"].str.contains(_FILE_NAME[1]) & (raw["rater"].str.strip_chars() != "")
-    is_wrong = is_wrong | ~is_named.fill_null(False)
-    for row in raw.filter(is_wrong).iter_rows(named=True):
-        report.add("ratings_not_used", f"{_place(row)}: no file, no rater or a value that is no number")
-    frame = frame.filter(~is_wrong)
+    frame, why_number = to_numbers(raw, vocab.ATTRIBUTES)
+    has_rater = pl.col("rater").str.strip_chars().fill_null("") != ""
+    reasons = (why_no_file(raw["utterance"], named), pl.when(~has_rater).then(pl.lit("no rater")), why_number)
+    why = raw.select(why=pl.coalesce(*reasons)).to_series()
+    for row in raw.with_columns(why=why).filter(why.is_not_null()).iter_rows(named=True):
+        report.add("ratings_not_used", f"{_place(row)}: {row['why']}")
+    frame = frame.filter(why.is_null())
     outside = [(pl.col(name) < RANGE[0]) | (pl.col(name) > RANGE[1]) for name in vocab.ATTRIBUTES]
     for row in frame.filter(pl.any_horizontal(outside)).iter_rows(named=True):
         report.add("values_out_of_range", f"{_place(row)}: a value outside {RANGE[0]:g} to {RANGE[1]:g} is left out")
@@ -247,7 +293,7 @@ def glance(path: Path) -> int:
     content = path.read_bytes()
     if path.suffix.lower() == ".json":
         return sum(1 for _ in re.finditer(rb'"EmoClass_Major"\s*:', content))
-    answers = re.finditer(rb"(?m)^(?!\s*MSP-PODCAST_)[^\n]*;\s*[AVD]\s*:", content)
+    answers = re.finditer(rb"(?m)^(?!\s*(?:MSP-PODCAST_|[^\s;]+\.wav\b))[^\n]*;\s*[AVD]\s*:", content)
     return sum(1 for _ in answers)
 
 

@@ -13,11 +13,9 @@
 [1, 5]}, "notes": [text]}. It takes ranges where there are attributes.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -25,19 +23,19 @@ import pyarrow as pa
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data.corpora import class_words
-from seremo_jax.data.corpora.csv_frames import LINE_OF_TABLE, to_numbers
-from seremo_jax.data.corpora.table_files import find, read, to_flag
-from seremo_jax.data.corpora.table_votes import OTHER_COLUMN, votes_of
+from seremo_jax.data.corpora.csv_frames import LINE, to_numbers
+from seremo_jax.data.corpora.table_about import class_set_of, ranges_of, read_about
+from seremo_jax.data.corpora.table_files import find, plain_numbers, read, require_any, to_flag
+from seremo_jax.data.corpora.table_votes import OTHER_COLUMN, RATER_COLUMNS, votes_of
+from seremo_jax.data.names import alike_names
 from seremo_jax.data.tables import make_table, with_report
 from seremo_jax.data.text_lines import CorpusError, Report
-from seremo_jax.data.votes import is_other
 
 RATING_COLUMNS = ("rater", "modality", "primary", "also_primary", "secondary", "is_self_report", *vocab.ATTRIBUTES)
 UTTERANCE_COLUMNS = ("audio", "speaker", "gender", "split", "session", "released_consensus")
 
 _GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 _SPLITS = {name: name for name in vocab.SPLITS} | {"dev": vocab.DEVELOPMENT, "validation": vocab.DEVELOPMENT}
-_ABOUT = ("corpus", "release", "class_set", "attribute_ranges", "notes")
 
 
 def parse(
@@ -62,84 +60,84 @@ def parse(
     if smoothed not in ("refuse", "invert"):
         raise CorpusError(f"smoothed = {smoothed!r}: choose refuse or invert")
     root, report, mapped = Path(root), Report(), class_words.read_word_map(word_map)
-    about = _read_about(root)
+    about = read_about(root)
+    require_any(root, ("ratings", "utterances"))
     rated, described = find(root, "ratings"), find(root, "utterances")
-    if rated is None and described is None:
-        raise CorpusError(f"{root} holds neither ratings nor utterances as .csv, .jsonl or .parquet: set "
-                          "--config.corpus.root to the folder of the tables")  # fmt: skip
     notes = list(about.get("notes", ()))
     if rated is None:
-        people = read(described, ["id"], report, "lines")
+        people = _described(described, mapped, report)
         ratings, votes_notes = votes_of(people, described, smoothed, mapped, report)
         notes += votes_notes
     else:
-        ratings = _finish_ratings(read(rated, ["utterance"], report, "ratings"), rated.name, mapped, report)
-        people = read(described, ["id"], report, "lines") if described else _people_of(ratings, report)
+        raw = read(rated, ["utterance"], report, "ratings", mapped)
+        _require_labels(raw, rated, described is not None, mapped, report)
+        ratings = _finish_ratings(raw, rated.name, mapped, report)
+        people = _described(described, mapped, report) if described else _people_of(ratings, report)
     utterances, further = _finish_utterances(people, (described or rated).name, mapped, report)
-    ratings = _drop_unknown(ratings, utterances, report)
-    ranges = _ranges(about, ratings, root)
-    ratings = _in_range(ratings, ranges, report)
-    class_set = _class_set(about, ratings["primary"], root)
+    ratings = _drop_unknown(ratings, utterances, (rated or described).name, report)
+    ranges = ranges_of(about, ratings, root)
+    ratings = _in_range(ratings, ranges, (rated or described).name, report)
+    class_set = class_set_of(about, ratings["primary"], root)
     release = str(about.get("release", "1"))
     info = CorpusInfo(str(about.get("corpus", "table")), release, class_set, ranges, notes=tuple(map(str, notes)))
     report.counts["ratings_kept"] = ratings.height
     return with_report(_utterance_table(utterances, further, info), report), _rating_table(ratings, info)
 
 
-def _read_about(root: Path) -> dict[str, Any]:
-    path = root / "corpus.json"
-    if not path.is_file():
-        return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"{path} cannot be read: {error}") from None
-    if not isinstance(about, dict) or not set(about) <= set(_ABOUT):
-        raise CorpusError(f"{path}: must be an object with no other keys than {', '.join(_ABOUT)}")
-    return about
+def _require_labels(
+    raw: pl.DataFrame, path: Path, is_described: bool, mapped: Mapping[str, str], report: Report
+) -> None:
+    """Raises where the label of the ratings seems to stand in a column of another name; reports what is not used.
+
+    Args:
+      raw: The table as it was read.
+      path: Its file.
+      is_described: Whether there is a table of utterances, so that further columns of this one are not kept.
+      mapped: Words of the corpus -> ours.
+      report: As of `parse`.
+
+    Raises:
+      CorpusError: There is no column of labels, or words of classes stand in an unknown column and in no known one.
+    """
+    known = (LINE, "utterance", *RATING_COLUMNS)
+    further = [name for name in raw.columns if name not in known]
+    if "primary" not in raw.columns:
+        if wordy := [name for name in further if name not in UTTERANCE_COLUMNS and _holds_words(raw[name], mapped)]:
+            raise CorpusError(f"{path}: column {wordy[0]!r} holds class words, and there is no column primary: rename "
+                              "it to primary, or, where it is no label, move it to the utterances or add an empty "
+                              "column primary")  # fmt: skip
+        if not set(vocab.ATTRIBUTES) & set(raw.columns):
+            labels = ", ".join(("primary", *vocab.ATTRIBUTES))
+            raise CorpusError(f"{path}: none of its columns is a label ({', '.join(raw.columns[1:])}): rename that of "
+                              f"the raters' words to primary; known labels are {labels}")  # fmt: skip
+    if is_described and further:
+        report.problems.append(f"{path.name}: columns of no known name, not used: {', '.join(further)}")
 
 
-def _ranges(about: Mapping[str, Any], ratings: pl.DataFrame, root: Path) -> dict[str, tuple[float, float]]:
-    given = {vocab.ATTRIBUTE_SYNONYMS.get(name, name): span for name, span in about.get("attribute_ranges", {}).items()}
-    rated = [name for name in vocab.ATTRIBUTES if ratings[name].null_count() < ratings.height]
-    if lacking := [name for name in rated if name not in given]:
-        example = json.dumps({"attribute_ranges": {name: [1, 7] for name in lacking}})
-        raise CorpusError(f"{root / 'corpus.json'} gives no range of {', '.join(lacking)}: write e.g. {example}")
-    try:
-        ranges = {name: (float(low), float(high)) for name, (low, high) in given.items()}
-    except (TypeError, ValueError):
-        raise CorpusError(f"{root / 'corpus.json'}: attribute_ranges must be NAME: [lowest, highest]") from None
-    if wrong := [name for name, (low, high) in ranges.items() if not low < high or name not in vocab.ATTRIBUTES]:
-        raise CorpusError(f"{root / 'corpus.json'}: attribute_ranges of {', '.join(wrong)}: not an attribute, or empty")
-    return ranges
-
-
-def _class_set(about: Mapping[str, Any], primary: pl.Series, root: Path) -> str:
-    """The one named in `corpus.json`, else the smallest that has every word; ties go to the order of the vocabulary."""
-    if named := about.get("class_set"):
-        if named not in vocab.CLASS_SETS:
-            raise CorpusError(
-                f"{root / 'corpus.json'}: class_set {named!r}: choose one of {', '.join(vocab.CLASS_SETS)}"
-            )
-        return named
-    used = {word for word in primary.drop_nulls().unique() if not is_other(word)}
-    fitting = [name for name, classes in vocab.CLASS_SETS.items() if used <= set(classes)]
-    if not fitting:
-        raise CorpusError(f"no class set has all of {', '.join(sorted(used))}: name one in {root / 'corpus.json'} "
-                          f"({', '.join(vocab.CLASS_SETS)}); other words then count as other")  # fmt: skip
-    return min(fitting, key=lambda name: len(vocab.CLASS_SETS[name]))
+def _holds_words(column: pl.Series, mapped: Mapping[str, str]) -> bool:
+    words = column.drop_nulls().unique()
+    return bool(words.len()) and all(class_words.word_of(word, mapped) is not None for word in words)
 
 
 def _finish_ratings(raw: pl.DataFrame, file: str, mapped: Mapping[str, str], report: Report) -> pl.DataFrame:
     absent = [name for name in RATING_COLUMNS if name not in raw.columns]
     frame = raw.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
-    frame, is_wrong = to_numbers(frame, vocab.ATTRIBUTES)
-    flag = to_flag(frame["is_self_report"])
-    modality = frame["modality"].str.strip_chars().str.to_lowercase().replace("", None).fill_null("voice")
-    is_wrong |= flag.is_null() | ~modality.is_in(list(vocab.MODALITIES))
-    is_wrong |= (frame["utterance"].str.strip_chars() == "").fill_null(True)
-    for line in frame.filter(is_wrong)["line"]:
-        report.add("ratings_not_used", f"{file}:{line}: no utterance, or an unknown modality, number or truth value")
+    frame, why_number = to_numbers(plain_numbers(frame, vocab.ATTRIBUTES, file), vocab.ATTRIBUTES)
+    modality, flag = frame["modality"].str.to_lowercase().fill_null("voice"), to_flag(frame["is_self_report"])
+    known = ", ".join(vocab.MODALITIES)
+    why = pl.coalesce(
+        pl.when(pl.col("utterance").is_null()).then(pl.lit("no utterance")),
+        pl.when(~modality.is_in(list(vocab.MODALITIES))).then(
+            pl.format("modality is '{}', which is none of {}", "modality", pl.lit(known))
+        ),
+        pl.when(flag.is_null()).then(
+            pl.format("is_self_report is '{}', which is neither true nor false", "is_self_report")
+        ),
+        why_number,
+    )
+    rejected = frame.select(LINE, why=why).drop_nulls("why")
+    for line, reason in rejected.iter_rows():
+        report.add("ratings_not_used", f"{file}:{line}: {reason}")
     frame = frame.with_columns(
         _raters(frame),
         modality,
@@ -147,7 +145,7 @@ def _finish_ratings(raw: pl.DataFrame, file: str, mapped: Mapping[str, str], rep
         class_words.map_primary(frame["primary"], file, mapped),
         class_words.map_secondary(frame["secondary"], file, mapped, report),
         class_words.map_secondary(frame["also_primary"], file, mapped, report),
-    ).filter(~is_wrong)
+    ).filter(~frame[LINE].is_in(rejected[LINE].implode()))
     report.counts["ratings_without_class"] += frame["primary"].null_count()
     repeated = frame.height - frame.select("utterance", "rater", "modality").unique().height
     report.counts["repeated_raters"] += repeated
@@ -156,43 +154,52 @@ def _finish_ratings(raw: pl.DataFrame, file: str, mapped: Mapping[str, str], rep
 
 def _raters(frame: pl.DataFrame) -> pl.Series:
     """Raters' names; those without one are numbered within the utterance, by what they said and not by their place."""
-    said = ("modality", "primary", *vocab.ATTRIBUTES, "also_primary", "secondary", "line")
-    name = pl.col("rater").str.strip_chars()
+    said = ("modality", "primary", *vocab.ATTRIBUTES, "also_primary", "secondary", LINE)
     number = pl.int_range(pl.len()).over("utterance").cast(pl.String).str.zfill(3)
-    named = pl.when(name != "").then(name).otherwise(pl.format("anon-{}", number)).alias("rater")
-    return frame.sort("utterance", *said).with_columns(named).sort("line")["rater"]
+    named = pl.coalesce("rater", pl.format("anon-{}", number)).alias("rater")
+    return frame.sort("utterance", *said).with_columns(named).sort(LINE)["rater"]
 
 
 def _people_of(ratings: pl.DataFrame, report: Report) -> pl.DataFrame:
     """Utterances from the columns of the ratings; where these differ within an utterance, the first row counts."""
-    facts = [name for name in ratings.columns if name not in (*RATING_COLUMNS, "utterance", "line")]
-    people = ratings.sort("line").unique("utterance", keep="first", maintain_order=True)
+    facts = [name for name in ratings.columns if name not in (*RATING_COLUMNS, "utterance", "id", LINE)]
+    if "id" in ratings.columns:
+        report.problems.append("a column id of ratings names neither utterance nor rater, and is not used")
+    people = ratings.sort(LINE).unique("utterance", keep="first", maintain_order=True)
     for name in facts:
         differing = ratings.group_by("utterance").agg(pl.col(name).n_unique()).filter(pl.col(name) > 1).height
         if differing:
             report.counts[f"{name}s_differ"] += differing
             report.problems.append(f"{differing} utterances have ratings of different {name}: the first row counts")
-    return people.select("line", pl.col("utterance").alias("id"), *facts)
+    return people.select(LINE, pl.col("utterance").alias("id"), *facts)
+
+
+def _described(path: Path, mapped: Mapping[str, str], report: Report) -> pl.DataFrame:
+    """The first row of each id of the table of utterances; the others are reported."""
+    people = read(path, ["id"], report, "lines", mapped)
+    is_second = people["id"].is_not_null() & ~people["id"].is_first_distinct()
+    first_line = dict(people.unique("id", keep="first").select("id", LINE).iter_rows())
+    for line, name in people.filter(is_second | people["id"].is_null()).select(LINE, "id").iter_rows():
+        reason = "no id" if name is None else f"the id {name!r}, which line {first_line[name]} has"
+        report.add("lines_not_used", f"{path.name}:{line}: {reason}")
+    return people.filter(~is_second & people["id"].is_not_null())
 
 
 def _finish_utterances(
     people: pl.DataFrame, file: str, mapped: Mapping[str, str], report: Report
 ) -> tuple[pl.DataFrame, list[str]]:
     """One row an id with our words, sorted by id, and the names of the columns that mean nothing to this project."""
-    known = ("line", "id", *UTTERANCE_COLUMNS, *vocab.ATTRIBUTES, OTHER_COLUMN)
-    further = [name for name in people.columns if name not in known and "::" not in name and name not in _reserved()]
+    known = {LINE, "id", *UTTERANCE_COLUMNS, *vocab.ATTRIBUTES, OTHER_COLUMN, *_reserved()}
+    if any(name.startswith("share::") for name in people.columns):
+        known |= {name for name in people.columns if name.lower() in RATER_COLUMNS}
+    further = [name for name in people.columns if name not in known and "::" not in name]
     if unused := [name for name in people.columns if name in _reserved()]:
         report.problems.append(f"{file}: columns that this project fills itself are not used: {', '.join(unused)}")
     if further:
         report.counts["columns_of_its_own"] = len(further)
-        report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(map(str.strip, further))}")
+        report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(further)}")
     absent = [name for name in UTTERANCE_COLUMNS if name not in people.columns]
     frame = people.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
-    frame = frame.with_columns(pl.col("id", *UTTERANCE_COLUMNS).str.strip_chars().replace("", None))
-    is_second = ~frame["id"].is_first_distinct()
-    for line in frame.filter(is_second | frame["id"].is_null())["line"]:
-        report.add("lines_not_used", f"{file}:{line}: no id, or an id that an earlier row has")
-    frame = frame.filter(~is_second & frame["id"].is_not_null())
     gender, split = frame["gender"].str.to_lowercase(), frame["split"].str.to_lowercase()
     strange = gender.drop_nulls().filter(~gender.drop_nulls().is_in([*_GENDERS, vocab.UNKNOWN]))
     if strange.len():
@@ -200,9 +207,9 @@ def _finish_utterances(
         report.problems.append(f"{file}: unknown genders: {', '.join(strange.unique().sort().head(10))}")
     unknown = split.drop_nulls().filter(~split.drop_nulls().is_in(list(_SPLITS)))
     if unknown.len():
-        raise CorpusError(
-            f"{file}: unknown splits {', '.join(unknown.unique().sort())}; known are {', '.join(_SPLITS)}"
-        )
+        line = frame.filter(split.is_in(unknown.implode()))[LINE][0]
+        raise CorpusError(f"{file}: unknown splits {', '.join(unknown.unique().sort())}, the first in line {line}; "
+                          f"known are {', '.join(_SPLITS)}, and nothing where none is given")  # fmt: skip
     released = frame["released_consensus"]
     is_tie = released.str.to_lowercase() == vocab.NO_AGREEMENT
     word = class_words.map_primary(released.set(is_tie, None), file, mapped)
@@ -220,29 +227,35 @@ def _reserved() -> set[str]:
     return set(UTTERANCE_SCHEMA.names) - {"id", *UTTERANCE_COLUMNS}
 
 
-def _drop_unknown(ratings: pl.DataFrame, utterances: pl.DataFrame, report: Report) -> pl.DataFrame:
+def _drop_unknown(ratings: pl.DataFrame, utterances: pl.DataFrame, file: str, report: Report) -> pl.DataFrame:
     is_known = ratings["utterance"].is_in(utterances["id"].implode())
     if not is_known.all():
         strange = ratings.filter(~is_known)
-        report.counts["ratings_not_used"] += strange.height
         some = ", ".join(strange["utterance"].unique().sort().head(5))
-        report.problems.append(f"{strange.height} ratings of utterances that no row describes: {some} ...")
+        first = strange.sort(LINE).row(0, named=True)
+        alike = alike_names([*strange["utterance"].unique(), *utterances["id"]])
+        hint = f"; {alike[0]}" if alike else ""
+        problem = f"{strange.height} ratings of utterances that no row describes: {some} ...; the first is {file}:" \
+                  f"{first[LINE]}: {first['utterance']!r}{hint}"  # fmt: skip
+        report.add("ratings_not_used", problem, strange.height)
     return ratings.filter(is_known)
 
 
-def _in_range(ratings: pl.DataFrame, ranges: Mapping[str, tuple[float, float]], report: Report) -> pl.DataFrame:
+def _in_range(
+    ratings: pl.DataFrame, ranges: Mapping[str, tuple[float, float]], file: str, report: Report
+) -> pl.DataFrame:
     for name, (low, high) in ranges.items():
         is_outside = (ratings[name] < low) | (ratings[name] > high)
-        for utterance, value in ratings.filter(is_outside).select("utterance", name).iter_rows():
-            report.add("values_out_of_range", f"{utterance}: {name} {value:g} is outside {low:g} to {high:g}, left out")
+        for line, utterance, value in ratings.filter(is_outside).select(LINE, "utterance", name).iter_rows():
+            place = f"{file}:{line}: {utterance}"
+            report.add("values_out_of_range", f"{place}: {name} {value:g} is outside {low:g} to {high:g}, left out")
         ratings = ratings.with_columns(ratings[name].set(is_outside.fill_null(False), None))
     return ratings
 
 
 def _utterance_table(frame: pl.DataFrame, further: list[str], info: CorpusInfo) -> pa.Table:
-    columns = {name: frame[name].to_arrow() for name in ("id", *UTTERANCE_COLUMNS)}
-    own = {"line" if name == LINE_OF_TABLE else name: frame[name].to_arrow() for name in further}
-    return make_table(columns | own, UTTERANCE_SCHEMA, info, [pa.field(name, pa.string()) for name in own])
+    columns = {name: frame[name].to_arrow() for name in ("id", *UTTERANCE_COLUMNS, *further)}
+    return make_table(columns, UTTERANCE_SCHEMA, info, [pa.field(name, pa.string()) for name in further])
 
 
 def _rating_table(frame: pl.DataFrame, info: CorpusInfo) -> pa.Table:

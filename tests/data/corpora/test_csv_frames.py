@@ -27,13 +27,13 @@ def test_whatever_was_written_is_read(tmp_path_factory, rows, bom, line_end):
     write(path, [("a", "b", "c"), *rows], line_end, bom)
     report = text_lines.Report()
     frame = csv_frames.read_csv(path, ["c", "a"], report)
-    assert frame.drop("line").rows() == rows
+    assert frame.drop(csv_frames.LINE).rows() == rows
     assert report.counts["lines_read"] == len(rows)
     assert report.problems == []
     numbers = [2]
     for row in rows:
         numbers.append(numbers[-1] + 1 + sum(cell.count("\n") for cell in row))
-    assert frame["line"].to_list() == numbers[:-1]
+    assert frame[csv_frames.LINE].to_list() == numbers[:-1]
 
 
 @pytest.mark.parametrize("key", [None, ("a", r"^k\d$")])

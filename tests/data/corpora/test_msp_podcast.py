@@ -514,3 +514,72 @@ def test_large_corpora_of_the_bench_parse_whole(tmp_path, layout):
     utterances, ratings, report = parse(tmp_path)
     assert (utterances.num_rows, ratings.num_rows) == (300, number)
     assert not [problem for problem in report.problems if not problem.startswith("release unknown")]
+
+
+STEMS = ("talk-{}", "BIIC-PODCAST_{}", "corpus.v2_{}", "part1/clip {}", "{}")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize(("release", "source"), SOURCES)
+def test_files_of_any_name_keep_their_ratings(tmp_path, release, source, stem):
+    turns = files.simulate()
+    turns = [turn._replace(name=stem.format(turn.name.removeprefix("MSP-PODCAST_"))) for turn in turns]
+    files.write_release(tmp_path, turns, release, (source,))
+    utterances, ratings, report = parse(tmp_path)
+    assert found_ratings(ratings) == expected_ratings(turns)
+    assert utterances["id"].to_pylist() == sorted(turn.name for turn in turns)
+    assert {row["id"]: row["speaker"] for row in utterances.to_pylist()} == {
+        turn.name: turn.speaker.replace("Unknown", "unknown") for turn in turns
+    }
+    assert not [problem for problem in report.problems if not problem.startswith("release unknown")]
+
+
+@pytest.mark.parametrize("stem", STEMS[:2])
+def test_one_file_of_another_name_keeps_its_ratings_and_a_name_of_no_list_does_not(tmp_path, stem):
+    turns = files.simulate(num_utterances=6)
+    turns[2] = turns[2]._replace(name=stem.format(7))
+    files.write_release(tmp_path, turns, "1.6", ("csv",))
+    [path] = tmp_path.rglob("labels_detailed.csv")
+    path.write_text(path.read_text() + "clip.wav,WORKER1,Happy,Sad,1,2,3\n")
+    _, ratings, report = parse(tmp_path)
+    assert found_ratings(ratings) == expected_ratings(turns)
+    [problem] = [problem for problem in report.problems if problem.startswith("labels_detailed")]
+    assert problem.endswith("'clip.wav' is no file of this corpus")
+
+
+@pytest.mark.parametrize("text", ["NA", "nan", "None", "N/A", "null", "", " "])
+def test_words_for_no_value_are_no_split_speaker_gender_and_class(tmp_path, text):
+    turns = files.simulate(num_utterances=6)
+    files.write_release(tmp_path, turns, "1.6", ("csv",))
+    for path in (*tmp_path.rglob("Partition*.txt"), *tmp_path.rglob("Speaker_ids.txt"), *tmp_path.rglob("*.json")):
+        path.unlink()
+    path = tmp_path / "label/labels_concensus.csv"
+    header = path.read_text().splitlines()[0].split(",")
+    cells = dict.fromkeys(header, text) | {"EmoAct": "2"}
+    rows = [",".join(f"{turn.name}.wav" if name == "FileName" else cells[name] for name in header) for turn in turns]
+    path.write_text("\n".join([",".join(header), *rows]))
+    utterances, ratings, report = parse(tmp_path)
+    for row in utterances.to_pylist():
+        assert (row["split"], row["speaker"], row["gender"]) == ("", "unknown", "unknown")
+        assert (row["released_consensus"], row["released_valence"]) == (None, None)
+    assert found_ratings(ratings) == expected_ratings(turns)
+    assert report.counts["released_codes_unknown"] == 0
+
+
+def test_speakers_may_have_names(tmp_path):
+    turns = [turn._replace(speaker=f"S0{turn.speaker}") for turn in files.simulate(num_utterances=6)]
+    utterances, _, _ = parse(files.write_release(tmp_path, turns, "1.6", ("csv",)))
+    assert utterances["speaker"].to_pylist() == [turn.speaker for turn in sorted(turns)]
+
+
+@pytest.mark.parametrize("count", ["1e12", "1e300", "20000"])
+def test_absurd_counts_are_refused(tmp_path, count):
+    turns = files.simulate(num_utterances=6)
+    files.write_release(tmp_path, turns, "2.0", ("aggregated",))
+    path = tmp_path / "Labels/labels_detailed_aggregated.csv"
+    lines = path.read_text().splitlines()
+    lines[2] = ",".join([lines[2].split(",")[0], count, *lines[2].split(",")[2:]])
+    path.write_text("\n".join(lines))
+    column = lines[0].split(",")[1]
+    with pytest.raises(text_lines.CorpusError, match=rf"aggregated\.csv:3: {column} is {count}, over 10,000 votes"):
+        parse(tmp_path)

@@ -183,8 +183,8 @@ def test_counts_give_votes_and_means_a_rating_without_a_class(tmp_path):
         ("u1", "anon-003", "sad", None), ("u1", "anon-mean", None, 2.5), ("u3", "anon-mean", None, 1.0),
     ]  # fmt: skip
     assert [problem for problem in report.problems if problem.startswith("utterances.csv:")] == [
-        "utterances.csv:5: u4: a value that is no number, or below 0",
-        "utterances.csv:4: u3: counts that are no whole numbers",
+        "utterances.csv:4: u3: count::Anger is 1.5, which is no whole number",
+        "utterances.csv:5: u4: count::Anger is -1, below 0",
     ]
     result = targets.build(*tabular.parse(root), TargetPolicies("iemocap4"))
     assert result.attributes[0].tolist() == [-0.25, 0.5, 0.0]
