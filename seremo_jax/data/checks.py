@@ -7,13 +7,16 @@ at.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seremo_jax.core import vocab
 from seremo_jax.data import audio
+from seremo_jax.data.names import alike_names
 from seremo_jax.data.splits import as_one_test
 from seremo_jax.data.tables import info_of
 from seremo_jax.data.votes import pooled_word
@@ -72,6 +75,7 @@ class Evidence:
       modality: The ratings that count.
       problems: What the parser could not use, each with file and line.
       split_problem: Why the utterances cannot be split as asked, or "".
+      rating_problem: Why no rating can be used, or "".
     """
 
     utterances: pa.Table
@@ -82,6 +86,7 @@ class Evidence:
     modality: str
     problems: Sequence[str]
     split_problem: str = ""
+    rating_problem: str = ""
 
 
 def _finding(name: str, severity: str, meaning: str, remedy: str, cases: Iterable[str], count: int = -1) -> Finding:
@@ -98,6 +103,7 @@ def run(evidence: Evidence) -> list[Finding]:
         *_audio_findings(evidence),
         *_duplicate_findings(evidence),
         *_rating_findings(evidence, ratings),
+        *_unusable_findings(evidence),
         *_unrated_findings(evidence, asked),
         _released_finding(evidence, consensus),
         _finding("parser", WARNING, "what the parser could not use, or found strange", "Look at the lines named",
@@ -176,6 +182,19 @@ def _rating_findings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Find
                    (f"{name}: {number} ratings" for name, number in astray.items()), astray.total())  # fmt: skip
 
 
+def _unusable_findings(evidence: Evidence) -> Iterable[Finding]:
+    problems = [evidence.rating_problem] if evidence.rating_problem else []
+    yield _finding("unusable_ratings", ERROR, "no rating can be used", "Correct the files of ratings as the message "
+                   "says, or set data.modality to what was rated", problems)  # fmt: skip
+    is_asked = pc.equal(evidence.ratings["modality"], evidence.modality)
+    labels = [evidence.ratings[name].is_valid() for name in ("primary", *vocab.ATTRIBUTES)]
+    has_label = pc.any(pc.and_(is_asked, functools.reduce(pc.or_, labels))).as_py()
+    number = pc.sum(is_asked).as_py() or 0
+    cases = [] if has_label or not number else [f"none of {number:,} ratings has a word or a value"]
+    yield _finding("empty_ratings", ERROR, "ratings without a class and without an attribute", "Look whether the "
+                   "labels stand in columns of other names than primary and the attributes", cases)  # fmt: skip
+
+
 def _unrated_findings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Finding]:
     rated = set(ratings["utterance"].to_list())
     rows = list(zip(*(evidence.utterances[name].to_pylist() for name in ("id", "split")), strict=True))
@@ -248,6 +267,21 @@ def _people_findings(evidence: Evidence) -> Iterable[Finding]:
                    cases)  # fmt: skip
     yield _finding("unknown_speaker", WARNING, "utterances of unknown speakers", "They take part in overall scores and "
                    "not in those by speaker; data.unknown_speakers says what becomes of them", unknown)  # fmt: skip
+
+    yield _finding("names_alike", WARNING, "names that differ only in case, Unicode form, blanks or a .0",
+                   "If they mean the same, write them alike: a speaker of two names may stand in two splits",
+                   people_alike(evidence.utterances, evidence.ratings))  # fmt: skip
+
+
+def people_alike(utterances: pa.Table, ratings: pa.Table) -> list[str]:
+    """Sentences about speakers, sessions and raters whose names look alike, and about utterances."""
+    columns = {"speaker": utterances["speaker"], "session": utterances["session"], "rater": ratings["rater"]}
+    columns["utterance"] = utterances["id"]
+    return [
+        f"{what}: {sentence}"
+        for what, column in columns.items()
+        for sentence in alike_names(filter(None, pc.unique(column).to_pylist()))
+    ]
 
 
 def _several(values_of: Mapping[str, set[str]], key: Callable[[str], str]) -> Iterable[tuple[str, set[str]]]:

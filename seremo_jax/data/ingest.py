@@ -86,7 +86,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> dict[str, Any]:
     record["audio"] = ingest_record.describe_audio([fact for fact, verdict in pairs if fact and not verdict.reason])
     report = tables.report_of(screened.utterances)
     record["parser"] = dict(report.counts)
-    record["warnings"] = ingest_record.warnings(record, report.problems)
+    record["warnings"] = ingest_record.warnings(record, [*report.problems, *checks.people_alike(kept, kept_ratings)])
     _write(workdir, kept, kept_ratings, record, validation)
     _say(ingest_record.to_text(record, REASONS), is_quiet)
     return json.loads(to_json(record))
@@ -182,6 +182,7 @@ def validation_record(
         config.data.modality,
         report.problems,
         problem,
+        screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality),
     )
     return {
         "settings": config.results_fields("corpus", "data"),

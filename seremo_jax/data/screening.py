@@ -36,6 +36,7 @@ REASONS = audio.REASONS | {
 BAD_AUDIO = (*audio.REASONS, "duplicate_audio")
 """Reasons that `data.on_bad_audio = error` does not let pass."""
 
+_REJECTIONS = ("ratings_not_used", "lines_without_votes")
 _LISTED = 10
 
 
@@ -85,7 +86,7 @@ class ScreenedCorpus:
 def screen(
     utterances: pa.Table, ratings: pa.Table, root: PurePath, config: Config, is_quiet: bool = False
 ) -> ScreenedCorpus:
-    """Reads the audio, and decides which utterances are left out. No bad recording is an error here.
+    """Reads the audio, and decides which utterances are left out. No bad recording or rating is an error here.
 
     Args:
       utterances: All that the corpus has.
@@ -95,7 +96,6 @@ def screen(
       is_quiet: Prints nothing.
 
     Raises:
-      IngestError: No rating has the modality asked for.
       SplitError: `data.max_speakers` cannot be drawn.
     """
     if config.data.unknown_speakers == "each":
@@ -118,12 +118,37 @@ def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
     return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
 
 
+def problem_of_ratings(utterances: pa.Table, ratings: pa.Table, modality: str) -> str:
+    """Why no rating can be used, or "" where there are some.
+
+    Args:
+      utterances: All that the corpus has, with the report of its parser.
+      ratings: All that the corpus has.
+      modality: The one whose ratings count.
+    """
+    if pc.any(pc.equal(ratings["modality"], modality)).as_py():
+        return ""
+    report = tables.report_of(utterances)
+    rejections = [what for what in _REJECTIONS if report.counts[what]]
+    sentences = []
+    if ratings.num_rows:
+        there = ", ".join(sorted(set(ratings["modality"].to_pylist())))
+        sentences.append(f"data.modality = {modality!r}: the corpus has no such ratings (it has: {there})")
+    for what in rejections:
+        read, kind = ("ratings_read", "ratings") if what == "ratings_not_used" else ("lines_read", "lines of votes")
+        number = report.counts[what]
+        sentences.append(f"{number:,} of {max(report.counts[read], number):,} {kind} were rejected, the first: "
+                         f"{report.first.get(what, 'not named')}")  # fmt: skip
+    if not ratings.num_rows and not rejections:
+        sentences.append(f"data.modality = {modality!r}: the corpus has no such ratings (it has: none at all)")
+    if rejections:
+        sentences.append("correct these; python -m launch.validate lists all of them")
+    return "; ".join(sentences)
+
+
 def _judge_tables(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> list[Verdict]:
     """The verdicts whose reasons lie in the tables."""
     rated = set(ratings["utterance"].filter(pc.equal(ratings["modality"], data.modality)).to_pylist())
-    if not rated:
-        there = ", ".join(sorted(set(ratings["modality"].to_pylist()))) or "none at all"
-        raise IngestError(f"data.modality = {data.modality!r}: the corpus has no such ratings (it has: {there})")
     reasons: list[str] = []
     seen: set[str] = set()
     rows = zip(*(utterances[column].to_pylist() for column in ("id", "audio", "speaker")), strict=True)
@@ -138,7 +163,7 @@ def _judge_tables(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> 
             is_dropped = data.unknown_speakers == "drop" and speaker == vocab.UNKNOWN
             reasons.append("unknown_speaker" if is_dropped else "")
         seen.add(name)
-    if data.max_speakers:
+    if data.max_speakers and not all(reasons):
         columns = [utterances[name].to_pylist() for name in ("speaker", "gender", "split")]
         usable = [row for row, reason in enumerate(reasons) if not reason]
         drawn = splits.draw(
@@ -190,9 +215,11 @@ def require_usable(screened: ScreenedCorpus, data: DataConfig) -> None:
     """Raises where nothing is left, or where the config lets nothing bad pass.
 
     Raises:
-      IngestError: Names the reasons, and the first utterances.
+      IngestError: Names the reasons, and the first utterances or the first rating that was rejected.
     """
     root, verdicts = screened.root, screened.verdicts
+    if problem := problem_of_ratings(screened.utterances, screened.ratings, data.modality):
+        raise IngestError(f"{root}: {problem}")
     counts = collections.Counter(verdict.reason for verdict in verdicts if verdict.reason)
     by_reason = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.items())) or "it has none"
     hint = f"\nFetch the audio itself: cd {root} && git lfs install && git lfs pull" if counts["lfs_pointer"] else ""
