@@ -81,7 +81,7 @@ def only(corpus, name, severity, *cases, count=None):
 def test_a_good_corpus_passes_every_check(corpus):
     findings = corpus.findings()
     assert not any(finding.count or finding.is_error for finding in findings.values())
-    assert len(findings) == 28
+    assert {f"audio_{reason}" for reason in audio.REASONS} < set(findings)
 
 
 @pytest.mark.parametrize("reason", audio.REASONS)
