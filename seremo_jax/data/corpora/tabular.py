@@ -1,13 +1,18 @@
 """Any corpus as tables: `ratings` and `utterances` as CSV, JSON lines or Parquet, and `corpus.json`.
 
-`ratings.csv` (or `.jsonl`, `.parquet`) has one row a rating: `utterance`, and any of `rater`, `modality`, `primary`,
-`also_primary`, `secondary` (words separated by commas, or lists), `is_self_report`, `valence`, `activation` (or
-`arousal`), `dominance`.
+`ratings.csv` (or `.tsv`, `.jsonl`, `.parquet`) has one row a rating: `utterance`, and any of `rater`, `modality`,
+`primary`, `also_primary`, `secondary` (words separated by commas, or lists), `is_self_report`, `valence`, `activation`
+(or `arousal`), `dominance`.
 
 `utterances.csv` has one row an utterance: `id`, and any of `audio` (relative to the folder), `speaker`, `gender`,
 `split`, `session`, `released_consensus`. It may be left out where `ratings` has those columns. Where there is no
 `ratings`, it holds the votes: a column `count::<class>` of whole numbers (and `num_other_annotations`), or
-`share::<class>`, for each class, and attribute means. Other columns are kept as text and reported.
+`share::<class>`, for each class, and attribute means. Shares may be rounded, or have percent signs; a column
+`num_raters` says how many raters are behind them, else the fewest are taken. Other columns are kept as text and
+reported.
+
+Cells are parted by commas, semicolons or tabs, and stripped of blanks. `NA`, `nan`, `None`, `N/A`, `null` and nothing
+say that there is no value: no speaker known, no split given. Decimal commas are read where no number has a point.
 
 `corpus.json` may be left out: {"corpus": name, "release": text, "class_set": name, "attribute_ranges": {"valence":
 [1, 5]}, "notes": [text]}. It takes ranges where there are attributes.
@@ -54,7 +59,8 @@ def parse(
       is_quiet: Prints nothing; this parser never does.
 
     Raises:
-      CorpusError: A file is missing or there twice, unknown words, attributes without a range, or smoothed shares.
+      CorpusError: A file is missing or there twice, no column of labels, unknown words, attributes without a range,
+        smoothed shares, or counts that no raters can make.
     """
     del is_quiet
     if smoothed not in ("refuse", "invert"):
