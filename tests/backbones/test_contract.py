@@ -16,8 +16,6 @@ from seremo_jax import backbones
 from seremo_jax.backbones import logmel
 from tests.support.small_models import GOLDEN
 
-pytestmark = pytest.mark.stack
-
 WHISPER = GOLDEN.parent / "whisper"
 LOADED = {
     "logmel": ("logmel", {}, None),

@@ -46,8 +46,6 @@ from tests.support.toy_corpus import (
     write_tables,
 )
 
-pytestmark = pytest.mark.stack
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.stack
-
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("ingest", "extract", "saliency", "train", "evaluate", "report")
 TINY = "--config=configs/simulated.py:tiny"
@@ -47,12 +45,19 @@ def test_help_lists_every_field():
         (["--config=configs/crema_d.py", "--workdir=W", "--config.corpus.root=nowhere"], "nowhere"),
         ([TINY, "--workdir=W", "stray"], "stray"),
         ([TINY, "--workdir=ftp://bucket/w"], "begins with gs://, s3://, az://"),
+        ([TINY, "--workdir="], "error: flag --workdir=: it is empty"),
+        (
+            [TINY, "--workdir=W", "--config.trian.patience=3"],
+            "error: unknown config field --config.trian.patience; did ",
+        ),
+        (["--config=configs/nosuch.py", "--workdir=W"], "configs/nosuch.py"),
     ],
 )
 def test_wrong_input_is_told_plainly(tmp_path, arguments, message):
     status, output = _run("ingest", *(argument.replace("W", str(tmp_path / "w"), 1) for argument in arguments))
     assert status != 0
     assert message in output
+    assert "Traceback" not in output
     assert not (tmp_path / "w" / "ingest.json").exists()
 
 
@@ -132,6 +137,7 @@ def _walk(workdir, kills=()):
     return (workdir / "results.jsonl").read_text(), (workdir / "report" / "report.md").read_text()
 
 
+@pytest.mark.stack
 @pytest.mark.long
 def test_killed_and_run_again_gives_the_tables_of_an_undisturbed_run(tmp_path):
     undisturbed = _walk(tmp_path / "a")
