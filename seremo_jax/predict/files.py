@@ -1,7 +1,7 @@
 """A file, a folder or a list of audio through a model: goes on where it was cut off, never stops for one bad file.
 
 Beside OUT lies `OUT.journal.jsonl`, to which finished files are appended, whole and in order; OUT is made from it at
-the end. Files in it that did not change since are skipped; those that could not be used are tried again.
+the end. Files in it whose content is the same are skipped; those that could not be used are tried again.
 """
 
 import contextlib
@@ -23,7 +23,10 @@ from seremo_jax.core.artefacts import (
     atomic_path,
     clear_when_full,
     fingerprint_of,
+    parsed,
     require_same,
+    sealed,
+    sha256_of_file,
     to_json,
     write_text,
 )
@@ -243,13 +246,15 @@ def _in_turns(todo: Sequence[int], paths: Sequence[Path]) -> Iterator[list[int]]
         yield some
 
 
-def _stamp(path: Path) -> list[int] | None:
-    """Size and time of change of a file; None where it is not there."""
+def _stamp(path: Path) -> str | None:
+    """Hash of the content of a file; None where it cannot be read.
+
+    Two folders may have files of one name, size and time of change, so that only the content says which was heard.
+    """
     try:
-        stat = path.stat()
-    except (OSError, ValueError):  # no such file, or a name that no file can have
+        return sha256_of_file(path) if path.is_file() else None
+    except (OSError, ValueError):  # not to be read, or a name that no file can have
         return None
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _write_timeline(out: str | os.PathLike, name: str, result: Result) -> dict[str, list[str]]:
@@ -281,14 +286,17 @@ class _Journal:
         if path.exists():
             self._read(about)
         else:
-            write_text(path, to_json(about) + "\n")
+            write_text(path, to_json(sealed(about)) + "\n")
 
     def _read(self, about: dict[str, Any]) -> None:
         content = self._path.read_bytes()
         remedy = "Give another --out, or delete this file to start anew."
         try:
             whole = content[: content.rindex(b"\n") + 1]
-            first, *lines = (json.loads(line) for line in whole.splitlines())
+            first, *lines = (
+                parsed(line, f"{self._path}:{number}", remedy.lower().rstrip("."))
+                for number, line in enumerate(whole.splitlines(), 1)
+            )
         except ValueError as error:
             raise ArtefactError(f"{self._path} is damaged ({error}). {remedy}") from None
         require_same(f"what {self._path} was begun with", first, about, remedy)
@@ -304,8 +312,9 @@ class _Journal:
     def append(self, entries: Sequence[dict[str, Any]]) -> None:
         """Adds finished files; they are on the disk when this returns."""
         self.entries |= {entry["file"]: entry for entry in entries}
+        # A result that is changed in the journal would come out as one of the model: each line has its fingerprint.
         if self._path is not None:
             with self._path.open("ab") as file:
-                file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
+                file.write("".join(json.dumps(sealed(entry)) + "\n" for entry in entries).encode())
                 file.flush()
                 os.fsync(file.fileno())

@@ -166,6 +166,27 @@ def test_a_changed_file_is_heard_anew_and_another_model_refused(model, tmp_path)
         run(model, path, out)
 
 
+def test_files_of_one_name_size_and_time_are_told_apart_by_their_content(model, tmp_path):
+    rng, out = np.random.default_rng(1), tmp_path / "out.jsonl"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "x.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+        os.utime(tmp_path / name / "x.wav", ns=(10**18, 10**18))
+    first, second = (run(model, tmp_path / name, out).records for name in ("a", "b"))
+    assert first != second
+    assert second == run(model, tmp_path / "b", tmp_path / "alone.jsonl").records
+
+
+def test_a_changed_score_in_the_journal_is_refused(model, speech, tmp_path):
+    out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal.jsonl"
+    (share, *_) = run(model, next(speech.glob("*.flac")), out).records[0]["distribution"].values()
+    text = journal.read_text()
+    assert str(share) in text
+    journal.write_text(text.replace(str(share), str(round(share + 0.01, 6))))
+    with pytest.raises(ArtefactError, match=r"journal\.jsonl:2 does not fit"):
+        run(model, next(speech.glob("*.flac")), out)
+
+
 def test_lists_and_what_is_none(model, speech, tmp_path):
     names = [f"speech/{path.name}" for path in sorted(speech.glob("*.flac"))[:3]]
     (tmp_path / "some.txt").write_text("\n".join([*names, "", names[0], "speech/absent.wav"]))
