@@ -133,7 +133,8 @@ def _parse(config: Config, root: PurePath, is_quiet: bool) -> tuple[pa.Table, pa
 def validate(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> dict[str, Any]:
     """Runs the checks on a corpus as `run` would read it.
 
-    It writes no table, and only a corpus that cannot be read is an error.
+    It writes no table, and only a corpus that cannot be read is an error; one whose ratings cannot be used is a
+    finding.
 
     Returns:
       The record that `run` writes as `validation/validation.json`.
@@ -144,6 +145,9 @@ def validate(config: Config, workdir: str | os.PathLike, is_quiet: bool = False)
     screened = _screen(config, place_of(workdir), is_quiet)
     kept, ratings = screened.kept()
     problem = ""
+    if screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality):
+        # Nothing is left to be split, and a message about splits would hide why.
+        return validation_record(screened, kept, ratings, config)
     try:
         kept = screening.with_splits(kept, ratings, config.data)
     except (splits.SplitError, targets.TargetsError) as error:

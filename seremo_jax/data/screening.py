@@ -130,12 +130,14 @@ def problem_of_ratings(utterances: pa.Table, ratings: pa.Table, modality: str) -
         return ""
     report = tables.report_of(utterances)
     rejections = [what for what in _REJECTIONS if report.counts[what]]
+    if not rejections and not ratings.num_rows and report.counts["lines_not_used"]:
+        rejections = ["lines_not_used"]
     sentences = []
     if ratings.num_rows:
         there = ", ".join(sorted(set(ratings["modality"].to_pylist())))
         sentences.append(f"data.modality = {modality!r}: the corpus has no such ratings (it has: {there})")
     for what in rejections:
-        read, kind = ("ratings_read", "ratings") if what == "ratings_not_used" else ("lines_read", "lines of votes")
+        read, kind = ("ratings_read", "ratings") if what == "ratings_not_used" else ("lines_read", "lines")
         number = report.counts[what]
         sentences.append(f"{number:,} of {max(report.counts[read], number):,} {kind} were rejected, the first: "
                          f"{report.first.get(what, 'not named')}")  # fmt: skip

@@ -208,7 +208,7 @@ def _picture(
 
 def _pictures(record: Mapping[str, Any], folder: Path) -> Iterable[page.Picture]:
     numbers = record["numbers"]
-    if numbers["ratings"]:
+    if numbers["words"]:
         votes = np.array(numbers["votes_by_class"])
         yield _picture(
             record, folder, "class_shares", ("Share of the votes by class, one bar a split",
@@ -220,7 +220,7 @@ def _pictures(record: Mapping[str, Any], folder: Path) -> Iterable[page.Picture]
             record, folder, "speakers", ("Speakers by gender and split", "Unknown speakers do not count."),
             lambda style: data_figures.speakers(style, numbers["splits"], numbers["speakers"]),
         )  # fmt: skip
-    if numbers["ratings"]:
+    if numbers["words"]:
         yield _picture(
             record, folder, "votes_per_utterance", ("Number of votes per utterance",
             "Few votes make a coarse vote distribution."),

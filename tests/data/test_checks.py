@@ -258,3 +258,20 @@ def test_what_an_ingest_leaves_out_fills_no_split(corpus):
     for name in ("g-happy", "h-happy"):
         corpus.hear(name, reason="missing", detail="no such file", sha256="")
     assert corpus.findings()["missing_class"].cases == ("test: happy",)
+
+
+def test_names_that_look_alike(corpus):
+    for speaker, name in (("a", "S00"), ("b", "s00")):
+        for row in corpus.rows:
+            row["speaker"] = name if row["speaker"] == speaker else row["speaker"]
+            row["gender"] = "female" if row["speaker"] in ("S00", "s00") else row["gender"]
+    only(corpus, "names_alike", "warning", "speaker: 'S00' and 's00' are taken for 2 different names")
+
+
+def test_ratings_without_any_label(corpus):
+    for row in corpus.rows:
+        row["released"] = None
+    for vote in corpus.votes:
+        vote["primary"] = None
+    finding = corpus.findings()["empty_ratings"]
+    assert (finding.is_error, finding.cases) == (True, ("none of 144 ratings has a word or a value",))

@@ -174,7 +174,7 @@ def test_the_launcher_tells_errors_by_its_exit_code(tmp_path):
 
     done = launch()
     assert done.returncode == 0, done.stderr
-    assert "28 checks: errors in 0, warnings in 0" in done.stdout
+    assert "31 checks: errors in 0, warnings in 0" in done.stdout
     assert "<b>48</b>" in (tmp_path / "w/validation/index.html").read_text(encoding="utf-8")
     (tmp_path / "corpus/a-sad.wav").unlink()
     done = launch()

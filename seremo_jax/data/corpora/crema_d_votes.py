@@ -3,6 +3,7 @@
 import collections
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,19 +55,17 @@ def read_tabulated(path: str | os.PathLike, report: Report) -> list[Vote]:
     for where, row in csv_rows(path, ["fileName", "numResponses", *CLASS_OF_LETTER, *_MEAN_COLUMNS.values()], report):
         name = utterance_name(row["fileName"], where, report)
         modality = MODALITY_OF_QUERY.get(row[""][:1])
-        try:
-            counts = {letter: int(row[letter]) for letter in CLASS_OF_LETTER}
-            levels = {letter: float(row[column]) for letter, column in _MEAN_COLUMNS.items()}
-            is_whole = sum(counts.values()) == int(float(row["numResponses"])) and min(counts.values()) >= 0
-        except (ValueError, OverflowError):
-            is_whole = False
         if name is None:
             continue
-        if is_whole and (most := max(counts.values())) > MOST_COUNTED:
+        counts, levels, why = _cells_of(row)
+        if not why and (most := max(counts.values())) > MOST_COUNTED:
             raise CorpusError(f"{path.parent / where}: {name}: {most} votes for one class, over {MOST_COUNTED:,}: "
                               "correct the cell, or remove the row")  # fmt: skip
-        if not is_whole or modality is None or (name, modality) in seen:
-            why = "a second line for this cell" if (name, modality) in seen else "cells that contradict each other"
+        if modality is None:
+            why = f"the row name {row['']!r} begins with none of {', '.join(MODALITY_OF_QUERY)}"
+        elif (name, modality) in seen:
+            why = "a second line for this cell"
+        if why:
             report.add("lines_not_used", f"{where}: {name}: {why}")
             continue
         seen.add((name, modality))
@@ -76,6 +75,23 @@ def read_tabulated(path: str | os.PathLike, report: Report) -> list[Vote]:
         for number, letter in enumerate(chosen):
             votes.append(Vote(name, modality, f"anon-{modality}-{number}", CLASS_OF_LETTER[letter], means[letter]))
     return votes
+
+
+def _cells_of(row: Mapping[str, str]) -> tuple[dict[str, int], dict[str, float], str]:
+    """Counts and mean levels by letter, and what is wrong with a row of `tabulatedVotes.csv`, or ""."""
+    counts: dict[str, int] = {}
+    levels: dict[str, float] = {}
+    for letter, column in _MEAN_COLUMNS.items():
+        for name, cells, kind in ((letter, counts, int), (column, levels, float)):
+            try:
+                cells[letter] = kind(row[name])
+            except ValueError:
+                return counts, levels, f"{name} is {row[name]!r}, which is no {'count' if kind is int else 'number'}"
+        if counts[letter] < 0:
+            return counts, levels, f"{letter} is {counts[letter]}, below 0"
+    if row["numResponses"].strip().removesuffix(".0") != str(sum(counts.values())):
+        return counts, levels, f"the votes sum to {sum(counts.values())}, and numResponses is {row['numResponses']}"
+    return counts, levels, ""
 
 
 def read_responses(

@@ -136,7 +136,9 @@ def _read(path: Path, report: Report) -> tuple[dict[str, _Head], list[_Answer]]:
             match = _ANSWER.fullmatch(text)
             values = _numbers(match[3], where, report) if match else None
             primary, is_whole, secondary = _split(match[2]) if match else ("", "", "")
-            if match is None or values is None or not is_whole or not match[1]:
+            if match is not None and is_whole and match[1] and values is None:
+                report.add("ratings_not_used", f"{where}: {match[3].strip()!r} is no number for each letter once")
+            elif match is None or values is None or not is_whole or not match[1]:
                 report.add("ratings_not_used", f"{where}: not RATER; PRIMARY; SECONDARY; A:x; V:x; D:x; N:x;")
             elif current is None:
                 report.add("ratings_not_used", f"{where}: a rating below no header")

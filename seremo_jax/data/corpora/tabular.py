@@ -241,6 +241,8 @@ def _drop_unknown(ratings: pl.DataFrame, utterances: pl.DataFrame, file: str, re
         first = strange.sort(LINE).row(0, named=True)
         alike = alike_names([*strange["utterance"].unique(), *utterances["id"]])
         hint = f"; {alike[0]}" if alike else ""
+        place = f"{file}:{first[LINE]}: {first['utterance']!r} is an utterance that no row describes{hint}"
+        report.first.setdefault("ratings_not_used", place)
         problem = f"{strange.height} ratings of utterances that no row describes: {some} ...; the first is {file}:" \
                   f"{first[LINE]}: {first['utterance']!r}{hint}"  # fmt: skip
         report.add("ratings_not_used", problem, strange.height)
