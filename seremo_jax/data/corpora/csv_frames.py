@@ -26,6 +26,7 @@ MISSING = ("", "na", "n/a", "n.a.", "<na>", "#n/a", "nan", "-nan", "none", "null
 MOST_COUNTED, MOST_IN_ALL = 10_000, 50_000_000
 """More votes of one class for one utterance, or of all for a whole corpus, are a mistake in a file."""
 
+_NUMBER_REMEDY = ": write digits with a decimal point, no comma between thousands and no percent sign"
 _CHUNK_LINES = 200_000
 _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_CELL_LINES = 100
@@ -209,7 +210,8 @@ def to_numbers(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[pl.DataFram
         is_missing = text.str.to_lowercase().is_in(list(MISSING)) | text.is_null()
         value = text.cast(pl.Float64, strict=False)
         is_number = value.is_finite().fill_null(False)
-        wrong = pl.format("{} is '{}', which is no number", pl.lit(name), pl.col("text"))
+        remedy = pl.when(pl.col("text").str.contains("[,%]")).then(pl.lit(_NUMBER_REMEDY)).otherwise(pl.lit(""))
+        wrong = pl.format("{} is '{}', which is no number{}", pl.lit(name), pl.col("text"), remedy)
         cells = pl.DataFrame({"text": text, "is_wrong": ~is_missing & ~is_number, "why": why})
         why = cells.select(pl.coalesce("why", pl.when("is_wrong").then(wrong)).alias("why")).to_series()
         frame = frame.with_columns(pl.Series(name, value).set(~is_number, None))

@@ -76,7 +76,10 @@ def read(path: Path, required: Sequence[str], report: Report, what: str, words: 
         raise CorpusError(f"{path}: a column is named twice: {', '.join(names[1:])}; give each a name of its own")
     frame.columns = names
     if missing := [name for name in required if name not in names]:
-        raise CorpusError(f"{path}: no column {', '.join(missing)}; found {', '.join(names[1:])}")
+        rejected = f"; {report.first[f'{what}_not_used']}" if f"{what}_not_used" in report.first else ""
+        raise CorpusError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(names[1:]) or 'nothing'}{rejected}"
+        )
     for synonym, name in vocab.ATTRIBUTE_SYNONYMS.items():
         if synonym in frame.columns and name in frame.columns:
             raise CorpusError(f"{path}: columns {synonym} and {name} mean the same: keep one")
