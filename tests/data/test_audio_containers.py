@@ -138,6 +138,20 @@ def test_what_lies_behind_the_samples_may_be_cut(tmp_path):
     assert heard(tmp_path / "x.wav") == NUM_SAMPLES
 
 
+@pytest.mark.parametrize("pad", [b"\0", b""])
+@pytest.mark.parametrize("kind", ["wav", "rifx", "aiff"])
+def test_chunks_of_odd_length_before_the_samples(tmp_path, kind, pad):
+    content = bytes(write(tmp_path / "x.wav", kind))
+    name, order = (b"SSND", "big") if kind == "aiff" else (b"data", "big" if kind == "rifx" else "little")
+    place = content.index(name)
+    content = content[:place] + b"note" + (5).to_bytes(4, order) + b"hello" + pad + content[place:]
+    (tmp_path / "x.wav").write_bytes(content)
+    if pad:  # libsndfile itself knows no files without it
+        assert heard(tmp_path / "x.wav") == NUM_SAMPLES
+    (tmp_path / "x.wav").write_bytes(content[: len(content) // 2])
+    assert "cut off" in heard(tmp_path / "x.wav")
+
+
 @pytest.mark.parametrize("size", [0x7FFFFFFF, 0x7FFFF000, 0xFFFFFFFF, 0xFFFFFFDB])
 def test_a_stream_goes_on_to_the_end_of_the_file(tmp_path, size):
     content = write(tmp_path / "x.wav", "wav")

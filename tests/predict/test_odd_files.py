@@ -59,7 +59,7 @@ def test_odd_names_are_predicted_or_listed_and_resumed(model, tmp_path, form):
 def test_long_recordings_of_odd_names_have_their_timelines(model, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    names = ["$a$b$.wav", "$x^{.wav", "n" * 251 + ".wav", "n" * 251 + ".WAV", os.fsdecode(b"gr\xfc\xdfe.wav")]
+    names = ["$x^{$.wav", "n" * 236 + ".wav", "n" * 251 + ".wav", "n" * 251 + ".WAV", os.fsdecode(b"gr\xfc\xdfe.wav")]
     first = write(source / names[0], seconds=31)
     for name in names[1:]:
         shutil.copyfile(first, source / name)
@@ -67,7 +67,8 @@ def test_long_recordings_of_odd_names_have_their_timelines(model, tmp_path):
     assert (len(outcome.records), outcome.bad) == (5, [])
     written = sorted(path.name for path in (tmp_path / "out.timeline").iterdir())
     assert len(written) == 10
-    assert written[:4] == ["$a$b$.wav.csv", "$a$b$.wav.png", "$x^{.wav.csv", "$x^{.wav.png"]
+    assert written[:2] == ["$x^{$.wav.csv", "$x^{$.wav.png"]
+    assert "n" * 236 + ".wav.csv" in written
 
 
 def test_a_timeline_that_cannot_be_written_is_listed_and_tried_again(model, tmp_path, monkeypatch):
