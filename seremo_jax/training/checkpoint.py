@@ -18,6 +18,7 @@ from seremo_jax.core.artefacts import (
     atomic_path,
     download,
     in_bucket,
+    parsed,
     place_of,
     read_json,
     remove_tree,
@@ -111,11 +112,11 @@ class Checkpoints:
 
     def _require_whole(self, number: int) -> None:
         """Refuses a checkpoint whose files are not those that were hashed."""
-        folder = self._here / str(number)
+        folder, shown = self._here / str(number), f"{self._folder}/{number}"
         if (folder / _HASHES_FILE).exists():
             remedy = "delete the folder of this checkpoint"
-            files = read_json(folder / _HASHES_FILE, remedy)
-            require_files(folder, files, remedy, shown=f"{self._folder}/{number}")
+            files = parsed((folder / _HASHES_FILE).read_bytes(), f"{shown}/{_HASHES_FILE}", remedy)
+            require_files(folder, files, remedy, shown=shown)
 
     def save(self, position: "Position", state: Any) -> None:
         """Starts to write the state that was reached at `position`.

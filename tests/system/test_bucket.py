@@ -17,7 +17,7 @@ from seremo_jax.evaluation import evaluate
 from seremo_jax.features import extract, store
 from seremo_jax.predict import model_folder
 from seremo_jax.reports import report, validation
-from seremo_jax.training import protocol, train
+from seremo_jax.training import checkpoint, protocol, train
 from seremo_jax.training.log import read_log
 from tests.support import fake_bucket
 
@@ -108,6 +108,34 @@ def test_what_needs_a_disk_says_so(tmp_path):
 def test_what_can_be_reached_passes(bucket, tmp_path):
     artefacts.require_place("s3://bucket/not/there/yet")
     artefacts.require_place(tmp_path / "not" / "there")
+
+
+def _flip_in(bucket, folder):
+    """Flips a bit of the largest file of a folder of the bucket; returns its name."""
+    name = max(bucket.find(f"/bucket/{folder}"), key=lambda name: len(bucket.cat(name)))
+    content = bytearray(bucket.cat(name))
+    content[len(content) // 2] ^= 1
+    bucket.pipe_file(name, bytes(content))
+    return name
+
+
+def test_checkpoints_and_parameters_in_a_bucket_are_checked(bucket):
+    state = {"w": jax.numpy.ones((4, 3))}
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    with checkpoint.Checkpoints("s3://bucket/k/c", {}) as checkpoints:
+        for epoch in (1, 2):
+            checkpoints.save(checkpoint.Position(epoch), state)
+    _flip_in(bucket, "k/c/20000000")
+    with (
+        checkpoint.Checkpoints("s3://bucket/k/c", {}) as checkpoints,
+        pytest.warns(UserWarning, match=r"s3://bucket/k/c/20000000 is damaged and skipped: .*c/20000000/\S+"),
+    ):
+        assert checkpoints.restore(lambda _: like)[0] == (1, 0)
+    files = checkpoint.save_params("s3://bucket/k/best", state)
+    np.testing.assert_array_equal(checkpoint.load_params("s3://bucket/k/best", like, files)["w"], 1)
+    _flip_in(bucket, "k/best")
+    with pytest.raises(ArtefactError, match=r"SHA-256 of s3://bucket/k/best/\S+ .*launch\.train"):
+        checkpoint.load_params("s3://bucket/k/best", like, files)
 
 
 def _train(config, workdir):
