@@ -18,6 +18,11 @@ def test_members_take_the_devices_they_can_use(num_members, num_data, expected):
     assert all(kind == jax.sharding.AxisType.Auto for kind in mesh.axis_types)
 
 
+def test_the_first_devices_are_taken_and_those_that_share_a_batch_are_neighbours():
+    mesh = sharding.make_mesh(3, 2)
+    assert [[device.id for device in row] for row in mesh.devices] == [[0, 1], [2, 3], [4, 5]]
+
+
 def test_too_few_devices_are_named():
     with pytest.raises(ValueError, match=r"train.data_shards = 99: there are 8 devices"):
         sharding.make_mesh(2, 99)

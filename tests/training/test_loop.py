@@ -195,12 +195,18 @@ def test_stopped_members_are_compacted_away_and_change_nobody():
 
 
 def test_best_parameters_are_those_of_the_best_epoch():
-    config = toy.config(optim={"learning_rate": 0.1})
-    loop, lines = toy.run(config, toy.mesh(1), 6)
+    loop, lines, params = toy.loop(toy.config(optim={"learning_rate": 0.1}), toy.mesh(1)), [], []
+    for number in range(6):
+        lines += toy.run(None, None, first=number, loop=loop)[1]
+        params.append(toy.params_of(loop))
+    best = [np.asarray(x) for x in jax.tree.leaves(loop.canonical_state().best_params)]
+    assert min(loop.values("best_epoch")) < 6
     for member, (score, epoch) in enumerate(zip(loop.values("best_score"), loop.values("best_epoch"), strict=True)):
         curve = [line["development_score"][member] for line in lines]
         assert score == np.float32(max(curve))
         assert epoch == 1 + int(np.argmax(curve))
+        for ours, of_epoch in zip(best, params[epoch - 1], strict=True):
+            np.testing.assert_array_equal(ours[member], of_epoch[member])
 
 
 def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on():
