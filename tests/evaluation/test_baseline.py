@@ -76,15 +76,19 @@ def test_nothing_is_learned_from_what_is_predicted():
     assert baseline._is_learned(splits, "development").tolist() == [True, False, False, False]
 
 
+FOLDS = {"data__split_kind": "kfold", "ensemble__folds": tuple(range(5)), "model__layer": 2}
+
+
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """A toy corpus with a store, as extraction leaves it."""
     toy_corpus.install_toy()
     corpus = toy_corpus.make_corpus(tmp_path_factory.mktemp("corpus"))
     workdir = corpus / "workdir"
-    stamp = json.loads((workdir / "ingest.json").read_text())
-    artefacts.write_json(workdir / "ingest.json", stamp | {"split_hash": "ab"})
-    toy_corpus.extracted(corpus, workdir)
+    stamp = artefacts.read_json(workdir / "ingest.json", "")
+    settings = toy_corpus.config_of(corpus, **FOLDS).results_fields("corpus", "data")
+    artefacts.write_json(workdir / "ingest.json", stamp | {"settings": settings})
+    toy_corpus.extracted(corpus, workdir, **FOLDS)
     yield corpus, workdir
     del backbones.LOADERS["toy"]
 
@@ -105,9 +109,7 @@ def test_regressions_on_several_layers_are_told_apart_by_them():
 
 def test_records_of_all_folds_stand_in_a_table(workdir):
     corpus, folder = workdir
-    settings = {"model__layer": 2, "eval__num_resamples": 20, "eval__num_permutations": 20,
-                "data__split_kind": "kfold", "ensemble__folds": tuple(range(5))}  # fmt: skip
-    config = toy_corpus.config_of(corpus, **settings)
+    config = toy_corpus.config_of(corpus, **FOLDS, eval__num_resamples=20, eval__num_permutations=20)
     results = baseline.run(config, folder, is_quiet=True)
     assert results == folder / "baseline" / "results.jsonl"
     records = [json.loads(line) for line in results.read_text().splitlines()]

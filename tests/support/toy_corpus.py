@@ -120,7 +120,9 @@ def make_corpus(folder: Path) -> Path:
 def write_tables(workdir: Path, utterances: pa.Table, ratings: pa.Table) -> None:
     tables.write_table(workdir / tables.UTTERANCES_FILE, utterances)
     tables.write_table(workdir / tables.RATINGS_FILE, ratings)
-    write_json(workdir / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(utterances, ratings)})
+    settings = config_of(workdir).results_fields("corpus", "data")
+    stamp = {"fingerprint": tables.tables_fingerprint(utterances, ratings), "split_hash": "s", "settings": settings}
+    write_json(workdir / tables.STAMP_FILE, stamp)
 
 
 def config_of(corpus: Path, **changes: Any) -> Config:
