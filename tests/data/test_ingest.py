@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(toy, tmp_path, monkeypatch, stag
         patch.setattr(ingest, "write_json", write(real_json))
         with pytest.raises(ingest.IngestError, match=r"No space left on device.*Free some space"):
             run(toy, tmp_path / "w")
-    assert list((tmp_path / "w").iterdir()) == []
+    assert not list((tmp_path / "w").glob("*"))
     assert run(toy, tmp_path / "w")["utterances"]["kept"] == 48
 
 

@@ -162,7 +162,7 @@ def test_a_changed_file_is_heard_anew_and_another_model_refused(model, tmp_path)
     with pytest.raises(ArtefactError, match=r"journal\.jsonl was begun with does not fit: model: '\w+' there"):
         run(predictor.load(tmp_path / "other"), path, out)
     (tmp_path / "out.jsonl.journal.jsonl").write_text("nonsense\n")
-    with pytest.raises(ArtefactError, match=r"journal\.jsonl is damaged"):
+    with pytest.raises(ArtefactError, match=r"journal\.jsonl:1 is damaged"):
         run(model, path, out)
 
 
