@@ -274,28 +274,6 @@ CHOICES: dict[str, tuple] = {
 FOLDERS = ("corpus.root", "backbone.name", "eval.noise_dir", "eval.rir_dir")
 """Fields that may name a folder, in which `~` is that of the user."""
 
-SEEDS = (
-    "corpus.seed",
-    "data.split_seed",
-    "saliency.seed",
-    "train.seed",
-    "train.data_seed",
-    "ensemble.seeds",
-    "ensemble.data_seeds",
-    "eval.seed",
-    "eval.condition_seed",
-)
-"""Fields that are seeds of random numbers."""
-
-WITHOUT_REPETITION = (
-    "data.word_map",
-    "targets.other_map",
-    "extract.layers",
-    *(f"eval.{name}" for name in ("splits", "nbest", "pa_uar_thresholds", "means", "conditions")),
-    *(f"eval.{name}" for name in ("noise_kinds", "snr_db", "curve_snr_db", "rt60_s")),
-)
-"""Fields with several values, none of which means anything twice. (Axes of `ensemble` have a rule of their own.)"""
-
 LOWEST: dict[str, float] = {
     "corpus.num_speakers": 6,
     "corpus.utterances_per_speaker": 1,

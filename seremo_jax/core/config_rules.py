@@ -10,7 +10,29 @@ from collections.abc import Iterator
 from typing import Any
 
 from seremo_jax.core import condition_names, vocab
-from seremo_jax.core.config_fields import CHOICES, LOWEST, SEEDS, WITHOUT_REPETITION
+from seremo_jax.core.config_fields import CHOICES, LOWEST
+
+_SEEDS = (
+    "corpus.seed",
+    "data.split_seed",
+    "saliency.seed",
+    "train.seed",
+    "train.data_seed",
+    "ensemble.seeds",
+    "ensemble.data_seeds",
+    "eval.seed",
+    "eval.condition_seed",
+)
+"""Fields that are seeds of random numbers."""
+
+_WITHOUT_REPETITION = (
+    "data.word_map",
+    "targets.other_map",
+    "extract.layers",
+    *(f"eval.{name}" for name in ("splits", "nbest", "pa_uar_thresholds", "means", "conditions")),
+    *(f"eval.{name}" for name in ("noise_kinds", "snr_db", "curve_snr_db", "rt60_s")),
+)
+"""Fields with several values, none of which means anything twice. (Axes of `ensemble` have a rule of their own.)"""
 
 _HAS_FOLDS = ("session", "kfold", "published")
 """Kinds of splits that have folds to choose from."""
@@ -32,11 +54,11 @@ def _single_values(config: Any) -> Iterator[str]:
         for value in _values(config, path):
             if not value >= lowest:
                 yield f"{path} must be at least {lowest}, is {value}"
-    for path in SEEDS:
+    for path in _SEEDS:
         for value in _values(config, path):
             if not 0 <= value < 2**32:
                 yield f"{path} must be at least 0 and below 2^32, is {value}"
-    for path in WITHOUT_REPETITION:
+    for path in _WITHOUT_REPETITION:
         values = _values(config, path)
         if twice := [value for i, value in enumerate(values) if value in values[:i]]:
             yield f"{path} names {twice[0]!r} twice"
