@@ -137,5 +137,7 @@ def _write_corpus(folder: Path, num_utterances: int, backbone: str) -> Config:
     both = tables.make_table(utterances, UTTERANCE_SCHEMA, info), tables.make_table(ratings, RATING_SCHEMA, info)
     for name, table in zip((tables.UTTERANCES_FILE, tables.RATINGS_FILE), both, strict=True):
         tables.write_table(folder / name, table)
-    write_json(folder / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(*both)})
-    return from_config_dict({"corpus": {"name": "crema_d", "root": str(folder / "audio")}, **_backbone(backbone)})
+    config = from_config_dict({"corpus": {"name": "crema_d", "root": str(folder / "audio")}, **_backbone(backbone)})
+    settings = config.results_fields("corpus", "data")
+    write_json(folder / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(*both), "settings": settings})
+    return config
