@@ -137,7 +137,6 @@ def _walk(workdir, kills=()):
     return (workdir / "results.jsonl").read_text(), (workdir / "report" / "report.md").read_text()
 
 
-@pytest.mark.stack
 @pytest.mark.long
 def test_killed_and_run_again_gives_the_tables_of_an_undisturbed_run(tmp_path):
     undisturbed = _walk(tmp_path / "a")

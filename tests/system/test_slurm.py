@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from seremo_jax.training.log import read_log
 from tests.conftest import is_ci
 from tests.support.toy_corpus import contents
 
@@ -51,8 +50,8 @@ def ingested(tmp_path_factory) -> Path:
     return workdir
 
 
-def _launch(stage: str, workdir: Path) -> None:
-    command = [sys.executable, "-m", f"launch.{stage}", *TINY, f"--workdir={workdir}"]
+def _launch(stage: str, workdir: Path, config: tuple[str, ...] = TINY) -> None:
+    command = [sys.executable, "-m", f"launch.{stage}", *config, f"--workdir={workdir}"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -307,52 +306,22 @@ def test_programs_of_a_sweep_are_an_array(stand_in, tmp_path):
 LONG = (*TINY, "--config.train.max_epochs=20", "--config.train.patience=20")
 
 
-def _walk(slurm: dict[str, str], workdir: Path, *options: str, config: tuple[str, ...] = TINY) -> None:
-    for job in _submit(slurm, workdir, "extract,train,evaluate", *options, config=config):
-        _end(slurm, job, workdir)
-
-
 def _results(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
 
 
-def test_two_nodes_train_what_one_process_trains(slurm, one_process, tmp_path):
-    item, two = tmp_path / "one", tmp_path / "two"
-    for workdir in (item, two):
-        shutil.copytree(one_process, workdir)
-    for stage in ("train", "evaluate"):
-        _launch(stage, item)
-    _walk(slurm, two, "--nodes=2")
-    assert _results(two) == _results(item)
-
-
-def test_preempted_training_ends_as_an_undisturbed_one(slurm, one_process, tmp_path):
+def test_two_nodes_that_are_preempted_train_what_one_process_trains(slurm, one_process, tmp_path):
     undisturbed, preempted = tmp_path / "undisturbed", tmp_path / "preempted"
     for workdir in (undisturbed, preempted):
         shutil.copytree(one_process, workdir)
-    _walk(slurm, undisturbed, "--nodes=2", config=LONG)
+    for stage in ("train", "evaluate"):
+        _launch(stage, undisturbed, LONG)
     train, evaluate = _submit(slurm, preempted, "train,evaluate", "--nodes=2", config=LONG)
     _until(lambda: (preempted / "train" / "log.jsonl").exists(), "the first epoch")
     _preempt(slurm, train)
     _end(slurm, evaluate, preempted)
     assert _job(slurm, train)["Restarts"] == "1"
     assert _results(preempted) == _results(undisturbed)
-
-
-def test_two_nodes_that_share_batches_agree_to_rounding(slurm, one_process, tmp_path):
-    item, two = tmp_path / "one", tmp_path / "two"
-    for workdir in (item, two):
-        shutil.copytree(one_process, workdir)
-    shared = (*TINY, "--config.train.max_epochs=2", "--config.train.data_shards=2")
-    subprocess.run(
-        [sys.executable, "-m", "launch.train", *TINY, "--config.train.max_epochs=2", f"--workdir={item}"],
-        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True,
-    )  # fmt: skip
-    for job in _submit(slurm, two, "train", "--nodes=2", config=shared):
-        _end(slurm, job, two)
-    lines = [read_log(workdir / "train" / "log.jsonl") for workdir in (item, two)]
-    for ours, theirs in zip(*lines, strict=True):
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-6)
 
 
 def test_one_of_several_processes_ends_at_once_when_it_fails(tmp_path):
