@@ -1,4 +1,4 @@
-"""Your own corpus in tables (see seremo_jax/corpora/tabular.py), logmel backbone: 5 seeds x {votes, consensus}.
+"""Your own corpus in tables (see seremo_jax/data/corpora/tabular.py), logmel backbone: 5 seeds x {votes, consensus}.
 
 Run:    python -m launch.ingest --config=configs/table.py --config.corpus.root=DIR --workdir=runs/table
         then with the same flags launch.extract, launch.saliency, launch.train, launch.evaluate, launch.report

@@ -153,5 +153,5 @@ print(os.path.basename(path), {name: round(share, 2) for name, share in result.d
 print("2-best:", result.ranked[:2])
 
 # %% [markdown]
-# Next: `python -m launch.report --config=... --workdir=...` for the page; the README for conditions, sweeps of members,
-# benchmark tables, and your own data.
+# Next: `python -m launch.report --config=... --workdir=...` for the page; launch/README.md for conditions, sweeps of
+# members, benchmark tables, and your own data.

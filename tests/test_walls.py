@@ -28,7 +28,7 @@ ALONE = {"core", "metrics"}  # rooms that import nothing of ours
 ROOMS_WITHOUT_JAX = ("data", "conditions", "reports")
 # Library -> modules, or whole rooms, that may import it. Nobody imports torch; launch and tests/ may.
 OWNERS = {
-    "flax": ("training.model", "training.gru", "backbones"),
+    "flax": ("training.model", "backbones"),
     "grain": ("training.loader",),
     "array_record": ("features.store",),
     "orbax": ("training.checkpoint",),

@@ -113,7 +113,7 @@ def parse(text: str) -> Condition:
     condition = Condition(tuple(_effect(part, text) for part in text.split("+")))
     for kinds in (("noise", BABBLE), ("reverb",)):
         if sum(effect.kind in kinds for effect in condition.effects) > 1:
-            raise ConditionError(f"condition {text!r} has {kinds[0]} twice: an utterance is in one place at a time")
+            raise ConditionError(f"condition {text!r} has {kinds[0]} twice: give at most one noise and one room")
     return condition
 
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: an exclusive lock of the system, which lets go of it however its process ends."""
+"""One process at a time in a folder: an exclusive lock of the system, released however its process ends."""
 
 import contextlib
 import errno

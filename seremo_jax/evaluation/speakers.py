@@ -15,7 +15,7 @@ from seremo_jax.metrics.moments import Moments
 from seremo_jax.metrics.passing import passes
 
 CURVE = tuple(range(100))
-"""The T of the curve, in percent. Nobody exceeds 100."""
+"""The T of the curve, in percent. A UAR is at most 100 %."""
 
 SIZES = ((1, 4), (5, 9), (10, 19), (20, 49), (50, None))
 """Scored utterances of a speaker, from and to: small speakers pass by luck."""

@@ -125,7 +125,7 @@ def _conditions(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     heard = parts.heard(runs, split)
     if not heard:
         raise ReportError(f"no workdir has {split!r} in other conditions than clean: evaluate it with "
-                          "--config.eval.conditions, see the README")  # fmt: skip
+                          "--config.eval.conditions, see launch/README.md")  # fmt: skip
     rows = [Entry(run, conditions.clean, system) for run, conditions in heard for system in conditions.systems]
     flags, notes = marks(rows, _OF_CONDITIONS, (), is_mixed)
     left_out = [run.name for run in runs if not any(run is other for other, _ in heard)]

@@ -1,6 +1,6 @@
 """Sentences that stand beside results when a number deceives: failure signs of METHOD.md, section 1.2, and two of ours.
 
-The thresholds are OURS and say nothing about the paper. A sign invites a look; it proves nothing.
+The thresholds are OURS and say nothing about the paper. A sign marks a number to check.
 """
 
 from collections.abc import Mapping, Sequence

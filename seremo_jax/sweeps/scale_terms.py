@@ -30,7 +30,7 @@ ACCELERATORS = {
     "tpu-v6e": Accelerator(918e12, 32e9, 1.64e12),
     "cpu": Accelerator(0.45e12, 64e9, 0.05e12, share=0.82, is_measured=True),
 }
-"""H100 and A100 with 80 GB on SXM. `cpu`: 2 cores of an AMD EPYC, WavLM large, see Speed in the README."""
+"""H100 and A100 with 80 GB on SXM. `cpu`: 2 cores of an AMD EPYC, WavLM large, see Speed in launch/README.md."""
 
 
 def _field(default: Any, doc: str) -> Any:

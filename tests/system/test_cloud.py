@@ -1,6 +1,7 @@
 """The scripts for TPU pods and GKE, as far as they can be checked without either: commands, manifests, a stand-in."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,13 @@ def _names(paths: list[Path]) -> list[str]:
     return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
+def _commands_of_pages() -> list[str]:
+    """Commands of cluster scripts in the pages, each on one line."""
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "launch/README.md"))
+    lines = pages.replace("\\\n", " ").splitlines()
+    return sorted({" ".join(line.split()) for line in lines if line.startswith("bash launch/cluster/")})
+
+
 def _need(module: str):
     """An optional package of the tests; where CI=true it must be there."""
     return __import__(module) if is_ci() else pytest.importorskip(module)
@@ -38,6 +46,16 @@ def test_shellcheck_finds_nothing():
     done = subprocess.run([program, *_names(SCRIPTS), ".ci/run"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert len(SCRIPTS) > 10
+
+
+@pytest.mark.parametrize("command", _commands_of_pages())
+def test_commands_in_the_pages_are_taken(command):
+    shared = shlex.split(command.replace("--workdir=DIR", "--workdir=/shared/DIR"))
+    place = shared.index("--") if "--" in shared else len(shared)
+    dry = [*shared[:place], "--dry-run", *shared[place:]]
+    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(_commands_of_pages()) >= 3
 
 
 @pytest.mark.parametrize("script", [name for name in _names(SCRIPTS) if name not in {*SOURCED, "launch/test.sh"}])
