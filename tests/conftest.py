@@ -11,6 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What a test compiles runs for milliseconds, so the compiler's most expensive optimisations are left out. The processes
+# that tests start inherit this.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import hypothesis
 import jax
@@ -31,10 +34,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What a test compiles runs for milliseconds, so the compiler's most expensive optimisations are left out. Processes
-# that tests start inherit this.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-jax.config.update("jax_disable_most_optimizations", True)
 
 # The same examples on every machine and no time limit for one: a loaded machine is no bug.
 hypothesis.settings.register_profile("seremo", deadline=None, derandomize=True, database=None, max_examples=50)

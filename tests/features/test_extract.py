@@ -187,11 +187,10 @@ def test_killed_twice_and_continued_is_the_same_to_the_byte(corpus, tmp_path, mo
     cut, settings = fresh(corpus, tmp_path, "cut"), RESUMED | {"extract__layers": "saliency"}
     for after in (10, 22):  # in the pass that ranks layers, then in the one that stores
         script = f"""
-            import jax, pytest, sys
+            import pytest, sys
             from pathlib import Path
             sys.path.insert(0, {str(Path(__file__).parents[2])!r})
             from tests.support import toy_corpus as t
-            jax.config.update("jax_disable_most_optimizations", True)
             t.install_toy()
             t.interrupting(pytest.MonkeyPatch(), {after}, t.kill)
             t.extracted(Path({str(corpus)!r}), Path({str(cut)!r}), **{settings!r})
