@@ -138,6 +138,5 @@ def _write_corpus(folder: Path, num_utterances: int, backbone: str) -> Config:
     for name, table in zip((tables.UTTERANCES_FILE, tables.RATINGS_FILE), both, strict=True):
         tables.write_table(folder / name, table)
     config = from_config_dict({"corpus": {"name": "crema_d", "root": str(folder / "audio")}, **_backbone(backbone)})
-    settings = config.results_fields("corpus", "data")
-    write_json(folder / tables.STAMP_FILE, {"fingerprint": tables.tables_fingerprint(*both), "settings": settings})
+    write_json(folder / tables.STAMP_FILE, tables.stamp(config, *both))
     return config

@@ -189,9 +189,8 @@ def validation_record(
         screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality),
     )
     return {
-        "settings": config.results_fields("corpus", "data"),
+        **tables.stamp(config, kept, ratings),
         "corpus": dataclasses.asdict(tables.info_of(screened.utterances)),
-        "fingerprint": tables.tables_fingerprint(kept, ratings),
         "agreement": _describe_agreement(kept, ratings, config.data),
         "findings": [dataclasses.asdict(finding) for finding in checks.run(evidence)],
         "numbers": ingest_record.describe_kept(kept, ratings, screened.utterances.num_rows, config.data.modality),

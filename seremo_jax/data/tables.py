@@ -229,6 +229,12 @@ def tables_fingerprint(utterances: pa.Table, ratings: pa.Table) -> str:
     return digest.hexdigest()[:16]
 
 
+def stamp(config: Config, utterances: pa.Table, ratings: pa.Table) -> dict[str, Any]:
+    """What `ingest.json` must say for the stages behind it: the settings that the tables were made with, their hash."""
+    settings = config.results_fields("corpus", "data")
+    return {"settings": settings, "fingerprint": tables_fingerprint(utterances, ratings)}
+
+
 def _hash_array(digest: Any, array: pa.Array | pa.ChunkedArray) -> None:
     """Feeds the values and the places of nulls to `digest`, whatever lies in the buffers under nulls."""
     if isinstance(array, pa.ChunkedArray):

@@ -120,9 +120,8 @@ def make_corpus(folder: Path) -> Path:
 def write_tables(workdir: Path, utterances: pa.Table, ratings: pa.Table) -> None:
     tables.write_table(workdir / tables.UTTERANCES_FILE, utterances)
     tables.write_table(workdir / tables.RATINGS_FILE, ratings)
-    settings = config_of(workdir).results_fields("corpus", "data")
-    stamp = {"fingerprint": tables.tables_fingerprint(utterances, ratings), "split_hash": "s", "settings": settings}
-    write_json(workdir / tables.STAMP_FILE, stamp)
+    stamp = tables.stamp(config_of(workdir), utterances, ratings)
+    write_json(workdir / tables.STAMP_FILE, stamp | {"split_hash": "s"})
 
 
 def config_of(corpus: Path, **changes: Any) -> Config:
