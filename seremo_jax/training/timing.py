@@ -10,12 +10,11 @@ from pathlib import PurePath
 from typing import TypeVar
 
 import jax
-from jax import monitoring
 
 from seremo_jax.core.artefacts import atomic_path
+from seremo_jax.core.compiling import CompileTime
 
 PHASES = ("steps", "input", "evaluation", "checkpoint", "compile", "rest")
-_COMPILING = "/jax/core/compile/"
 
 
 class Clock:
@@ -29,27 +28,14 @@ class Clock:
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._phase, self._since_s = "rest", time.monotonic()
-        self._compiling: list[tuple[float, float]] = []
-        monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, duration_s: float, **_: object) -> None:
-        if not event.startswith(_COMPILING):
-            return
-        end_s = time.monotonic()
-        # Tracing a function traces the functions that it calls. Their spans end first and lie inside this one, and they
-        # are replaced by it.
-        while self._compiling and self._compiling[-1][0] >= end_s - duration_s:
-            self._compiling.pop()
-        # Time before the current phase was accounted for already, and so was that of an earlier span.
-        begin_s = max([end_s - duration_s, self._since_s, *(end for _, end in self._compiling[-1:])])
-        self._compiling.append((min(begin_s, end_s), end_s))
+        self._compiling = CompileTime()
 
     def _account(self) -> None:
         now_s = time.monotonic()
-        compiling_s = sum(end - begin for begin, end in self._compiling)
+        compiling_s = self._compiling.take(now_s)
         self._seconds["compile"] += compiling_s
         self._seconds[self._phase] += now_s - self._since_s - compiling_s
-        self._since_s, self._compiling = now_s, []
+        self._since_s = now_s
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -69,7 +55,7 @@ class Clock:
 
     def close(self) -> None:
         """Stops listening for compilations."""
-        monitoring.unregister_event_duration_listener(self._listen)
+        self._compiling.close()
 
 
 def shares(seconds: dict[str, float]) -> dict[str, float]:

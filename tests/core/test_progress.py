@@ -3,8 +3,9 @@
 import io
 
 import pytest
+from jax import monitoring
 
-from seremo_jax.core import progress
+from seremo_jax.core import compiling, progress
 from seremo_jax.core.progress import Progress, track
 
 
@@ -22,6 +23,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     result = Clock()
     monkeypatch.setattr(progress, "time", result)
+    monkeypatch.setattr(compiling, "time", result)
     return result
 
 
@@ -46,6 +48,37 @@ def test_resumed_work_counts_as_done_but_not_as_speed(clock: Clock, capsys: pyte
         bar.update(10, note="bad audio 2")
     line = "extract: 90/100 utterances, 0.5 utterances/s, 20 s left, bad audio 2\n"
     assert capsys.readouterr().err == line, "said after 15 s, and not again at the end"
+
+
+def compiled(seconds: float, clock: Clock) -> None:
+    """JAX compiles for so long."""
+    clock.now_s += seconds
+    monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", seconds)
+
+
+def test_time_left_leaves_out_what_was_compiled(clock: Clock, capsys: pytest.CaptureFixture):
+    with Progress(100, "train", "epochs") as bar:
+        compiled(40.0, clock)
+        bar.update(0, note="batch 1/2")
+        assert capsys.readouterr().err == "train: 0/100 epochs, 0 epochs/s, time left unknown, batch 1/2\n"
+        clock.now_s += 4
+        bar.update(note="UAR 0.5")
+        compiled(8.0, clock)
+        clock.now_s += 4
+        bar.update()
+    assert capsys.readouterr().err == "train: 2/100 epochs, 0.25 epochs/s, 392 s left, UAR 0.5\n"
+
+
+def test_the_bar_leaves_it_out_too(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Progress(100, "train", "epochs") as bar:
+        compiled(40.0, clock)
+        bar.update(0, note="batch 1/2")
+        assert "<?" in terminal.getvalue().rsplit("\r", 1)[1]
+        clock.now_s += 4
+        bar.update(note="UAR 0.5")
+    assert "<06:36" in terminal.getvalue().rsplit("\r", 1)[1]
 
 
 def test_the_last_note_stays(clock: Clock, capsys: pytest.CaptureFixture):
