@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import paths
+from launch import paths, pipes
 from seremo_jax.core.artefacts import require_place
 from seremo_jax.core.config import Config, describe, from_config_dict
 
@@ -57,6 +57,10 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
         except KeyboardInterrupt:
             _stop("interrupted: the same command goes on from here")
         except Exception as error:
+            if pipes.is_unread(error):
+                if not _DISTRIBUTED.value:
+                    raise
+                os._exit(pipes.EXIT_CODE)
             if os.strerror(errno.ENOSPC) in str(error) and not str(error).startswith("no space left"):
                 where = f"{type(error).__name__}, --workdir={_WORKDIR.value}"
                 _stop(
@@ -73,7 +77,7 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
     module = sys.modules["__main__"]
     module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=_parse)
+    pipes.run(lambda: app.run(main, flags_parser=_parse))
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from absl import app, logging
 
+from launch import pipes
+
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Parses the flags, runs `main` with the arguments that are no flags, and ends the process with its exit code."""
@@ -16,9 +18,11 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except KeyboardInterrupt:
             sys.exit("interrupted: the same command goes on from here")
         except Exception as error:
+            if pipes.is_unread(error):
+                raise
             # Errors of ours and of the file system are written for the user; anything else is a bug with its trace.
             if not (type(error).__module__.startswith("seremo_jax") or isinstance(error, OSError)):
                 raise
             sys.exit(f"error: {error}")
 
-    app.run(guarded)
+    pipes.run(lambda: app.run(guarded))

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from launch import plain
+
 SUITES = ("backbones", "train", "corpora", "saliency", "loader", "evaluation", "prediction")
 
 _SUITE = flags.DEFINE_list("suite", ["all"], f"what to measure: all, or some of {', '.join(SUITES)}")
@@ -39,10 +41,10 @@ def _has_suites(names: list[str]) -> bool:
     return True
 
 
-def main(argv: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Runs the suites and prints their tables."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: see --help")
+    if arguments:
+        raise app.UsageError(f"unexpected argument {arguments[0]!r}: see --help")
     from launch import pages
     from launch.bench import suite
     from launch.cores import num_cores
@@ -73,4 +75,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    plain.run(main)
