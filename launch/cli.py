@@ -85,6 +85,8 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except Exception as error:
+        if pipes.is_unread(error):
+            raise
         sys.exit(f"error: {_in_words(error, argv)}")
 
 

@@ -80,4 +80,6 @@ def test_head_shows_no_traceback():
     # `true` has gone long before the launcher has imported what it needs.
     script = f"exec 3>&1; {{ {sys.executable} -m launch.conditions --help; echo code $? >&3; }} | true"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("code 1\n", ""), "absl's own code of --help"
+    # absl swallows what it is told of the pipe in some of its own lines of help, whose code is 1.
+    assert done.stdout in ("code 1\n", "code 141\n")
+    assert done.stderr == ""
