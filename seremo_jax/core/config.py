@@ -81,6 +81,15 @@ class Config:
         return fields
 
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    f"{section.name}.{field.name}": tuple(field.metadata["choices"])
+    for section in dataclasses.fields(Config)
+    for field in dataclasses.fields(section.type)
+    if field.metadata["choices"]
+}
+"""Field -> the words it takes; where it holds several, the words that each may be."""
+
+
 def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
     """Reads a (nested) ConfigDict or dict strictly; fields left out take their defaults.
 
@@ -116,11 +125,15 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 
 def describe() -> str:
-    """One line a field: path, default, meaning. For `--help`."""
+    """Of every field its path and default, its meaning, and the words it takes. For `--help`."""
     lines = []
     for section in dataclasses.fields(Config):
         for field in dataclasses.fields(section.type):
             lines.append(f"  --config.{section.name}.{field.name}={field.default!r}\n      {field.metadata['doc']}")
+            choices = field.metadata["choices"].items()
+            if choices:
+                words = [f"{word} ({meaning})" if meaning else word for word, meaning in choices]
+                lines.append(f"      one of: {', '.join(words)}")
     return "\n".join(lines)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from seremo_jax.core import condition_names, vocab
-from seremo_jax.core.config_fields import CHOICES, LOWEST
 
 _SEEDS = (
     "corpus.seed",
@@ -46,14 +45,14 @@ def broken_rules(config: Any) -> Iterator[str]:
 
 def _single_values(config: Any) -> Iterator[str]:
     """Fields against their allowed and lowest values; a field with several values holds each to them."""
-    for path, choices in CHOICES.items():
-        for value in _values(config, path):
-            if value not in choices:
-                yield f"{path} = {value!r}: choose one of {', '.join(map(str, choices))}"
-    for path, lowest in LOWEST.items():
-        for value in _values(config, path):
-            if not value >= lowest:
-                yield f"{path} must be at least {lowest}, is {value}"
+    for section in dataclasses.fields(config):
+        for field in dataclasses.fields(getattr(config, section.name)):
+            path, choices, lowest = f"{section.name}.{field.name}", field.metadata["choices"], field.metadata["lowest"]
+            for value in _values(config, path):
+                if choices and value not in choices:
+                    yield f"{path} = {value!r}: choose one of {', '.join(choices)}"
+                if lowest is not None and not value >= lowest:
+                    yield f"{path} must be at least {lowest}, is {value}"
     for path in _SEEDS:
         for value in _values(config, path):
             if not 0 <= value < 2**32:
@@ -141,10 +140,11 @@ def _losses(config: Any) -> Iterator[str]:
     if loss.attribute_kind == "emd" and targets.attribute_scale == "minmax":
         yield "loss.attribute_kind = 'emd' needs steps of the rating scale: targets.attribute_scale must not be minmax"
     kinds, trained_on = ensemble.class_kinds or (loss.class_kind,), ensemble.class_targets or (targets.class_target,)
-    if "hard_ce" in kinds and set(trained_on) != {"consensus"}:
+    on_consensus = [kind for kind in kinds if vocab.CLASS_LOSSES[kind].is_on_consensus]
+    if on_consensus and set(trained_on) != {"consensus"}:
         yield (
-            "loss.class_kind = 'hard_ce' is cross-entropy on the consensus: set targets.class_target (or "
-            "ensemble.class_targets) to consensus, or choose soft_ce"
+            f"loss.class_kind = {on_consensus[0]!r} is {vocab.CLASS_LOSSES[on_consensus[0]].meaning}: set "
+            "targets.class_target (or ensemble.class_targets) to consensus, or choose another class loss"
         )
     weights = loss.attribute_weights
     if weights and (len(weights) != len(targets.attributes) or not _is_one(sum(weights))):

@@ -4,6 +4,8 @@ Axis letters used in every shape: E members, B batch, T frames, R packed rows (r
 H GRU width, K hidden states, C classes, A attributes, S speakers, N the N of N-best.
 """
 
+from typing import NamedTuple
+
 ATTRIBUTES = ("valence", "activation", "dominance")
 """Attribute names in the order every array and table of this project uses."""
 
@@ -35,8 +37,14 @@ TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 SPLITS = (TRAIN, DEVELOPMENT, TEST, "test1", "test2", "test3")
 """Split names as stored. A corpus with one test set calls it `test`."""
 
-SPLIT_KINDS = ("auto", "derived_by_class", "session", "kfold", "published")
-"""How utterances may be split; `data.partitions.assign` says what each means."""
+SPLIT_KINDS = {
+    "auto": "the corpus's own, else drawn",
+    "derived_by_class": "drawn, then evened out in classes",
+    "session": "leave one out",
+    "kfold": "folds over speakers",
+    "published": "reference folds of the corpus",
+}
+"""How utterances may be split -> what it means; see `data.partitions.assign`."""
 
 GENDERS = ("female", "male", UNKNOWN)
 MODALITIES = ("voice", "face", "both")
@@ -47,7 +55,34 @@ CLEAN = "clean"
 CHOSEN_LAYER, LAYER_SUM = "saliency", "sum"
 """Words that `model.layer` takes beside numbers: the layer that saliency chose, a learned sum of the stored layers."""
 
-CLASS_KINDS = ("ccc", "soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
-"""Losses of the class output; see `training.losses`."""
-BALANCED_CLASS_KINDS = ("balanced_soft_ce",)
-"""Those in which each class weighs the same in all."""
+
+class ClassLoss(NamedTuple):
+    """A loss of the class output. Its formula stands in `training.losses` under the same name.
+
+    Attributes:
+      meaning: What it is, for `--help`.
+      is_balanced: Each class weighs the same in all.
+      is_on_consensus: It is defined for the consensus only.
+    """
+
+    meaning: str
+    is_balanced: bool = False
+    is_on_consensus: bool = False
+
+
+CLASS_LOSSES = {
+    "ccc": ClassLoss("1 - mean CCC of the classes, over the batch"),
+    "soft_ce": ClassLoss("cross-entropy"),
+    "kl": ClassLoss("Kullback-Leibler divergence"),
+    "jsd": ClassLoss("Jensen-Shannon divergence"),
+    "balanced_soft_ce": ClassLoss("cross-entropy, each class weighing the same", is_balanced=True),
+    "hard_ce": ClassLoss("cross-entropy, on the consensus", is_on_consensus=True),
+}
+"""Class loss by its name, in the order of their codes."""
+
+POOLINGS = {
+    "last_valid": "its last state",
+    "mean": "the mean of its states",
+    "mean_sd": "their mean and standard deviation",
+}
+"""Summary of an utterance's states -> what it is. `training.model` computes them."""

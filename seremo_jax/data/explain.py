@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax.core.config import Config
-from seremo_jax.core.config_fields import CHOICES
+from seremo_jax.core.config import CHOICES, Config
 from seremo_jax.data import policies, targets
 from seremo_jax.data.tables import read_for
 

@@ -9,8 +9,8 @@ from collections.abc import Set
 from typing import Any
 
 from seremo_jax.core import vocab
-from seremo_jax.core.config import Config, ConfigError
-from seremo_jax.core.config_fields import CHOICES, DataConfig
+from seremo_jax.core.config import CHOICES, Config, ConfigError
+from seremo_jax.core.config_fields import DataConfig
 from seremo_jax.core.schema import CorpusInfo
 
 PARSER_POLICIES = ("slow_clicks", "reverse_activation", "word_map", "smoothed")

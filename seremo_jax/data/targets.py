@@ -14,7 +14,7 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.core import vocab
-from seremo_jax.core.config_fields import CHOICES
+from seremo_jax.core.config import CHOICES
 from seremo_jax.data import attribute_means, reliability, votes
 from seremo_jax.data.policies import TargetPolicies, TargetsError, require_choice
 from seremo_jax.data.tables import info_of

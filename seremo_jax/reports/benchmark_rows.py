@@ -70,13 +70,16 @@ class Entry:
         """Whether classes weigh the same in training, in that of every head."""
         if self.is_baseline:
             return self.record.axes["is_balanced"]
-        return set(members.class_losses(self.record.axes)) <= set(vocab.BALANCED_CLASS_KINDS)
+        return all(self._heads_balanced)
 
     @property
     def is_balanced_in_part(self) -> bool:
         """Whether classes weigh the same in the training of some of the heads behind a mean, and not of all."""
-        losses = set() if self.is_baseline else set(members.class_losses(self.record.axes))
-        return not self.is_balanced and bool(losses & set(vocab.BALANCED_CLASS_KINDS))
+        return not self.is_baseline and not self.is_balanced and any(self._heads_balanced)
+
+    @property
+    def _heads_balanced(self) -> list[bool]:
+        return [vocab.CLASS_LOSSES[kind].is_balanced for kind in members.class_losses(self.record.axes)]
 
     @property
     def family(self) -> str:

@@ -217,7 +217,7 @@ def _grouped(trees: Iterable[Tree]) -> list[_Group]:
 
 def _is_apart(members: Sequence[Member]) -> bool:
     """Whether the class loss allows members of its own kind only, see the rules of the config."""
-    return any(member.class_kind == "hard_ce" for member in members)
+    return any(vocab.CLASS_LOSSES[member.class_kind].is_on_consensus for member in members)
 
 
 def _by_folds(members: Iterable[Member]) -> list[list[Member]]:

@@ -137,7 +137,7 @@ class Data:
         return Labels(**tables)
 
     def class_weights(self, members: Sequence[ensemble.Member]) -> list[np.ndarray]:
-        """[C] weights of the classes in `balanced_soft_ce`, for each member, from its own training split alone."""
+        """[C] weights of the classes in balanced losses, for each member, from its own training split alone."""
         tables = {"votes": self.training_targets.distribution, "consensus": self.training_targets.consensus}
         weights = {}
         for member in members:

@@ -64,7 +64,7 @@ class Loop:
         self._shape = feeding.shape_of(data, self._rows, self._development_rows)
         self.settings = predictions.settings_of(config, data)
         self._class_weights = None
-        if "balanced_soft_ce" in {member.class_kind for member in members}:
+        if any(vocab.CLASS_LOSSES[member.class_kind].is_balanced for member in members):
             self._class_weights = data.class_weights(members)
         self._statistics = data.normalisation(list(data.splits))
         self.is_active = np.ones(len(members), bool)

@@ -4,13 +4,12 @@ CCC of a batch is not the mean of the CCCs of its parts, so its moments are take
 functions here see the outputs for the whole batch; `gradients` brings them together from devices and parts.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-
-DISTRIBUTION_KINDS = ("soft_ce", "kl", "jsd", "balanced_soft_ce", "hard_ce")
-"""Class losses that are means over utterances. `ccc` is not one of them and has its own function, `class_loss`."""
 
 
 def ccc(
@@ -76,7 +75,7 @@ def attribute_loss(
     return jnp.where(mask.any(), 1 - (weights * ccc(pred, target, mask, eps)).sum(), 0)
 
 
-def class_loss(
+def class_ccc_loss(
     pred: Float[Array, "B C"], target: Float[Array, "B C"], mask: Bool[Array, "B"], eps: float = 1e-8
 ) -> Float[Array, ""]:
     """`1 - mean CCC` over the classes whose target varies in this batch; 0 with zero gradient if none does.
@@ -103,42 +102,78 @@ def smoothed(target: Float[Array, "B C"], share: Float[Array, ""] | float) -> Fl
     return (1 - share) * target + share / target.shape[1]
 
 
-def distribution_loss(
+def class_loss(
+    kind: str,
     logits: Float[Array, "B C"],
     target: Float[Array, "B C"],
     mask: Bool[Array, "B"],
-    kind: str,
-    class_weights: Float[Array, "C"] | None = None,
+    class_weights: Float[Array, "C"],
+    eps: float = 1e-8,
 ) -> Float[Array, ""]:
-    """Mean loss over utterances between target distributions p and q = softmax(logits); 0 where no utterance is left.
-
-    `soft_ce` is -sum p ln q. `hard_ce` is the same with the consensus as p. `kl` is KL(p || q). `jsd` is the
-    Jensen-Shannon divergence in bits. `balanced_soft_ce` is `soft_ce` with each class's term times its weight.
+    """Loss between target distributions p and q = softmax(logits); 0 with zero gradient where no utterance is left.
 
     Args:
+      kind: Name of the loss, see `vocab.CLASS_LOSSES`.
       logits: Logits of q.
       target: p, rows summing to 1; any finite values where `mask` is False.
       mask: False leaves the utterance out.
-      kind: One of `DISTRIBUTION_KINDS`.
-      class_weights: Weight of each class; only `balanced_soft_ce` reads them.
+      class_weights: Weight of each class; only balanced losses read them.
+      eps: Added to the denominator of CCC.
+
+    Raises:
+      ValueError: No loss of this name.
 
     Source: METHOD.md, section 5.3 (KNOWN: soft cross-entropy of EMO-SUPERB, KL of SAIL).
     """
-    log_q, p = jax.nn.log_softmax(logits, axis=-1), target
+    if kind not in CLASS_LOSSES:
+        raise ValueError(f"training.losses computes no class loss {kind!r}; it has {', '.join(CLASS_LOSSES)}")
+    return CLASS_LOSSES[kind](logits, target, mask, class_weights, eps)
+
+
+def _cross_entropy(log_q: Array, p: Array, class_weights: Array) -> Array:
+    return -p * log_q
+
+
+def _balanced_cross_entropy(log_q: Array, p: Array, class_weights: Array) -> Array:
+    return -p * log_q * class_weights[None, :]
+
+
+def _kl(log_q: Array, p: Array, class_weights: Array) -> Array:
+    return _p_log_p(p) - p * log_q
+
+
+def _jsd(log_q: Array, p: Array, class_weights: Array) -> Array:
+    """In bits."""
+    log_m = jnp.log(jnp.maximum((p + jnp.exp(log_q)) / 2, 1e-30))
+    to_p, to_q = _p_log_p(p) - p * log_m, jnp.exp(log_q) * (log_q - log_m)
+    return (to_p + to_q) / (2 * jnp.log(2.0))
+
+
+def _p_log_p(p: Array) -> Array:
     # 0 ln 0 counts as 0. The inner `where` keeps the logarithm finite, so that the gradient is finite, too.
-    entropy_terms = jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0)
-    if kind == "jsd":
-        log_m = jnp.log(jnp.maximum((p + jnp.exp(log_q)) / 2, 1e-30))
-        to_p, to_q = entropy_terms - p * log_m, jnp.exp(log_q) * (log_q - log_m)
-        terms = (to_p + to_q) / (2 * jnp.log(2.0))
-    elif kind == "kl":
-        terms = entropy_terms - p * log_q
-    else:
-        terms = -p * log_q
-    if kind == "balanced_soft_ce":
-        terms = terms * class_weights[None, :]
-    share = 1 / jnp.maximum(mask.sum(), 1)
-    return jnp.where(mask, terms.sum(axis=1), 0).sum() * share
+    return jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1)), 0)
+
+
+def _mean_of(terms_of: Callable[[Array, Array, Array], Array]) -> Callable[..., Array]:
+    """The loss that is the mean over utterances of the sum of these terms [B, C] over classes."""
+
+    def loss(logits: Array, target: Array, mask: Array, class_weights: Array, eps: float) -> Array:
+        terms = terms_of(jax.nn.log_softmax(logits, axis=-1), target, class_weights)
+        share = 1 / jnp.maximum(mask.sum(), 1)
+        return jnp.where(mask, terms.sum(axis=1), 0).sum() * share
+
+    return loss
+
+
+CLASS_LOSSES: dict[str, Callable[..., Array]] = {
+    "ccc": lambda logits, p, mask, _, eps: class_ccc_loss(jax.nn.softmax(logits, axis=-1), p, mask, eps),
+    "soft_ce": _mean_of(_cross_entropy),
+    "kl": _mean_of(_kl),
+    "jsd": _mean_of(_jsd),
+    "balanced_soft_ce": _mean_of(_balanced_cross_entropy),
+    "hard_ce": _mean_of(_cross_entropy),
+}
+"""Loss of logits, target, mask, class weights and eps, by its name in `vocab.CLASS_LOSSES`."""
 
 
 def earth_mover_loss(

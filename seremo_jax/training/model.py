@@ -32,8 +32,7 @@ class Sizes:
       conv_kernel: Frames under the depthwise convolution; 0 leaves the branch out.
       gru_units: H.
       gru_layers: GRUs on top of each other.
-      pooling: Summary of an utterance: its `last_valid` state, the `mean` of its states, or `mean_sd`, their mean and
-        standard deviation.
+      pooling: Summary of an utterance, one of `vocab.POOLINGS`.
       embedding_size: Width of the embedding.
       levels: Values of the L levels of the rating scale. The attributes are then the means of predicted distributions
         over these levels. Empty where the head puts the attributes out directly.
@@ -180,7 +179,7 @@ class TCGRU(nnx.Module):
         width = 2 * num_features if sizes.conv_kernel else num_features
         widths = [width] + [units] * (sizes.gru_layers - 1)
         self.grus = nnx.List([GRULayer(width, units, rngs=rngs) for width in widths])
-        self.embedding = Linear(units * (2 if sizes.pooling == "mean_sd" else 1), sizes.embedding_size, rngs=rngs)
+        self.embedding = Linear(units * _pooling(sizes.pooling).num_widths, sizes.embedding_size, rngs=rngs)
         num_outputs = sizes.num_attributes * (max(len(sizes.levels), 1) + sizes.predicts_variance)
         self.attribute_head = Linear(sizes.embedding_size, num_outputs, rngs=rngs)
         self.class_head = Linear(sizes.embedding_size, sizes.num_classes, rngs=rngs)
@@ -232,26 +231,66 @@ class TCGRU(nnx.Module):
 def pool(
     states: Float[Array, "T R H"], slot: Int[Array, "T R"], last_frame: Int[Array, "B"], kind: str
 ) -> Float[Array, "B P"]:
-    """Summary of each utterance's states, see `Sizes.pooling`; any finite values in slots without an utterance here."""
+    """Summary of each utterance's states, see `vocab.POOLINGS`; any finite values in slots without an utterance here.
+
+    Raises:
+      ValueError: No pooling of this name.
+    """
     # Frames and rows in one axis, so that one gather or one sum by segments serves utterances anywhere in the rows.
-    flat = states.reshape(-1, states.shape[-1])
-    if kind == "last_valid":
-        return flat[last_frame]
+    return _pooling(kind).compute(states.reshape(-1, states.shape[-1]), slot.reshape(-1), last_frame)
+
+
+class _Pooling(NamedTuple):
+    """How a summary is computed, from the states [T * R, H] and slots of all frames and the last frame of each slot.
+
+    Its width is `num_widths` times H.
+    """
+
+    compute: Callable[[Array, Array, Array], Array]
+    num_widths: int
+
+
+def _pooling(kind: str) -> _Pooling:
+    if kind not in POOLINGS:
+        raise ValueError(f"training.model computes no pooling {kind!r}; it has {', '.join(POOLINGS)}")
+    return POOLINGS[kind]
+
+
+def _last_valid(states: Array, slot: Array, last_frame: Array) -> Array:
+    return states[last_frame]
+
+
+def _mean(states: Array, slot: Array, last_frame: Array) -> Array:
     num_slots = last_frame.shape[0]
-    # Gaps and padding go to one segment more, which is cut off at the end.
-    place = jnp.where(slot < 0, num_slots, slot).reshape(-1)
+    return _mean_by_slot(states, _segment(slot, num_slots), num_slots)[:num_slots]
 
-    def mean(values: Array) -> Array:
-        return jax.ops.segment_sum(values, place, num_slots + 1) * share[:, None]
 
-    share = 1 / jnp.maximum(jnp.bincount(place, length=num_slots + 1), 1)
-    centre = mean(flat)
-    if kind == "mean":
-        return centre[:num_slots]
-    variance = mean(jnp.square(flat - centre[place]))
+def _mean_sd(states: Array, slot: Array, last_frame: Array) -> Array:
+    num_slots = last_frame.shape[0]
+    segment = _segment(slot, num_slots)
+    centre = _mean_by_slot(states, segment, num_slots)
+    variance = _mean_by_slot(jnp.square(states - centre[segment]), segment, num_slots)
     # The variance of an utterance of one frame is 0, where the slope of the root is infinite.
     sd = jnp.sqrt(jnp.maximum(variance, 1e-10))
     return jnp.concatenate([centre, sd], axis=1)[:num_slots]
+
+
+def _segment(slot: Array, num_slots: int) -> Array:
+    # Gaps and padding go to one segment more, which is cut off at the end.
+    return jnp.where(slot < 0, num_slots, slot)
+
+
+def _mean_by_slot(values: Array, segment: Array, num_slots: int) -> Array:
+    share = 1 / jnp.maximum(jnp.bincount(segment, length=num_slots + 1), 1)
+    return jax.ops.segment_sum(values, segment, num_slots + 1) * share[:, None]
+
+
+POOLINGS = {
+    "last_valid": _Pooling(_last_valid, 1),
+    "mean": _Pooling(_mean, 1),
+    "mean_sd": _Pooling(_mean_sd, 2),
+}
+"""Pooling by its name in `vocab.POOLINGS`."""
 
 
 def init(sizes: Sizes, key: Array) -> Tree:

@@ -24,8 +24,8 @@ class Values(NamedTuple):
     Attributes:
       seed: [E] uint32, seed of initial parameters and dropout.
       class_target: [E] int32, index into `vocab.CLASS_TARGETS`.
-      class_kind: [E] int32, index into `vocab.CLASS_KINDS`.
-      class_weight: [E, C] weight of each class in `balanced_soft_ce`.
+      class_kind: [E] int32, index into `vocab.CLASS_LOSSES`.
+      class_weight: [E, C] weight of each class in balanced losses.
       label_smoothing: [E] share of the class target spread evenly.
       attribute_task_weight: [E] weight of the attribute loss.
       class_task_weight: [E] weight of the class loss.
@@ -94,14 +94,12 @@ def total(
     target, mask = losses.smoothed(target, member.label_smoothing), mask & is_used
 
     def class_loss_of(kind: str) -> Callable[[], Array]:
-        if kind == "ccc":
-            return lambda: losses.class_loss(jax.nn.softmax(raw.logits, axis=-1), target, mask, fixed.ccc_eps)
-        return lambda: losses.distribution_loss(raw.logits, target, mask, kind, member.class_weight)
+        return lambda: losses.class_loss(kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps)
 
     # There is a choice even where all members have one kind. Without it, the program of a member alone would be another
     # one than that in company with other kinds, and its bits could differ.
     kinds = fixed.class_kinds if len(fixed.class_kinds) > 1 else fixed.class_kinds * 2
-    place = jnp.asarray([kinds.index(kind) if kind in kinds else 0 for kind in vocab.CLASS_KINDS])
+    place = jnp.asarray([kinds.index(kind) if kind in kinds else 0 for kind in vocab.CLASS_LOSSES])
     class_ = jax.lax.switch(place[member.class_kind], [class_loss_of(kind) for kind in kinds])
     terms = {"attribute_loss": attribute, "class_loss": class_}
     loss = _weighted((member.attribute_task_weight, member.class_task_weight), (attribute, class_), task_scales)

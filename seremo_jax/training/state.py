@@ -46,7 +46,7 @@ def values_of(members: Sequence[ensemble.Member], class_weights: Sequence[np.nda
     return Values(
         seed=column("seed", np.uint32),
         class_target=column("class_target", np.int32, vocab.CLASS_TARGETS.index),
-        class_kind=column("class_kind", np.int32, vocab.CLASS_KINDS.index),
+        class_kind=column("class_kind", np.int32, list(vocab.CLASS_LOSSES).index),
         class_weight=np.stack(class_weights).astype(np.float32),
         dropout=column("dropout", np.float32),
         **{name: column(name, np.float32) for name in numbers},

@@ -275,4 +275,8 @@ def test_fingerprint_is_the_same_in_every_process_and_form():
 def test_help_names_every_field_and_its_meaning(path: str):
     section, name = path.split(".")
     (field,) = [field for field in dataclasses.fields(getattr(Config(), section)) if field.name == name]
-    assert f"--config.{path}={field.default!r}\n      {field.metadata['doc']}" in describe()
+    _, found, rest = describe().partition(f"--config.{path}={field.default!r}\n      {field.metadata['doc']}")
+    assert found
+    own = rest.partition("--config.")[0]
+    for word, meaning in field.metadata["choices"].items():
+        assert (f"{word} ({meaning})" if meaning else word) in own

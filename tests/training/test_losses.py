@@ -9,6 +9,7 @@ import scipy.spatial.distance
 import scipy.special
 import scipy.stats
 
+from seremo_jax.core import vocab
 from seremo_jax.training import losses
 
 pytestmark = pytest.mark.stack
@@ -91,10 +92,10 @@ def test_class_loss_ignores_a_class_absent_from_the_batch():
     p, q = (jnp.asarray(rng.dirichlet(np.ones(4), 30), jnp.float32) for _ in range(2))
     mask = jnp.asarray(rng.random(30) > 0.2)
     absent = jnp.zeros((30, 1))
-    with_absent = losses.class_loss(jnp.hstack([q, absent + 0.1]), jnp.hstack([p, absent]), mask)
-    np.testing.assert_allclose(with_absent, losses.class_loss(q, p, mask), atol=1e-6)
+    with_absent = losses.class_ccc_loss(jnp.hstack([q, absent + 0.1]), jnp.hstack([p, absent]), mask)
+    np.testing.assert_allclose(with_absent, losses.class_ccc_loss(q, p, mask), atol=1e-6)
     expected = 1 - np.mean([_reference(q[mask, c], p[mask, c]) for c in range(4)])
-    np.testing.assert_allclose(losses.class_loss(q, p, mask), expected, atol=1e-5)
+    np.testing.assert_allclose(losses.class_ccc_loss(q, p, mask), expected, atol=1e-5)
 
 
 def test_losses_without_labels_are_zero_with_zero_gradient():
@@ -104,7 +105,7 @@ def test_losses_without_labels_are_zero_with_zero_gradient():
     value, gradient = jax.value_and_grad(losses.attribute_loss)(pred, target, nothing, weights)
     assert value == 0
     assert np.all(gradient == 0)
-    value, gradient = jax.value_and_grad(losses.class_loss)(pred, target, nothing[:, 0])
+    value, gradient = jax.value_and_grad(losses.class_ccc_loss)(pred, target, nothing[:, 0])
     assert value == 0
     assert np.all(gradient == 0)
 
@@ -126,29 +127,52 @@ def _drawn_distributions():
     return jnp.asarray(logits), jnp.asarray(p), jnp.asarray(mask), q.astype(np.float64)
 
 
-@pytest.mark.parametrize("kind", losses.DISTRIBUTION_KINDS)
-def test_distribution_losses_equal_scipy(kind):
-    logits, p, mask, q = _drawn_distributions()
-    expected = {
-        "kl": lambda p, q: scipy.stats.entropy(p, q),
-        "jsd": lambda p, q: scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2,
-    }.get(kind, lambda p, q: -np.sum(p * np.log(q)))
-    rows = [expected(np.asarray(p, np.float64)[i], q[i]) for i in np.flatnonzero(mask)]
-    np.testing.assert_allclose(losses.distribution_loss(logits, p, mask, kind, jnp.ones(4)), np.mean(rows), atol=1e-5)
-    smoothed = 0.9 * np.asarray(p, np.float64) + 0.1 / 4
-    rows = [expected(smoothed[i], q[i]) for i in np.flatnonzero(mask)]
-    ours = losses.distribution_loss(logits, losses.smoothed(p, 0.1), mask, kind, jnp.ones(4))
-    np.testing.assert_allclose(ours, np.mean(rows), atol=1e-5)
+WEIGHTS = jnp.array([0.5, 1.0, 2.0, 0.25])
 
 
-@pytest.mark.parametrize("kind", losses.DISTRIBUTION_KINDS)
-def test_distribution_losses_have_finite_gradients_and_none_without_utterances(kind):
+def _mean_over_utterances(formula):
+    return lambda p, q: np.mean([formula(*row) for row in zip(p, q, strict=True)])
+
+
+CROSS_ENTROPY = _mean_over_utterances(lambda p, q: -np.sum(p * np.log(q)))
+REFERENCES = {
+    "ccc": lambda p, q: 1 - np.mean([_reference(q[:, c], p[:, c]) for c in range(p.shape[1])]),
+    "soft_ce": CROSS_ENTROPY,
+    "hard_ce": CROSS_ENTROPY,
+    "balanced_soft_ce": _mean_over_utterances(lambda p, q: -np.sum(np.asarray(WEIGHTS) * p * np.log(q))),
+    "kl": _mean_over_utterances(scipy.stats.entropy),
+    "jsd": _mean_over_utterances(lambda p, q: scipy.spatial.distance.jensenshannon(p, q, base=2) ** 2),
+}
+
+
+def test_every_class_loss_has_a_name_a_formula_and_independent_code():
+    assert list(losses.CLASS_LOSSES) == list(vocab.CLASS_LOSSES)
+    assert set(REFERENCES) == set(vocab.CLASS_LOSSES)
     logits, p, mask, _ = _drawn_distributions()
-    extreme = logits * 200
-    gradient = jax.grad(losses.distribution_loss)(extreme, p, mask, kind, jnp.ones(4))
+    with pytest.raises(ValueError, match="computes no class loss 'focal'; it has ccc, soft_ce"):
+        losses.class_loss("focal", logits, p, mask, WEIGHTS)
+
+
+@pytest.mark.parametrize("kind", vocab.CLASS_LOSSES)
+def test_class_losses_equal_independent_code(kind):
+    logits, p, mask, q = _drawn_distributions()
+    for share in (0.0, 0.1):
+        target = losses.smoothed(p, share)
+        expected = REFERENCES[kind](np.asarray(target, np.float64)[mask], q[mask])
+        np.testing.assert_allclose(losses.class_loss(kind, logits, target, mask, WEIGHTS), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", vocab.CLASS_LOSSES)
+def test_class_losses_have_finite_gradients_and_none_without_utterances(kind):
+    logits, p, mask, _ = _drawn_distributions()
+
+    def value_and_gradient(logits, mask):
+        return jax.value_and_grad(lambda logits: losses.class_loss(kind, logits, p, mask, WEIGHTS))(logits)
+
+    _, gradient = value_and_gradient(logits * 200, mask)
     assert np.isfinite(gradient).all()
     assert np.abs(gradient[~np.asarray(mask)]).max() == 0
-    value, gradient = jax.value_and_grad(losses.distribution_loss)(logits, p, jnp.zeros_like(mask), kind, jnp.ones(4))
+    value, gradient = value_and_gradient(logits, jnp.zeros_like(mask))
     assert value == 0
     assert np.all(gradient == 0)
 
@@ -156,14 +180,16 @@ def test_distribution_losses_have_finite_gradients_and_none_without_utterances(k
 def test_soft_cross_entropy_equals_torch():
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     logits, p, _, _ = _drawn_distributions()
-    weights = np.array([0.5, 1.0, 2.0, 0.5], np.float32)
     everyone = jnp.ones(30, bool)
     theirs = torch.nn.functional.cross_entropy(torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(p)))
-    np.testing.assert_allclose(losses.distribution_loss(logits, p, everyone, "soft_ce"), theirs, atol=1e-6)
+    np.testing.assert_allclose(losses.class_loss("soft_ce", logits, p, everyone, WEIGHTS), theirs, atol=1e-6)
     theirs = torch.nn.functional.cross_entropy(
-        torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(p)), weight=torch.tensor(weights), reduction="sum"
+        torch.tensor(np.asarray(logits)),
+        torch.tensor(np.asarray(p)),
+        weight=torch.tensor(np.asarray(WEIGHTS)),
+        reduction="sum",
     )
-    ours = losses.distribution_loss(logits, p, everyone, "balanced_soft_ce", jnp.asarray(weights))
+    ours = losses.class_loss("balanced_soft_ce", logits, p, everyone, WEIGHTS)
     np.testing.assert_allclose(ours, theirs / 30, atol=1e-6)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seremo_jax.core import vocab
 from seremo_jax.training import loader, model
 
 pytestmark = pytest.mark.stack
@@ -145,12 +146,34 @@ def test_dropout_of_a_row_depends_on_its_number_in_the_whole_batch(utterances):
     assert not np.array_equal(whole[:, 0], whole[:, 1])
 
 
-@pytest.mark.parametrize("kind", ["mean", "mean_sd"])
+POOLED = {
+    "last_valid": lambda x: x[-1],
+    "mean": lambda x: x.mean(0),
+    "mean_sd": lambda x: np.concatenate([x.mean(0), x.std(0)]),
+}
+
+
+@pytest.mark.parametrize("kind", vocab.POOLINGS)
 def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
-    features, _, slot, last = _rows(utterances, 16, [[0, 1], [2]], gap_content=9.0)
-    got = model.pool(features, slot, last, kind)
-    expected = [np.concatenate([x.mean(0), x.std(0)]) if kind == "mean_sd" else x.mean(0) for x in utterances]
-    np.testing.assert_allclose(got, np.array(expected), atol=1e-5)
+    utterances = [*utterances, utterances[0][:1]]
+    features, _, slot, last = _rows(utterances, 16, [[0, 1], [2, 3]], gap_content=9.0)
+    # A slot without an utterance, as batches have them: its summary is not used, but must not spoil the gradient.
+    last = jnp.append(last, 0)
+
+    def pool(features):
+        pooled = model.pool(features, slot, last, kind)
+        return pooled[:4].sum(), pooled
+
+    gradient, pooled = jax.grad(pool, has_aux=True)(features)
+    np.testing.assert_allclose(pooled[:4], np.array([POOLED[kind](x) for x in utterances]), atol=2e-5)
+    assert np.isfinite(pooled).all()
+    assert np.isfinite(gradient).all()
+
+
+def test_every_pooling_has_a_name_and_a_formula():
+    assert list(model.POOLINGS) == list(vocab.POOLINGS)
+    with pytest.raises(ValueError, match="computes no pooling 'max'; it has last_valid"):
+        model.init(dataclasses.replace(SIZES, pooling="max"), jax.random.key(0))
 
 
 def test_levels_give_attributes_as_means_of_distributions(utterances):

@@ -40,7 +40,7 @@ def _member(class_target, class_kind):
     return objectives.Values(**numbers)._replace(
         seed=jnp.uint32(0),
         class_target=jnp.int32(vocab.CLASS_TARGETS.index(class_target)),
-        class_kind=jnp.int32(vocab.CLASS_KINDS.index(class_kind)),
+        class_kind=jnp.int32(list(vocab.CLASS_LOSSES).index(class_kind)),
         class_weight=jnp.arange(1.0, CLASSES + 1),
         label_smoothing=jnp.float32(0.1),
     )
