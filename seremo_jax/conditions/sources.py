@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -156,16 +156,26 @@ def _audio_files(field: str, folder: str | os.PathLike) -> list[tuple[str, Path]
     if not root.is_dir():
         raise ConditionError(f"{field} = {os.fspath(folder)!r} is no folder")
     files, unreadable = walk(root)
-    if unreadable:
-        some = "; ".join(f"{path} ({detail})" for path, _, detail in unreadable[:_MOST_NAMED])
-        raise ConditionError(
-            f"{field} = {os.fspath(folder)!r}: {len(unreadable)} things in it cannot be read: {some}: mend them, or "
-            "take them out of the folder"
-        )
     paths = [path for path in files if path.suffix.lower() in (*SUFFIXES, *FOREIGN_SUFFIXES)]
-    if not paths:
+    if not paths and not unreadable:
         raise ConditionError(f"{field} = {os.fspath(folder)!r} holds no audio ({', '.join(SUFFIXES)})")
+    # Recordings are decoded when they are drawn, hours later; whether they can be opened is known now.
+    bad = [f"{path} ({detail})" for path, _, detail in unreadable] + [f"{path} ({why})" for path, why in _closed(paths)]
+    if bad:
+        raise ConditionError(
+            f"{field} = {os.fspath(folder)!r}: {len(bad)} things in it cannot be read: {'; '.join(bad[:_MOST_NAMED])}: "
+            "mend them, or take them out of the folder"
+        )
     return sorted((path.relative_to(root).as_posix(), path) for path in paths)
+
+
+def _closed(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+    """The files that cannot be opened, and why."""
+    for path in paths:
+        try:
+            audio.length_s(path)
+        except audio.AudioError as error:
+            yield path, error.detail
 
 
 def _kinds(folder: Path) -> dict[str, tuple[str, str]]:

@@ -8,8 +8,11 @@ mark on its last page instead of sizes.
 import io
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from seremo_jax.core.folders import printable
 
 HEAD_BYTES = 64
 """First bytes of a file, which say what container it is."""
@@ -17,18 +20,20 @@ HEAD_BYTES = 64
 _STREAM_MARGIN = 0x10000
 """Writers to a pipe put a size this near below 2 GiB or 4 GiB, because they do not know it yet."""
 _W64_GUID_END = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_UNFINISHED = "never finished"
 _FOREIGN = (
-    (re.compile(rb"....ftyp(?:3g|mmp4)", re.DOTALL), "3GPP audio", ".3gp"),
-    (re.compile(rb"....ftyp", re.DOTALL), "MPEG-4 audio", ".m4a"),
-    (re.compile(rb"\x1aE\xdf\xa3"), "WebM or Matroska", ".webm"),
-    (re.compile(rb"#!AMR"), "AMR", ".amr"),
-    (re.compile(rb"0&\xb2u\x8ef\xcf\x11"), "Windows Media", ".wma"),
-    (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]|ADIF"), "AAC", ".aac"),
-    (re.compile(rb"RIFF....AVI ", re.DOTALL), "AVI", ".avi"),
-    (re.compile(rb"wvpk"), "WavPack", ".wv"),
-    (re.compile(rb"MAC "), "Monkey's Audio", ".ape"),
-    (re.compile(rb"FLV"), "Flash video", ".flv"),
+    (re.compile(rb"....ftyp(?:3g|mmp4)", re.DOTALL), "3GPP audio"),
+    (re.compile(rb"....ftyp", re.DOTALL), "MPEG-4 audio"),
+    (re.compile(rb"\x1aE\xdf\xa3"), "WebM or Matroska"),
+    (re.compile(rb"#!AMR"), "AMR"),
+    (re.compile(rb"0&\xb2u\x8ef\xcf\x11"), "Windows Media"),
+    (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]|ADIF"), "AAC"),
+    (re.compile(rb"RIFF....AVI ", re.DOTALL), "AVI"),
+    (re.compile(rb"wvpk"), "WavPack"),
+    (re.compile(rb"MAC "), "Monkey's Audio"),
+    (re.compile(rb"FLV"), "Flash video"),
 )
+"""First bytes of recordings that the decoder does not know, and what they are."""
 SUFFIXES = (
     *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"),
     *(".opus", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
@@ -56,31 +61,47 @@ class Chunk(NamedTuple):
     size: int
 
 
-def conversion(head: bytes, suffix: str) -> str:
-    """How to convert a file of a container that cannot be read here; empty for any other file.
+def conversion(head: bytes, path: str | os.PathLike) -> str:
+    """How to convert a file that the decoder cannot open, with what it is where that can be told.
 
     Args:
       head: Its first bytes.
-      suffix: That of its name.
+      path: Its path; the command has the name alone.
     """
-    for pattern, name, usual in _FOREIGN:
+    for pattern, name in _FOREIGN:
         if pattern.match(head):
-            is_known = suffix.lower() in (*FOREIGN_SUFFIXES, *_VIDEO_SUFFIXES)
-            return f"{name} cannot be read: convert it (ffmpeg -i in{suffix if is_known else usual} out.wav)"
-    if suffix.lower() in (*FOREIGN_SUFFIXES, *_VIDEO_SUFFIXES):
-        return f"audio of this kind cannot be read: convert it (ffmpeg -i in{suffix} out.wav)"
-    return ""
+            return f"{name} cannot be read here: convert it ({_command(path)})"
+    if os.path.splitext(os.fspath(path))[1].lower() in (*FOREIGN_SUFFIXES, *_VIDEO_SUFFIXES):
+        return f"audio of this kind cannot be read here: convert it ({_command(path)})"
+    return f"where it is audio, convert it ({_command(path)})"
 
 
-def damage(file: io.IOBase, num_bytes: int) -> str:
+def _command(path: str | os.PathLike) -> str:
+    """What makes a WAV of a file, in the folder that it lies in."""
+    name = printable(os.path.basename(os.fspath(path)))
+    stem, suffix = os.path.splitext(name)
+    target = f"{stem}-converted.wav" if suffix.lower() == ".wav" else f"{stem}.wav"
+    # A name that begins with a hyphen would be an option.
+    source, target = (shlex.quote(f"./{text}" if text.startswith("-") else text) for text in (name, target))
+    return f"ffmpeg -i {source} {target}"
+
+
+def damage(file: io.IOBase, num_bytes: int, path: str | os.PathLike) -> str:
     """Why a file does not hold all the samples that its container promises; empty where it does, or nobody can say.
 
     Args:
       file: The file, open to read bytes.
       num_bytes: Its length.
+      path: Its path, for messages.
     """
     head = _at(file, 0, HEAD_BYTES)
-    judges: tuple[tuple[bytes, Callable[[io.IOBase, int, bytes], str]], ...] = (
+    why = next((judge(file, num_bytes, head) for kind, judge in _judges() if re.match(kind, head, re.DOTALL)), "")
+    return f"{why}; repair it ({_command(path)})" if why.startswith(_UNFINISHED) else why
+
+
+def _judges() -> tuple[tuple[bytes, Callable[[io.IOBase, int, bytes], str]], ...]:
+    """First bytes of a container -> who judges its files."""
+    return (
         (rb"RIFF....WAVE|RIFX....WAVE", _riff_damage),
         (rb"RF64|BW64", _rf64_damage),
         (rb"riff" + re.escape(bytes.fromhex("2e91cf11a5d628db04c10000")), _w64_damage),
@@ -91,10 +112,6 @@ def damage(file: io.IOBase, num_bytes: int) -> str:
         (rb"Creative Voice File\x1a", _voc_damage),
         (rb"OggS", _ogg_damage),
     )
-    for pattern, judge in judges:
-        if re.match(pattern, head, re.DOTALL):
-            return judge(file, num_bytes, head)
-    return ""
 
 
 def _at(file: io.IOBase, start: int, size: int) -> bytes:
@@ -108,8 +125,7 @@ def _cut(present: int, promised: int) -> str:
 
 def _never_finished(present: int) -> str:
     return (
-        f"never finished: its header promises 0 bytes of samples and {present} are there, as where a recorder was "
-        "killed; repair it (ffmpeg -i in.wav out.wav)"
+        f"{_UNFINISHED}: its header promises 0 bytes of samples and {present} are there, as where a recorder was killed"
     )
 
 

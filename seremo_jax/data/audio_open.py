@@ -106,16 +106,15 @@ def opened(path: str | os.PathLike) -> Iterator[Opened]:
             raise AudioError(path, "empty", "0 bytes")
         if head.startswith(LFS_POINTER):
             raise AudioError(path, "lfs_pointer")
-        if damage := audio_containers.damage(source, num_bytes):
+        if damage := audio_containers.damage(source, num_bytes, path):
             raise AudioError(path, "unreadable", damage)
         source.seek(0)
         try:
             # By its descriptor, because its name may be no UTF-8 or end in .raw, which libsndfile takes for a format.
             file = _Sequential(source.fileno() if isinstance(source, io.FileIO) else source, closefd=False)
-        except soundfile.LibsndfileError:
-            if conversion := audio_containers.conversion(head, os.path.splitext(os.fspath(path))[1]):
-                raise AudioError(path, "unreadable", conversion) from None
-            raise
+        except soundfile.LibsndfileError as error:
+            conversion = audio_containers.conversion(head, path)
+            raise AudioError(path, "unreadable", f"{_words_of(error)}; {conversion}") from None
         with file:
             if file.format == "MP3":
                 with _opened_mp3(path, file, source, num_bytes) as opened:
@@ -169,14 +168,18 @@ def clear(path: str | os.PathLike) -> Iterator[None]:
     except FileNotFoundError:
         raise AudioError(path, "missing", _gone(path)) from None
     except soundfile.LibsndfileError as error:
-        # Its whole message begins with the path, which belongs to one machine.
-        raise AudioError(path, "unreadable", error.error_string.rstrip(".")) from None
+        raise AudioError(path, "unreadable", _words_of(error)) from None
     except OSError as error:
         raise AudioError(path, "unreadable", error.strerror or str(error)) from None
     except MemoryError:
         raise AudioError(path, "unreadable", "it takes more memory than there is") from None
     except Exception as error:
         raise AudioError(path, "unreadable", f"{type(error).__name__}: {error}") from error
+
+
+def _words_of(error: soundfile.LibsndfileError) -> str:
+    # Its whole message begins with the path, which belongs to one machine.
+    return error.error_string.rstrip(".")
 
 
 def _gone(path: str | os.PathLike) -> str:

@@ -335,7 +335,8 @@ def test_the_groups_of_the_shared_recordings(sources):
     [
         (None, "eval.noise_dir = .* is no folder"),
         ({"a.txt": b"x"}, "holds no audio"),
-        ({"a.wav": b"RIFF"}, r"a.wav: unreadable .* take it out"),
+        ({"a.wav": b"RIFF"}, r"1 things in it cannot be read: .*a.wav \(.*take them out"),
+        ({"a.wav": None, "b/c.m4a": b"\0\0\0\x1cftypM4A "}, r"b/c.m4a \(.*MPEG-4.*ffmpeg -i c.m4a c.wav"),
         ({"a.wav": None, "manifest.csv": b"name\n"}, "manifest.csv has no column file, kind"),
         ({"a.wav": None, "manifest.csv": b"file,kind\nb.wav,rain\n"}, "names 1 files that are not there, 'b.wav'"),
         ({"a.wav": None, "manifest.csv": b"file,kind,group\na.wav,rain,loud\n"}, "neither steady nor events"),
@@ -344,13 +345,13 @@ def test_the_groups_of_the_shared_recordings(sources):
 def test_bad_folders_are_refused(tmp_path, files, message):
     folder = tmp_path / "noises"
     for name, content in (files or {}).items():
-        folder.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if content is None:
             soundfile.write(folder / name, np.ones(800) * 0.1, RATE)
         else:
             (folder / name).write_bytes(content)
     with pytest.raises(ConditionError, match=message):
-        [item.read() for item in condition_sources.load(folder).noises]
+        condition_sources.load(folder)
 
 
 @pytest.mark.parametrize("field", ["noise_dir", "rir_dir"])

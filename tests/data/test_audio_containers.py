@@ -199,9 +199,22 @@ def test_other_recordings_come_with_how_to_convert_them(tmp_path, name):
     (tmp_path / name).write_bytes(HEADS[name] + bytes(500))
     suffix = os.path.splitext(name)[1]
     assert suffix in audio_containers.FOREIGN_SUFFIXES
-    assert f"ffmpeg -i in{suffix} out.wav" in heard(tmp_path / name)
+    assert f"(ffmpeg -i {name} x.wav)" in heard(tmp_path / name)
     (tmp_path / "x.wav").write_bytes(HEADS[name] + bytes(500))
-    assert f"ffmpeg -i in{suffix} out.wav" in heard(tmp_path / "x.wav")
+    assert "(ffmpeg -i x.wav x-converted.wav)" in heard(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("notes.flac", "ffmpeg -i notes.flac notes.wav"),
+        ("-i my rec.voc", "ffmpeg -i './-i my rec.voc' './-i my rec.wav'"),
+        ("$(x).WAV", "ffmpeg -i '$(x).WAV' '$(x)-converted.wav'"),
+    ],
+)
+def test_whatever_cannot_be_opened_comes_with_how_to_convert_it(tmp_path, name, command):
+    (tmp_path / name).write_bytes(b"a codec that nobody here knows" * 9)
+    assert f"where it is audio, convert it ({command})" in heard(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +224,8 @@ def test_other_recordings_come_with_how_to_convert_them(tmp_path, name):
         ("gsm610.wav", 16_000),
         ("cut.w64", "cut off"),
         ("cut.aiff", "cut off"),
-        ("stream_zero_data.wav", "never finished: its header promises 0 bytes"),
-        ("phone.m4a", "ffmpeg -i in.m4a out.wav"),
+        ("stream_zero_data.wav", "(ffmpeg -i stream_zero_data.wav stream_zero_data-converted.wav)"),
+        ("phone.m4a", "ffmpeg -i phone.m4a phone.wav"),
     ],
 )
 def test_small_inputs_that_failed(shared, name, expected):

@@ -436,5 +436,5 @@ def test_small_inputs_that_failed_are_kept_or_left_out_by_reason(toy, tmp_path, 
     assert record["excluded"] == {"missing": ["m0-0"], "unreadable": ["f0-1", "f0-2", "f0-4", "f1-0", "m0-1"]}
     assert record["details"]["f0-1"].startswith("cut off")
     assert record["details"]["f0-2"].startswith("cut off")
-    assert "ffmpeg -i in.m4a out.wav" in record["details"]["f0-4"]
+    assert "ffmpeg -i phone.m4a phone.wav" in record["details"]["f0-4"]
     assert record["details"]["f1-0"].startswith("never finished")

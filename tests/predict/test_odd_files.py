@@ -52,7 +52,8 @@ def test_odd_names_are_predicted_or_listed_and_resumed(model, tmp_path, form):
         assert [(file, reason) for file, reason, _ in outcome.bad] == [
             ("phone.m4a", "unreadable"), (r"schlecht\xe4.wav", "unreadable"),
         ]  # fmt: skip
-        assert "ffmpeg -i in.m4a out.wav" in outcome.bad[0][2]
+        assert "ffmpeg -i phone.m4a phone.wav" in outcome.bad[0][2]
+        assert r"(ffmpeg -i 'schlecht\xe4.wav' 'schlecht\xe4-converted.wav')" in outcome.bad[1][2]
     assert sorted(read(tmp_path / "out.bad.csv", "csv")) == ["phone.m4a", r"schlecht\xe4.wav"]
 
 

@@ -314,4 +314,4 @@ def test_small_inputs_that_failed_are_findings(toy, tmp_path, shared):
     assert [case.split(":")[0] for case in cases] == ["f0-0", "f0-1", "f0-2"]
     assert "cut off" in cases[0]
     assert "cut off" in cases[1]
-    assert "ffmpeg -i in.m4a out.wav" in cases[2]
+    assert "ffmpeg -i phone.m4a phone.wav" in cases[2]
