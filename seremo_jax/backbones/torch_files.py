@@ -1,151 +1,26 @@
 """Reads `pytorch_model.bin` without PyTorch, and without running the code that a pickle can contain.
 
 The format is a ZIP archive with a pickle that says how tensors lie in storages, and one entry for each storage. Before
-PyTorch 1.6 it was a stream: some pickles, then the storages in the order of a list of their keys. The unpickler here
-knows a handful of names and has stand-ins of its own for them; any other name is refused before anything is imported.
-A pickle can also load state into every object that it was given, which for a NumPy dtype rewrites it for the whole
-process. So it is never given an object that has state.
+PyTorch 1.6 it was a stream: some pickles, then the storages in the order of a list of their keys.
 """
 
+import io
 import math
 import os
-import pickle
+import reprlib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any
 
-import ml_dtypes
 import numpy as np
 
+from seremo_jax.backbones import torch_pickles
 from seremo_jax.backbones.hub import CheckpointError
+from seremo_jax.backbones.torch_pickles import Storage, StoredTensor
 
 _STREAM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files before PyTorch 1.6 begin: a magic number, pickled."""
 _WRAPPERS = ("state_dict", "model")
-_DTYPES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
-
-
-class StorageKind(NamedTuple):
-    """Stands for a class of storages. It is not their dtype, because a pickle can rewrite a dtype."""
-
-    name: str
-
-
-class Storage(NamedTuple):
-    """A flat array in the file; its size counts elements."""
-
-    key: str
-    kind: StorageKind
-    size: int
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of its elements."""
-        return _DTYPES[self.kind.name]
-
-
-class StoredTensor(NamedTuple):
-    """A view of a storage; offset and strides count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _RefusedError(Exception):
-    """The pickle asks for something that is no tensor."""
-
-
-class _Function:
-    """A function that a pickle may call. It takes no state, so that a file cannot alter how the next one is read."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]):
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedError("a change of a function")
-
-
-class _Mapping(dict):
-    """A dict that takes the attributes which PyTorch hangs on a state dict, and forgets them."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        del state
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the names that tensors need, and no others."""
-
-    def __init__(self, file: Any):
-        super().__init__(file)
-        self.storages: dict[str, Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name.
-
-        Raises:
-          _RefusedError: Every other name.
-        """
-        if (module, name) in _FUNCTIONS:
-            return _FUNCTIONS[module, name]
-        if module in ("torch", "torch.cuda") and name in _DTYPES:
-            return StorageKind(name)
-        raise _RefusedError(f"{module}.{name}"[:80])
-
-    def persistent_load(self, pid: Any) -> Storage:
-        """The storage of a reference.
-
-        Raises:
-          _RefusedError: The reference is none to a storage of known dtype.
-        """
-        match pid:
-            # The last element, in streams only, would be a part of another storage.
-            case ("storage", StorageKind() as kind, str() as key, str(), int() as size, *rest) if (
-                size >= 0 and rest in ([], [None])
-            ):
-                self.storages[key] = Storage(key, kind, size)
-                return self.storages[key]
-        raise _RefusedError(f"the reference {pid!r:.80}")
-
-
-def _checked(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor:
-    """The view, if it lies inside its storage."""
-    numbers = [offset, *shape, *strides]
-    if not isinstance(storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise _RefusedError("a tensor that is no view of a storage")
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if 0 not in shape and last >= storage.size:
-        raise _RefusedError(f"a tensor of shape {tuple(shape)} that reaches beyond its storage of {storage.size}")
-    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
-
-
-_FUNCTIONS = {
-    ("collections", "OrderedDict"): _Function(lambda *items: _Mapping(*items)),
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(
-        lambda storage, offset, shape, strides, *_: _checked(storage, offset, shape, strides)
-    ),
-    ("torch._utils", "_rebuild_parameter"): _Function(lambda tensor, *_: tensor),
-}
 
 
 class TorchFile:
@@ -167,7 +42,7 @@ class TorchFile:
         self._last: tuple[str, np.ndarray] | None = None
         try:
             state = self._open()
-        except _RefusedError as error:
+        except torch_pickles.RefusedError as error:
             raise CheckpointError(
                 f"{self.path} asks for {error}, and this project makes nothing but plain tensors from a pickle; it was "
                 "not run. Use the checkpoint's model.safetensors, or save its state dict again"
@@ -253,20 +128,23 @@ class TorchFile:
             return self._archive.read(entry)
 
         self._bytes_of = bytes_of
-        with self._archive.open(pickles[0]) as file:
-            return _Unpickler(file).load()
+        if self._archive.getinfo(pickles[0]).file_size > torch_pickles.MOST_BYTES:
+            raise torch_pickles.RefusedError(f"more than {torch_pickles.MOST_BYTES} bytes of a pickle")
+        return torch_pickles.load(io.BytesIO(self._archive.read(pickles[0])))[0]
 
-    def _open_stream(self, file: BinaryIO) -> Any:
+    def _open_stream(self, file: IO[bytes]) -> Any:
         """The same for a file before PyTorch 1.6, after its magic number."""
-        version, system = _Unpickler(file).load(), _Unpickler(file).load()
-        if version != 1001:
-            raise ValueError(f"version {version!r}")
+        (version, _), (system, _) = torch_pickles.load(file), torch_pickles.load(file)
+        if not isinstance(version, int) or version != 1001:
+            raise ValueError(f"version {reprlib.repr(version)}")
         if system["little_endian"] is not True:
             raise self._big_endian()
-        unpickler = _Unpickler(file)
-        state, starts = unpickler.load(), {}
-        for key in _Unpickler(file).load():
-            storage = unpickler.storages[key]
+        state, storages = torch_pickles.load(file)
+        (keys, _), starts = torch_pickles.load(file), {}
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("its storages are not listed")
+        for key in keys:
+            storage = storages[key]
             num_held = int.from_bytes(file.read(8), "little")
             if num_held != storage.size:
                 raise ValueError(f"storage {key} has {num_held} numbers, {storage.size} are promised")

@@ -1,6 +1,7 @@
 """Files of `torch.save` read without PyTorch: every kind of tensor bit for bit, and whatever a pickle may try."""
 
 import collections
+import contextlib
 import io
 import itertools
 import os
@@ -364,7 +365,7 @@ def test_nothing_a_pickle_is_given_can_be_changed(given, state, tmp_path):
     """A pickle may load state into an object: into a dtype, that would rewrite it for the whole process."""
     before = {name: bits(TorchFile(GOLDEN / "tensors.bin").read(name)) for name in ("bfloat16", "transposed")}
     pickled = state_of(w=given + state + b"b", x=tensor(4, 0, (4,), (1,)))
-    with pytest.raises(CheckpointError, match=r"asks for a change of a function|is damaged"):
+    with pytest.raises(CheckpointError, match=r"asks for a change of an object|is damaged"):
         TorchFile(archive_of(tmp_path / "x.bin", pickled, [("0", bytes(16))]))
     assert np.dtype(ml_dtypes.bfloat16).itemsize == 2
     assert np.dtype(ml_dtypes.bfloat16).fields is None
@@ -411,3 +412,60 @@ def test_a_pickle_with_python_s_own_unpickler_would_have_run(tmp_path):
     pickle.load(io.BytesIO(pickled))
     assert trap.exists()
     shutil.rmtree(trap)
+
+
+# ---- what would take for ever
+
+
+NESTED = b")" + b"2\x86" * 64
+"""A tuple of two of the tuple before, 64 times: 2**64 values when hashed, compared or written out."""
+ONE = number(1)
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        text("w") + NESTED + b"Q",  # a reference
+        NESTED + b"Ns" + text("w") + b"N",  # a key
+        text("w") + b"}(" + NESTED + b"Nu",
+        text("w") + b"(" + NESTED + b"Nd",
+        text("w") + b"ccollections\nOrderedDict\n](" + NESTED + b"N\x86e\x85R",
+        text("w") + REBUILD + b"(" + storage(4) + number(0) + NESTED + b")\x89}tR",  # a shape
+        text("w") + REBUILD + b"(" + storage(4) + NESTED + b"))\x89}tR",
+        text("w") + b"ccollections\nOrderedDict\n)R" + NESTED + b"b",  # a state, which is forgotten
+        text("w") + NESTED + b"N\x93",  # a name
+        text("w") + b"(" + ONE * 1_000 + b"tr\xff\xff\xff\x7f",  # a place in the memo that is no place in memory
+        text("w") + b"](" + ONE + b"\x85" + b"2" * 10 + b"e",
+        text("w") + b"N" + b"\x85" * 5_000,
+        text("w") + REBUILD + b"(" + ONE * 40 + b"tR",
+        text("w")
+        + b"](" + (text("a") + b"N\x86") * 50 + b"eq\x000"
+        + b"((" + b"ccollections\nOrderedDict\nh\x00\x85R" * 50 + b"tt",  # one list copied many times
+        text("w") + b"\x8e" + struct.pack("<Q", 1 << 62),  # more bytes than there are
+    ],
+    ids=itertools.count(),
+)  # fmt: skip
+@pytest.mark.parametrize("is_archive", [True, False])
+def test_every_opcode_costs_what_it_is_long(opcodes, is_archive, tmp_path):
+    """Python's unpickler takes minutes for 26 nested tuples, and longer than there is time for 64."""
+    pickled, path = b"\x80\x02}" + opcodes + b"s.", tmp_path / "x.bin"
+    archive_of(path, pickled) if is_archive else stream_of(path, pickled, {}, {})
+    with contextlib.suppress(CheckpointError):
+        assert TorchFile(path).shapes() == {}
+
+
+def test_a_pickle_longer_than_any_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = archive_of(tmp_path / "x.bin", b"N0" * (1 << 24) + b".", compression=zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)
+    with pytest.raises(CheckpointError, match=r"x\.bin asks for more than \d+ bytes of a pickle"):
+        TorchFile(path)
+
+
+def test_what_stands_beside_tensors_is_read_as_what_it_is(tmp_path):
+    """A training script's file: numbers, texts, lists, sets and mappings by number."""
+    beside = {"epoch": 3, "loss": [0.5, None, True], "groups": {0: {"lr": 1.0}}}
+    for protocol in range(6):
+        sets = {"seen": {1, 2}, "frozen": frozenset("ab")} if protocol >= 4 else {}  # a call of `set` before
+        file = TorchFile(archive_of(tmp_path / "x.bin", pickle.dumps(beside | sets, protocol=protocol)))
+        assert file.others == sorted([*beside, *sets])
+        assert file.shapes() == {}
