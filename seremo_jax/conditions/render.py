@@ -148,7 +148,7 @@ def render(
     heard = np.asarray(waveform, np.float64)
     for effect in condition.effects:
         draw = _generator(utterance, effect, seed)
-        heard, drawn = _EFFECTS[effect.kind](heard, effect, draw, utterance, sources)
+        heard, drawn = EFFECTS[effect.kind](heard, effect, draw, utterance, sources)
         # After each effect, since a codec behind it would clip what exceeds 1.
         peak = np.abs(heard).max()
         scale = 1.0 if peak <= 1 else 1 / peak
@@ -233,7 +233,7 @@ def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utter
     return wet, {"room": name, "rt60_s": rt60_s}
 
 
-_EFFECTS: dict[str, Callable[..., _Heard]] = {
+EFFECTS: dict[str, Callable[..., _Heard]] = {
     "noise": _with_noise,
     BABBLE: _with_noise,
     "reverb": _in_room,
@@ -242,3 +242,4 @@ _EFFECTS: dict[str, Callable[..., _Heard]] = {
     "clipping": lambda heard, effect, *_: (channels.clipped(heard, effect.value), {}),
     "gain": lambda heard, effect, *_: (heard * 10 ** (effect.value / 20), {}),
 }
+"""What an effect does to a waveform, by its kind in `condition_names.EFFECTS`."""

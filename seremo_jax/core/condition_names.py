@@ -26,12 +26,9 @@ RECORDED_NOISES = ("steady", "events", "recorded")
 """Groups of a folder of recordings, beside its own kinds: steady backgrounds, events, and all of them."""
 ROOMS = ("synthetic", "measured", "shoebox")
 CODECS = ("mulaw", "gsm")
-CHANNELS = ("telephone", "codec:mulaw", "codec:gsm", "clipping:10db", "gain:-20db")
 FAMILIES = ("noise", "reverb", "combined", "channel", "all")
 """Words that stand for many conditions in `eval.conditions`."""
 
-_UNITS = {"noise": "db", BABBLE: "db", "reverb": "s", "telephone": "", "codec": "", "clipping": "db", "gain": "db"}
-_NAMES = {"noise": None, "reverb": ROOMS, "codec": CODECS}
 _WORD = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
@@ -39,11 +36,42 @@ class ConditionError(ValueError):
     """A condition is written wrongly, or cannot be rendered. The message says which, and what would do."""
 
 
+class EffectKind(NamedTuple):
+    """How effects of one kind are written. What they do to a waveform stands in `conditions.render` under its name.
+
+    Attributes:
+      unit: `db` or `s`; empty where there is no value.
+      lowest: The lowest value.
+      names: What may be named; any word where this is None, nothing where it is empty.
+      channels: Ids in the family `channel`.
+    """
+
+    unit: str = ""
+    lowest: float = -100.0
+    names: tuple[str, ...] | None = ()
+    channels: tuple[str, ...] = ()
+
+
+EFFECTS = {
+    "noise": EffectKind("db", names=None),
+    BABBLE: EffectKind("db"),
+    "reverb": EffectKind("s", lowest=0.05, names=ROOMS),
+    "telephone": EffectKind(channels=("telephone",)),
+    "codec": EffectKind(names=CODECS, channels=tuple(f"codec:{name}" for name in CODECS)),
+    "clipping": EffectKind("db", channels=("clipping:10db",)),
+    "gain": EffectKind("db", channels=("gain:-20db",)),
+}
+"""Kind of effect by its name."""
+
+CHANNELS = tuple(text for kind in EFFECTS.values() for text in kind.channels)
+"""Ids of the family `channel`."""
+
+
 class Effect(NamedTuple):
     """One link of the chain.
 
     Attributes:
-      kind: noise, babble, reverb, telephone, codec, clipping or gain.
+      kind: Name of its kind, see `EFFECTS`.
       name: Which noise, room or codec; empty where there is nothing to name.
       value: SNR, clipping or gain in dB, or RT60 in s; 0 where there is none.
     """
@@ -58,7 +86,7 @@ class Effect(NamedTuple):
         return f"{self.kind}:{self.name}"
 
     def __str__(self) -> str:
-        unit = _UNITS[self.kind]
+        unit = EFFECTS[self.kind].unit
         return ":".join([self.kind, *([self.name] if self.name else []), *([f"{self.value:g}{unit}"] if unit else [])])
 
 
@@ -119,9 +147,9 @@ def parse(text: str) -> Condition:
 
 def _effect(part: str, text: str) -> Effect:
     kind, *rest = part.split(":")
-    if kind not in _UNITS:
-        raise ConditionError(f"condition {text!r}: unknown effect {kind!r}; known are {', '.join(_UNITS)} and clean")
-    unit, names = _UNITS[kind], _NAMES.get(kind, ())
+    if kind not in EFFECTS:
+        raise ConditionError(f"condition {text!r}: unknown effect {kind!r}; known are {', '.join(EFFECTS)} and clean")
+    unit, lowest, names, _ = EFFECTS[kind]
     form = ":".join(
         [kind, *(["NAME"] if names != () else []), *([f"10{unit}" if unit == "db" else "0.6s"] if unit else [])]
     )
@@ -136,7 +164,6 @@ def _effect(part: str, text: str) -> Effect:
             value = float(rest[0].removesuffix(unit)) if rest[0].endswith(unit) else float("nan")
         except ValueError:
             value = float("nan")
-        lowest = {"s": 0.05, "db": -100.0}[unit]
         if not lowest <= value <= 100:
             raise ConditionError(f"condition {text!r}: write {form}, not {part!r}")
     if kind == "clipping" and value <= 0:

@@ -18,7 +18,8 @@ from seremo_jax.conditions import noises, rooms
 from seremo_jax.conditions import render as conditions
 from seremo_jax.conditions import sources as condition_sources
 from seremo_jax.conditions.render import Sources, Voices, render
-from seremo_jax.core.condition_names import Condition, ConditionError, parse
+from seremo_jax.core import condition_names
+from seremo_jax.core.condition_names import CHANNELS, Condition, ConditionError, parse
 from seremo_jax.data import audio
 
 RATE = 16_000
@@ -27,7 +28,6 @@ NOISES = [f"{kind}:{snr}db" for kind in ("noise:white", "noise:pink", "noise:bro
           "noise:events", "noise:rain") for snr in (20, 15, 10, 5, 0)]  # fmt: skip
 ROOMS = [f"reverb:{room}:{rt60}s" for room in ("synthetic", "measured") for rt60 in (0.3, 0.6, 0.9)]
 BOTH = [f"{room}+{noise}" for room in ROOMS for noise in ("noise:pink:10db", "babble:10db", "noise:events:10db")]
-CHANNELS = ["telephone", "codec:mulaw", "codec:gsm", "clipping:10db", "gain:-20db"]
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +389,12 @@ def test_shoebox_rooms_without_pyroomacoustics_name_the_remedy(speech, monkeypat
     utterance, waveform = next(iter(speech.items()))
     with pytest.raises(ConditionError, match=r"pip install 'seremo_jax\[rooms\]'"):
         waveform_of(waveform, RATE, parse("reverb:shoebox:0.4s"), utterance, 0, Sources())
+
+
+def test_every_kind_of_effect_is_named_rendered_and_tried_above():
+    assert list(conditions.EFFECTS) == list(condition_names.EFFECTS)
+    tried = {effect.kind for text in (*NOISES, *ROOMS, *CHANNELS) for effect in parse(text).effects}
+    assert tried == set(condition_names.EFFECTS)
 
 
 def test_constants_are_those_of_the_method():
