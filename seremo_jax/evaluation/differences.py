@@ -44,6 +44,9 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
       systems: In the order of the table.
       num_permutations: Exchanges of two systems, speaker by speaker.
       seed: Of the exchanges.
+
+    Raises:
+      ValueError: `means` of a system lacks one of its `points`.
     """
     names = list(systems)
     # Every pair where there are few systems, else each against the first: pairs grow with the square, and so does what
@@ -55,6 +58,8 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
         p_permutation: dict[Metric, float | None] = {}
         if len({score.values.shape for side in (first, second) for score in side.points.values()}) == 1:
             p_permutation = significance.permutation_p(first.sums, second.sums, first.means, num_permutations, seed)
+            if missing := [metric.name for metric in first.points if metric not in p_permutation]:
+                raise ValueError(f"systems are compared by {', '.join(missing)}, but `means` does not compute it")
         for metric, here in first.points.items():
             there, is_defined = second.points[metric], bool(here.is_defined[0])
             # Both systems were resampled with the same speakers, so subtracting resample by resample pairs them.

@@ -21,6 +21,7 @@ from seremo_jax.evaluation.states import RowTargets, Settings, States, member_st
 from seremo_jax.evaluation.system_sums import GroupTargets, Statistics
 from seremo_jax.metrics import intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
+from seremo_jax.metrics.catalogue import compared as compared_metrics
 from seremo_jax.metrics.passing import chance_passing
 
 GAP_GROUP = "gap:female-male"
@@ -297,9 +298,9 @@ def _speaker_states(split: _Split, statistics: Statistics) -> dict[str, Any]:
 
 
 def _add_differences(split: _Split, records: Sequence[ResultRecord], by_system: Mapping[str, _Scored]) -> None:
-    """Of the main metrics, over all speakers."""
+    """Of the metrics by which systems are compared, over all speakers."""
     settings, section = split.settings, split.section
-    compared = {}
+    by_name = {}
     for system, scored in by_system.items():
         statistics = scored.whole
 
@@ -308,14 +309,14 @@ def _add_differences(split: _Split, records: Sequence[ResultRecord], by_system: 
             return {key: np.where(value.is_defined, value.values.mean(axis=1), np.nan) for key, value in scores.items()}
 
         points = scored.points["all"]
-        compared[system] = Compared(
+        by_name[system] = Compared(
             sums=system_sums.main_sums(statistics),
             means=means,
-            points={key: points[key] for key in system_scores.main_metrics(settings, points)},
+            points={key: points[key] for key in compared_metrics(points)},
             resampled=scored.resampled["all"],
             num_units=scored.num_units["all"],
         )
-    by_name = differences(compared, section.num_permutations, section.seed)
+    rows_of = differences(by_name, section.num_permutations, section.seed)
     for record in records:
         if record.group == "all":
-            record.states["differences"] = by_name[record.system]
+            record.states["differences"] = rows_of[record.system]

@@ -1,6 +1,5 @@
 """Every metric of one system from sums over units, as `system_sums` makes them, in R resamples at once."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from jaxtyping import Bool, Float
 from seremo_jax.evaluation.states import Settings
 from seremo_jax.evaluation.system_sums import ATTRIBUTES, CLASSES, ENTROPIES, ROW_SUMS, Statistics
 from seremo_jax.metrics import intervals, resampling
-from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, Metric, metric
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, Metric, compared, metric
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import RegressionScores
 
@@ -28,29 +27,14 @@ def scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) ->
 
 
 def main_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
-    """The metrics by which systems are compared: UAR and F1, the highest paUAR-T of all speakers, mean CCCs."""
+    """The metrics by which systems are compared, from the sums of `system_sums.main_sums`."""
     available = (
         _class_scores(sums, statistics, settings)
         | _speaker_scores(sums, statistics, settings)
         | _attribute_scores(sums, statistics, settings)
         | _class_ccc_scores(sums, statistics, settings)
     )
-    return {key: available[key] for key in main_metrics(settings, available)}
-
-
-def main_metrics(settings: Settings, available: Iterable[Metric]) -> list[Metric]:
-    """The metrics by which systems are compared, those of them that are available."""
-    highest = max(settings.thresholds, default=0)
-    wanted = [
-        *(metric("uar", n) for n in settings.nbest),
-        metric("macro_f1", classes=settings.f1_classes),
-        metric("weighted_f1"),
-        metric("class_ccc_mean"),
-        metric("ccc_mean"),
-        *(metric("pa_uar", n, threshold=highest, speakers="all") for n in settings.nbest),
-    ]
-    available = set(available)
-    return [key for key in wanted if key in available]
+    return {key: available[key] for key in compared(available)}
 
 
 def point(statistics: Statistics, settings: Settings) -> Scores:

@@ -6,7 +6,7 @@ name apart. A new metric is one entry in `KINDS`, in the order in which tables s
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -22,6 +22,7 @@ class Kind:
       unit: `%` for a share in percent; empty for a number without unit.
       digits: Decimals shown.
       direction: 1 where larger is better, -1 where smaller is better, 0 where neither is.
+      compared: The N of N-best by which systems are compared (`compared`): `every` one, the `first`, or none (empty).
       word: Its word in the glossary; empty where another entry explains it.
       sentence: What the word means.
     """
@@ -32,6 +33,7 @@ class Kind:
     unit: str = ""
     digits: int = 3
     direction: int = 1
+    compared: str = ""
     word: str = ""
     sentence: str = ""
 
@@ -43,6 +45,7 @@ KINDS: dict[str, Kind] = {
             "uar",
             "{best}UAR",
             "scores",
+            compared="every",
             word="UAR",
             sentence="unweighted average recall: recall of each class, then the mean over classes; 1 is perfect",
         ),
@@ -50,6 +53,7 @@ KINDS: dict[str, Kind] = {
             "macro_f1",
             "{best}macro-F1 ({classes})",
             "scores",
+            compared="first",
             word="macro-F1",
             sentence="F1 of each class, then the mean over classes; the bracket says over which classes",
         ),
@@ -57,10 +61,11 @@ KINDS: dict[str, Kind] = {
             "weighted_f1",
             "weighted-F1",
             "scores",
+            compared="first",
             word="weighted-F1",
             sentence="mean of the classes' F1, weighted by their number of utterances",
         ),
-        Kind("class_ccc_mean", "class CCC mean", "scores"),
+        Kind("class_ccc_mean", "class CCC mean", "scores", compared="first"),
         Kind(
             "ccc",
             "CCC {attribute}",
@@ -68,13 +73,14 @@ KINDS: dict[str, Kind] = {
             word="CCC",
             sentence="concordance correlation coefficient between prediction and rating, -1 to 1; 0 is no agreement",
         ),
-        Kind("ccc_mean", "CCC mean", "scores"),
+        Kind("ccc_mean", "CCC mean", "scores", compared="first"),
         Kind(
             "pa_uar",
             "paUAR-{threshold} ({n}-best, {speakers})",
             "speakers",
             unit="%",
             digits=1,
+            compared="every",
             word="paUAR-T",
             sentence=(
                 "share (%) of speakers whose own UAR is above T/100. A high UAR with a low paUAR-75 hides speakers"
@@ -282,6 +288,18 @@ def entries_by_metric(entries: Mapping[str, Mapping[str, Any]]) -> dict[Metric, 
       KeyError: An entry names no metric, or one of a kind that is not known.
     """
     return {from_json(entry["metric"]): entry for entry in entries.values()}
+
+
+def compared(metrics: Iterable[Metric]) -> list[Metric]:
+    """Those by which systems are compared, in the order of tables.
+
+    Of a kind with a threshold this is the highest one, and of a kind that counts speakers the one that counts them all.
+    """
+    wanted = [key for key in metrics if key.n in {"every": (key.n,), "first": (1,), "": ()}[key.about.compared]]
+    wanted = [key for key in wanted if key.field("speakers") in (None, "all")]
+    highest = {key.kind: max(other.field("threshold") or 0 for other in wanted if other.kind == key.kind)
+               for key in wanted}  # fmt: skip
+    return sorted((key for key in wanted if (key.field("threshold") or 0) == highest[key.kind]), key=Metric.place)
 
 
 def glossary(tables: Collection[str] | None = None) -> tuple[tuple[str, str], ...]:

@@ -19,9 +19,22 @@ from seremo_jax.metrics.moments import AnyArray
 
 
 class ClassScores(NamedTuple):
-    """Scores of shape [...] and per class [..., C]; 0 where not defined, never NaN.
+    """Scores from totals of each class, with the leading axes of those totals; 0 where not defined, never NaN.
 
-    `has_class`: the class occurs, so its recall is defined; `has_prediction`: it was predicted, so its precision is.
+    Attributes:
+      uar: [...] mean recall over the classes that occur.
+      accuracy: [...] share of rows predicted as their class.
+      macro_f1: [...] mean F1 over classes.
+      micro_f1: [...] F1 of all classes counted together.
+      weighted_f1: [...] mean F1, each class weighing its rows.
+      recall: [..., C].
+      precision: [..., C].
+      f1: [..., C].
+      has_class: [..., C] the class occurs, so its recall is defined.
+      has_prediction: [..., C] the class was predicted, so its precision is defined.
+      num_rows: [...] rows.
+      num_classes: [...] classes that occur.
+      is_defined: [...] there is a row.
     """
 
     uar: np.ndarray

@@ -19,11 +19,11 @@ COMPARED_FIELDS = frozenset(
         *("system", "layer", "layers", "seed", "seeds", "class_target", "members", "checkpoint", "fingerprint"),
         *(f"settings.{path}" for path in members.MEMBER_FIELDS.values()),
         *(f"settings.ensemble.{field.name}" for field in dataclasses.fields(EnsembleConfig)),
-        "commit",
+        *("commit", "metrics"),
     }
 )
 """Protocol fields in which the rows of one table may differ: they say what is compared. (`fingerprint` hashes all
-settings, which are compared one by one; `code_version` names the commit, too.)"""
+settings, which are compared one by one; `code_version` names the commit, too; `metrics` says which there are.)"""
 
 COUNTS = ("num_utterances", "num_scored", "num_speakers")
 """Fields of a record that two systems scored on the same utterances share."""

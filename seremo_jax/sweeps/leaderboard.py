@@ -32,13 +32,6 @@ MANIFEST_FILE, RESULTS_FILE = "manifest.json", "development.jsonl"
 BEST_FOLDER, RECIPE_FILE = "best", "recipe.py"
 _STEM = "leaderboard"
 _UAR, _CCC_MEAN = catalogue.metric("uar"), catalogue.metric("ccc_mean")
-_SHOWN = (
-    *(catalogue.metric("uar", n) for n in (1, 2, 3)),
-    *(catalogue.metric("macro_f1", classes=classes) for classes in ("present", "all")),
-    catalogue.metric("class_ccc_mean"),
-    _CCC_MEAN,
-)
-"""Metrics of the written leaderboard; its CSV has all."""
 _SEEDS = [ensemble.MEMBER_FIELDS[field] for field in ensemble.WITHIN_A_SYSTEM]
 _AXES_OF = {path: f"ensemble.{ensemble.MEMBER_AXES[field]}" for field, path in ensemble.MEMBER_FIELDS.items()}
 
@@ -156,10 +149,11 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
 
 
 def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]) -> str:
-    """The leaderboard as Markdown, with what is not in it."""
+    """The leaderboard as Markdown, with what is not in it. Its CSV has further scores."""
     lines = [f"# Sweep {manifest['sweep']}: {len(systems)} systems, {len(manifest['points'])} points", ""]
     if systems:
-        metrics = [metric for metric in _SHOWN if any(entry.score(metric) is not None for entry in systems)]
+        defined = {metric for entry in systems for metric in entry.scores if entry.score(metric) is not None}
+        metrics = [metric for metric in catalogue.compared(defined) if metric.about.table == "scores"]
         paths = list(systems[0].settings)
         columns = ("seeds", *table.names(metrics), "program")
         rows = []

@@ -15,6 +15,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.members import MEMBER_FIELDS
 from seremo_jax.data.tables import info_of
 from seremo_jax.features.store import Reader
+from seremo_jax.metrics.catalogue import KINDS
 
 
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def card(
         # What the tables were made under stands in their own record, and not in the settings of this command.
         "settings": config.results_fields() | ingest["settings"],
         "fingerprint": config.fingerprint(),
+        # An evaluation of another catalogue lacks metrics of this one, so it must not count as up to date.
+        "metrics": fingerprint_of([(kind.key, kind.template) for kind in KINDS.values()]),
         "code_version": code_version(),
         "commit": commit(),
     }

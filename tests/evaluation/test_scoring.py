@@ -20,6 +20,7 @@ from seremo_jax.data.targets import Targets, plurality, vote_distribution
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.states import member_states
+from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.passing import chance_passing
 
 pytestmark = pytest.mark.stack
@@ -347,6 +348,8 @@ def test_differences_of_systems(parts, records):
     rows = {row["metric"]: row for row in records["consensus", "all"].states["differences"]}
     assert {"UAR", "3-best UAR", "macro-F1 (present)", "CCC mean", "class CCC mean"} <= rows.keys()
     assert "paUAR-75 (2-best, all)" in rows
+    there = catalogue.entries_by_metric(records["consensus", "all"].metrics)
+    assert list(rows) == [key.name for key in catalogue.compared(there)]
     for name, row in rows.items():
         values = [records[system, "all"].metrics[name]["value"] for system in ("votes", "consensus")]
         assert row["than"] == "votes"
@@ -369,6 +372,12 @@ def test_differences_of_systems(parts, records):
     assert row["metric"] == "UAR"
     assert row["high"] < 0
     assert row["p_holm"] < 0.05
+
+
+def test_a_metric_to_compare_systems_by_that_no_test_computes_is_refused(parts, monkeypatch):
+    monkeypatch.setitem(catalogue.KINDS, "jsd", dataclasses.replace(catalogue.KINDS["jsd"], compared="first"))
+    with pytest.raises(ValueError, match="systems are compared by JSD, but `means` does not compute it"):
+        score(*parts)
 
 
 def test_no_order_of_predictions_or_tables_changes_a_byte(parts, records):

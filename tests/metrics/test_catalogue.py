@@ -57,6 +57,16 @@ def test_a_record_keeps_its_entries_in_any_order_of_keys():
     assert {key: entry["value"] for key, entry in back.items()} == {key: e["value"] for key, e in entries.items()}
 
 
+def test_systems_are_compared_by_the_first_or_every_n_and_the_highest_threshold():
+    shares = {(n, t, who): metric("pa_uar", n, threshold=t, speakers=who)
+              for n in (1, 2) for t in (50, 75) for who in ("all", "min10c2")}  # fmt: skip
+    others = [metric("macro_f1", n, classes="all") for n in (1, 2)]
+    given = [*shares.values(), metric("jsd"), metric("ccc_mean"), metric("uar", 2), *others, metric("uar")]
+    assert catalogue.compared(given) == [
+        metric("uar"), metric("uar", 2), others[0], metric("ccc_mean"), shares[1, 75, "all"], shares[2, 75, "all"]
+    ]  # fmt: skip
+
+
 def test_every_kind_is_shown_somewhere_and_explained_once():
     tables = {"scores", "speakers", "classes", "shares", "attributes", "calibration", "conditions", "further"}
     assert {kind.table for kind in KINDS.values()} == tables

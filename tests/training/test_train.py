@@ -17,6 +17,7 @@ from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import ingest, tables
 from seremo_jax.evaluation import baseline, evaluate
 from seremo_jax.features import extract, store
+from seremo_jax.metrics import catalogue
 from seremo_jax.reports import report
 from seremo_jax.saliency import ranking
 from seremo_jax.training import log as writer_module
@@ -256,6 +257,9 @@ def test_an_evaluation_is_up_to_date_until_something_of_it_is_missing(tmp_path, 
         patch.setattr(evaluate._Job, "split", None)
         evaluate.run(config, workdir)
         assert "up to date" in capsys.readouterr().out
+        patch.setitem(catalogue.KINDS, "new", catalogue.Kind("new", "new metric", "further"))
+        with pytest.raises(TypeError):  # of the split that it evaluates anew
+            evaluate.run(config, workdir, is_quiet=True)
     for path in files:
         path.unlink()
         evaluate.run(config, workdir, is_quiet=True)
