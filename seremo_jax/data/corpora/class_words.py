@@ -1,4 +1,4 @@
-"""The class words of all corpora: their spellings become the words of `vocab`.
+"""The words of all corpora for classes and genders: their spellings become the words of `vocab`.
 
 Free text behind `other` is kept as it stands. A primary word that nothing is known of is an error that lists it,
 because to drop or guess labels silently would change results. Unknown secondary words are kept as free text.
@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from seremo_jax.core import vocab
+from seremo_jax.data.corpora.csv_frames import MISSING
 from seremo_jax.data.text_lines import CorpusError, Report
 
 SPELLINGS = {
@@ -29,6 +30,9 @@ SPELLINGS = {
 
 GENDER_OF_LETTER = {"F": "female", "M": "male"}
 """Letter in the names of turns and raters -> gender."""
+
+_GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+_NO_GENDER = (*MISSING, vocab.UNKNOWN)
 
 SECONDARY = ("amused", "annoyed", "concerned", "confused", "depressed", "disappointed", "excited", "frustrated")
 """Secondary words of MSP-Podcast that are no primary ones."""
@@ -142,3 +146,18 @@ def _look_up(raw: pl.Series, table: Mapping[str, Any], dtype: Any) -> pl.Series:
         {"text": pl.Series(list(table), dtype=pl.String), "ours": pl.Series(list(table.values()), dtype=dtype)}
     )
     return pl.DataFrame({"text": raw}).join(keys, on="text", how="left", maintain_order="left")["ours"].rename(raw.name)
+
+
+def genders(words: pl.Series, where: str, report: Report) -> pl.Series:
+    """Our gender for each word of a corpus, null where it gives none; words that nobody knows are reported.
+
+    Args:
+      words: The words; null where there is none.
+      where: The file they stand in, for the report.
+      report: Gets the count `genders_unknown` and the words.
+    """
+    low = words.str.strip_chars().str.to_lowercase()
+    if strange := words.filter(~low.is_in([*_GENDERS, *_NO_GENDER])).to_list():
+        report.counts["genders_unknown"] += len(strange)
+        report.problems.append(f"{where}: unknown genders: {', '.join(map(repr, sorted(set(strange))[:10]))}")
+    return low.replace_strict(_GENDERS, default=None, return_dtype=pl.String)

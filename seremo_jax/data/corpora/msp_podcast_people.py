@@ -1,11 +1,11 @@
 """What the files of MSP-Podcast say of each utterance: split, speaker, gender, released consensus, attribute means."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from seremo_jax.core import vocab
+from seremo_jax.data.corpora import class_words
 from seremo_jax.data.corpora.csv_frames import LINE, MISSING, read_csv, read_lines, to_numbers
 from seremo_jax.data.corpora.msp_podcast_ratings import (
     COLUMN_OF,
@@ -164,9 +164,12 @@ def merge(
         unlisted = files.filter(~files["utterance"].is_in(frame["utterance"].implode())).height
         report.counts["speaker_lines_without_utterance"] += unlisted
         frame = _fill(frame, files, "utterance", "speaker", report)
-    frame = frame.with_columns(pl.col("speaker").fill_null(vocab.UNKNOWN), _gender("gender"))
+    frame = frame.with_columns(
+        pl.col("speaker").fill_null(vocab.UNKNOWN), class_words.genders(frame["gender"], "the consensus file", report)
+    )
     if people is not None:
-        frame = _fill(frame, people.with_columns(_gender("gender")), "speaker", "gender", report)
+        people = people.with_columns(class_words.genders(people["gender"], "Speaker_ids.txt", report))
+        frame = _fill(frame, people, "speaker", "gender", report)
     frame = frame.with_columns(pl.col("gender").fill_null(vocab.UNKNOWN), pl.col("split").fill_null(""))
     num_without = frame.filter(pl.col("split") == "").height
     if 0 < num_without < frame.height:
@@ -203,12 +206,6 @@ def _split_words(column: pl.Series, report: Report) -> pl.Series:
         listed = ", ".join(f"{name!r} x {n}" for name, n in unknown.value_counts(sort=True).iter_rows())
         raise CorpusError(f"unknown splits: {listed}; known are {', '.join(SPLITS)}, and NA where none is given")
     return low.replace_strict(SPLITS, default=None, return_dtype=pl.String).alias("split")
-
-
-def _gender(column: str) -> pl.Expr:
-    low = pl.col(column).str.strip_chars().str.to_lowercase()
-    known: Sequence[str] = [gender for gender in vocab.GENDERS if gender != vocab.UNKNOWN]
-    return pl.when(low.is_in(known)).then(low).alias(column)
 
 
 def _report_genders(frame: pl.DataFrame, report: Report) -> None:

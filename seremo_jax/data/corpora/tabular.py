@@ -39,7 +39,6 @@ from seremo_jax.data.text_lines import CorpusError, Report
 RATING_COLUMNS = ("rater", "modality", "primary", "also_primary", "secondary", "is_self_report", *vocab.ATTRIBUTES)
 UTTERANCE_COLUMNS = ("audio", "speaker", "gender", "split", "session", "released_consensus")
 
-_GENDERS = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 _SPLITS = {name: name for name in vocab.SPLITS} | {"dev": vocab.DEVELOPMENT, "validation": vocab.DEVELOPMENT}
 
 
@@ -206,11 +205,7 @@ def _finish_utterances(
         report.problems.append(f"{file}: columns of no known name, kept as text: {', '.join(further)}")
     absent = [name for name in UTTERANCE_COLUMNS if name not in people.columns]
     frame = people.with_columns(pl.lit(None, pl.String).alias(name) for name in absent)
-    gender, split = frame["gender"].str.to_lowercase(), frame["split"].str.to_lowercase()
-    strange = gender.drop_nulls().filter(~gender.drop_nulls().is_in([*_GENDERS, vocab.UNKNOWN]))
-    if strange.len():
-        report.counts["genders_unknown"] += strange.len()
-        report.problems.append(f"{file}: unknown genders: {', '.join(strange.unique().sort().head(10))}")
+    split = frame["split"].str.to_lowercase()
     unknown = split.drop_nulls().filter(~split.drop_nulls().is_in(list(_SPLITS)))
     if unknown.len():
         line = frame.filter(split.is_in(unknown.implode()))[LINE][0]
@@ -222,7 +217,7 @@ def _finish_utterances(
     return frame.with_columns(
         pl.col("audio").fill_null(""),
         pl.when(pl.col("speaker").str.to_lowercase() != vocab.UNKNOWN).then("speaker").fill_null(vocab.UNKNOWN),
-        gender.replace_strict(_GENDERS, default=vocab.UNKNOWN, return_dtype=pl.String).fill_null(vocab.UNKNOWN),
+        class_words.genders(frame["gender"], file, report).fill_null(vocab.UNKNOWN),
         split.replace_strict(_SPLITS, default="", return_dtype=pl.String).fill_null(""),
         pl.when(is_tie).then(pl.lit(vocab.NO_AGREEMENT)).otherwise(word).alias("released_consensus"),
     ).sort("id"), further

@@ -166,10 +166,12 @@ def test_second_and_odd_lines_of_the_lists_are_reported(tmp_path):
 def test_files_that_disagree_are_reported(tmp_path):
     turns = files.simulate()
     files.write_release(tmp_path, turns, "2.0")
+    third = next(turn for turn in turns if turn.speaker not in ("Unknown", turns[1].speaker))
     for path, old, new in (
         ("Partitions.txt", f"Train; {turns[1].name}", f"Test1; {turns[1].name}"),
         ("Speaker_ids.txt", f"{turns[1].name}.wav; {turns[1].speaker}", f"{turns[1].name}.wav; 99"),
         ("Speaker_ids.txt", f"Speaker_{turns[1].speaker}; {turns[1].gender}", f"Speaker_{turns[1].speaker}; Unknown"),
+        ("Speaker_ids.txt", f"Speaker_{third.speaker}; {third.gender}", f"Speaker_{third.speaker}; Fmale"),
         ("Labels/labels_detailed.json", '"EmoClass_Major": ', '"EmoClass": '),
     ):
         text = (tmp_path / path).read_text()
@@ -181,6 +183,8 @@ def test_files_that_disagree_are_reported(tmp_path):
     assert (report.counts["splits_differ"], report.counts["speakers_differ"]) == (1, 1)
     assert (report.counts["sources_differ"], report.counts["utterances_unlike_aggregated"]) == (1, 2)
     assert utterances.to_pylist()[1]["split"] == "train"
+    assert report.counts["genders_unknown"] == 1
+    assert "Speaker_ids.txt: unknown genders: 'Fmale'" in report.problems
     num_ratings = report.counts["ratings_read"]
     assert f"labels_detailed.json holds {num_ratings - 1} ratings, labels_detailed.csv {num_ratings}" in report.problems
 
@@ -564,6 +568,7 @@ def test_words_for_no_value_are_no_split_speaker_gender_and_class(tmp_path, text
         assert (row["released_consensus"], row["released_valence"]) == (None, None)
     assert found_ratings(ratings) == expected_ratings(turns)
     assert report.counts["released_codes_unknown"] == 0
+    assert report.counts["genders_unknown"] == 0
 
 
 def test_speakers_may_have_names(tmp_path):
