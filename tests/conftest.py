@@ -17,6 +17,12 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import hypothesis
 import jax
+import jaxlib
+
+# The older of the compiler's two ways to write loops compiles a training in a third of the time. Newer compilers no
+# longer have it, and end the process at a flag that they do not know.
+if jaxlib.version.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 NUM_DEVICES = 8
 _COMPILING_ROOMS = ("training", "system", "backbones", "sweeps", "predict", "features")

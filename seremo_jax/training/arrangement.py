@@ -158,6 +158,8 @@ def _one_after_the_other(function: Callable, items: Any) -> Any:
     def body(i: Array, outputs: Any) -> Any:
         return jax.tree.map(lambda stacked, new: stacked.at[i].set(new), outputs, function(pick(i)))
 
+    # Traced once here and once in the loop: `jit` remembers the first time, and `inline` leaves no call behind.
+    function = jax.jit(function, inline=True)
     shapes = jax.eval_shape(function, jax.eval_shape(pick, jnp.int32(0)))
     outputs = jax.tree.map(lambda shape: jnp.zeros((num, *shape.shape), shape.dtype), shapes)
     # The barrier hides that the number is a constant.

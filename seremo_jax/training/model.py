@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from seremo_jax.training import initial
 from seremo_jax.training.gru import gru_beside
 
 Tree = Any
@@ -116,10 +117,9 @@ class Dropout(NamedTuple):
 class DepthwiseConv(nnx.Module):
     """Convolution over time of each feature by itself. It is centred, and zeros stand beyond the row."""
 
-    def __init__(self, num_features: int, kernel: int, *, rngs: nnx.Rngs):
+    def __init__(self, num_features: int, kernel: int, draw: initial.Draw):
         bound = kernel**-0.5
-        self.w = nnx.Param(jax.random.uniform(rngs.params(), (kernel, num_features), minval=-bound, maxval=bound))
-        self.b = nnx.Param(jax.random.uniform(rngs.params(), (num_features,), minval=-bound, maxval=bound))
+        self.w, self.b = nnx.Param(draw((kernel, num_features), bound)), nnx.Param(draw((num_features,), bound))
 
     def __call__(self, x: Float[Array, "T R D"]) -> Float[Array, "T R D"]:
         """The convolved frames, of the same shape and dtype."""
@@ -134,9 +134,9 @@ class DepthwiseConv(nnx.Module):
 class GRULayer(nnx.Module):
     """Weights of one GRU, initialised as torch.nn.GRU does."""
 
-    def __init__(self, num_features: int, units: int, *, rngs: nnx.Rngs):
+    def __init__(self, num_features: int, units: int, draw: initial.Draw):
         def uniform(*shape: int) -> nnx.Param:
-            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-(units**-0.5), maxval=units**-0.5))
+            return nnx.Param(draw(shape, units**-0.5))
 
         self.w_i, self.w_h = uniform(num_features, 3 * units), uniform(units, 3 * units)
         self.b_i, self.b_h = uniform(3 * units), uniform(3 * units)
@@ -150,10 +150,9 @@ class GRULayer(nnx.Module):
 class Linear(nnx.Module):
     """Affine map, initialised as torch.nn.Linear does."""
 
-    def __init__(self, num_in: int, num_out: int, *, rngs: nnx.Rngs):
+    def __init__(self, num_in: int, num_out: int, draw: initial.Draw):
         bound = num_in**-0.5
-        self.w = nnx.Param(jax.random.uniform(rngs.params(), (num_in, num_out), minval=-bound, maxval=bound))
-        self.b = nnx.Param(jax.random.uniform(rngs.params(), (num_out,), minval=-bound, maxval=bound))
+        self.w, self.b = nnx.Param(draw((num_in, num_out), bound)), nnx.Param(draw((num_out,), bound))
 
     def __call__(self, x: Float[Array, "B I"]) -> Float[Array, "B O"]:
         """The affine map of every row."""
@@ -165,24 +164,24 @@ class TCGRU(nnx.Module):
 
     Args:
       sizes: Sizes and options.
-      rngs: Source of the initial parameters.
+      draw: Source of the initial parameters.
 
     Source: INFERRED, METHOD.md, section 4 (2,204,171 parameters at D = 1024, A = 3, C = 8).
     """
 
-    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sizes, draw: initial.Draw):
         num_features, units = sizes.num_features, sizes.gru_units
         self.sizes = sizes
         # The order of these lines is the order in which initial parameters are drawn.
         self.layer_weights = nnx.Param(jnp.zeros(sizes.num_layers)) if sizes.num_layers else None
-        self.conv = DepthwiseConv(num_features, sizes.conv_kernel, rngs=rngs) if sizes.conv_kernel else None
+        self.conv = DepthwiseConv(num_features, sizes.conv_kernel, draw) if sizes.conv_kernel else None
         width = 2 * num_features if sizes.conv_kernel else num_features
         widths = [width] + [units] * (sizes.gru_layers - 1)
-        self.grus = nnx.List([GRULayer(width, units, rngs=rngs) for width in widths])
-        self.embedding = Linear(units * _pooling(sizes.pooling).num_widths, sizes.embedding_size, rngs=rngs)
+        self.grus = nnx.List([GRULayer(width, units, draw) for width in widths])
+        self.embedding = Linear(units * _pooling(sizes.pooling).num_widths, sizes.embedding_size, draw)
         num_outputs = sizes.num_attributes * (max(len(sizes.levels), 1) + sizes.predicts_variance)
-        self.attribute_head = Linear(sizes.embedding_size, num_outputs, rngs=rngs)
-        self.class_head = Linear(sizes.embedding_size, sizes.num_classes, rngs=rngs)
+        self.attribute_head = Linear(sizes.embedding_size, num_outputs, draw)
+        self.class_head = Linear(sizes.embedding_size, sizes.num_classes, draw)
 
     def __call__(
         self,
@@ -294,16 +293,21 @@ POOLINGS = {
 
 
 def init(sizes: Sizes, key: Array) -> Tree:
-    """Initial parameters of `TCGRU(sizes)` as a plain nested dict of arrays."""
-    _, state = nnx.split(TCGRU(sizes, rngs=nnx.Rngs(params=key)))
+    """Initial parameters of `TCGRU(sizes)` as a plain nested dict of float32 arrays; see `initial.drawn`."""
+    _, state = nnx.split(initial.drawn(functools.partial(TCGRU, sizes), key))
     return nnx.to_pure_dict(state)
+
+
+@functools.cache
+def _abstract(sizes: Sizes) -> tuple[Any, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: TCGRU(sizes, initial.zeros)))
 
 
 def apply(sizes: Sizes, params: Tree, *inputs: Array, dropout: Dropout | None = None) -> Raw:
     """Runs `TCGRU(sizes)` with `params` on `inputs` (features, reset, slot, last_frame)."""
     # The module is rebuilt from its sizes without computing anything: only the parameters are ever kept.
-    module = nnx.eval_shape(lambda: TCGRU(sizes, rngs=nnx.Rngs(params=0)))
-    graph, state = nnx.split(module)
+    graph, shapes = _abstract(sizes)
+    state = jax.tree.map(lambda shape: shape, shapes)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(graph, state)(*inputs, dropout=dropout)
 

@@ -25,6 +25,24 @@ def test_parameter_count_of_the_method(num_features, num_outputs, expected):
     assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
 
 
+def test_initial_parameters_are_the_draws_of_jax_one_after_the_other():
+    key, params = jax.random.key(3), jax.jit(model.init, static_argnums=0)(SIZES, jax.random.key(3))
+    layers = [params["conv"], *(params["grus"][depth] for depth in range(2))]
+    layers += [params[name] for name in ("embedding", "attribute_head", "class_head")]
+    # A convolution is bounded by its kernel, a GRU by its units, an affine map by its inputs.
+    bounds = [3**-0.5, 8**-0.5, 8**-0.5, 8**-0.5, 4**-0.5, 4**-0.5]
+    arrays = [
+        (layer[name], b)
+        for layer, b in zip(layers, bounds, strict=True)
+        for name in ("w", "w_i", "w_h", "b", "b_i", "b_h")
+        if name in layer
+    ]
+    assert len(arrays) == len(jax.tree.leaves(params)) == 16
+    for number, (array, bound) in enumerate(arrays):
+        drawn = jax.random.uniform(jax.random.fold_in(key, number), array.shape, minval=-bound, maxval=bound)
+        np.testing.assert_array_equal(array, drawn)
+
+
 def _numpy(params, x):
     """The whole head for one utterance [T, D], by loops."""
 
