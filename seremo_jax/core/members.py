@@ -18,9 +18,6 @@ SUM = -1
 MEAN = -1
 """Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
 
-JOINER = " + "
-"""Between the class losses of the heads behind a mean."""
-
 REGRESSION, BALANCED = "logistic regression", "classes balanced"
 """How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
 
@@ -36,7 +33,7 @@ class Member:
       layer: Backbone layer it reads, or `SUM`.
       class_target: `votes` or `consensus`.
       seed: Seed of its initial parameters and dropout, or `MEAN`.
-      class_kind: Class loss.
+      class_kind: Class loss; of a mean over heads of several class losses all of them.
       label_smoothing: Share of the class target spread evenly over the classes.
       attribute_task_weight: Weight of the attribute loss.
       class_task_weight: Weight of the class loss.
@@ -50,7 +47,7 @@ class Member:
     layer: int
     class_target: str
     seed: int
-    class_kind: str
+    class_kind: str | tuple[str, ...]
     label_smoothing: float
     attribute_task_weight: float
     class_task_weight: float
@@ -190,7 +187,7 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     for values, ((_, is_mean), rows) in zip(settings, rows_of.items(), strict=True):
         heads = rows
         if is_mean:
-            kinds = values["class_kind"].split(JOINER)
+            kinds = class_losses(values)
             behind = [(tuple((values | {"class_kind": kind}).items()), False) for kind in kinds]
             heads = [i for key in behind for i in rows_of[key]]
         axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "varying": varying, **values}
@@ -213,7 +210,8 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
     """
     shown = [name for name in axes["varying"] if name not in hidden]
     result = [REGRESSION] if axes["model"] == "regression" else []
-    result += [f"{name.replace('_', ' ')} {axes[name]}" for name in shown if name != "is_balanced"]
+    values = axes if "class_kind" not in axes else axes | {"class_kind": " + ".join(class_losses(axes))}
+    result += [f"{name.replace('_', ' ')} {values[name]}" for name in shown if name != "is_balanced"]
     if "is_balanced" in shown and axes["is_balanced"]:
         result.append(BALANCED)
     if axes["model"] == "mean":
@@ -223,7 +221,8 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
 
 def class_losses(axes: Mapping[str, Any]) -> list[str]:
     """Class losses of the heads behind a system: one of a head, several of a mean over class losses."""
-    return axes["class_kind"].split(JOINER)
+    kind = axes["class_kind"]
+    return [kind] if isinstance(kind, str) else list(kind)
 
 
 def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:
@@ -247,7 +246,7 @@ def stands_for(evaluated: Member, member: Member) -> bool:
     """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
     if evaluated.seed != MEAN:
         return evaluated == dataclasses.replace(member, fold=None)
-    is_in_mean = member.class_kind in evaluated.class_kind.split(JOINER)
+    is_in_mean = member.class_kind in class_losses(vars(evaluated))
     return is_in_mean and _without_kind(evaluated) == _without_kind(member)
 
 

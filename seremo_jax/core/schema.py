@@ -153,16 +153,17 @@ class ResultRecord:
       num_scored: Those with a consensus inside the class set.
       num_speakers: Known speakers among the scored utterances.
       metrics: Name -> {metric, value, low, high, members, sd, count, defined}: its kind and parameters
-        (`metrics.catalogue`), mean over members, 95 % interval resampled by
-        speaker, the value of each member, standard deviation over members, number of things the mean is over.
+        (`metrics.catalogue`), mean over members, 95 % interval resampled by speaker, the value of each member, standard
+        deviation over members, number of things the mean is over.
       states: The mergeable sums behind the metrics, as nested lists.
       speakers: One entry a known speaker (group `all` only): {speaker, gender, num_scored, num_classes, uar}, uar one
         value per N averaged over members.
       protocol: The protocol card.
       axes: What tells this system from others, as data: `model` (`head`, `mean` or `regression`), `num_heads` behind
-        it, every field of its members but seeds and fold, and under `varying` the names of those fields that differ
-        between the systems of this evaluation. A regression has `layer`, `class_target` and `is_balanced` (whether
-        its classes weigh the same) instead of a member's fields. `system` is these in words.
+        it, every field of its members but seeds and fold (`class_kind` is a list where a mean is over several), and
+        under `varying` the names of those fields that differ between the systems of this evaluation. A regression has
+        `layer`, `class_target` and `is_balanced` (whether its classes weigh the same) instead of a member's fields.
+        `system` is these in words.
       comparison: Of a comparison of groups its `kind` (`gap`, `worst` or `ratio`), the grouping `column`, and for a gap
         with a sign the two `groups`; empty for a group by itself.
     """

@@ -27,12 +27,11 @@ def with_means(
     Source: OURS.
     """
     parts, averaged = [(predictions.attributes, predictions.distribution)], []
-    for kind in over:
-        for rows in ensemble.behind_means(members, kind):
+    for axis in over:
+        for rows in ensemble.behind_means(members, axis):
             kinds = tuple(dict.fromkeys(members[row].class_kind for row in rows))
-            averaged.append(
-                dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=ensemble.JOINER.join(kinds))
-            )
+            kind = kinds if len(kinds) > 1 else kinds[0]
+            averaged.append(dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=kind))
             # In float64: a mean of ten float32 would otherwise depend on the order of the heads.
             wide = (values[rows].mean(axis=0, keepdims=True, dtype=np.float64) for values in parts[0])
             parts.append(tuple(values.astype(np.float32) for values in wide))

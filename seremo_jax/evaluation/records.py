@@ -42,7 +42,7 @@ def read(path: str | os.PathLike) -> list[ResultRecord]:
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         fields = parsed(line, f"{path}:{number}", f"delete the file and {remedy}")
         try:
-            record = ResultRecord(**{**fields, "seeds": tuple(fields["seeds"])})
+            record = ResultRecord(**{**fields, "seeds": tuple(fields["seeds"]), "axes": _axes(fields.get("axes", {}))})
             foreign = _foreign(record)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtefactError(
@@ -57,6 +57,12 @@ def read(path: str | os.PathLike) -> list[ResultRecord]:
     if not records:
         raise ArtefactError(f"{path} holds no record; delete it and {remedy}")
     return records
+
+
+def _axes(written: dict[str, Any]) -> dict[str, Any]:
+    """Axes of a record. Earlier versions wrote the class losses behind a mean as one text."""
+    kind = written.get("class_kind", "")
+    return written | {"class_kind": kind.split(" + ")} if " + " in kind else written
 
 
 def _foreign(record: ResultRecord) -> str:
