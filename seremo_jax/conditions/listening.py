@@ -11,6 +11,7 @@ import soundfile
 from seremo_jax.conditions import sources as condition_sources
 from seremo_jax.conditions.rendered import in_condition
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of
+from seremo_jax.core.cells import disarmed
 from seremo_jax.core.condition_names import ConditionError
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
@@ -74,7 +75,7 @@ def run(
         with (temporary / MANIFEST_FILE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(lines)
+            writer.writerows({name: disarmed(value) for name, value in line.items()} for line in lines)
     return to / MANIFEST_FILE
 
 

@@ -30,6 +30,7 @@ from seremo_jax.core.artefacts import (
     to_json,
     write_text,
 )
+from seremo_jax.core.cells import disarmed
 from seremo_jax.core.folders import printable, walk
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio
@@ -190,12 +191,10 @@ def to_record(result: Result) -> dict[str, Any]:
 
 
 def to_text(outcome: Outcome, form: str) -> str:
-    """The results as JSON lines or CSV."""
+    """The results as JSON lines, or as CSV, in which a text that a spreadsheet would compute has an apostrophe."""
     if form == "json":
         return "".join(json.dumps(record) + "\n" for record in outcome.records)
-    sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(to_table(outcome), sink)
-    return sink.getvalue().to_pybytes().decode()
+    return _csv(to_table(outcome))
 
 
 def to_table(outcome: Outcome) -> pa.Table:
@@ -216,6 +215,17 @@ def to_table(outcome: Outcome) -> pa.Table:
     return pa.Table.from_pylist(rows) if rows else pa.table({"file": pa.array([], pa.string())})
 
 
+def _csv(table: pa.Table) -> str:
+    """A table as CSV, in which no text is a formula."""
+    columns = {
+        disarmed(name): pa.array(map(disarmed, column.to_pylist())) if pa.types.is_string(column.type) else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(pa.table(columns), sink)
+    return sink.getvalue().to_pybytes().decode()
+
+
 def _write(out: Path, outcome: Outcome, form: str) -> None:
     if form == "parquet":
         with atomic_path(out) as path:
@@ -225,8 +235,7 @@ def _write(out: Path, outcome: Outcome, form: str) -> None:
     bad = Path(f"{out}.bad.csv")
     if outcome.bad:
         columns = dict(zip(("file", "reason", "detail"), map(list, zip(*outcome.bad, strict=True)), strict=True))
-        with atomic_path(bad) as path:
-            pyarrow.csv.write_csv(pa.table(columns), path)
+        write_text(bad, _csv(pa.table(columns)))
     else:
         bad.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seremo_jax.core.artefacts import atomic_path
+from seremo_jax.core.cells import disarmed
 from seremo_jax.predict.result import Result
 from seremo_jax.reports.look import Look, Theme, canvas, render
 
@@ -26,7 +27,7 @@ def write(stem: str | os.PathLike, name: str, result: Result) -> None:
     columns = ["start_s", "end_s", *(f"p_{c}" for c in first.distribution), *first.attributes]
     with atomic_path(f"{os.fspath(stem)}.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
+        writer.writerow(map(disarmed, columns))
         for segment in result.timeline:
             values = (*segment.distribution.values(), *segment.attributes.values())
             writer.writerow([f"{value:.6g}" for value in (segment.start_s, segment.end_s, *values)])

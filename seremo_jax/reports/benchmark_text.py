@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from seremo_jax.core.cells import one_line
 from seremo_jax.reports import table as forms
 from seremo_jax.reports.table import Table
 
@@ -31,12 +32,12 @@ class BenchmarkTable:
 def markdown(benchmark: BenchmarkTable) -> str:
     """The table as Markdown."""
     first, *others = benchmark.parts
-    blocks = [f"## {benchmark.title}", forms.markdown(dataclasses.replace(first, caption=benchmark.caption))]
+    blocks = [f"## {one_line(benchmark.title)}", forms.markdown(dataclasses.replace(first, caption=benchmark.caption))]
     if benchmark.footnotes:
-        blocks.append("\n".join(f"- ({mark}) {words}" for mark, words in benchmark.footnotes.items()))
+        blocks.append("\n".join(f"- ({mark}) {one_line(words)}" for mark, words in benchmark.footnotes.items()))
     for part in others:
         blocks += ["---", forms.markdown(part)]
-    return "\n\n".join([*blocks, benchmark.reading]) + "\n"
+    return "\n\n".join([*blocks, one_line(benchmark.reading)]) + "\n"
 
 
 def csv_text(benchmark: BenchmarkTable) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jinja2
 
+from seremo_jax.core.cells import one_line
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.reports import table
 from seremo_jax.reports.table import Table
@@ -87,20 +88,20 @@ def _data_uri(svg: str) -> str:
 
 def markdown(page: Page) -> str:
     """The page as Markdown that links the PNG files beside it."""
-    blocks = [f"# {page.title}", page.lead]
+    blocks = [f"# {one_line(page.title)}", one_line(page.lead)]
     if page.banner:
-        blocks.append(f"> **{page.banner}**")
+        blocks.append(f"> **{one_line(page.banner)}**")
     for section in page.sections:
-        blocks += [f"## {section.title}", *section.text]
+        blocks += [f"## {one_line(section.title)}", *map(one_line, section.text)]
         if section.terms:
-            blocks.append("\n".join(f"- **{word}**: {meaning}" for word, meaning in section.terms))
+            blocks.append("\n".join(f"- **{one_line(word)}**: {one_line(words)}" for word, words in section.terms))
         for item in section.items:
             if isinstance(item, Table):
                 blocks.append(table.markdown(item))
             else:
-                blocks.append(f"![{table.escaped(item.alt)}]({item.file})\n\n{item.caption}")
+                blocks.append(f"![{table.escaped(item.alt)}]({item.file})\n\n{one_line(item.caption)}")
         if section.signs:
-            blocks.append("**Signs to heed**\n\n" + "\n".join(f"- {sign}" for sign in section.signs))
+            blocks.append("**Signs to heed**\n\n" + "\n".join(f"- {one_line(sign)}" for sign in section.signs))
     return "\n\n".join(blocks) + "\n"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, read_json, require_same
+from seremo_jax.core.cells import one_line
 from seremo_jax.evaluation import records as result_records
 from seremo_jax.reports import (
     blocks,
@@ -94,7 +95,7 @@ def markdown_summary(workdir: str | os.PathLike) -> str:
     for block in artefacts.whole_blocks:
         parts.append(table.markdown(score_tables.summary_table(block)))
         if signs := failure_signs.of_scores(block):
-            parts.append("\n".join(f"- {sign}" for sign in signs))
+            parts.append("\n".join(f"- {one_line(sign)}" for sign in signs))
     for conditions in condition_scores.gather(artefacts.blocks):
         parts.append(table.markdown(condition_section.condition_table(conditions)))
     return "\n\n".join(parts) + "\n"

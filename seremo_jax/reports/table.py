@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from seremo_jax.core.cells import disarmed, one_line
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports.blocks import is_number, value_of
 
@@ -131,7 +132,8 @@ def markdown(table: Table) -> str:
     num_labels = len(table.labels)
     rule = ["-" * width if i < num_labels else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     padded = (_padded(line, widths, num_labels) for line in (lines[0], rule, *lines[1:]))
-    return "\n".join([f"**{table.title}**", "", *padded, *(["", table.caption] if table.caption else [])])
+    below = ["", one_line(table.caption)] if table.caption else []
+    return "\n".join([f"**{one_line(table.title)}**", "", *padded, *below])
 
 
 def _padded(texts: Iterable[str], widths: Sequence[int], num_labels: int) -> str:
@@ -141,15 +143,15 @@ def _padded(texts: Iterable[str], widths: Sequence[int], num_labels: int) -> str
 
 def escaped(text: str) -> str:
     """Text that breaks no Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    return one_line(text).replace("|", "\\|")
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows of values as CSV, unrounded; None and what a row lacks are empty cells."""
+    """Rows of values as CSV, unrounded; None and what a row lacks are empty cells, and no cell is a formula."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, header, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(disarmed, header))
+    writer.writerows([disarmed(row.get(name, "")) for name in header] for row in rows)
     return out.getvalue()
 
 

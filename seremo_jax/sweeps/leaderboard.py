@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import read_json, write_text
+from seremo_jax.core.cells import one_line
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
@@ -174,7 +175,7 @@ def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]
     for index, _ in enumerate(manifest["programs"]):
         status = read_status(folder / run_folder(index))
         if status.word != FINISHED:
-            lines.append(f"- program {index}: {status.word} {status.error}".rstrip())
+            lines.append(f"- program {index}: {status.word} {one_line(status.error)}".rstrip())
         if status.left_out:
             lines.append(f"- program {index}: {len(status.left_out)} members left out, as their loss was not finite")
     return "\n".join(lines) + "\n"

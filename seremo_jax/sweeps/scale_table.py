@@ -1,9 +1,8 @@
 """The estimates of `scale` as a Markdown table, a column for each number of devices, and unrounded as CSV."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
+from typing import Any
 
 from seremo_jax.reports import table
 from seremo_jax.sweeps.scale import LEFT_FREE, Corpus
@@ -53,7 +52,8 @@ def markdown(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:
     ]
     columns = tuple(f"{count:,}" for count, _, _ in rows)
     body = tuple(table.Row((label,), table.plain(*texts)) for label, texts in lines)
-    return table.markdown(table.Table("Scale", (name,), columns, body, about(corpus, name, device, rows)))
+    numbers = table.markdown(table.Table("Scale", (name,), columns, body))
+    return f"{numbers}\n\n{about(corpus, name, device, rows)}"
 
 
 def about(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:
@@ -83,21 +83,19 @@ def about(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:
 
 def csv_text(corpus: Corpus, name: str, device: Accelerator, rows: Rows) -> str:
     """One line a number, unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["accelerator", "speed", "devices", "stage", "quantity", "value"])
+    header, lines = ("accelerator", "speed", "devices", "stage", "quantity", "value"), list[list[Any]]()
     common = {"layer_bytes": corpus.layer_bytes, "num_layers": corpus.num_layers, "audio_s": corpus.audio_s}
     common |= {"flops_per_audio_s": corpus.flops / corpus.audio_s, "num_members": len(corpus.members)}
     for count, extraction, training in rows:
         start = [name, _kind(device), count]
-        writer.writerows([*start, "corpus", key, value] for key, value in common.items())
+        lines.extend([*start, "corpus", key, value] for key, value in common.items())
         for stage, estimate in (("extraction", extraction), ("training", training)):
             values = dataclasses.asdict(estimate)
             seconds = values.pop("seconds")
             values |= {f"{term}_s": value for term, value in seconds.items()}
             values |= {"wall_s": wall_s(seconds), "dominant": dominant(seconds)}
-            writer.writerows([*start, stage, key, value] for key, value in values.items())
-    return out.getvalue()
+            lines.extend([*start, stage, key, value] for key, value in values.items())
+    return table.csv_text(header, (dict(zip(header, line, strict=True)) for line in lines))
 
 
 def _kind(device: Accelerator) -> str:

@@ -39,13 +39,14 @@ def read(out, form):
 def test_odd_names_are_predicted_or_listed_and_resumed(model, tmp_path, form):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    names = ["$a$b$.wav", "a\nb.wav", "n" * 236 + ".wav", os.fsdecode(b"gr\xfc\xdfe.wav"), "p%s{}.wav"]
+    names = ["$a$b$.wav", "a\nb.wav", "n" * 236 + ".wav", os.fsdecode(b"gr\xfc\xdfe.wav"), "p%s{}.wav", "=1+1.wav"]
     for name in names:
         write(source / name)
     write(source / "gsm.wav", form="WAV", subtype="GSM610")
     (source / os.fsdecode(b"schlecht\xe4.wav")).write_text("no audio")
     (source / "phone.m4a").write_bytes(b"\0\0\0\x1cftypM4A " + bytes(100))
-    expected = sorted([*names[:3], r"gr\xfc\xdfe.wav", names[4], "gsm.wav"])
+    formula = "'=1+1.wav" if form == "csv" else "=1+1.wav"
+    expected = sorted([*names[:3], r"gr\xfc\xdfe.wav", names[4], formula, "gsm.wav"])
     for _ in range(2):
         outcome = run(model, source, out, form, with_timeline=True)
         assert sorted(read(out, form)) == expected

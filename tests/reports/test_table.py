@@ -61,6 +61,15 @@ def test_csv_has_a_row_a_number_or_a_row_a_row():
     ]  # fmt: skip
 
 
+def test_names_from_outside_do_nothing_in_other_programs():
+    named = Table("<b>", ("=who",), ("@UAR",), (Row(("=1+1",), (measured(ENTRY | {"value": -0.5}, UAR),)),), "<i>")
+    header, rows = forms.rows_of_numbers(named, ("value",))
+    assert forms.csv_text(header, rows).splitlines() == ["'=who,'@UAR value", "'=1+1,-0.5"]
+    text = forms.markdown(named)
+    assert text.startswith("**&lt;b>**")
+    assert text.endswith("&lt;i>")
+
+
 def test_latex_escapes_and_sets_references_apart():
     text = "\n".join(forms.latex(TABLE))
     assert text.startswith("\\begin{tabular}{llrr}\n\\toprule\nsystem & of\\_speech & UAR & speakers \\\\")
