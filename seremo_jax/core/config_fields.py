@@ -143,8 +143,10 @@ class ExtractConfig:
 
     layers: str | tuple[int, ...] = _field("saliency", "layers to store: all, saliency (the chosen one), or a list")
     dtype: str = _field("float16", "dtype of the stored frames", choices=("float16", "float32"))
-    shard_utterances: int = _field(256, "utterances in a shard; a killed run repeats at most one", lowest=1)
-    num_buckets: int = _field(8, "padded lengths, each compiled once", lowest=1)
+    shard_utterances: int = _field(
+        256, "utterances in a shard; a killed run repeats at most one", lowest=1, changes_results=False
+    )
+    num_buckets: int = _field(8, "padded lengths, each compiled once", lowest=1, changes_results=False)
     batch_seconds: float = _field(160.0, "padded audio in one batch", lowest=1, changes_results=False)
     num_threads: int = _field(4, "threads that decode audio", lowest=1, changes_results=False)
 

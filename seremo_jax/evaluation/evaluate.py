@@ -16,7 +16,7 @@ from seremo_jax.conditions.render import Sources
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, remove_leftovers, require_same
+from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, remove_leftovers
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
@@ -64,12 +64,9 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
     require_config(store.path, store.manifest, config)
     trained = read_json(workdir / "train" / STAMP_FILE, "run python -m launch.train with this --workdir")
     members = ensemble.members_in(workdir, config)
-    require_same(
-        f"the training in {workdir / 'train'}",
-        trained["run"],
-        protocol.run_identity(config, store, [vars(member) for member in members]),
-        "Give the --config it was trained with, or another --workdir.",
-    )
+    run = protocol.run_identity(config, store, [vars(member) for member in members])
+    remedy = "Give the --config it was trained with, or another --workdir."
+    protocol.require_run(f"the training in {workdir / 'train'}", trained["run"], run, store, remedy)
     results, sources = workdir / FILE, None
     card = protocol.card(config, workdir, utterances, store, trained)
     if config.eval.conditions:

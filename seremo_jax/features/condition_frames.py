@@ -125,14 +125,12 @@ class Listener:
         blocks = self._blocks(rows)
         # All blocks are planned together, so that they share their few shapes.
         planned = hearing.plan(blocks, recordings.num_samples)
-        # Heads are normalised by the clean training split, so no moments are gathered here.
-        is_counted = np.zeros(len(recordings.ids), bool)
         batches = [batch for block in planned for batch in block]
-        with contextlib.closing(hearing.stream(batches, recordings, is_counted)) as outputs:
+        with contextlib.closing(hearing.stream(batches, recordings)) as outputs:
             for block, block_batches in zip(blocks, planned, strict=True):
                 frames = {}
                 for _ in block_batches:
-                    batch, output, _ = next(outputs)
+                    batch, output = next(outputs)
                     frames |= hearing.frames(batch, output, recordings)
                 # Copied, since a slice would keep the padded frames of its whole batch in memory.
                 yield np.array(block, np.int64), BlockFrames(self.layers, [frames[row].copy() for row in block])

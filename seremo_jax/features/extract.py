@@ -7,7 +7,6 @@ keeps sums only. A second pass stores the layer of largest saliency and computes
 
 import contextlib
 import dataclasses
-import functools
 import os
 import sys
 import time
@@ -18,10 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
 from seremo_jax import backbones
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import place_of, remove_leftovers, remove_tree
+from seremo_jax.core.artefacts import place_of, remove_leftovers, remove_tree, require_same
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.members import needs_chosen_layer
@@ -31,7 +31,7 @@ from seremo_jax.data import audio, audio_batches
 from seremo_jax.data.tables import audio_root, read_for
 from seremo_jax.features import forward, normalisation, store
 from seremo_jax.features.forward import Outputs, load_backbone
-from seremo_jax.features.manifest import MANIFEST_FILE, Settings, shards_of_process
+from seremo_jax.features.manifest import MANIFEST_FILE, REMEDY, Settings, identity, shards_of_process
 from seremo_jax.saliency import curves as layer_curves
 from seremo_jax.saliency import ranking
 from seremo_jax.saliency.question import Question, ask
@@ -175,7 +175,10 @@ class _Job:
         """Merges the sums of all shards, whichever process wrote them, and finishes the store."""
         if not self.has_ranked:
             self._write_curves(writer)
-        norm = functools.reduce(_merge_norms, (_norm_of(writer, shard) for shard in range(len(writer.shards))))
+        moments = normalisation.InTableOrder()
+        for shard in range(len(writer.shards)):
+            moments.join(writer.sums(shard, normalisation.ARRAYS))
+        norm = moments.total()
         mean, sd = normalisation.compute(norm)
         writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
 
@@ -189,10 +192,11 @@ class _Job:
 
     def require_store(self, layers: tuple[int, ...]) -> None:
         """Refuses a finished store of other settings. It may have more layers than are asked for."""
-        reader, expected = store.Reader(self.workdir / STORE_FOLDER), self._settings(layers).to_dict()
+        reader = store.Reader(self.workdir / STORE_FOLDER)
+        there, asked = identity(reader.manifest), identity(self._settings(layers).to_dict())
         if set(layers) <= set(reader.layers):
-            del expected["layers"]
-        reader.require(**expected)
+            asked["layers"] = there["layers"]
+        require_same(f"the store {reader.path}", there, asked, f"Use another --workdir, or {REMEDY}.")
         if is_first_process():
             store.sweep(reader.path)
 
@@ -200,7 +204,7 @@ class _Job:
         extract, b = self.config.extract, self.backbone
         # These fields stand in the manifest under names of their own, or with the value that `auto` has become.
         fields = self.config.results_fields("backbone", "extract")
-        for name in ("backbone.name", "extract.layers", "extract.dtype", "extract.shard_utterances"):
+        for name in ("backbone.name", "extract.layers", "extract.dtype"):
             del fields[name]
         fields["backbone.dtype"] = b.dtype
         return Settings(
@@ -234,17 +238,18 @@ class _Job:
         batches = [batch for shard in pending for batch in planned[shard]]
         began_s, heard_s = time.monotonic(), 0.0
         with (
-            contextlib.closing(hearing.stream(batches, recordings, self.is_train)) as outputs,
+            contextlib.closing(hearing.stream(batches, recordings)) as outputs,
             Progress(num_own, label, "utterances", done=num_own - num_pending, is_quiet=self.is_quiet) as progress,
         ):
             for shard in pending:
                 with writer.shard(shard) as writing:
                     sums = _Sums(self, shards[shard], len(settings.layers))
                     for _ in planned[shard]:
-                        batch, output, norm = next(outputs)
+                        batch, output = next(outputs)
                         for row, frames in hearing.frames(batch, output, recordings):
                             writing.add(recordings.ids[row], frames)
-                        sums.add(batch, output, norm)
+                            sums.add_frames(row, frames)
+                        sums.add_means(batch, output)
                         heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
                         speed = heard_s / (time.monotonic() - began_s)
                         progress.update(len(batch.rows), f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time")
@@ -265,26 +270,22 @@ class _Sums:
         self._place = {row: place for place, row in enumerate(drawn)}
         shape = (0 if job.has_ranked else job.backbone.num_layers, len(drawn), job.backbone.num_features)
         self._means = np.zeros(shape, np.float32)
-        self._norm = normalisation.empty(num_stored, job.backbone.num_features)
+        self._is_train, self._left_out = job.is_train, normalisation.empty(num_stored, job.backbone.num_features)
+        self._moments = normalisation.InTableOrder() if num_stored else None
 
-    def add(self, batch: audio_batches.Batch, output: Outputs, norm: normalisation.State) -> None:
-        """Adds the outputs of a batch and the moments of its frames."""
+    def add_frames(self, row: int, frames: Float[np.ndarray, "K T D"]) -> None:
+        """Adds the frames of a row of the table, as they are stored: those are the numbers that the head reads."""
+        if self._moments is not None:
+            state = normalisation.of_utterance(frames) if self._is_train[row] else self._left_out
+            self._moments.add(row, state)
+
+    def add_means(self, batch: audio_batches.Batch, output: Outputs) -> None:
+        """Adds the means of a batch."""
         slots = [slot for slot, row in enumerate(batch.rows) if row in self._place]
         if len(self._means):
             self._means[:, [self._place[batch.rows[slot]] for slot in slots]] = output.means[:, slots]
-        self._norm = _merge_norms(self._norm, norm)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The sums by name, as the shard keeps them."""
-        arrays = {f"norm.{name}": np.asarray(value) for name, value in self._norm._asdict().items()}
-        return arrays | layer_curves.part(self._means, list(self._place))
-
-
-# Moments are merged and never averaged: batches and shards differ in their numbers of frames.
-_merge_norms = jax.jit(normalisation.merge)
-
-
-def _norm_of(writer: store.Writer, shard: int) -> normalisation.State:
-    names = [f"norm.{name}" for name in normalisation.State._fields]
-    arrays = writer.sums(shard, names)
-    return normalisation.State(*(arrays[name] for name in names))
+        moments = {} if self._moments is None else self._moments.arrays()
+        return moments | layer_curves.part(self._means, list(self._place))

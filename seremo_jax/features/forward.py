@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
@@ -21,7 +21,6 @@ from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.config_fields import ExtractConfig
 from seremo_jax.core.mesh import by_utterance, replicated, spread
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.features import normalisation
 from seremo_jax.features.manifest import DTYPES
 from seremo_jax.saliency import correlation
 
@@ -123,17 +122,12 @@ class BackbonePass:
         self,
         planned: Sequence[audio_batches.Planned],
         recordings: audio_batches.Recordings,
-        is_counted: Bool[np.ndarray, " N"],
-    ) -> Iterator[tuple[audio_batches.Batch, Outputs, normalisation.State]]:
-        """Outputs batch by batch, on the host.
+    ) -> Iterator[tuple[audio_batches.Batch, Outputs]]:
+        """Batches with their outputs, on the host.
 
         Args:
           planned: The batches.
           recordings: The audio.
-          is_counted: True for rows of the table whose frames count for the moments.
-
-        Yields:
-          Batch, outputs, and the moments of the frames of the utterances that are counted.
         """
         backbone, place = self.backbone, jnp.asarray
         compiled = functools.partial(_compiled, self.layers, self.config.extract.dtype, self.keeps_means)
@@ -147,14 +141,12 @@ class BackbonePass:
         running = None
         try:
             for batch in batches:
-                counted = np.zeros(len(batch.num_samples), bool)
-                counted[: len(batch.rows)] = is_counted[list(batch.rows)]
-                dispatched = compiled(backbone, *map(place, (batch.waveforms, batch.num_samples, counted)))
+                dispatched = compiled(backbone, *map(place, (batch.waveforms, batch.num_samples)))
                 if running is not None:
-                    yield running[0], *jax.device_get(running[1])
+                    yield running[0], jax.device_get(running[1])
                 running = batch, dispatched
             if running is not None:
-                yield running[0], *jax.device_get(running[1])
+                yield running[0], jax.device_get(running[1])
         finally:
             batches.close()
 
@@ -189,9 +181,8 @@ def one_batch(
     backbone: backbones.Backbone,
     waveforms: jax.Array,
     num_samples: jax.Array,
-    is_counted: jax.Array,
-) -> tuple[Outputs, normalisation.State]:
-    """The compiled part: waveforms [B, S] -> outputs, and moments of the frames of the utterances that are counted."""
+) -> Outputs:
+    """The compiled part: waveforms [B, S] -> outputs."""
     hidden, num_frames = backbone(waveforms, num_samples)
     means = correlation.mean_over_frames(hidden, num_frames) if keeps_means else hidden[:0, :, 0]
     # Layer by layer, so that the float32 copy is that of one layer. One number a layer and utterance goes to the host,
@@ -199,9 +190,7 @@ def one_batch(
     peak = jax.lax.map(lambda frames: jnp.abs(frames.astype(jnp.float32)).max(axis=(1, 2)), hidden)
     slots = [backbone.layers.index(layer) for layer in layers]
     frames = (hidden if slots == list(range(len(hidden))) else hidden[np.array(slots, int)]).astype(dtype)
-    # The moments are those of the rounded numbers, since these are what the head reads.
-    norm = normalisation.update(normalisation.empty(len(slots), hidden.shape[3]), frames, num_frames, is_counted)
-    return Outputs(means, frames, num_frames, peak), norm
+    return Outputs(means, frames, num_frames, peak)
 
 
 _compiled = jax.jit(one_batch, static_argnums=(0, 1, 2))

@@ -22,7 +22,7 @@ UNFINISHED = "extraction did not finish: run python -m launch.extract with this 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings that a store is made from. Equal settings make equal stores.
+    """The settings that a store is made from. Equal settings make equal stores, to the rounding of the backbone's pass.
 
     Attributes:
       tables_fingerprint: Fingerprint of the label tables, whose utterances the store holds in their order.
@@ -55,14 +55,30 @@ class Settings:
         return {**dataclasses.asdict(self), "layers": list(self.layers)}
 
 
-IN_MANIFEST = {
-    "backbone.final_norm": "final_norm",
-    "extract.dtype": "dtype",
-    "extract.shard_utterances": "shard_utterances",
-}
+IN_MANIFEST = {"backbone.final_norm": "final_norm", "extract.dtype": "dtype"}
 """Field of the config -> its name in the manifest, for those that do not stand under `config` there."""
 ELSEWHERE = ("backbone.name", "extract.layers")
 """Fields of the config that a manifest has as the name of the backbone and the layers that there are."""
+
+
+def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the frames of a store are frames of: two stores of one identity differ in nothing but rounding.
+
+    How audio was put into batches and shards is no part of it: padding moves the last digits of a backbone's float32
+    frames (METHOD.md, section 11), and a training goes on from a store that was extracted again in batches of another
+    size.
+    """
+    fields = {field: value for field, value in _fields(manifest).items() if field not in (*ELSEWHERE, *IN_MANIFEST)}
+    names = {field.name for field in dataclasses.fields(Settings)} - {"shard_utterances", "config"}
+    return json.loads(to_json({name: manifest[name] for name in sorted(names)} | fields))
+
+
+def _fields(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the sections `backbone` and `extract` that change results, as the manifest has them."""
+    defaults = Config().results_fields("backbone", "extract")
+    # A field that the version before did not know had its default then, and one that is none any more says nothing.
+    there = defaults | {field: value for field, value in manifest["config"].items() if field in defaults}
+    return there | {field: manifest[name] for field, name in IN_MANIFEST.items()}
 
 
 def require_config(path: PurePath, manifest: Mapping[str, Any], config: Config) -> None:
@@ -73,15 +89,12 @@ def require_config(path: PurePath, manifest: Mapping[str, Any], config: Config) 
     Raises:
       ArtefactError: Names both sides.
     """
-    asked = config.results_fields("backbone", "extract")
-    # A field that the version before did not know had its default then.
-    there = Config().results_fields("backbone", "extract") | manifest["config"]
-    there |= {field: manifest[name] for field, name in IN_MANIFEST.items()}
+    asked, there = config.results_fields("backbone", "extract"), _fields(manifest)
     if asked["backbone.dtype"] == "auto":
         del asked["backbone.dtype"]
     for field in ELSEWHERE:
         del asked[field]
-    present = {field: there.get(field) for field in asked}
+    present = {field: there[field] for field in asked}
     name, layers = config.backbone.name, config.extract.layers
     if manifest["backbone"] not in (name, name.partition("@")[0], PurePath(name).name):
         asked["backbone.name"], present["backbone.name"] = name, manifest["backbone"]

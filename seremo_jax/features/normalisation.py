@@ -1,17 +1,18 @@
 """Mean and standard deviation of every feature of every layer over all valid frames, for the head's z-score.
 
-The moments are mergeable, so that one pass over the data in any order and any split gives the same statistics.
+Every utterance is summed up by itself, on the host and in float64, and utterances are merged in a tree that their rows
+in the table decide. So the statistics of the same frames are the same to the bit, whatever batches, shards, devices or
+processes the frames came through, and whether they are gathered while a store is written or read from it.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Float
 
-from seremo_jax.metrics.comoments import merge_means, on_one_shift
+from seremo_jax.metrics.comoments import merge_means
 
-_HIGHEST = jax.lax.Precision.HIGHEST
 MIN_SD = 1e-6
 """A standard deviation below this counts as 1."""
 
@@ -20,62 +21,32 @@ class State(NamedTuple):
     """Mergeable moments over frames.
 
     Attributes:
-      count: [] int32 number of frames (2^31 frames are 11,900 hours at 50 frames/s).
-      shift: [K, D] value that means are relative to. It is a frame of the data: features far from zero would otherwise
-        lose the digits of what varies in float32.
-      mean: [K, D] mean minus shift.
-      moment: [K, D] sum of squared deviations from the mean.
+      count: Number of frames.
+      mean: [K, D] float64 mean.
+      moment: [K, D] float64 sum of squared deviations from the mean, exactly 0 for a feature that never varies.
     """
 
-    count: Array
-    shift: Array
-    mean: Array
-    moment: Array
+    count: int
+    mean: np.ndarray
+    moment: np.ndarray
 
 
 def empty(num_layers: int, num_features: int) -> State:
     """State of no frames. To merge it with another state gives the other state."""
-    zeros = jnp.zeros((num_layers, num_features), jnp.float32)
-    return State(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+    zeros = np.zeros((num_layers, num_features))
+    return State(0, zeros, zeros)
 
 
-def update(
-    state: State, hidden: Float[Array, "K B T D"], num_frames: Int[Array, " B"], is_counted: Bool[Array, " B"]
-) -> State:
-    """Adds the valid frames of a batch.
-
-    Args:
-      state: State so far.
-      hidden: Hidden states, with any finite values beyond the length of each utterance.
-      num_frames: Valid frames of each utterance.
-      is_counted: False leaves an utterance out.
-    """
-    if hidden.shape[1] == 0 or hidden.shape[2] == 0:
-        return state
-    is_valid = (jnp.arange(hidden.shape[2])[None, :] < num_frames[:, None]) & is_counted[:, None]
-    count = is_valid.sum(dtype=jnp.int32)
-    weight, divisor = is_valid.astype(jnp.float32), jnp.maximum(count, 1).astype(jnp.float32)
-    row = jnp.argmax(is_valid.any(axis=1))
-    # The first frame of the first utterance that is counted becomes the shift, unless there is one already.
-    first = jnp.where(count > 0, hidden[:, row, 0], 0).astype(jnp.float32)
-    shift = jnp.where(state.count > 0, state.shift, first)
-
-    def layer_moments(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
-        frames, start = inputs
-
-        def total(values: Array) -> Array:
-            # The frames of each utterance are added up first, then the utterances, as shorter sums round less.
-            return jnp.einsum("btd,bt->bd", values, weight, precision=_HIGHEST).sum(axis=0)
-
-        frames = jnp.where(is_valid[..., None], frames.astype(jnp.float32) - start[None, None, :], 0)
-        # Two passes over the batch: deviations from its own mean keep the digits that a mean of squares would lose.
-        mean = total(frames) / divisor
-        frames = jnp.where(is_valid[..., None], frames - mean[None, None, :], 0)
-        return mean, total(jnp.square(frames))
-
-    # Layer by layer, so that temporaries are those of one layer. On CPU that is 4 to 10 times as fast as all at once.
-    mean, moment = jax.lax.map(layer_moments, (hidden, shift))
-    return merge(state, State(count, shift, mean, moment))
+def of_utterance(hidden: Float[np.ndarray, "K T D"]) -> State:
+    """Moments of the frames of one utterance, all of them valid, of any floating-point dtype."""
+    means, moments = [], []
+    for frames in hidden:
+        # A copy of one memory layout, so that the order of addition does not depend on where the frames lie.
+        deviation = np.array(frames, np.float64, order="C")
+        means.append(deviation.mean(axis=0))
+        deviation -= means[-1]
+        moments.append(np.square(deviation, out=deviation).sum(axis=0))
+    return State(hidden.shape[1], np.stack(means), np.stack(moments))
 
 
 def merge(a: State, b: State) -> State:
@@ -83,18 +54,71 @@ def merge(a: State, b: State) -> State:
 
     Source: as `comoments.merge_means`.
     """
+    if not (a.count and b.count):
+        return a if a.count else b
     # Deviations in each state are from its own mean. Around the common mean, each sum of squares grows by the square of
     # its distance from there times its count, which together is the square of the step between both means times a
     # factor.
-    shift, mean_a, mean_b = on_one_shift(a.count > 0, a.shift, a.mean, b.shift, b.mean)
-    mean, step, factor = merge_means(a.count, mean_a, b.count, mean_b)
-    return State(a.count + b.count, shift, mean, a.moment + b.moment + jnp.square(step) * factor)
+    mean, step, factor = merge_means(float(a.count), a.mean, float(b.count), b.mean)
+    return State(a.count + b.count, mean, a.moment + b.moment + np.square(step) * factor)
 
 
-def compute(state: State) -> tuple[Float[Array, "K D"], Float[Array, "K D"]]:
+ARRAYS = tuple(f"moments.{name}" for name in ("level", "place", *State._fields))
+"""Names of the arrays that `InTableOrder` is kept as."""
+
+
+class InTableOrder:
+    """Moments of utterances that come in any order and are merged in one.
+
+    Row r stands at leaf r of a binary tree, and a node is merged as soon as both of its halves are there. The tree is
+    that of all rows of a table, so parts of it, such as the shards of a store, merge to what the whole gives. Rows that
+    never come count as empty.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[int, int], State] = {}
+
+    def add(self, row: int, state: State) -> None:
+        """Adds the utterance in a row of the table. An empty state says that it is left out."""
+        self._put(0, row, state)
+
+    def join(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Adds what another one gave as `arrays`."""
+        for level, place, count, mean, moment in zip(*(arrays[name] for name in ARRAYS), strict=True):
+            self._put(int(level), int(place), State(int(count), mean, moment))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was merged so far: level and place of each node [n], and the fields of its state [n, ...]."""
+        nodes = [(*key, *state) for key, state in sorted(self._nodes.items())]
+        return {name: np.stack(values) for name, values in zip(ARRAYS, zip(*nodes, strict=True), strict=True)}
+
+    def total(self) -> State:
+        """Moments of all that was added.
+
+        Raises:
+          ValueError: Nothing was.
+        """
+        whole = InTableOrder()
+        whole._nodes |= self._nodes
+        if not whole._nodes:
+            raise ValueError("moments of no utterance")
+        while len(whole._nodes) > 1:
+            # The other half of the lowest node never came.
+            level, place = min(whole._nodes)
+            whole._put(level + 1, place // 2, whole._nodes.pop((level, place)))
+        return next(iter(whole._nodes.values()))
+
+    def _put(self, level: int, place: int, state: State) -> None:
+        while (other := self._nodes.pop((level, place ^ 1), None)) is not None:
+            state = merge(other, state) if place % 2 else merge(state, other)
+            level, place = level + 1, place // 2
+        self._nodes[level, place] = state
+
+
+def compute(state: State) -> tuple[Float[np.ndarray, "K D"], Float[np.ndarray, "K D"]]:
     """Mean and population standard deviation of each feature, float32; one below 1e-6 is returned as 1.
 
     Source: METHOD.md, section 4.2, step 1.
     """
-    sd = jnp.sqrt(state.moment / jnp.maximum(state.count, 1).astype(jnp.float32))
-    return jnp.asarray(state.shift) + state.mean, jnp.where(sd < MIN_SD, 1.0, sd)
+    sd = np.sqrt(state.moment / max(state.count, 1))
+    return state.mean.astype(np.float32), np.where(sd < MIN_SD, 1, sd).astype(np.float32)

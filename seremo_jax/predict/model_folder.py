@@ -102,7 +102,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     all_members = ensemble.members_in(workdir, config)
     run = protocol.run_identity(config, store, [vars(member) for member in all_members])
     remedy = f"{folder / CONFIG_FILE} is not the config of this training: train again into another --workdir."
-    require_same(f"the training in {folder}", trained["run"], run, remedy)
+    protocol.require_run(f"the training in {folder}", trained["run"], run, store, remedy)
     data = Data.of(config, store, (utterances, ratings), all_members)
     settings = predictions.settings_of(config, data)
     params = predictions.load_members(folder, settings, all_members, mesh.make_mesh(1))

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 import pyarrow as pa
 
@@ -24,8 +23,6 @@ from seremo_jax.training.loader import FrameSource
 
 _UTTERANCES_AT_ONCE = 256
 """Utterances whose frames are held in memory while statistics are gathered."""
-_FRAMES_STEP = 64
-"""Padded lengths are multiples of so many frames."""
 Fold = int | None
 """Number of a fold, or None for the splits of the utterance table."""
 
@@ -212,22 +209,14 @@ def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:
 
 
 def _statistics(store: Reader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd [K, D] of every stored layer over all frames of these rows of the store."""
-    state = feature_norm.empty(len(store.layers), store.manifest["num_features"])
-    # Utterances of like length go together, and padded lengths are multiples of a step, so that few shapes compile.
-    update, rows = jax.jit(feature_norm.update), rows[np.argsort(store.num_frames[rows], kind="stable")]
+    """Mean and sd [K, D] of every stored layer over all frames of these rows of the store, as extraction gathers them.
+
+    A store has the utterances of the table in their order, so the numbers are those of a store of this fold.
+    """
+    moments = feature_norm.InTableOrder()
     for start in range(0, len(rows), _UTTERANCES_AT_ONCE):
         block = rows[start : start + _UTTERANCES_AT_ONCE].tolist()
-        lengths = store.num_frames[block]
-        padded_length = -(-int(lengths.max()) // _FRAMES_STEP) * _FRAMES_STEP
-        shape = (len(store.layers), _UTTERANCES_AT_ONCE, padded_length, store.manifest["num_features"])
-        hidden = np.zeros(shape, store.manifest["dtype"])
-        for slot, layer in enumerate(store.layers):
-            for i, frames in enumerate(store.read(layer, block)):
-                hidden[slot, i, : len(frames)] = frames
-        # The last block has fewer utterances. Empty slots count no frame, so the shape can stay the same.
-        padded = np.zeros(_UTTERANCES_AT_ONCE, np.int32)
-        padded[: len(block)] = lengths
-        state = update(state, hidden, padded, padded > 0)
-    mean, sd = feature_norm.compute(state)
-    return np.asarray(mean), np.asarray(sd)
+        by_layer = [store.read(layer, block) for layer in store.layers]
+        for row, frames in zip(block, zip(*by_layer, strict=True), strict=True):
+            moments.add(row, feature_norm.of_utterance(np.stack(frames)))
+    return feature_norm.compute(moments.total())

@@ -1,4 +1,4 @@
-"""Loss of one member and its exact gradient, in however many parts the rows of a batch are computed.
+"""Loss of one member and its gradient over the whole batch, in however many parts its rows are computed, to 1e-6.
 
 CCC is a statistic of the whole batch, and the mean of the losses of parts is another loss with another gradient. The
 loss is therefore never split. The computation has three steps:

@@ -10,18 +10,20 @@ import pyarrow as pa
 
 from seremo_jax import __version__
 from seremo_jax.core import vocab
-from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json, require_same
 from seremo_jax.core.config import Config
 from seremo_jax.core.members import MEMBER_FIELDS
 from seremo_jax.data.tables import info_of
+from seremo_jax.features import manifest
 from seremo_jax.features.store import Reader
 from seremo_jax.metrics.catalogue import KINDS
 
 
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """The identity of a training: settings that change results, the store, and the members.
+    """The identity of a training: settings that change results, what the store holds, and the members.
 
-    Two trainings with equal identities give the same numbers. Only then is one resumed as the other.
+    Two trainings with equal identities give the same numbers, to rounding where their stores were not extracted in the
+    same batches. Only then is one resumed as the other.
     """
     fields = config.results_fields("targets", "model", "loss", "optim", "train")
     if any(member["fold"] is not None for member in members):
@@ -37,9 +39,32 @@ def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -
             fields[path] = members[0][field]
     varied = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
     return fields | {
-        "store": fingerprint_of(store.manifest),
+        **_of_store(store),
         "members": [{field: member[field] for field in varied} for member in members],
     }
+
+
+def _of_store(store: Reader) -> dict[str, Any]:
+    return {f"store.{name}": value for name, value in manifest.identity(store.manifest).items()}
+
+
+def require_run(what: str, there: dict[str, Any], asked: dict[str, Any], store: Reader, remedy: str) -> None:
+    """Refuses a training, or a checkpoint of one, whose identity is not the one asked for.
+
+    Args:
+      what: What is compared, with its file.
+      there: Its identity.
+      asked: `run_identity` of the present settings.
+      store: The store at hand.
+      remedy: What the user can do.
+
+    Raises:
+      ArtefactError: They differ; the message names both sides.
+    """
+    # Versions before named the store by all of its manifest, batches and the hashes of its files included.
+    if there.get("store") == fingerprint_of(store.manifest):
+        there = {name: value for name, value in there.items() if name != "store"} | _of_store(store)
+    require_same(what, there, asked, remedy)
 
 
 def card(
@@ -68,7 +93,7 @@ def card(
         "backbone": store.manifest["backbone"],
         "backbone_revision": store.manifest["backbone_revision"],
         "final_norm": store.manifest["final_norm"],
-        "store": fingerprint_of(store.manifest),
+        "store": fingerprint_of(manifest.identity(store.manifest)),
         "checkpoint": trained["checkpoint_id"],
         # What the tables were made under stands in their own record, and not in the settings of this command.
         "settings": config.results_fields() | ingest["settings"],

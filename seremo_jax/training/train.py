@@ -25,7 +25,6 @@ from seremo_jax.core.artefacts import (
     place_of,
     read_json,
     remove_tree,
-    require_same,
     write_json,
 )
 from seremo_jax.core.config import Config, write_config
@@ -133,7 +132,8 @@ def _train(
     run = protocol.run_identity(config, store, fields)
     if (folder / predictions.STAMP_FILE).exists():
         stamp = read_json(folder / predictions.STAMP_FILE, "delete this folder to train anew")
-        require_same(f"the training in {folder}", stamp["run"], run, "Use another --workdir, or delete this folder.")
+        remedy = "Use another --workdir, or delete this folder."
+        protocol.require_run(f"the training in {folder}", stamp["run"], run, store, remedy)
         if not is_quiet:
             print(f"{folder} is up to date" + ", so no step was traced" * is_profiled)
         return folder
