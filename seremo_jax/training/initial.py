@@ -25,8 +25,8 @@ def drawn(build: Callable[[Draw], Module], key: Array) -> Module:
     """A module with initial parameters.
 
     The values of call number i of `Draw` are those of `jax.random.uniform(fold_in(key, i), shape, minval=-bound,
-    maxval=bound)`, bit for bit. They are drawn for all calls at once, because a program that draws array after array
-    takes several times as long to compile.
+    maxval=bound)`, up to the rounding of the compiler. They are drawn for all calls at once, because a program that
+    draws array after array takes several times as long to compile.
 
     Args:
       build: Makes the module. It is called twice and must ask for the same arrays each time.

@@ -299,7 +299,8 @@ def init(sizes: Sizes, key: Array) -> Tree:
 
 
 @functools.cache
-def _abstract(sizes: Sizes) -> tuple[Any, nnx.State]:
+def _abstract(sizes: Sizes) -> tuple[Any, Any]:
+    # Graph and shapes of the parameters.
     return nnx.split(nnx.eval_shape(lambda: TCGRU(sizes, initial.zeros)))
 
 
