@@ -85,9 +85,14 @@ class Effect(NamedTuple):
         """What its random draws depend on: not the SNR, so that an utterance keeps its noise over a whole curve."""
         return f"{self.kind}:{self.name}"
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> str:
+        """Its name and value as they are written, without its kind."""
         unit = EFFECTS[self.kind].unit
-        return ":".join([self.kind, *([self.name] if self.name else []), *([f"{self.value:g}{unit}"] if unit else [])])
+        return ":".join([*([self.name] if self.name else []), *([f"{self.value:g}{unit}"] if unit else [])])
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.words}" if self.words else self.kind
 
 
 @dataclasses.dataclass(frozen=True)

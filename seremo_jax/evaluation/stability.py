@@ -15,6 +15,7 @@ from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation.alignment import Aligned, AlignmentError
 from seremo_jax.metrics import intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name, metric
+from seremo_jax.metrics.confusions import class_scores
 
 STABLE_SHARE, UAR_CHANGE, UAR_DROP = metric("stable_share"), metric("uar_change"), metric("uar_drop")
 LOWEST_CLEAN = 0.05
@@ -47,7 +48,7 @@ def compare(
     """
     if clean.shape != heard.shape:
         raise ValueError(f"predictions of {clean.shape} and {heard.shape} are not of the same utterances and members")
-    num_units, num_classes = int(unit.max()) + 1, clean.shape[2]
+    num_members, num_units, num_classes = len(clean), int(unit.max()) + 1, clean.shape[2]
     best = [distribution.argmax(axis=-1) for distribution in (clean, heard)]
     is_scored = is_in & (consensus >= 0)
 
@@ -64,50 +65,31 @@ def compare(
         "clean": np.stack([per_class(is_scored & (classes == consensus)) for classes in best[0]], axis=1),
         "heard": np.stack([per_class(is_scored & (classes == consensus)) for classes in best[1]], axis=1),
     }
-    point = _values({name: values.sum(axis=0, keepdims=True) for name, values in statistics.items()})
+    point = _scores({name: values.sum(axis=0, keepdims=True) for name, values in statistics.items()})
     # Both conditions are sums of the same resampled speakers, so the change has a paired interval.
     resampled = resampling.bootstrap(
         statistics,
-        lambda sums: {name: values.mean(axis=1) for name, values in _values(sums).items()},
+        lambda sums, weights: {key: score.means(weights) for key, score in _scores(sums).items()},
         num_resamples,
         seed,
+        num_members,
     )
-    counts = {STABLE_SHARE: int(is_in.sum()), UAR_CHANGE: int(is_scored.sum()), UAR_DROP: int(is_scored.sum())}
-    return {name: _entry(values[0], resampled[name], counts[name], num_units) for name, values in point.items()}
+    return {key: intervals.entry(score, resampled[key], num_units) for key, score in point.items()}
 
 
-def _values(sums: resampling.Sums) -> dict[Metric, Float[np.ndarray, "R E"]]:
-    """Values of R resamples, NaN where not defined."""
+def _scores(sums: resampling.Sums) -> dict[Metric, intervals.Score]:
+    """The metrics of R resamples."""
     support = sums["support"][:, None]
-    num_classes = (support > 0).sum(axis=-1)
-
-    def uar(right: np.ndarray) -> np.ndarray:
-        recall = np.divide(right, support, out=np.zeros(right.shape), where=support > 0)
-        return np.where(num_classes > 0, recall.sum(axis=-1) / np.maximum(num_classes, 1), np.nan)
-
-    num, clean, heard = sums["num"][:, None], uar(sums["clean"]), uar(sums["heard"])
+    clean, heard = (class_scores(sums[side], support, support).uar for side in ("clean", "heard"))
+    num, num_scored = sums["num"], sums["support"].sum(axis=1)
     # Of means over members: one member near 0 must not decide.
-    reference = np.where(clean.mean(axis=1, keepdims=True) >= LOWEST_CLEAN, clean.mean(axis=1, keepdims=True), np.nan)
+    reference = clean.mean(axis=1, keepdims=True)
+    has_reference = reference[:, 0] >= LOWEST_CLEAN
+    drop = 100 * (clean - heard) / np.where(has_reference[:, None], reference, 1)
     return {
-        STABLE_SHARE: np.where(num > 0, sums["same"] / np.maximum(num, 1), np.nan),
-        UAR_CHANGE: heard - clean,
-        UAR_DROP: 100 * (clean - heard) / reference,
-    }
-
-
-def _entry(
-    members: Float[np.ndarray, " E"], resampled: Float[np.ndarray, " R"], count: int, num_units: int
-) -> dict[str, Any]:
-    is_defined = bool(np.isfinite(members).all())
-    low, high = intervals.interval(resampled, num_units) if is_defined else (None, None)
-    return {
-        "value": float(members.mean()) if is_defined else None,
-        "low": low,
-        "high": high,
-        "members": [float(value) if is_defined else None for value in members],
-        "sd": float(members.std(ddof=1)) if is_defined and len(members) > 1 else None,
-        "count": count,
-        "defined": is_defined,
+        STABLE_SHARE: intervals.Score(sums["same"] / np.maximum(num, 1)[:, None], num > 0, num),
+        UAR_CHANGE: intervals.Score(heard - clean, num_scored > 0, num_scored),
+        UAR_DROP: intervals.Score(drop, has_reference, num_scored),
     }
 
 

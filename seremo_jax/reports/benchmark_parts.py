@@ -151,18 +151,10 @@ def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tupl
                 row = Entry(run, conditions.block(condition), system)
                 labels = (condition.id, system, *([run.name] if run_label else []), str(len(row.record.seeds)),
                           row.commit)  # fmt: skip
-                ends = _drop(conditions, row, condition), _cell(row, STABLE_SHARE)
-                cells = (*(_cell(row, metric) for metric in metrics), *ends)
+                cells = tuple(_cell(row, metric) for metric in (*metrics, DROP, STABLE_SHARE))
                 lines.append(Row(labels, cells, marks=flags[run.name, system]))
     header = ("condition", "system", *run_label, "seeds", "commit")
     return Table("Our records", header, (*names(metrics), DROP_LABEL, STABLE_SHARE.name), tuple(lines))
-
-
-def _drop(conditions: Conditions, row: Entry, condition: Condition) -> Cell:
-    """As the records have it, with its interval, or else from both scores."""
-    if row.block.entry(row.system, DROP) or not condition.effects:
-        return _cell(row, DROP)
-    return measured({"value": conditions.relative_drop(condition, row.system, UAR)}, DROP)
 
 
 def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:

@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seremo_jax.core import condition_names, vocab
-from seremo_jax.core.condition_names import Condition
+from seremo_jax.core.condition_names import Condition, Effect
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports.blocks import COUNTS, Block, ReportError
-
-LOWEST_CLEAN = 0.05
-"""Below this clean score a relative drop says nothing."""
 
 
 class Point(NamedTuple):
@@ -73,16 +70,6 @@ class Conditions:
         low, high = (self.entry(condition, system, metric).get(side) for side in ("low", "high"))
         return Point(at, value, value if low is None else low, value if high is None else high)
 
-    def change(self, condition: Condition, system: str, metric: Metric) -> float | None:
-        """Value in the condition minus the clean one."""
-        here, clean = self.value(condition, system, metric), self.value(Condition(), system, metric)
-        return None if here is None or clean is None else here - clean
-
-    def relative_drop(self, condition: Condition, system: str, metric: Metric) -> float | None:
-        """100 (clean - value) / clean; None where the clean value is below 0.05."""
-        change, clean = self.change(condition, system, metric), self.value(Condition(), system, metric)
-        return None if change is None or clean < LOWEST_CLEAN else -100 * change / clean
-
     def snr_curves(self, system: str, metric: Metric) -> dict[str, list[Point]]:
         """Kind of noise -> points by falling SNR, of the conditions that are noise and nothing else."""
         return self._curves(system, metric, "noise")
@@ -101,15 +88,14 @@ class Conditions:
         is_falling = family == "noise"
         return {kind: sorted(points, reverse=is_falling) for kind, points in curves.items()}
 
-    def over_noises(self, system: str, metric: Metric) -> dict[tuple[str, float], Range]:
-        """(room, SNR) -> mean and range over the kinds of noise; the room is empty where there is none."""
-        values: dict[tuple[str, float], list[float]] = {}
+    def over_noises(self, system: str, metric: Metric) -> dict[tuple[Effect | None, float], Range]:
+        """(room, SNR) -> mean and range over the kinds of noise; the room is None where there is none."""
+        values: dict[tuple[Effect | None, float], list[float]] = {}
         for condition in self.heard:
             value = self.value(condition, system, metric)
             if condition.noise is not None and condition.family in ("noise", "combined") and value is not None:
-                room = str(condition.room) if condition.room else ""
-                values.setdefault((room, condition.noise.value), []).append(value)
-        places = sorted(values, key=lambda place: (place[0], -place[1]))
+                values.setdefault((condition.room, condition.noise.value), []).append(value)
+        places = sorted(values, key=lambda place: (str(place[0] or ""), -place[1]))
         return {
             place: Range(sum(kinds) / len(kinds), min(kinds), max(kinds), len(kinds))
             for place, kinds in ((place, values[place]) for place in places)

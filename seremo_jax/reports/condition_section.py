@@ -94,12 +94,7 @@ def condition_table(conditions: Conditions) -> Table:
     rows = []
     for condition in (Condition(), *conditions.heard):
         for system in conditions.systems:
-            drop = conditions.relative_drop(condition, system, UAR) if condition.effects else None
-            cells = (
-                *_cells(conditions, condition, system, metrics),
-                measured({"value": drop}, DROP),
-                *_cells(conditions, condition, system, [STABLE_SHARE]),
-            )
+            cells = _cells(conditions, condition, system, [*metrics, DROP, STABLE_SHARE])
             rows.append(Row((condition.id, system), cells, is_reference=not condition.effects))
     columns = (*names(metrics), DROP_LABEL, STABLE_SHARE.name)
     text = f"{score_tables.caption(conditions.clean)} paUAR in %. Drop: 100 (clean - here) / clean."
@@ -147,7 +142,7 @@ def noise_table(conditions: Conditions) -> Table | None:
             here = [ranges[system, metric].get((room, snr_db)) for metric in metrics]
             nums = sorted({over.num for over in here if over})
             texts = (_range(metric, over) for metric, over in zip(metrics, here, strict=True))
-            labels = (f"{snr_db:g} dB", room.removeprefix("reverb:") or "none", system)
+            labels = (f"{snr_db:g} dB", room.words if room else "none", system)
             rows.append(Row(labels, plain(" / ".join(map(str, nums)), *texts)))
     if not rows:
         return None
@@ -167,7 +162,7 @@ def _signs(conditions: Conditions) -> list[str]:
     """The worst condition of each system, and conditions no better than guessing."""
     signs, chance = [], conditions.clean.chance(UAR)
     for system in conditions.systems:
-        drops = {c: d for c in conditions.heard if (d := conditions.relative_drop(c, system, UAR)) is not None}
+        drops = {c: d for c in conditions.heard if (d := conditions.value(c, system, DROP)) is not None}
         if drops:
             worst = max(drops, key=drops.__getitem__)
             signs.append(f"{system}: {UAR.name} drops most in {worst.id}, by {drops[worst]:.0f} % of clean.")
