@@ -15,7 +15,7 @@ from launch import paths, plain
 
 _MODEL = paths.define("model", None, "folder of the model", required=True)
 _MEMBERS = flags.DEFINE_multi_string("member", [], "member of a workdir: a name, a pattern, or best")
-_BACKBONE = paths.define("backbone", None, "where the backbone is, if not where it was in training")
+_BACKBONE = paths.define("backbone", None, "where the backbone is, if not where the model says; names what to download")
 _FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv", "parquet"], "format of the results; json has lines")
 _OUT = paths.define("out", None, "file to write")
 _TIMELINE = flags.DEFINE_bool("timeline", False, "table and figure of each long recording, in the folder OUT.timeline")

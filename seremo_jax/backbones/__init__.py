@@ -11,6 +11,7 @@ from typing import Any
 
 from seremo_jax.backbones import logmel, wav2vec2, whisper
 from seremo_jax.backbones.base import Backbone, bucket_lengths, pick_layers
+from seremo_jax.backbones.hub import is_here
 from seremo_jax.backbones.transformer import Transformer
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, open_checkpoint
 from seremo_jax.backbones.windows import Windowed, Windows
@@ -21,6 +22,7 @@ __all__ = [
     "Backbone",
     "CheckpointError",
     "bucket_lengths",
+    "is_here",
     "load",
     "pick_layers",
     "windowed",

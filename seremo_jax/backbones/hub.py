@@ -47,6 +47,16 @@ def locate(path_or_id: str) -> Place:
     return _download(path_or_id)
 
 
+def is_here(path_or_id: str) -> bool:
+    """Whether `locate` finds a checkpoint on this disk, or the hub is not asked in any case."""
+    import huggingface_hub
+
+    if Path(path_or_id).expanduser().exists() or not _ID.fullmatch(path_or_id):
+        return True
+    repository, _, revision = path_or_id.partition("@")
+    return isinstance(huggingface_hub.try_to_load_from_cache(repository, _SETTINGS[0], revision=revision or None), str)
+
+
 def _download(model_id: str) -> Place:
     """The snapshot on this disk, brought up to date where the network allows."""
     import huggingface_hub

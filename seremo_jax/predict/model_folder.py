@@ -7,7 +7,6 @@ head.stablehlo        the heads as a `jax.export` module, which runs without thi
 
 import dataclasses
 import fnmatch
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -40,13 +39,13 @@ from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import calibration_fit
 from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
+from seremo_jax.predict import model_record
+from seremo_jax.predict.model_record import FORMAT_VERSION, RECORD_FILE
 from seremo_jax.training import predictions, protocol
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.model import Sizes
 
-FORMAT_VERSION = 1
-RECORD_FILE, WEIGHTS_FILE, STABLEHLO_FILE = "model.json", "weights.safetensors", "head.stablehlo"
-_REMEDY = "export it again with python -m launch.export, or copy the folder again"
+WEIGHTS_FILE, STABLEHLO_FILE = "weights.safetensors", "head.stablehlo"
 _TABLES = ("norm.mean", "norm.sd", "columns")
 
 
@@ -204,49 +203,23 @@ def write(model: Model, to: str | os.PathLike) -> None:
         record = dict(about, files={})
         for name, content in contents.items():
             (folder / name).write_bytes(content)
-            record["files"][name] = {"num_bytes": len(content), "sha256": _sha256(content)}
+            record["files"][name] = model_record.describe(content)
         record["fingerprint"] = fingerprint_of(record)
         (folder / RECORD_FILE).write_text(to_json(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_folder(path: PurePath) -> Model:
-    record = read_json(path / RECORD_FILE, _REMEDY)
-    if not isinstance(record, dict):
-        raise ArtefactError(f"{path / RECORD_FILE} is no object; {_REMEDY}")
-    require_same(
-        f"format of {path}",
-        record.get("format_version"),
-        FORMAT_VERSION,
-        f"Use the version that wrote it, or {_REMEDY}.",
-    )
-    stated = record.pop("fingerprint", None)
-    require_same(
-        f"fingerprint of {path / RECORD_FILE}", stated, fingerprint_of(record), f"The file was changed: {_REMEDY}."
-    )
-    record["head"] = Sizes(**record["head"] | {"levels": tuple(record["head"]["levels"])})
-    contents = {}
-    for name, file in record.pop("files").items():
-        if not (path / name).is_file():
-            raise ArtefactError(f"{path / name} is missing, though {RECORD_FILE} lists it; {_REMEDY}")
-        contents[name] = (path / name).read_bytes()
-        require_same(
-            f"size of {path / name} in bytes",
-            len(contents[name]),
-            file["num_bytes"],
-            f"It is cut off or foreign: {_REMEDY}.",
-        )
-        require_same(f"SHA-256 of {path / name}", _sha256(contents[name]), file["sha256"], f"It is damaged: {_REMEDY}.")
+    record, contents = model_record.read(path)
     try:
+        record["head"] = Sizes(**record["head"] | {"levels": tuple(record["head"]["levels"])})
         arrays = load_safetensors(contents[WEIGHTS_FILE])
         tables = [arrays.pop(name) for name in _TABLES]
         params = head_lib.unflatten(record["head"], arrays, len(record["members"]))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ArtefactError(f"{path / WEIGHTS_FILE} does not fit {RECORD_FILE} ({error}); {_REMEDY}") from None
-    return Model(record, head_lib.Heads(params, *_slots(record), *tables))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+        return Model(record, head_lib.Heads(params, *_slots(record), *tables))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{path / WEIGHTS_FILE} does not fit {RECORD_FILE} ({error}); {model_record.REMEDY}"
+        ) from None
 
 
 def _read_by(about: dict[str, Any], member: dict[str, Any]) -> list[int]:

@@ -46,7 +46,8 @@ def load(
     Args:
       path: A folder of `python -m launch.export`, or a workdir with a finished training (or its folder `train`).
       members: Which members of a workdir, see `model_folder.pick`.
-      backbone: Where the backbone is, if not where it was in training.
+      backbone: Where the backbone is, if not where it was in training. What a model names itself is downloaded
+        from the hub only where it is named here, too.
       window_s: Length of the head's windows on long recordings.
       hop_s: From one to the next.
 
@@ -59,6 +60,11 @@ def load(
     model = model_folder.read(path, members)
     about = model.about["backbone"]
     place = os.fspath(backbone) if backbone is not None else about["location"]
+    if backbone is None and not backbones.is_here(place):
+        raise ArtefactError(
+            f"{path} says that its backbone is {place}, which is not on this machine: to download it from the model "
+            f"hub, ask for it yourself with --backbone={place} (backbone=), or give the folder that holds it"
+        )
     fields = {name: about[name] for name in ("dtype", "window", "window_seconds", "overlap_seconds")}
     config = from_config_dict({"backbone": {"name": place, "final_norm": about["final_norm_asked_for"], **fields}})
     try:

@@ -56,6 +56,10 @@ def test_a_cached_snapshot_works_without_a_network(cache):
         assert (checkpoint.name, checkpoint.commit) == ("microsoft/wavlm", COMMIT)
         assert checkpoint.shapes() == by_hand.shapes()
         assert checkpoint.revision == by_hand.revision
+        assert hub.is_here(model_id)
+    assert not hub.is_here("microsoft/wavlm@other")
+    assert not hub.is_here("microsoft/hubert")
+    assert hub.is_here("logmel")
     with pytest.raises(CheckpointError, match="microsoft/wavlm@other is not cached and cannot be downloaded"):
         open_checkpoint("microsoft/wavlm@other")
 

@@ -1,16 +1,18 @@
 """Models as folders: what a trained workdir says, said again by its export; damage and mismatch refused."""
 
+import hashlib
 import json
 import re
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
-from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, read_json, write_json
 from seremo_jax.core.config import read_config, write_config
 from seremo_jax.data import tables
 from seremo_jax.data.policies import target_policies
@@ -211,6 +213,61 @@ def test_damage_is_refused(exported, tmp_path, file, damage, message):
     damage(folder / file)
     with pytest.raises(ArtefactError, match=message):
         predictor.load(folder)
+
+
+def _rewrite(folder, **fields):
+    """A record of other fields, as whoever knows the format could write it."""
+    record = json.loads((folder / "model.json").read_text()) | fields
+    record.pop("fingerprint")
+    (folder / "model.json").write_text(json.dumps(record | {"fingerprint": fingerprint_of(record)}))
+
+
+@pytest.mark.parametrize("kind", ["up", "absolute", "below", "link"])
+def test_files_of_a_model_lie_in_its_folder(exported, tmp_path, kind):
+    folder, outside = shutil.copytree(exported, tmp_path / "model"), tmp_path / "secret"
+    outside.write_bytes(b"s")
+    (folder / "sub").mkdir()
+    (folder / "sub" / "secret").write_bytes(b"s")
+    (folder / "linked").symlink_to(outside)
+    name = {"up": "../secret", "absolute": str(outside), "below": "sub/secret", "link": "linked"}[kind]
+    files = json.loads((folder / "model.json").read_text())["files"]
+    _rewrite(folder, files=files | {name: {"num_bytes": 1, "sha256": hashlib.sha256(b"s").hexdigest()}})
+    with pytest.raises(ArtefactError, match=rf"model.json: files names '{name}', which does not lie in this folder"):
+        predictor.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"head": None}, "head is None"),
+        ({"head": {"num_layers": 1}}, "does not fit model.json"),
+        ({"backbone": {"location": "logmel"}}, "backbone.name is None"),
+        ({"layers": []}, r"layers is \[\]"),
+        ({"members": ["x"]}, r"members is \['x'\]"),
+        ({"members": [{"layer": 3, "name": "x"}] * 9}, "does not fit model.json"),
+        ({"files": {}}, "does not fit model.json"),
+        ({"files": {"weights.safetensors": 3}}, "size of .*weights.safetensors in bytes"),
+    ],
+)
+def test_records_of_something_else_are_refused(exported, tmp_path, fields, message):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    _rewrite(folder, **fields)
+    with pytest.raises(ArtefactError, match=message):
+        predictor.load(folder)
+
+
+def test_a_backbone_that_a_model_names_is_downloaded_only_if_asked_for(exported, tmp_path, monkeypatch):
+    folder, asked = shutil.copytree(exported, tmp_path / "model"), []
+    backbone = json.loads((folder / "model.json").read_text())["backbone"]
+    _rewrite(folder, backbone=backbone | {"location": "someone/something@v1"})
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or 1 / 0)
+    with pytest.raises(ArtefactError, match="ask for it yourself with --backbone=someone/something@v1"):
+        predictor.load(folder)
+    assert not asked
+    with pytest.raises(ArtefactError, match="cannot be downloaded"):
+        predictor.load(folder, backbone="someone/something@v1")
+    assert asked == ["someone/something"]
 
 
 def test_what_is_no_model_says_so(workdir, exported, tmp_path):

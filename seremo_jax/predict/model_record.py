@@ -1,0 +1,84 @@
+"""`model.json` and the files that it lists: read as something that a stranger may have written."""
+
+import hashlib
+from pathlib import Path, PurePath
+from typing import Any
+
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, read_json, require_same
+
+FORMAT_VERSION = 1
+RECORD_FILE = "model.json"
+REMEDY = "export it again with python -m launch.export, or copy the folder again"
+
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("head", "backbone", "protocol", "files"), dict),
+    **dict.fromkeys(("members", "layers", "classes", "attributes"), list),
+    **dict.fromkeys(("longest_s", "shortest_s"), int | float),
+}
+_BACKBONE_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("location", "name", "revision", "dtype", "stored_dtype", "window"), str),
+    **dict.fromkeys(("num_features", "frame_rate_hz", "window_seconds", "overlap_seconds"), int | float),
+    **dict.fromkeys(("final_norm", "final_norm_asked_for"), bool),
+}
+_ITEMS: dict[str, type] = {"members": dict, "attributes": dict, "classes": str, "layers": int}
+"""What prediction reads of a record, of which type it is, and of which type the items of its lists are."""
+
+
+def describe(content: bytes) -> dict[str, Any]:
+    """Size and hash of a file, as the record lists them."""
+    return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def read(folder: PurePath) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The record without its hashes, and the bytes of each file that it lists.
+
+    Raises:
+      ArtefactError: It is damaged, of another format, or no record of a model; or a file lies outside the folder, is
+        missing, or is another one than the record says.
+    """
+    path = folder / RECORD_FILE
+    record = read_json(path, REMEDY)
+    if not isinstance(record, dict):
+        raise ArtefactError(f"{path} is no object; {REMEDY}")
+    remedy = f"Use the version that wrote it, or {REMEDY}."
+    require_same(f"format of {folder}", record.get("format_version"), FORMAT_VERSION, remedy)
+    stated = record.pop("fingerprint", None)
+    require_same(f"fingerprint of {path}", stated, fingerprint_of(record), f"The file was changed: {REMEDY}.")
+    _require_fields(path, record)
+    return record, {name: _content(folder, name, file) for name, file in record.pop("files").items()}
+
+
+def _require_fields(path: PurePath, record: dict[str, Any]) -> None:
+    """Refuses a record that is whole, but was written by something else."""
+    wrong = {name: record.get(name) for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)}
+    if not wrong:
+        backbone = record["backbone"]
+        wrong = {
+            f"backbone.{name}": backbone.get(name)
+            for name, kind in _BACKBONE_FIELDS.items()
+            if not isinstance(backbone.get(name), kind)
+        } | {name: record[name] for name, kind in _ITEMS.items() if not _is_list_of(kind, record[name])}
+    for name, value in wrong.items():
+        raise ArtefactError(f"{path}: {name} is {value!r}, which no model has; {REMEDY}")
+
+
+def _is_list_of(kind: type, items: list[Any]) -> bool:
+    return all(isinstance(item, kind) for item in items) and (bool(items) or kind is dict)
+
+
+def _content(folder: PurePath, name: str, file: Any) -> bytes:
+    """The bytes of a file, which lies in the folder itself: no name and no link leads out of it."""
+    path = folder / name
+    if name != PurePath(name).name or (isinstance(path, Path) and path.resolve().parent != folder.resolve()):
+        raise ArtefactError(
+            f"{folder / RECORD_FILE}: files names {name!r}, which does not lie in this folder; a model folder holds "
+            f"all that belongs to it: {REMEDY}"
+        )
+    if not path.is_file():
+        raise ArtefactError(f"{path} is missing, though {RECORD_FILE} lists it; {REMEDY}")
+    content = path.read_bytes()
+    stated, present = file if isinstance(file, dict) else {}, describe(content)
+    for field, what, why in (("num_bytes", "size", "cut off or foreign"), ("sha256", "SHA-256", "damaged")):
+        unit = " in bytes" if field == "num_bytes" else ""
+        require_same(f"{what} of {path}{unit}", present[field], stated.get(field), f"It is {why}: {REMEDY}.")
+    return content
