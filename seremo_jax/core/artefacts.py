@@ -16,11 +16,9 @@ import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
-
-import numpy as np
 
 _BUCKETS = {"gs": "gs", "s3": "s3", "az": "az"}
 """Scheme -> extra of this package that reaches it."""
@@ -149,22 +147,12 @@ def download(path: PurePath, to: Path) -> None:
         files.get_file(name, os.fspath(target))
 
 
-def on_disk(path: PurePath) -> Path:
-    """A file as one on this disk: itself, or a copy of what the bucket has now, made once.
-
-    Copies lie under `SEREMO_JAX_CACHE`, or the folder for temporary files; they can be deleted at any time.
-    """
-    if not in_bucket(path):
-        return Path(path)
+def version_of(path: PurePath) -> tuple[int, str]:
+    """Bytes of a file of a bucket, and a fingerprint that is another one once the file was written anew."""
     text = os.fspath(path)
-    about = {name: str(value) for name, value in _filesystem(text).info(text).items()}
-    version = [about.get(name) for name in ("size", "ETag", "etag", "generation", "LastModified", "mtime", "created")]
-    folder = os.environ.get("SEREMO_JAX_CACHE") or os.path.join(tempfile.gettempdir(), f"seremo_jax-{os.getuid()}")
-    copy = Path(folder) / fingerprint_of([text, version]) / path.name
-    if not copy.exists():
-        with atomic_path(copy) as temporary:
-            download(path, temporary)
-    return copy
+    about = _filesystem(text).info(text)
+    names = ("size", "ETag", "etag", "generation", "LastModified", "mtime", "created")
+    return about["size"], fingerprint_of([text, [str(about[name]) if name in about else None for name in names]])
 
 
 def readable(path: PurePath) -> Path | io.BytesIO:
@@ -293,27 +281,6 @@ def clear_when_full(path: str | os.PathLike) -> Iterator[None]:
                 "What is finished is whole and stays; the same command continues from there"
             ) from error
         raise
-
-
-def write_arrays(path: str | os.PathLike, **arrays: Any) -> None:
-    """Writes arrays as NPZ, whole or not at all."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def read_arrays(path: str | os.PathLike, remedy: str, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Reads an NPZ file of plain arrays, or those of `names` only.
-
-    Raises:
-      ArtefactError: The file is missing or damaged; the message ends with `remedy`.
-    """
-    try:
-        with on_disk(place_of(path)).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names or arrays}
-    except FileNotFoundError:
-        raise ArtefactError(f"{path} is missing; {remedy}") from None
-    except Exception as error:  # zipfile, zlib and NumPy raise a dozen types for damaged files
-        raise ArtefactError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:

@@ -23,13 +23,12 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from jaxtyping import Float, Int
 
 from seremo_jax import __version__
+from seremo_jax.core.arrays import read_arrays, write_arrays
 from seremo_jax.core.artefacts import (
     ArtefactError,
     atomic_path,
     clear_when_full,
-    on_disk,
     place_of,
-    read_arrays,
     read_json,
     readable,
     remove_leftovers,
@@ -37,9 +36,9 @@ from seremo_jax.core.artefacts import (
     require_same,
     size_of,
     to_json,
-    write_arrays,
     write_json,
 )
+from seremo_jax.core.copies import on_disk
 from seremo_jax.core.hashed import describe_file, require_files
 from seremo_jax.features.manifest import (
     DTYPES,

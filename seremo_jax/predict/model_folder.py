@@ -28,7 +28,6 @@ from seremo_jax.core.artefacts import (
     fingerprint_of,
     place_of,
     read_json,
-    require_same,
     to_json,
 )
 from seremo_jax.core.config import CONFIG_FILE, Config, read_config

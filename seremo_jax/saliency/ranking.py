@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from seremo_jax.core.arrays import read_arrays, write_arrays
 from seremo_jax.core.artefacts import (
     ArtefactError,
     clear_when_full,
     place_of,
-    read_arrays,
     read_json,
     remove_leftovers,
     require_same,
     to_json,
-    write_arrays,
     write_json,
 )
 from seremo_jax.core.config import Config, ConfigError

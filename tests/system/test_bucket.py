@@ -1,13 +1,14 @@
 """A workdir in a bucket: the artefact layer, and a whole run equal byte for byte to one on disk."""
 
 import dataclasses
+import stat
 
 import jax
 import numpy as np
 import pytest
 
 from configs import simulated
-from seremo_jax.core import artefacts
+from seremo_jax.core import artefacts, copies
 from seremo_jax.core import members as ensemble
 from seremo_jax.core import mesh as sharding
 from seremo_jax.core.artefacts import ArtefactError
@@ -76,14 +77,37 @@ def test_folders_are_replaced_and_come_back(bucket, tmp_path):
 def test_a_copy_on_disk_is_made_once_and_never_stale(bucket, monkeypatch):
     path = artefacts.place_of("s3://bucket/c/x")
     path.write_text("one")
-    copy = artefacts.on_disk(path)
+    copy = copies.on_disk(path)
     assert copy.read_text() == "one"
     with monkeypatch.context() as patch:
-        patch.setattr(artefacts, "download", None)
-        assert artefacts.on_disk(path) == copy
+        patch.setattr(copies, "download", None)
+        assert copies.on_disk(path) == copy
     path.write_text("two")
-    assert artefacts.on_disk(path).read_text() == "two"
-    assert artefacts.on_disk(copy) == copy
+    assert copies.on_disk(path).read_text() == "two"
+    assert copies.on_disk(copy) == copy
+
+
+def test_copies_are_private_and_whole(bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEREMO_JAX_CACHE", str(tmp_path / "new" / "cache"))
+    path = artefacts.place_of("s3://bucket/p/x")
+    path.write_text("one")
+    copy = copies.on_disk(path)
+    private = copy.parent.parent
+    assert private.parent == tmp_path / "new" / "cache"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    copy.write_text("on")
+    private.chmod(0o755)
+    assert copies.on_disk(path).read_text() == "one", "a copy that was cut off is made again"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    copy.unlink()
+    monkeypatch.setattr(copies, "download", lambda path, to: to.write_text("o"))
+    with pytest.raises(ArtefactError, match="size of the copy of s3://bucket/p/x does not fit: 1 there, 3 asked for"):
+        copies.on_disk(path)
+    assert not copy.exists()
+    private.rename(tmp_path / "theirs")
+    private.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ArtefactError, match=r"is a link, a file, or another user's.*SEREMO_JAX_CACHE"):
+        copies.on_disk(path)
 
 
 @pytest.mark.parametrize(
