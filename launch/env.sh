@@ -56,8 +56,8 @@ PYTHON_END
 }
 
 is_stamped() { # extras
-  local now
-  now=$(fingerprint "$1") && [ "$(cat "$VENV/.seremo-stamp-$1" 2>/dev/null)" = "$now" ]
+  local now stamp
+  now=$(fingerprint "$1") && stamp=$(cat "$VENV/.seremo-stamp-$1" 2>/dev/null) && [ "$stamp" = "$now" ]
 }
 
 create_venv() {
@@ -82,7 +82,7 @@ create_venv() {
 # pip install, quiet when all goes well; on failure pip's own words and what they mean. Python compiles what is imported
 # at its first import, so that modules nobody imports cost nothing here.
 pip_install() {
-  local log=$VENV/.seremo-pip.log
+  local log=$VENV/.seremo-pip.log version
   "$VENV_PYTHON" -m pip install -q --no-compile --disable-pip-version-check --no-input "$@" 2>"$log" && return
   grep -vE 'is ignored: it is neither a file nor a directory|WARNING: Retrying' "$log" | tail -n 20 >&2 || true
   # These two come before pip unpacks anything, so the environment is still what it was.
@@ -94,7 +94,8 @@ pip_install() {
   elif grep -qE 'NewConnectionError|NameResolutionError|ProxyError|ConnectTimeout|ReadTimeout' "$log"; then
     say "The package registry cannot be reached. Connect to the network, or name a mirror: PIP_INDEX_URL=... bash $0" >&2
   elif grep -qE 'No matching distribution|Could not find a version' "$log"; then
-    say "The package registry lacks a package named above, for this Python ($("$VENV_PYTHON" -V)) or at the version of the" \
+    version=$("$VENV_PYTHON" -V) || version="that of $VENV"
+    say "The package registry lacks a package named above, for this Python ($version) or at the version of the" \
       "constraints file. Try another Python: PYTHON=python3.12 bash $0" >&2
   fi
   return 1

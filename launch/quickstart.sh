@@ -37,7 +37,8 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$(dirname "${BASH_SOURCE[0]}")
+cd "$here/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
@@ -64,7 +65,8 @@ else
 fi
 # A folder is relative to where it was typed; anything else is a name.
 if [ -n "$backbone" ]; then
-  if [ -d "$(absolute "$backbone")" ]; then backbone=$(absolute "$backbone"); fi
+  place=$(absolute "$backbone")
+  if [ -d "$place" ]; then backbone=$place; fi
   overrides=("--config.backbone.name=$backbone" ${overrides[@]+"${overrides[@]}"})
 fi
 

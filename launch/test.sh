@@ -6,7 +6,8 @@
 #   bash launch/test.sh tests/training -k grad        a part
 #   PYTHON=python3.12 bash launch/test.sh -m stack    on another interpreter, in its own environment
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$(dirname "${BASH_SOURCE[0]}")
+cd "$here/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 

@@ -65,7 +65,8 @@ for stage in "${stages[@]}"; do
   esac
 done
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=$(dirname "${BASH_SOURCE[0]}")
+cd "$here/../.."
 logs=${logs:-runs/tpu-$name}
 where=("--zone=$zone")
 if [ -n "$project" ]; then where+=("--project=$project"); fi
@@ -118,15 +119,18 @@ python3.11 -m venv .venv
 }
 
 stage() { # name
-  local arguments command="cd seremo_jax && "
-  arguments=$(printf '%q ' "--config=$config" "--workdir=$workdir" ${overrides[@]+"${overrides[@]}"})
+  local arguments stamp command="cd seremo_jax && "
+  arguments=$(printf '%q ' "--config=$config" "--workdir=$workdir" ${overrides[@]+"${overrides[@]}"}) || return
   case $1 in
     extract | train) on_hosts all "$1" "${command}.venv/bin/python -m launch.$1 $arguments--distributed" ;;
     # One host of a slice cannot use its TPU chips without the others.
     *) on_hosts 0 "$1" "${command}JAX_PLATFORMS=cpu .venv/bin/python -m launch.$1 $arguments" ;;
   esac || return
   # Training that was told to stop ends well, and unfinished.
-  if [ "$1" = train ]; then on_hosts 0 "$1-finished" "test -e $(printf '%q' "$workdir/train/finished.json")"; fi
+  if [ "$1" = train ]; then
+    stamp=$(printf '%q' "$workdir/train/finished.json") || return
+    on_hosts 0 "$1-finished" "test -e $stamp"
+  fi
 }
 
 archive=seremo_jax.tar.gz

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,19 @@ def test_shellcheck_finds_nothing():
     done = subprocess.run([program, *_names(SCRIPTS), ".ci/run"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert len(SCRIPTS) > 10
+
+
+def test_no_command_fails_inside_an_argument():
+    """bash goes on where a command in an argument, a test or a local declaration fails; an assignment ends the script."""
+    scripts = [script for script in SCRIPTS if script.is_relative_to(ROOT / "launch")]
+    lines = [(script, line) for script in scripts for line in script.read_text(encoding="utf-8").splitlines()]
+    inside = [
+        (script.name, line)
+        for script, line in lines
+        if re.search(r"[$][(](?![(])", line.partition("# ")[0])
+        and not re.match(r"\s*(if ! |[^'\"]* && )?\w+=\S*[$][(]", line)
+    ]
+    assert not inside
 
 
 def test_the_pages_have_commands_of_clusters():

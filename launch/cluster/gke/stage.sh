@@ -25,7 +25,8 @@ for argument; do
   case $argument in --workdir=*) workdir=${argument#*=} ;; esac
 done
 [ -n "$workdir" ] || { usage >&2; exit 2; }
-cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+here=$(dirname "${BASH_SOURCE[0]}")
+cd "$here/../../.."
 
 command=("${SEREMO_PYTHON:-python}" -m "launch.$stage" "$@")
 if [ "${JAX_NUM_PROCESSES:-1}" -gt 1 ]; then command+=(--distributed); fi

@@ -35,7 +35,7 @@ requeue() {
 }
 
 run_stage() { # launcher, processes, marker, arguments...
-  local processes=$2 marker=$3 workdir='' argument status=0 num_tasks python
+  local processes=$2 marker=$3 workdir='' argument status=0 num_tasks python shown usr1 term
   STAGE=$1 SIGNALLED='' SRUN=''
   shift 3
   trap 'pass_on TERM' TERM
@@ -60,7 +60,8 @@ run_stage() { # launcher, processes, marker, arguments...
   fi
   # sbatch's option of this name does not reach srun by itself.
   if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then options+=("--cpus-per-task=$SLURM_CPUS_PER_TASK"); fi
-  say "restart ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-}: $(printf '%q ' "${command[@]}")"
+  shown=$(printf '%q ' "${command[@]}")
+  say "restart ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-}: $shown"
   if [ -z "$SIGNALLED" ]; then
     srun "${options[@]}" "${command[@]}" &
     SRUN=$!
@@ -68,8 +69,10 @@ run_stage() { # launcher, processes, marker, arguments...
     while kill -0 "$SRUN" 2>/dev/null; do wait "$SRUN" || true; done
     wait "$SRUN" || status=$?
   fi
+  usr1=$(kill -l USR1)
+  term=$(kill -l TERM)
   case $status in
-    75 | $((128 + $(kill -l USR1))) | $((128 + $(kill -l TERM)))) SIGNALLED=yes ;;
+    75 | $((128 + usr1)) | $((128 + term))) SIGNALLED=yes ;;
   esac
 
   if [ -n "$SIGNALLED" ] && { [ -z "$marker" ] || [ "$status" -ne 0 ] || [ ! -e "$workdir/$marker" ]; }; then requeue; fi

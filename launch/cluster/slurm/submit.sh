@@ -62,7 +62,8 @@ for stage in "${stages[@]}"; do
   esac
 done
 
-cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+here=$(dirname "${BASH_SOURCE[0]}")
+cd "$here/../../.."
 if [ -z "$is_dry" ]; then
   command -v sbatch >/dev/null || { printf 'no sbatch here: run this on a login node of the cluster\n' >&2; exit 1; }
   if [ ! -e "$workdir/ingest.json" ]; then
