@@ -178,15 +178,15 @@ def validation_record(
         for name, speaker, official in rows
     ]
     evidence = checks.Evidence(
-        screened.utterances,
-        screened.ratings,
-        screened.facts,
-        all_splits,
-        [not verdict.reason for verdict in screened.verdicts],
-        config.data.modality,
-        report.problems,
-        problem,
-        screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality),
+        utterances=screened.utterances,
+        ratings=screened.ratings,
+        facts=screened.facts,
+        splits=all_splits,
+        is_kept=[not verdict.reason for verdict in screened.verdicts],
+        modality=config.data.modality,
+        problems=report.problems,
+        split_problem=problem,
+        rating_problem=screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality),
     )
     return {
         **tables.stamp(config, kept, ratings),

@@ -25,9 +25,6 @@ from seremo_jax.evaluation.calibration_sums import OUTCOMES, VERSIONS, Calibrati
 from seremo_jax.metrics import abstention, calibration, intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
 
-STATES = "calibration"
-"""Where a record's states hold the mean distribution and the curves."""
-
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
@@ -133,7 +130,7 @@ def with_calibration(
             "fitted": [dataclasses.asdict(fit) | {"fold": place} for fit, place in zip(together, folds, strict=True)],
         }
         for group, entries in member_entries.items():
-            added[about["system"], group] = entries, {STATES: finite(states[group])}
+            added[about["system"], group] = entries, {CALIBRATION: finite(states[group])}
     result = []
     for record in records:
         metrics, states = added.get((record.system, record.group), ({}, {}))

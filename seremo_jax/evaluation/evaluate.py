@@ -87,7 +87,19 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
         layers = {layer for member in members for layer in data.layers_of(member)}
         listener = condition_frames.Listener.of(config, workdir, sorted(layers), sources)
     statistics = data.normalisation(list(data.splits))
-    job = _Job(data, utterances, members, mesh, current, params, predict_step, listener, card, is_quiet, statistics)
+    job = _Job(
+        data=data,
+        utterances=utterances,
+        members=members,
+        mesh=mesh,
+        current=current,
+        params=params,
+        predict_step=predict_step,
+        listener=listener,
+        card=card,
+        is_quiet=is_quiet,
+        statistics=statistics,
+    )
     if config.eval.calibrate:
         job = dataclasses.replace(job, fitted=job.calibrate())
         calibration_fit.write(workdir / calibration_fit.FILE, job.fitted, card["checkpoint"])

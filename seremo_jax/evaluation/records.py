@@ -18,6 +18,9 @@ FILE = "results.jsonl"
 BASELINE_FOLDER = "baseline"
 """Folder of the records of the regression that every user would pick instead of a head."""
 
+CALIBRATION = "calibration"
+"""Where the states of a record hold what was found of calibration, conformal sets and abstention."""
+
 EVALUATE = "run python -m launch.evaluate with this --workdir"
 _REGRESS = "run python -m launch.baseline with this --workdir"
 

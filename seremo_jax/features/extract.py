@@ -70,7 +70,17 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
     question = ask(config, utterances, ratings, fingerprint)
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
     is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN
-    job = _Job(config, workdir, recordings, is_train, question, load_backbone(config), fingerprint, is_quiet, mesh)
+    job = _Job(
+        config=config,
+        workdir=workdir,
+        recordings=recordings,
+        is_train=is_train,
+        question=question,
+        backbone=load_backbone(config),
+        fingerprint=fingerprint,
+        is_quiet=is_quiet,
+        mesh=mesh,
+    )
     layers, path = _known_layers(config, job.backbone), workdir / STORE_FOLDER
     has_sums, has_store = (workdir / ranking.SUMS_FILE).exists(), (path / MANIFEST_FILE).exists()
     # The sums of every layer are needed to choose a layer, and to explain the choice beside a store. A pass that stores

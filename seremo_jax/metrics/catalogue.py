@@ -207,6 +207,13 @@ SPEAKER_FILTERS = {"all": (1, 1), "min10c2": (10, 2)}
 """Speaker filter of a share of speakers -> least scored utterances and least classes among them. Both are always
 printed."""
 
+
+def is_counted(num_scored: Any, num_classes: Any, speaker_filter: str) -> Any:
+    """Whether a speaker with so many scored utterances, of so many classes, passes a filter; of numbers or arrays."""
+    least_scored, least_classes = SPEAKER_FILTERS[speaker_filter]
+    return (num_scored >= least_scored) & (num_classes >= least_classes)
+
+
 _PLACES = {key: place for place, key in enumerate(KINDS)}
 
 

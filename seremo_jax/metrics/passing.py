@@ -9,7 +9,7 @@ Source: METHOD.md, section 8.4 (name KNOWN, definition INFERRED).
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
+from seremo_jax.metrics.catalogue import is_counted
 from seremo_jax.metrics.confusions import class_scores
 
 _CHUNK_BYTES = 32 << 20
@@ -18,8 +18,7 @@ _CHUNK_BYTES = 32 << 20
 
 def is_eligible(support: Num[np.ndarray, "U C"], speaker_filter: str) -> Bool[np.ndarray, " U"]:
     """Whether a unit has enough scored rows [U, C] and classes for a filter of `catalogue.SPEAKER_FILTERS`."""
-    least_rows, least_classes = SPEAKER_FILTERS[speaker_filter]
-    return (support.sum(axis=-1) >= least_rows) & ((support > 0).sum(axis=-1) >= least_classes)
+    return is_counted(support.sum(axis=-1), (support > 0).sum(axis=-1), speaker_filter)
 
 
 def passes(uar: Float[np.ndarray, "*batch"], thresholds: tuple[int, ...]) -> Bool[np.ndarray, "*batch thresholds"]:

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import ResultRecord
+from seremo_jax.evaluation.records import CALIBRATION
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric, metric
 from seremo_jax.reports.blocks import Block
@@ -16,9 +17,6 @@ from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
 from seremo_jax.reports.page import Picture, Section
 from seremo_jax.reports.score_tables import caption
 from seremo_jax.reports.table import NOTHING, Row, Table, measured, names, plain
-
-STATES = "calibration"
-"""Where a record's states hold what this section shows."""
 
 MOST_ROWS = 20
 """Rows of a table that is not folded."""
@@ -43,8 +41,8 @@ Entries = Mapping[Metric, Mapping[str, Any]]
 
 def section(
     block: Block, title: str, key: str, shown: Sequence[str], picture: Callable[[str, str, str, Draw], Picture]
-) -> Section | None:
-    """The section of one split and condition; None for records that know nothing of calibration.
+) -> Section:
+    """The section of one split and condition, or why there are no numbers for it.
 
     Args:
       block: Records.
@@ -55,8 +53,7 @@ def section(
     """
     by_system = _states(block)
     if not by_system:
-        why = _why_not(block)
-        return None if why is None else Section(key, title, (why,))
+        return Section(key, title, (_why_not(block),))
     drawn = {system: states for system, states in by_system.items() if system in shown}
     level = next(iter(by_system.values()))["level"]
     pictures = list(_pictures(block, drawn, level, picture)) if drawn else []
@@ -71,10 +68,8 @@ def section(
     return Section(key, title, (text,), tuple(_signs(by_system, level)), items, terms)
 
 
-def _why_not(block: Block) -> str | None:
+def _why_not(block: Block) -> str:
     asked = block.protocol.get("settings.eval.calibrate")
-    if asked is None:  # results of before there was such a field
-        return None
     if not asked:
         return "Not calibrated: eval.calibrate is off. Shares are as predicted, and there are no conformal sets."
     if block.split == vocab.DEVELOPMENT:
@@ -115,7 +110,7 @@ def _pictures(
 def _of_mean(block: Block, system: str, group: str = "all") -> Entries:
     """Entries of the mean distribution of a system's seeds in a group; none where they are not recorded."""
     record = block.by_key.get((system, group))
-    return catalogue.entries_by_metric(record.states.get(STATES, {}).get("ensemble", {})) if record else {}
+    return catalogue.entries_by_metric(record.states.get(CALIBRATION, {}).get("ensemble", {})) if record else {}
 
 
 def _held_votes(level: float) -> Metric:
@@ -126,7 +121,7 @@ def _held_votes(level: float) -> Metric:
 def numbers(record: ResultRecord) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Entries beside the metrics of a record: those of the mean of its seeds, where there are several."""
     if _num_members(catalogue.entries_by_metric(record.metrics)) > 1:
-        entries = record.states.get(STATES, {}).get("ensemble", {})
+        entries = record.states.get(CALIBRATION, {}).get("ensemble", {})
         yield from ((f"{name}, mean of seeds", entry) for name, entry in entries.items())
 
 
@@ -137,7 +132,7 @@ def _num_members(entries: Entries) -> int:
 
 def _states(block: Block) -> dict[str, Mapping[str, Any]]:
     """What each system's record holds of calibration; systems without it are left out."""
-    by_system = {system: block.whole(system).states.get(STATES) for system in block.systems}
+    by_system = {system: block.whole(system).states.get(CALIBRATION) for system in block.systems}
     return {system: states for system, states in by_system.items() if states}
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
+from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, is_counted
 from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
 
 MARKERS = ("o", "s", "^", "D", "v", "p", "<", ">", "h", "*")
@@ -249,7 +249,7 @@ def speakers(
             uar = np.array([speaker["uar"] for speaker in chosen], np.float64)
             if not len(uar):
                 continue
-            is_firm = np.array([s["num_scored"] >= least_scored and s["num_classes"] >= least_classes for s in chosen])
+            is_firm = np.array([is_counted(s["num_scored"], s["num_classes"], _FIRM) for s in chosen])
             y = lane + _swarm(uar, 0.36)
             for mask, face in ((is_firm, color), (~is_firm, theme.paper)):
                 ax.scatter(

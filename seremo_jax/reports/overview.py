@@ -142,7 +142,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
         page.Section(f"groups{key}", f"Groups{place}", items=groups,
                      text=() if groups else ("The records hold no groups of speakers.",)),
         page.Section(f"classes{key}", f"Classes{place}", items=tuple(classes)),
-        *([sure] if sure else []),
+        sure,
     ]  # fmt: skip
 
 
@@ -179,20 +179,18 @@ def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
 
 def _protocol_section(artefacts: Artefacts) -> page.Section:
     """The protocol card: the facts first, every setting folded below."""
-    facts, settings = [], []
-    for field, value in artefacts.protocol.items():
-        words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        if field.startswith("settings."):
-            settings.append(Row((field.removeprefix("settings."), words or NOTHING)))
-        elif field not in COUNTS:
-            facts.append((field.replace("_", " "), words or NOTHING))
+    common, first = artefacts.protocol, artefacts.blocks[0]
+    written = {f"settings.{name}": name for name in first.whole(first.systems[0]).protocol.get("settings", {})}
+    settings = [Row((name, _words(common[field]))) for field, name in written.items() if field in common]
+    facts = [(field.replace("_", " "), _words(value)) for field, value in common.items()
+             if field not in COUNTS and field not in written]  # fmt: skip
     for block in artefacts.blocks[1:]:
-        differing = sorted(f for f in block.protocol if block.protocol[f] != artefacts.protocol.get(f))
+        differing = sorted(f for f in block.protocol if block.protocol[f] != common.get(f))
         for field in differing:
             if field not in COUNTS:
                 facts.append((f"{field} on {block.split}, {block.condition}", str(block.protocol[field])))
-    for system in artefacts.blocks[0].systems:
-        record = artefacts.blocks[0].whole(system)
+    for system in first.systems:
+        record = first.whole(system)
         seeds = ", ".join(map(str, record.seeds))
         facts.append(
             (
@@ -207,6 +205,10 @@ def _protocol_section(artefacts: Artefacts) -> page.Section:
     )
     text = "A number may be compared with another only where all of this is the same."
     return page.Section("protocol", "Protocol", (text,), items=(table,) if settings else (), terms=tuple(facts))
+
+
+def _words(value: Any) -> str:
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or NOTHING
 
 
 def data_section(record: Mapping[str, Any], class_names: Sequence[str], speech: str) -> page.Section:

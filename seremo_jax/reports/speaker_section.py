@@ -21,7 +21,7 @@ Draw = Callable[[Look], Figure]
 def items(
     block: Block, shown: Sequence[str], picture: Callable[[str, str, str, Draw], Picture]
 ) -> list[Table | Picture]:
-    """Tables and the figure of one split and condition; nothing where the records are of an older release.
+    """Tables and the figure of one split and condition; those without anything to show are left out.
 
     Args:
       block: Records.
@@ -29,8 +29,7 @@ def items(
       picture: Makes a picture of a name, what it shows, how to read it, and what draws it.
     """
     pictures: list[Table | Picture] = []
-    curves = {system: block.whole(system).states["pa_uar_curve"] for system in shown
-              if block.whole(system).states.get("pa_uar_curve", {}).get("filters")}  # fmt: skip
+    curves = {system: curve for system in shown if (curve := block.whole(system).states["pa_uar_curve"])["filters"]}
     if curves:
         pictures.append(picture(
             "pa_uar_curve", "Share of speakers above every threshold T",
@@ -96,7 +95,7 @@ def size_table(block: Block) -> Table:
     """Speakers by number of scored utterances: how many pass, and how many would by luck."""
     rows, thresholds = [], []
     for system in block.systems:
-        for size in block.whole(system).states.get("speaker_sizes", ()):
+        for size in block.whole(system).states["speaker_sizes"]:
             span = f"{size['from']} or more" if size["to"] is None else f"{size['from']} to {size['to']}"
             above = [passing for passing in size["above"] if passing["nbest"] == 1]
             numbers = (f"{passing['num_passing']:.1f} ({passing['num_by_luck']:.1f})" for passing in above)
@@ -120,9 +119,9 @@ def dependence_table(block: Block) -> Table:
     }
     rows = []
     for system in block.systems:
-        dependence = block.whole(system).states.get("speaker_dependence")
-        if dependence:
-            correlations = (dependence.get(cause) for cause in causes)
+        dependence = block.whole(system).states["speaker_dependence"]
+        if dependence["num_speakers"]:
+            correlations = (dependence[cause] for cause in causes)
             texts = (NOTHING if c is None else f"{c['rho']:+.3f} (p {c['p']:.3f})" for c in correlations)
             rows.append(Row((system,), plain(dependence["num_speakers"], *texts)))
     columns = ("speakers", *causes.values())

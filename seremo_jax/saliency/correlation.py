@@ -23,8 +23,10 @@ from jaxtyping import Array, Bool, Float, Int
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, pair
 
-_HIGHEST = jax.lax.Precision.HIGHEST
-_RESOLUTION = 2e-5
+HIGHEST = jax.lax.Precision.HIGHEST
+"""Precision of matrix products: accelerators would otherwise round their factors."""
+
+RESOLUTION = 2e-5
 """Share of a sum that rounding may leave where the sum of equal numbers is subtracted from another in float32.
 
 A second moment below it is that of a constant. Without this rule rounding noise would be divided by rounding noise, and
@@ -84,7 +86,7 @@ def mean_over_frames(hidden: Float[Array, "K B T D"], num_frames: Int[Array, " B
 
     def of_layer(frames: Float[Array, "B T D"]) -> Float[Array, "B D"]:
         frames = jnp.where(is_valid[..., None], frames.astype(jnp.float32), 0)
-        return jnp.einsum("btd,bt->bd", frames, share, precision=_HIGHEST)
+        return jnp.einsum("btd,bt->bd", frames, share, precision=HIGHEST)
 
     return jax.lax.map(of_layer, hidden)
 
@@ -161,7 +163,7 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         count=count,
         feature_shift=feature_shift,
         feature_mean=centre[:, :, None] * has_rows[None, None, :] + totals / num_rows[None, None, :],
-        feature_moment=pair(jnp.where(moment <= _RESOLUTION * squares, 0, moment)),
+        feature_moment=pair(jnp.where(moment <= RESOLUTION * squares, 0, moment)),
         target_shift=target_shift,
         target_mean=target_mean,
         target_moment=pair(jnp.square(targets).sum(axis=0)),
@@ -171,7 +173,7 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
 
 
 def _product(columns: Float[Array, "N M"], features: Float[Array, "N D"]) -> Float[Array, "M D"]:
-    return jnp.matmul(columns.T, features, precision=_HIGHEST)
+    return jnp.matmul(columns.T, features, precision=HIGHEST)
 
 
 def merge(a: State, b: State) -> State:
@@ -210,7 +212,7 @@ def compute(state: State) -> Saliency:
     variance = feature_moment / count[None, None, :]
     # All targets share products, so rounding is as coarse as the largest values that any target's sums were taken with.
     scale = jnp.max(variance + jnp.square(state.feature_mean), axis=2, keepdims=True)
-    is_constant = variance <= _RESOLUTION**2 * scale
+    is_constant = variance <= RESOLUTION**2 * scale
     is_zero = is_constant | ~is_varying[None, None, :]
     spread = jnp.sqrt(feature_moment) * jnp.sqrt(target_moment)[None, None, :]
     correlation = jnp.abs(state.comoment[0]) / jnp.where(is_zero, 1, spread)
@@ -282,7 +284,7 @@ def without_each(
     n = np.maximum(n, 1)
     x_moment, y_moment, comoment = xx - x * x / n, yy - y * y / n, xy - x * y / n
     # The second moment of a constant is rounding only.
-    is_zero = (x_moment <= _RESOLUTION**2 * xx) | (y_moment <= _RESOLUTION**2 * yy)
+    is_zero = (x_moment <= RESOLUTION**2 * xx) | (y_moment <= RESOLUTION**2 * yy)
     spread = np.sqrt(np.where(is_zero, 1, x_moment * y_moment))
     return np.where(is_zero, 0, np.minimum(np.abs(comoment) / spread, 1)).mean(axis=2)
 

@@ -24,16 +24,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.metrics.comoments import add_pairs, merge_means, on_one_shift, pair
 from seremo_jax.metrics.moments import Moments
+from seremo_jax.saliency.correlation import HIGHEST, RESOLUTION
 
 RIDGES = tuple(float(value) for value in 10.0 ** np.arange(2, -3.25, -0.5))
 """Ridge strengths tried, strongest first, as multiples of the number of training utterances (features have sd 1).
 
 Float32 products leave errors of about 1e-7 in correlations; the weakest ridge keeps them from growing into the curve.
 """
-
-_HIGHEST = jax.lax.Precision.HIGHEST
-_RESOLUTION = 2e-5
-"""A feature with less spread than this share of its distance from the shift is constant, but for rounding."""
 
 
 class State(NamedTuple):
@@ -117,11 +114,11 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
         return jnp.where(is_row[:, None], values.astype(jnp.float32) - shift[None, :], 0), shift
 
     def mean_of(values: Array) -> Array:
-        return jnp.matmul(weight, values, precision=_HIGHEST) / num_rows[:, None]
+        return jnp.matmul(weight, values, precision=HIGHEST) / num_rows[:, None]
 
     targets, target_shift = shifted(targets, state.target_shift)
     target_mean = mean_of(targets)
-    targets = targets - jnp.matmul(weight.T, target_mean, precision=_HIGHEST)
+    targets = targets - jnp.matmul(weight.T, target_mean, precision=HIGHEST)
 
     def of_layer(inputs: tuple[Array, Array]) -> tuple[Array, ...]:
         features, shift = shifted(*inputs)
@@ -133,12 +130,12 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
             rows, centre = inputs
             deviations = jnp.where(rows[:, None], features - centre[None, :], 0)
             both = jnp.concatenate([deviations, targets], axis=1)
-            return tuple(jnp.split(jnp.matmul(deviations.T, both, precision=_HIGHEST), [features.shape[1]], axis=1))
+            return tuple(jnp.split(jnp.matmul(deviations.T, both, precision=HIGHEST), [features.shape[1]], axis=1))
 
         return shift, mean, *jax.lax.map(of_fold, (is_in, mean))
 
     feature_shift, feature_mean, gram, cross = jax.lax.map(of_layer, (means, state.feature_shift))
-    moment = jnp.matmul(weight, jnp.square(targets), precision=_HIGHEST)
+    moment = jnp.matmul(weight, jnp.square(targets), precision=HIGHEST)
     means = feature_mean, pair(gram), target_shift, target_mean
     batch = State(count, feature_shift, *means, pair(moment), pair(cross))
     return merge(state, batch)
@@ -267,7 +264,7 @@ def _solve_layer(folds: list[_Sums], ridges: tuple[float, ...]) -> tuple:
 def _weights(train: _Sums, ridges: tuple[float, ...]) -> Float[np.ndarray, "V D Y"]:
     """Weights of the raw features; a Cholesky factor a strength, together faster than one eigendecomposition."""
     variance = np.diagonal(train.xx) / train.n
-    is_constant = variance <= _RESOLUTION**2 * (variance + train.x**2)
+    is_constant = variance <= RESOLUTION**2 * (variance + train.x**2)
     scale = np.where(is_constant, 0, 1 / np.sqrt(np.where(is_constant, 1, variance)))
     correlation = train.xx / train.n * scale[:, None] * scale[None, :]
     products = train.xy / train.n * scale[:, None]

@@ -86,15 +86,15 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
         for what, most in (("fold", config.saliency.num_folds), ("group", _MOST_GROUPS))
     )
     return Question(
-        rows,
-        np.concatenate([built.attributes, built.distribution], axis=1).astype(np.float32),
-        mask,
-        is_drawn,
-        fold,
-        group,
-        built.attribute_names,
-        built.class_names,
-        about(config, fingerprint),
+        rows=rows,
+        values=np.concatenate([built.attributes, built.distribution], axis=1).astype(np.float32),
+        mask=mask,
+        is_drawn=is_drawn,
+        fold=fold,
+        group=group,
+        attribute_names=built.attribute_names,
+        class_names=built.class_names,
+        about=about(config, fingerprint),
     )
 
 

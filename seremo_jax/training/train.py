@@ -113,7 +113,10 @@ def train(
     members = list(members or ensemble.members_in(workdir, config))
     is_quiet = is_quiet or not is_first_process()
     with at_work(workdir, "train", is_first_process()):
-        return _train(config, store, tables, mesh, members, workdir / "train", is_quiet, is_profiled)
+        return _train(
+            config, store, tables, mesh, members=members, folder=workdir / "train", is_quiet=is_quiet,
+            is_profiled=is_profiled,
+        )  # fmt: skip
 
 
 def _train(
@@ -121,6 +124,7 @@ def _train(
     store: Reader,
     tables: tuple[pa.Table, pa.Table],
     mesh: Mesh,
+    *,
     members: list[ensemble.Member],
     folder: PurePath,
     is_quiet: bool,

@@ -12,7 +12,7 @@ from seremo_jax.core import artefacts
 from seremo_jax.core.members import MEMBER_FIELDS
 from seremo_jax.metrics.catalogue import entries_by_name
 from seremo_jax.reports import benchmark, benchmark_text, blocks, published
-from seremo_jax.reports.condition_section import STABLE_SHARE
+from seremo_jax.reports.condition_section import DROP, STABLE_SHARE
 from seremo_jax.reports.score_tables import UAR
 from tests.reports.test_report import entry, expected_cell, records_like, write_artefacts
 
@@ -168,7 +168,8 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
     for record in clean:
         metrics = dict(record.metrics)
         lower = entry([value * 0.8 for value in metrics["UAR"]["members"]], 0.01, 6)
-        metrics |= entries_by_name({UAR: lower, STABLE_SHARE: entry([0.71] * 5, 0.02, 100)})
+        further = {STABLE_SHARE: entry([0.71] * 5, 0.02, 100), DROP: entry([20.0] * 5, 3.0, 100)}
+        metrics |= entries_by_name({UAR: lower, **further})
         noisy.append(dataclasses.replace(record, condition="noise:white:10db", metrics=metrics))
     folder, plain = _workdir(tmp_path / "a", clean + noisy), _workdir(tmp_path / "b", clean)
     table = benchmark.build("conditions", [folder, plain])
@@ -179,7 +180,7 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
     ]  # fmt: skip
     drop, stable = (columns.index(name) for name in ("drop of UAR (%)", "stable share"))
     assert str(lines[0].cells[drop]) == str(lines[0].cells[stable]) == "–"
-    assert str(lines[2].cells[drop]) == "20.0"
+    assert str(lines[2].cells[drop]) == "20.0 ± 0.0 [17.0, 23.0]"
     assert str(lines[2].cells[stable]).startswith("0.710 ±")
     assert "Left out, heard in clean only: b (1)" in table.reading
     other = [dataclasses.replace(r, protocol=r.protocol | {"condition_sources": "other"}) for r in clean + noisy]

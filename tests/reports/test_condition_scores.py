@@ -18,7 +18,7 @@ from seremo_jax.reports.blocks import ReportError
 from seremo_jax.reports.condition_section import STABLE_SHARE
 from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
 from seremo_jax.reports.table import NOTHING, Table
-from tests.reports.test_report import GAP, axes_of
+from tests.reports.test_report import GAP, NO_SPEAKER_STATES, axes_of
 
 CCC_MEAN = metric("ccc_mean")
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad")
@@ -45,14 +45,18 @@ def record(condition: str, uar: float, system="votes", split="test", clean=0.6, 
         metrics[stability.UAR_DROP] = entry(100 * (1 - uar / clean), 8)
     plain = ResultRecord(
         system, 2, (0,), split, condition, "all", 120, 100, 9, entries_by_name(metrics),
-        {"class_names": list(CLASSES)}, [], CARD, axes_of(system, 2),
+        NO_SPEAKER_STATES | {"class_names": list(CLASSES)}, [], CARD, axes_of(system, 2),
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
 
 def in_all_conditions(**changes) -> list[ResultRecord]:
     factor = {"votes": 1.0, "consensus": 0.9}
-    return [record(c, uar * f, system, clean=0.6 * f, **changes) for c, uar in SCORES.items() for system, f in factor.items()]
+    return [
+        record(c, uar * f, system, clean=0.6 * f, **changes)
+        for c, uar in SCORES.items()
+        for system, f in factor.items()
+    ]
 
 
 def gathered(records) -> condition_scores.Conditions:

@@ -114,6 +114,11 @@ def metrics_of(genders, speaker, consensus, ranks, rows, has_attributes):
     return entries
 
 
+# What the records say of speakers where none is scored.
+NO_SPEAKER_STATES = {"pa_uar_curve": {"thresholds": [], "filters": {}}, "speaker_sizes": [],
+                     "speaker_dependence": {"num_speakers": 0}}  # fmt: skip
+
+
 @functools.cache
 def records_like(**settings):
     return records_of(**settings)
@@ -160,7 +165,8 @@ def records_of(seed=0, num_speakers=22, num_seeds=5, is_simulated=True, split="t
                 records.append(schema.ResultRecord(
                     members.label(axes), layer, tuple(range(num_seeds)), split, "clean", group, int(rows.sum()) + 20,
                     int(rows.sum()), len(set(speaker[rows])), entries_by_name(numbers),
-                    {"class_names": list(CLASSES), "confusion": confusion.tolist()} if group == "all" else {},
+                    NO_SPEAKER_STATES | {"class_names": list(CLASSES), "confusion": confusion.tolist()}
+                    if group == "all" else {},
                     people, card, axes, GAP if group == "gap:female-male" else {},
                 ))  # fmt: skip
     return records

@@ -111,15 +111,15 @@ def _find(root: Path) -> _Files:
         raise CorpusError(f"{root} holds files of both spellings, {' and '.join(_SPELLINGS)}, thus of two releases: "
                           "move those of one away")  # fmt: skip
     files = _Files(
-        only(*(f"{spelling}.csv" for spelling in _SPELLINGS)),
-        only(*(f"{spelling}.json" for spelling in _SPELLINGS)),
-        only("labels_detailed.csv"),
-        only("labels_detailed.json"),
-        only("labels.txt"),
-        only("labels_detailed_aggregated.csv"),
-        only("speaker_ids.txt"),
-        only("partitions.txt", "partition.txt"),
-        "",
+        consensus=only(*(f"{spelling}.csv" for spelling in _SPELLINGS)),
+        consensus_json=only(*(f"{spelling}.json" for spelling in _SPELLINGS)),
+        detailed=only("labels_detailed.csv"),
+        detailed_json=only("labels_detailed.json"),
+        labels_txt=only("labels.txt"),
+        aggregated=only("labels_detailed_aggregated.csv"),
+        speakers=only("speaker_ids.txt"),
+        partitions=only("partitions.txt", "partition.txt"),
+        label_folder="",
     )
     label_files = [path for path in files[:6] if path is not None]
     if not label_files:
