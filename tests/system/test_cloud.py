@@ -50,7 +50,7 @@ def test_shellcheck_finds_nothing():
 
 
 def test_no_command_fails_inside_an_argument():
-    """Bash goes on where a command in an argument, a test or a local declaration fails; an assignment ends the script."""
+    """Bash goes on where a command in an argument, a test or a declaration fails; an assignment ends the script."""
     scripts = [script for script in SCRIPTS if script.is_relative_to(ROOT / "launch")]
     lines = [(script, line) for script in scripts for line in script.read_text(encoding="utf-8").splitlines()]
     inside = [
