@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from seremo_jax.evaluation.states import Settings
-from seremo_jax.evaluation.system_sums import ATTRIBUTES, CLASSES, ENTROPIES, ROW_SUMS, Statistics
+from seremo_jax.evaluation.system_sums import ATTRIBUTES, CLASSES, ENTROPIES, ROW_SUMS, RowSum, Statistics
 from seremo_jax.metrics import intervals, resampling
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, Metric, compared, metric
 from seremo_jax.metrics.confusions import class_scores
@@ -86,8 +86,8 @@ def _speaker_scores(sums: resampling.Sums, statistics: Statistics, settings: Set
     return result
 
 
-def _regression_scores(sums: resampling.Sums, statistics: Statistics, prefix: str) -> RegressionScores:
-    return intervals.moments_of_sums(sums, prefix, statistics.shifts[prefix]).compute()
+def _regression_scores(sums: resampling.Sums, statistics: Statistics, of: str) -> RegressionScores:
+    return intervals.moments_of_sums(sums, of, statistics.shifts[of]).compute()
 
 
 def _mean_over_defined(values: Float[np.ndarray, "R E K"], is_defined: Bool[np.ndarray, "R K"]) -> intervals.Score:
@@ -99,7 +99,7 @@ def _mean_over_defined(values: Float[np.ndarray, "R E K"], is_defined: Bool[np.n
 
 def _attribute_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     values = _regression_scores(sums, statistics, ATTRIBUTES)
-    has_rating = statistics.sums[f"{ATTRIBUTES}num_rows"].any(axis=(0, 1))
+    has_rating = statistics.sums[intervals.MomentSum(ATTRIBUTES, "num_rows")].any(axis=(0, 1))
     # Targets, and so what is defined, are the same for all members.
     # Errors are defined of a single row, concordance and correlation only where the target varies.
     is_defined, num_rows = values.is_defined[:, 0], values.num_rows[:, 0]
@@ -129,7 +129,7 @@ def _class_ccc_scores(sums: resampling.Sums, statistics: Statistics, settings: S
 
 def _distribution_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
     result = _class_ccc_scores(sums, statistics, settings)
-    totals = {name: sums[f"distribution {name}"] for name in ROW_SUMS}
+    totals = {name: sums[RowSum(name)] for name in ROW_SUMS}
     num_rows = totals["num_rows"][:, 0]
     has_rows, count = num_rows > 0, np.maximum(totals["num_rows"], 1)
     for kind in ("jsd", "kl", "total_variation"):

@@ -7,6 +7,7 @@ that of merged sums, and never a mean of scores.
 
 import dataclasses
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,15 +19,22 @@ from seremo_jax.metrics import class_distances, intervals, resampling
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.passing import passes
 
-ATTRIBUTES, CLASSES, ENTROPIES = "attribute ", "class ", "entropy "
-"""Before the names of the sums of each kind of moments."""
+ATTRIBUTES, CLASSES, ENTROPIES = "attributes", "classes", "entropies"
+"""What moments are of, in the keys of their sums (`intervals.MomentSum`)."""
 
 ROW_SUMS = ("num_rows", "jsd", "kl", "total_variation", "num_true", "num_predicted", "num_present")
 """Sums over rows with votes, by their names in `DistributionSums`."""
 
+
+class RowSum(NamedTuple):
+    """Key of one of `ROW_SUMS`."""
+
+    what: str
+
+
 TARGET_SUMS = {
-    *(f"{prefix}{name}" for prefix in (ATTRIBUTES, CLASSES, ENTROPIES) for name in ("num_rows", "y", "yy")),
-    *("distribution num_rows", "distribution num_present"),
+    *(intervals.MomentSum(of, what) for of in (ATTRIBUTES, CLASSES, ENTROPIES) for what in ("num_rows", "y", "yy")),
+    *(RowSum("num_rows"), RowSum("num_present")),
 }
 """Sums of targets only, the same for all members: they are kept once."""
 
@@ -55,9 +63,9 @@ class Statistics:
 
     Attributes:
       units: [V] units of the group, ascending.
-      sums: Name -> [V, E, ...] sums of each of them, of targets only [V, 1, ...]; `WHOLE_SUMS` have their member axis,
+      sums: Key -> [V, E, ...] sums of each of them, of targets only [V, 1, ...]; `WHOLE_SUMS` have their member axis,
         if any, where `unit_statistics` puts it.
-      shifts: Prefix of moments -> the origin they are taken around.
+      shifts: What moments are of -> the origin they are taken around.
       uar: [V, E, N] UAR of each.
       confusion: [E, N, C, C] confusion counts.
       chance: [filters, N, T] paUAR of a random guesser.
@@ -76,8 +84,8 @@ class CellSums:
     """Sums of one system over cells.
 
     Attributes:
-      sums: Name -> [cells, E, ...], of targets only [cells, 1, ...].
-      shifts: Prefix of moments -> the origin they are taken around.
+      sums: Key -> [cells, E, ...], of targets only [cells, 1, ...].
+      shifts: What moments are of -> the origin they are taken around.
       confusion: [groups, E, N, C, C] confusion counts of the cells of each group.
     """
 
@@ -108,16 +116,14 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
         confusions.append(confusion)
         # What is left of a member is a few numbers a cell. The sums of all members then fit in memory side by side.
         own = _count_sums(state.counts, settings)
-        own |= {f"distribution {name}": getattr(state.distribution, name) for name in ROW_SUMS}
-        for prefix, moments in (
+        own |= {RowSum(name): getattr(state.distribution, name) for name in ROW_SUMS}
+        for of, moments in (
             (ATTRIBUTES, state.attributes),
             (CLASSES, state.distribution.classes),
             (ENTROPIES, state.distribution.entropies),
         ):
             # The targets are the same for all members, and so must be the shift, or their sums could not be compared.
-            part, shifts[prefix] = intervals.moment_sums(
-                moments, prefix, shifts.get(prefix), has_errors=prefix == ATTRIBUTES
-            )
+            part, shifts[of] = intervals.moment_sums(moments, of, shifts.get(of), has_errors=of == ATTRIBUTES)
             own |= part
         for name, values in own.items():
             is_of_targets = name in TARGET_SUMS
@@ -126,7 +132,7 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
                 sums[name] = np.zeros((num_cells, 1 if is_of_targets else num_members, *values.shape[1:]))
             if e == 0 or not is_of_targets:
                 sums[name][:, e] = values
-    return CellSums(sums, {prefix: shift[:, None] for prefix, shift in shifts.items()}, np.stack(confusions, axis=1))
+    return CellSums(sums, {of: shift[:, None] for of, shift in shifts.items()}, np.stack(confusions, axis=1))
 
 
 def _count_sums(counts: Int[np.ndarray, "cells N C C"], settings: Settings) -> resampling.Sums:

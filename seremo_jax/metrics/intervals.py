@@ -8,8 +8,8 @@ interval: of few speakers the plain one is too narrow, and covers the truth 92 t
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -65,26 +65,39 @@ def _tails(num_units: int | None, level: float) -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def moment_names(prefix: str, has_errors: bool = True) -> tuple[str, ...]:
-    """Names of the sums that `moment_sums` makes."""
+class MomentSum(NamedTuple):
+    """Which of the sums that `moment_sums` makes.
+
+    Attributes:
+      of: What the moments are of, e.g. `attributes`.
+      what: `num_rows`; `x` and `y`, sums of prediction and target; `xx`, `yy` and `xy`, of their products;
+        `absolute_error` and `squared_error`.
+    """
+
+    of: str
+    what: str
+
+
+def moment_names(of: str, has_errors: bool = True) -> tuple[MomentSum, ...]:
+    """Keys of the sums that `moment_sums` makes."""
     names = ("num_rows", "x", "y", "xx", "yy", "xy", *(_ERRORS if has_errors else ()))
-    return tuple(f"{prefix}{name}" for name in names)
+    return tuple(MomentSum(of, name) for name in names)
 
 
 def moment_sums(
-    moments: Moments, prefix: str, shift: np.ndarray | None = None, has_errors: bool = True
+    moments: Moments, of: str, shift: np.ndarray | None = None, has_errors: bool = True
 ) -> tuple[Sums, np.ndarray]:
     """Moments of units [U, ...] as sums that add up over units, and the shift around which they are taken.
 
     Args:
       moments: State with NumPy leaves.
-      prefix: Put before the names of the sums.
+      of: What they are of, for the keys of the sums.
       shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that the sums of
         different systems on the same targets share it.
       has_errors: Whether the sums behind RMSE and MAE are among them.
 
     Returns:
-      Name -> [U, ...] float64 sums, and the shift for `moments_of_sums`.
+      Key -> [U, ...] float64 sums, and the shift for `moments_of_sums`.
     """
     m = Moments(*(np.asarray(leaf, np.float64) for leaf in moments))
     if shift is None:
@@ -103,17 +116,18 @@ def moment_sums(
     }
     if has_errors:
         sums |= {name: getattr(m, name) for name in _ERRORS}
-    return {f"{prefix}{name}": values for name, values in sums.items()}, shift
+    return {MomentSum(of, name): values for name, values in sums.items()}, shift
 
 
-def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarray) -> Moments:
+def moments_of_sums(sums: Mapping[Hashable, np.ndarray], of: str, shift: np.ndarray) -> Moments:
     """The state whose `moment_sums` are `sums` [R, ...], with NumPy float64 leaves. Inverse of `moment_sums`.
 
     Sums of the target may be of shape [R, 1, ...], once for all members. Errors that were left out are NaN.
     """
-    num_rows, left_out = sums[f"{prefix}num_rows"], np.asarray(np.nan)
+    num_rows, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (sums[key] for key in moment_names(of, has_errors=False))
+    errors = {name: sums.get(MomentSum(of, name), np.asarray(np.nan)) for name in _ERRORS}
     safe = np.maximum(num_rows, 1)
-    x, y = sums[f"{prefix}x"] / safe, sums[f"{prefix}y"] / safe
+    x, y = sum_x / safe, sum_y / safe
 
     def squares(total: np.ndarray, mean: np.ndarray) -> np.ndarray:
         centred = total - num_rows * mean * mean
@@ -124,11 +138,10 @@ def moments_of_sums(sums: Mapping[str, np.ndarray], prefix: str, shift: np.ndarr
         num_rows=num_rows,
         mean_prediction=x + shift[0],
         mean_target=y + shift[1],
-        squares_prediction=squares(sums[f"{prefix}xx"], x),
-        squares_target=squares(sums[f"{prefix}yy"], y),
-        products=sums[f"{prefix}xy"] - num_rows * x * y,
-        absolute_error=sums.get(f"{prefix}absolute_error", left_out),
-        squared_error=sums.get(f"{prefix}squared_error", left_out),
+        squares_prediction=squares(sum_xx, x),
+        squares_target=squares(sum_yy, y),
+        products=sum_xy - num_rows * x * y,
+        **errors,
     )
 
 
