@@ -147,13 +147,6 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
         distribution, has_votes = reliability.posterior(voted.single, utterances.num_rows, len(voted.class_names))
     counts["num_no_votes"] = int((~has_votes).sum())
     has_consensus = voted.consensus.sum(axis=1) > 0
-    if policies.keep_no_agreement != "keep":
-        is_left_out = ~has_consensus
-        if policies.keep_no_agreement == "train_only":
-            is_left_out &= ~_is_train(utterances)
-        counts["num_no_agreement_left_out"] = int((is_left_out & has_votes).sum())
-        distribution = np.where(is_left_out[:, None], np.float32(0), distribution)
-        has_votes = has_votes & ~is_left_out
     scale = _attribute_scale(ratings, policies)
     if policies.ratings.repeated_rater == "average":
         frame = attribute_means.average_repeated(frame, scale.names)
@@ -163,7 +156,7 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
     levels, shares = (), None
     if policies.has_levels:
         levels, shares = attribute_means.level_shares(frame, utterances.num_rows, scale)
-    return Targets(
+    built = Targets(
         ids=np.asarray(utterances["id"].to_pylist(), dtype=object),
         votes=voted.votes.astype(np.int32) if (voted.votes % 1 == 0).all() else voted.votes,
         distribution=distribution,
@@ -178,6 +171,30 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
         counts=counts,
         levels=levels,
         attribute_shares=shares,
+    )
+    is_train = _is_train(utterances) if policies.keep_no_agreement == "train_only" else None
+    return without_no_agreement(built, policies.keep_no_agreement, is_train)
+
+
+def without_no_agreement(targets: Targets, keep_no_agreement: str, is_train: Bool[np.ndarray, " N"] | None) -> Targets:
+    """The targets without the vote distributions that `data.keep_no_agreement` leaves out, which it counts.
+
+    Args:
+      targets: Targets with all vote distributions.
+      keep_no_agreement: `keep` leaves none out, `drop` those of utterances without a consensus, and `train_only` these
+        where they are not trained on.
+      is_train: Which utterances are trained on, another part in each fold; only `train_only` reads it.
+    """
+    if keep_no_agreement == "keep":
+        return targets
+    is_left_out = ~targets.has_consensus
+    if keep_no_agreement == "train_only":
+        is_left_out &= ~is_train
+    return dataclasses.replace(
+        targets,
+        distribution=np.where(is_left_out[:, None], np.float32(0), targets.distribution),
+        has_votes=targets.has_votes & ~is_left_out,
+        counts=targets.counts | {"num_no_agreement_left_out": int((is_left_out & targets.has_votes).sum())},
     )
 
 

@@ -23,7 +23,7 @@ from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_for
-from seremo_jax.data.targets import Targets
+from seremo_jax.data.targets import Targets, without_no_agreement
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, write_predictions
@@ -145,7 +145,8 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
     records: list[ResultRecord] = []
     with Progress(len(config.eval.splits) * len(members), "baseline", "regressions", is_quiet=is_quiet) as progress:
         for split in config.eval.splits:
-            predictions = _predictions(store, (targets, learned), members, splits, split, progress)
+            keep = config.data.keep_no_agreement
+            predictions = _predictions(store, (targets, learned), members, splits, split, keep, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
             write_predictions(path, predictions, members, targets, checkpoint)
             whole = np.full(len(utterances), "", dtype=object)
@@ -175,9 +176,9 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
 
 def _predictions(
     store: Reader, by_role: tuple[Targets, Targets], members: Sequence[ensemble.Member],
-    splits: dict[int | None, np.ndarray], split: str, progress: Progress,
+    splits: dict[int | None, np.ndarray], split: str, keep_no_agreement: str, progress: Progress,
 ) -> Predictions:  # fmt: skip
-    targets, taught_by = by_role
+    targets, learned_from = by_role
     place = {utterance: row for row, utterance in enumerate(store.utterances)}
     absent = [utterance for utterance in targets.ids if utterance not in place]
     if absent:
@@ -200,9 +201,9 @@ def _predictions(
             at = np.searchsorted(rows, here)
             rated = fit_attributes(scaled[learned], targets, learned, scaled[here])
             # Votes without a consensus may count in training only, and that is another split in each fold.
-            has_votes = np.where(of_fold == vocab.TRAIN, taught_by.has_votes, targets.has_votes)
+            taught_by = without_no_agreement(learned_from, keep_no_agreement, of_fold == vocab.TRAIN)
             tables = {
-                "votes": (taught_by.distribution, has_votes),
+                "votes": (taught_by.distribution, taught_by.has_votes),
                 "consensus": (targets.consensus, targets.has_consensus),
             }
             for e, member in enumerate(members):

@@ -22,6 +22,7 @@ from seremo_jax.evaluation import calibration_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.calibration_fit import Applied, Calibrations
 from seremo_jax.evaluation.calibration_sums import OUTCOMES, VERSIONS, CalibrationSums, Heard, Sum
+from seremo_jax.evaluation.records import CALIBRATION
 from seremo_jax.metrics import abstention, calibration, intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
 

@@ -180,11 +180,9 @@ def targets_by_role(config: Config, utterances: pa.Table, ratings: pa.Table) -> 
     if policies.keep_no_agreement != "train_only":
         built = targets.build(utterances, ratings, policies)
         return built, built
-    scored, learned = (
-        targets.build(utterances, ratings, dataclasses.replace(policies, keep_no_agreement=kept))
-        for kept in ("drop", "keep")
-    )
-    return scored, learned
+    learned = targets.build(utterances, ratings, dataclasses.replace(policies, keep_no_agreement="keep"))
+    nobody = np.zeros(utterances.num_rows, bool)
+    return targets.without_no_agreement(learned, policies.keep_no_agreement, nobody), learned
 
 
 def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:
