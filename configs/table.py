@@ -1,8 +1,9 @@
-"""Your own corpus in tables (see seremo_jax/data/corpora/tabular.py), logmel backbone: 5 seeds x {votes, consensus}.
+"""Your own corpus in tables (see seremo_jax/data/LABELS.md, section 8), logmel backbone: 5 seeds x {votes, consensus}.
 
 Run:    python -m launch.ingest --config=configs/table.py --config.corpus.root=DIR --workdir=runs/table
         then with the same flags launch.extract, launch.saliency, launch.train, launch.evaluate, launch.report
-Result: yours; set targets.class_set to the one that fits, and saliency.targets to votes where there are no attributes
+Result: yours; set targets.class_set to the one that fits, or to your own (angry,boredom,calm), and saliency.targets
+        to votes where there are no attributes
 """
 
 import ml_collections

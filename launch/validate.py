@@ -3,7 +3,10 @@
 import sys
 
 from launch import cli
+from seremo_jax.data.corpora import tabular
 from seremo_jax.reports import validation
+
+__doc__ = f"{__doc__}\n\n{tabular.__doc__}"
 
 
 def main(config, workdir):

@@ -83,7 +83,7 @@ class TargetsConfig:
     """How ratings become targets."""
 
     class_set: str = _field(
-        "crema6", "named class set, see seremo_jax.core.vocab.CLASS_SETS", choices=tuple(vocab.CLASS_SETS)
+        "crema6", f"class set: {', '.join(vocab.CLASS_SETS)}, or classes with commas between, e.g. angry,boredom,calm"
     )
     class_target: str = _field(
         "votes", "what the class output is trained on: vote shares or the consensus", choices=vocab.CLASS_TARGETS

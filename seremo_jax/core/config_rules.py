@@ -153,6 +153,10 @@ def _losses(config: Any) -> Iterator[str]:
 
 def _targets(config: Any) -> Iterator[str]:
     targets = config.targets
+    try:
+        vocab.classes_of(targets.class_set)
+    except ValueError as error:
+        yield f"targets.class_set = {error}"
     if len(set(targets.attributes)) < len(targets.attributes):
         yield "targets.attributes names an attribute twice"
     for synonym, name in vocab.ATTRIBUTE_SYNONYMS.items():
@@ -163,7 +167,7 @@ def _targets(config: Any) -> Iterator[str]:
 
 
 def _evaluation(config: Any) -> Iterator[str]:
-    section, num_classes = config.eval, len(vocab.CLASS_SETS[config.targets.class_set])
+    section, num_classes = config.eval, len(vocab.classes_of(config.targets.class_set))
     if not all(0 < threshold < 100 for threshold in section.pa_uar_thresholds):
         yield "eval.pa_uar_thresholds are percentages between 0 and 100"
     if not 0 < section.coverage < 1:

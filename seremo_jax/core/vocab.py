@@ -4,6 +4,7 @@ Axis letters used in every shape: E members, B batch, T frames, R packed rows (r
 H GRU width, K hidden states, C classes, A attributes, S speakers, N the N of N-best.
 """
 
+import re
 from typing import NamedTuple
 
 ATTRIBUTES = ("valence", "activation", "dominance")
@@ -28,10 +29,49 @@ CLASS_WORDS = frozenset(word for words in CLASS_SETS.values() for word in words)
 MERGED_WORDS = {"iemocap4": {"excited": "happy"}}
 """Class set -> words that count as another in it. Tables keep the rater's own word."""
 
+CLASS_SPELLINGS = {
+    "anger": "angry",
+    "sadness": "sad",
+    "happiness": "happy",
+    "surprised": "surprise",
+    "fearful": "fear",
+    "disgusted": "disgust",
+    "neutral state": "neutral",
+    "excitement": "excited",
+    "frustration": "frustrated",
+}
+"""Word for a class in lower case -> ours."""
+
 OTHER = "other"
 NO_AGREEMENT = "no_agreement"
 UNKNOWN = "unknown"
 """Speaker or gender that the corpus does not give."""
+
+
+def classes_of(class_set: str) -> tuple[str, ...]:
+    """Classes of a set in their order, in our spelling.
+
+    Args:
+      class_set: Name of one of `CLASS_SETS`, or the classes themselves, two or more, separated by commas.
+
+    Raises:
+      ValueError: It is neither; the message says what to write.
+    """
+    if class_set in CLASS_SETS:
+        return CLASS_SETS[class_set]
+    words = [word.strip().lower() for word in class_set.split(",")]
+    names = tuple(CLASS_SPELLINGS.get(word, word) for word in words)
+    if len(names) < 2:
+        raise ValueError(
+            f"{class_set!r}: choose one of {', '.join(CLASS_SETS)}, or write your own classes, e.g. angry,boredom,calm"
+        )
+    for word in names:
+        if word.partition("-")[0] in (OTHER, NO_AGREEMENT, UNKNOWN) or not re.fullmatch(r"[^\W_][\w '-]*", word):
+            raise ValueError(f"{class_set!r}: {word!r} cannot be a class of a set: write words, separated by commas")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{class_set!r} names a class twice: {', '.join(names)}")
+    return names
+
 
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 SPLITS = (TRAIN, DEVELOPMENT, TEST, "test1", "test2", "test3")

@@ -170,7 +170,7 @@ def _rating_findings(evidence: Evidence, ratings: pl.DataFrame) -> Iterable[Find
     yield _finding("duplicate_id", ERROR, "an id that several rows have", "The first row is kept; give each utterance "
                    "an id of its own", twice)  # fmt: skip
     voted = pl.concat([ratings["primary"], ratings["also_primary"].explode()]).drop_nulls()
-    known = [*vocab.CLASS_WORDS, vocab.OTHER]
+    known = [*vocab.CLASS_WORDS, *vocab.classes_of(info_of(evidence.utterances).class_set), vocab.OTHER]
     words = voted.filter(~voted.is_in(known) & ~voted.str.starts_with(f"{vocab.OTHER}-"))
     counted = words.value_counts(sort=True, name="n").rows()
     yield _finding("unknown_words", ERROR, "votes for a word that no class set knows", "Map each to a class or to "
@@ -312,7 +312,7 @@ def _split_findings(evidence: Evidence, consensus: Mapping[str, str]) -> Iterabl
     class_set = info_of(evidence.utterances).class_set
     merged = vocab.MERGED_WORDS.get(class_set, {})
     won = {(split, merged.get(consensus.get(name), consensus.get(name))) for name, _, split in kept}
-    words = vocab.CLASS_SETS[class_set]
+    words = vocab.classes_of(class_set)
     cases = (f"{split}: {word}" for split in sorted(there) for word in words if (split, word) not in won)
     yield _finding("missing_class", WARNING, "a split without an utterance of a consensus of the class set",
                    "The recall of the class is not defined there, nor UAR over all classes", cases)  # fmt: skip

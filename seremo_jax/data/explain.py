@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from seremo_jax.core import vocab
 from seremo_jax.core.config import CHOICES, Config
 from seremo_jax.data import policies, targets
-from seremo_jax.data.tables import read_for
+from seremo_jax.data.tables import info_of, read_for
 
 _NUMBERS = {
     "targets.secondary_weight": (0.0, 0.5, 1.0),
@@ -21,7 +22,8 @@ _POLICIES = (
     *("targets.secondary_weight", "targets.repeated_rater", "targets.multi_primary", "targets.min_raters"),
     *("targets.tie_rule", "targets.smoothing"),
 )
-ALTERNATIVES: dict[str, tuple[Any, ...]] = {path: _NUMBERS.get(path) or CHOICES[path] for path in _POLICIES}
+_VALUES = {**CHOICES, **_NUMBERS, "targets.class_set": tuple(vocab.CLASS_SETS)}
+ALTERNATIVES: dict[str, tuple[Any, ...]] = {path: _VALUES[path] for path in _POLICIES}
 """Policy -> the values that are tried; the configured one always is, and comes first."""
 
 
@@ -68,6 +70,8 @@ def explain(config: Config, utterances: pa.Table, ratings: pa.Table) -> list[Lin
         section, name = policy.split(".")
         present = getattr(getattr(config, section), name)
         lines.append(_line(policy, present, configured, configured))
+        if policy == "targets.class_set":
+            alternatives = tuple(dict.fromkeys((info_of(ratings).class_set, *alternatives)))
         for value in alternatives:
             if value != present:
                 part = dataclasses.replace(getattr(config, section), **{name: value})

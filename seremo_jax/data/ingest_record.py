@@ -142,7 +142,7 @@ def describe_kept(utterances: pa.Table, ratings: pa.Table, num_all: int, modalit
         pl.col("len").sum().alias("votes"), (-share * share.log(2)).sum().alias("entropy_bits")
     )
     used = set(counts["word"])
-    words = [word for word in vocab.CLASS_SETS[tables.info_of(utterances).class_set] if word in used]
+    words = [word for word in vocab.classes_of(tables.info_of(utterances).class_set) if word in used]
     words += sorted(used - set(words))
     cells = {(split, word): n for split, word, n in counts.group_by("split", "word").agg(pl.col("len").sum()).rows()}
     numbers = collections.Counter(by_utterance["votes"].to_list())

@@ -68,7 +68,7 @@ class TargetPolicies:
     """How the ratings that count become targets.
 
     Attributes:
-      class_set: Name of a class set of `vocab.CLASS_SETS`.
+      class_set: As of `vocab.classes_of`.
       attributes: Attributes wanted; those that nobody rated are masked. `arousal` is read as `activation`.
       attribute_scale: `centered`: (a - mid) / half in [-1, 1]; `unit`: [0, 1]; `raw`: the corpus's own; `minmax`: 0 and
         1 are the least and the largest mean of the training split.
@@ -99,7 +99,11 @@ class TargetPolicies:
     ratings: RatingPolicies = RatingPolicies()
 
     def __post_init__(self):
-        for name in ("class_set", "attribute_scale", "other_votes", "tie_rule", "distribution_of"):
+        try:
+            vocab.classes_of(self.class_set)
+        except ValueError as error:
+            raise TargetsError(f"class_set = {error}") from None
+        for name in ("attribute_scale", "other_votes", "tie_rule", "distribution_of"):
             require_choice(name, getattr(self, name), CHOICES[f"targets.{name}"])
         require_choice("keep_no_agreement", self.keep_no_agreement, CHOICES["data.keep_no_agreement"])
 

@@ -40,6 +40,19 @@ _REJECTIONS = ("ratings_not_used", "lines_without_votes")
 _LISTED = 10
 
 
+class LabelsAloneError(IngestError):
+    """A corpus has labels and no audio.
+
+    Attributes:
+      utterances: All that it has.
+      ratings: All that it has.
+    """
+
+    def __init__(self, message: str, utterances: pa.Table, ratings: pa.Table):
+        super().__init__(message)
+        self.utterances, self.ratings = utterances, ratings
+
+
 class Verdict(NamedTuple):
     """What becomes of an utterance.
 
@@ -76,9 +89,9 @@ class ScreenedCorpus:
         ids = self.utterances["id"].to_pylist()
         rows.sort(key=ids.__getitem__)
         kept = self.utterances.take(pa.array(rows, pa.int64()))
-        facts = [fact for row in rows if (fact := self.facts[row]) is not None]
-        kept = _with_column(kept, "duration_s", [fact.duration_s for fact in facts])
-        kept = _with_column(kept, "audio_sha256", [fact.sha256 for fact in facts])
+        facts = [self.facts[row] for row in rows]
+        kept = _with_column(kept, "duration_s", [fact.duration_s if fact else 0.0 for fact in facts])
+        kept = _with_column(kept, "audio_sha256", [fact.sha256 if fact else "" for fact in facts])
         is_rated = pc.is_in(self.ratings["utterance"], value_set=kept["id"].combine_chunks())
         return kept.combine_chunks(), self.ratings.filter(is_rated)
 
@@ -148,8 +161,14 @@ def problem_of_ratings(utterances: pa.Table, ratings: pa.Table, modality: str) -
     return "; ".join(sentences)
 
 
+def are_labels_alone(utterances: pa.Table) -> bool:
+    """Whether no utterance of a corpus has audio, so that its labels can be described and nothing can be heard."""
+    return utterances.num_rows > 0 and pc.all(pc.equal(utterances["audio"], "")).as_py()
+
+
 def _judge_tables(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> list[Verdict]:
-    """The verdicts whose reasons lie in the tables."""
+    """The verdicts whose reasons lie in the tables. Where no utterance has audio, labels alone are looked at."""
+    has_audio = not are_labels_alone(utterances)
     rated = set(ratings["utterance"].filter(pc.equal(ratings["modality"], data.modality)).to_pylist())
     reasons: list[str] = []
     seen: set[str] = set()
@@ -157,7 +176,7 @@ def _judge_tables(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> 
     for name, path, speaker in rows:
         if name in seen:
             reasons.append("duplicate_id")
-        elif not path:
+        elif not path and has_audio:
             reasons.append("no_audio")
         elif name not in rated:
             reasons.append("no_ratings")
@@ -181,7 +200,7 @@ def _check_audio(
 ) -> list[audio.AudioFacts | None]:
     """Facts of every utterance that is kept so far, None for the others."""
     paths = utterances["audio"].to_pylist()
-    rows = [row for row, verdict in enumerate(verdicts) if not verdict.reason]
+    rows = [row for row, verdict in enumerate(verdicts) if paths[row] and not verdict.reason]
     facts: list[audio.AudioFacts | None] = [None] * len(paths)
 
     def check(row: int) -> audio.AudioFacts:
@@ -218,10 +237,18 @@ def require_usable(screened: ScreenedCorpus, data: DataConfig) -> None:
 
     Raises:
       IngestError: Names the reasons, and the first utterances or the first rating that was rejected.
+      LabelsAloneError: No utterance has audio.
     """
     root, verdicts = screened.root, screened.verdicts
     if problem := problem_of_ratings(screened.utterances, screened.ratings, data.modality):
         raise IngestError(f"{root}: {problem}")
+    if are_labels_alone(screened.utterances):
+        raise LabelsAloneError(
+            f"{root}: no utterance has audio, so there is nothing to hear: name the files in the column audio. Labels "
+            "alone are described by python -m launch.ingest --explain and checked by python -m launch.validate",
+            screened.utterances,
+            screened.ratings,
+        )
     counts = collections.Counter(verdict.reason for verdict in verdicts if verdict.reason)
     by_reason = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.items())) or "it has none"
     hint = f"\nFetch the audio itself: cd {root} && git lfs install && git lfs pull" if counts["lfs_pointer"] else ""

@@ -141,7 +141,7 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
       ArtefactError: The ratings table says nothing of its corpus.
     """
     frame, counts = _kept_ratings(utterances, ratings, policies)
-    voted = _voted(frame, utterances.num_rows, policies, counts)
+    voted = _voted(frame, utterances.num_rows, policies, counts, info_of(ratings).class_set)
     distribution, has_votes = vote_distribution(voted.shared, policies.smoothing)
     if policies.distribution_of == "dawid_skene":
         distribution, has_votes = reliability.posterior(voted.single, utterances.num_rows, len(voted.class_names))
@@ -222,10 +222,13 @@ class _Voted(NamedTuple):
     single: pl.DataFrame
 
 
-def _voted(frame: pl.DataFrame, num_rows: int, policies: TargetPolicies, counts: dict[str, Any]) -> _Voted:
-    """Counts the votes, adding what was done with them to `counts`."""
-    class_names = vocab.CLASS_SETS[policies.class_set]
-    full, single, counted = votes.count(frame, num_rows, policies.class_set, policies.ratings)
+def _voted(
+    frame: pl.DataFrame, num_rows: int, policies: TargetPolicies, counts: dict[str, Any], corpus_set: str
+) -> _Voted:
+    """Counts the votes, adding what was done with them to `counts`; words of the corpus's own class set are known."""
+    class_names = vocab.classes_of(policies.class_set)
+    known = vocab.CLASS_WORDS | set(vocab.classes_of(corpus_set))
+    full, single, counted = votes.count(frame, num_rows, policies.class_set, policies.ratings, known)
     counts |= counted
     if policies.other_votes == "class":
         # The pooled column becomes the last class, and nothing is left outside the class set.

@@ -4,7 +4,7 @@ The rules are those of LABELS.md, section 5.
 """
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -57,15 +57,16 @@ def _num_raters() -> pl.Expr:
 
 
 def count(
-    frame: pl.DataFrame, num_rows: int, class_set: str, policies: RatingPolicies
+    frame: pl.DataFrame, num_rows: int, class_set: str, policies: RatingPolicies, known: Set[str]
 ) -> tuple[Float[np.ndarray, "N C1"], pl.DataFrame, dict[str, Any]]:
     """Counts the votes of each class.
 
     Args:
       frame: From `select`.
       num_rows: N.
-      class_set: Name of the class set.
+      class_set: As of `vocab.classes_of`.
       policies: How much a word counts, and for what.
+      known: Words that some class set knows.
 
     Returns:
       [N, C + 1] votes of each class and, in the last column, of all other words pooled; the single votes, with `row`,
@@ -74,7 +75,7 @@ def count(
     Raises:
       TargetsError: A primary word is in no class set.
     """
-    class_names = vocab.CLASS_SETS[class_set]
+    class_names = vocab.classes_of(class_set)
     rated = frame.filter(pl.col("primary").is_not_null())
     words = pl.concat_list("primary", "also_primary") if "also_primary" in frame.columns else pl.concat_list("primary")
     if policies.multi_primary == "first":
@@ -84,7 +85,7 @@ def count(
         long = long.with_columns(weight=pl.col("weight") / pl.col("num_words"))
     long = long.explode("word").select("row", "rater", "word", "weight")
     occurrences = collections.Counter(dict(long["word"].value_counts().iter_rows()))
-    require_known(occurrences, class_names)
+    require_known(occurrences, class_names, known)
     word_map = read_map(policies.other_map, class_set)
     column = {word: _column_of(word, class_set, word_map) for word in occurrences}
     single = long.select("row", "rater", column=_codes(long["word"], column))
@@ -118,13 +119,13 @@ def pooled_word(column: str) -> pl.Expr:
     return pl.when(is_free_text).then(pl.lit(vocab.OTHER)).otherwise(column).alias(column)
 
 
-def require_known(occurrences: Mapping[str, int], class_names: tuple[str, ...]) -> None:
-    """Refuses words that no class set knows.
+def require_known(occurrences: Mapping[str, int], class_names: tuple[str, ...], known: Set[str]) -> None:
+    """Refuses words that are neither of `class_names` nor known otherwise.
 
     Raises:
       TargetsError: Lists them with their counts.
     """
-    unknown = {word: n for word, n in occurrences.items() if not is_other(word) and word not in vocab.CLASS_WORDS}
+    unknown = {word: n for word, n in occurrences.items() if not is_other(word) and word not in {*known, *class_names}}
     if unknown:
         listed = ", ".join(f"{word!r} x {n}" for word, n in sorted(unknown.items(), key=lambda item: -item[1]))
         raise TargetsError(
@@ -142,15 +143,15 @@ def read_map(texts: Iterable[str], class_set: str) -> dict[str, str]:
     mapped = {}
     for text in texts:
         word, _, name = (part.strip().lower() for part in text.rpartition("="))
-        if not word or name not in vocab.CLASS_SETS[class_set]:
-            names = ", ".join(vocab.CLASS_SETS[class_set])
+        if not word or name not in vocab.classes_of(class_set):
+            names = ", ".join(vocab.classes_of(class_set))
             raise TargetsError(f"targets.other_map: {text!r} must read WORD=CLASS, with a class of {names}")
         mapped[word] = name
     return mapped
 
 
 def _column_of(word: str, class_set: str, word_map: Mapping[str, str]) -> int:
-    names = vocab.CLASS_SETS[class_set]
+    names = vocab.classes_of(class_set)
     word = vocab.MERGED_WORDS.get(class_set, {}).get(word, word)
     if word not in names:
         free = word.removeprefix(f"{vocab.OTHER}-").strip().lower()

@@ -232,7 +232,7 @@ def _pictures(record: Mapping[str, Any], folder: Path) -> Iterable[page.Picture]
             lambda style: data_figures.histogram(
                 style, "Disagreement of the raters", "entropy of the votes (bits)", numbers["entropy_bits"]),
         )  # fmt: skip
-    if numbers["utterances"]:
+    if numbers["duration_s"]["mean"]:
         yield _picture(
             record, folder, "durations", ("Durations of the utterances", "Those kept, as their files are."),
             lambda style: data_figures.histogram(style, "Durations", "duration (s)", numbers["duration_s"]),

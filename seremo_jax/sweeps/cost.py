@@ -58,7 +58,7 @@ class Cost:
 
 def member_cost(config: Config) -> Cost:
     """The cost of a member of a program; a backbone whose width is not at hand counts as the widest there is."""
-    num_classes = len(vocab.CLASS_SETS[config.targets.class_set]) + (config.targets.other_votes == "class")
+    num_classes = len(vocab.classes_of(config.targets.class_set)) + (config.targets.other_votes == "class")
     width = config.model.top_features or _num_features(config.backbone.name)
     settings = Settings.of(config, width, num_classes)
     sizes = settings.sizes

@@ -179,7 +179,7 @@ class Corpus:
     def settings(self) -> Settings:
         """Static settings of the training."""
         t = self.config.targets
-        num_classes = len(vocab.CLASS_SETS[t.class_set]) + (t.other_votes == "class")
+        num_classes = len(vocab.classes_of(t.class_set)) + (t.other_votes == "class")
         return Settings.of(self.config, self.num_features, num_classes)
 
     def training(self, device: Accelerator, num_devices: int) -> Training:

@@ -89,7 +89,7 @@ def card(
         "is_simulated": info.is_simulated,
         "notes": list(info.notes),
         "split_hash": ingest["split_hash"],
-        "classes": [*vocab.CLASS_SETS[config.targets.class_set], *([vocab.OTHER] * has_other)],
+        "classes": [*vocab.classes_of(config.targets.class_set), *([vocab.OTHER] * has_other)],
         "backbone": store.manifest["backbone"],
         "backbone_revision": store.manifest["backbone_revision"],
         "final_norm": store.manifest["final_norm"],

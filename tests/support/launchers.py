@@ -7,6 +7,7 @@ import re
 import runpy
 import sys
 import traceback
+import warnings
 from unittest import mock
 
 from absl import flags
@@ -21,11 +22,10 @@ def run(launcher: str, *arguments: str | os.PathLike) -> tuple[int, str]:
       The exit code, and what was printed to both streams, a traceback where the process would have shown one.
     """
     # Flags belong to the process, so those of the launcher before would stand in the way.
-    for module, defined in list(flags.FLAGS.flags_by_module_dict().items()):
-        for flag in defined:
-            is_ours = "launch" in re.split(r"\W", module) or flag.name.startswith("config.")
-            if is_ours and flag.name in flags.FLAGS:
-                delattr(flags.FLAGS, flag.name)
+    for name in list(flags.FLAGS):
+        module = flags.FLAGS.find_module_defining_flag(name) or ""
+        if "launch" in re.split(r"\W", module) or name.startswith("config."):
+            delattr(flags.FLAGS, name)
     for module in [name for name in sys.modules if name.partition(".")[0] == "launch"]:
         del sys.modules[module]
     output, code = io.StringIO(), 0
@@ -34,9 +34,12 @@ def run(launcher: str, *arguments: str | os.PathLike) -> tuple[int, str]:
         mock.patch.object(sys, "argv", argv),
         mock.patch.dict(os.environ, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
         mock.patch("os.sched_getaffinity", return_value={0}),
+        warnings.catch_warnings(),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
     ):
+        # In a process of its own no warning is an error.
+        warnings.simplefilter("ignore")
         try:
             runpy.run_module(f"launch.{launcher}", run_name="__main__", alter_sys=True)
         except SystemExit as end:

@@ -15,18 +15,15 @@ from seremo_jax.core import vocab
 from seremo_jax.data.corpora.csv_frames import MISSING
 from seremo_jax.data.text_lines import CorpusError, Report
 
-SPELLINGS = {
-    "anger": "angry",
-    "sadness": "sad",
-    "happiness": "happy",
-    "surprised": "surprise",
-    "fearful": "fear",
-    "disgusted": "disgust",
-    "neutral state": "neutral",
-    "excitement": "excited",
-    "frustration": "frustrated",
+MSP_LETTERS = {
+    **dict(zip("ASHUFDCN", vocab.CLASS_SETS["msp8"], strict=True)),
+    "O": vocab.OTHER,
+    "X": vocab.NO_AGREEMENT,
 }
-"""Word of a corpus in lower case -> ours. The words of `vocab` stand for themselves."""
+"""Letter of MSP-Podcast -> our word."""
+
+MSP_MAP = "msp_letters"
+"""Stands for a word map of all these letters. Elsewhere they may mean something else, so nobody takes them unasked."""
 
 GENDER_OF_LETTER = {"F": "female", "M": "male"}
 """Letter in the names of turns and raters -> gender."""
@@ -46,10 +43,11 @@ def word_of(text: str, mapped: Mapping[str, str] | None = None) -> str | None:
     """Our word for a rater's word.
 
     Returns:
-      A word of `vocab`, `other`, `other-<free text>` with the text as it stands, or None where the word is unknown.
+      A word of `vocab` or of the map, `no_agreement` where the map says so, `other`, `other-<free text>` with the text
+      as it stands, or None where the word is unknown.
     """
     low = text.strip().lower()
-    word = (mapped or {}).get(low) or SPELLINGS.get(low, low)
+    word = (mapped or {}).get(low) or vocab.CLASS_SPELLINGS.get(low, low)
     if word in vocab.CLASS_WORDS or (mapped and low in mapped):
         return word
     if free := _OTHER.fullmatch(text.strip()):
@@ -57,24 +55,39 @@ def word_of(text: str, mapped: Mapping[str, str] | None = None) -> str | None:
     return None
 
 
-def read_word_map(word_map: Iterable[str]) -> dict[str, str]:
-    """Word of a corpus in lower case -> ours, from texts such as `bored=other-bored`.
+def read_word_map(word_map: Iterable[str], classes: Iterable[str] = ()) -> dict[str, str]:
+    """Word of a corpus in lower case -> ours, from texts such as `bored=other-bored` or `X=no_agreement`.
+
+    Args:
+      word_map: The texts; `msp_letters` stands for all letters of MSP-Podcast.
+      classes: Classes of the corpus's own, which stand for themselves.
 
     Raises:
       CorpusError: A text has no `=`, or names no word of ours on its right.
     """
-    mapped = {}
+    own = {word: word for word in classes}
+    mapped = dict(own)
     for text in word_map:
         corpus_word, _, word = (part.strip().lower() for part in text.partition("="))
-        if not corpus_word or word_of(word) != word:
-            names = ", ".join(sorted(vocab.CLASS_WORDS))
-            raise CorpusError(f"word_map: {text!r} must read WORD=CLASS, with a class of {names}, other, or other-TEXT")
-        mapped[corpus_word] = word
+        if text.strip().lower() == MSP_MAP:
+            mapped |= {letter.lower(): word for letter, word in MSP_LETTERS.items()}
+        elif not corpus_word or (word != vocab.NO_AGREEMENT and word_of(word, own) != word):
+            names = ", ".join(sorted({*vocab.CLASS_WORDS, *own}))
+            raise CorpusError(f"word_map: {text!r} must read WORD=CLASS, with a class of {names}, other, other-TEXT, "
+                              f"or no_agreement; or be {MSP_MAP}, for all letters of MSP-Podcast")  # fmt: skip
+        else:
+            mapped[corpus_word] = word
     return mapped
 
 
+def voted_words(texts: Iterable[str], mapped: Mapping[str, str]) -> list[str | None]:
+    """Our words for those of a rater, None where one is unknown; what stands for no agreement is nobody's vote."""
+    words = (word_of(text, mapped) for text in texts)
+    return [word for word in words if word != vocab.NO_AGREEMENT]
+
+
 def map_primary(raw: pl.Series, where: str, mapped: Mapping[str, str]) -> pl.Series:
-    """Our word for each of `raw`; null where it is null or empty.
+    """Our word for each of `raw`; null where it is null or empty, or stands for no agreement, which is no vote.
 
     Raises:
       CorpusError: Unknown words; the message lists them with their counts.
@@ -86,7 +99,8 @@ def map_primary(raw: pl.Series, where: str, mapped: Mapping[str, str]) -> pl.Ser
         if text.strip() and ours[text] is None:
             unknown[text.strip()] += number
     refuse_unknown(unknown, where)
-    return _look_up(raw, ours, pl.String)
+    voted = {text: None if word == vocab.NO_AGREEMENT else word for text, word in ours.items()}
+    return _look_up(raw, voted, pl.String)
 
 
 def refuse_unknown(counts: Mapping[str, int], where: str) -> None:
@@ -97,8 +111,13 @@ def refuse_unknown(counts: Mapping[str, int], where: str) -> None:
     """
     if counts:
         listed = ", ".join(f"{text!r} x {n}" for text, n in sorted(counts.items(), key=lambda item: (-item[1], item)))
-        raise CorpusError(f"{where}: words that no class set knows: {listed}. Map them with word_map, "
-                          "e.g. WORD=neutral or WORD=other-WORD")  # fmt: skip
+        letters = (
+            f", or all letters of MSP-Podcast with {MSP_MAP}" if set(map(str.upper, counts)) <= {*MSP_LETTERS} else ""
+        )
+        raise CorpusError(f"{where}: words that no class set knows: {listed}. Map them with data.word_map, e.g. "
+                          f"WORD=neutral, WORD=other-WORD or WORD=no_agreement{letters}; or, in a corpus as tables, "
+                          "name classes of your own in corpus.json, e.g. {\"class_set\": [\"angry\", \"boredom\"]}"
+                          )  # fmt: skip
 
 
 def map_secondary(raw: pl.Series, where: str, mapped: Mapping[str, str], report: Report) -> pl.Series:
@@ -132,7 +151,7 @@ def secondary_words(text: str, mapped: Mapping[str, str] | None = None) -> tuple
         item = part.strip()
         word = _SECONDARY_SPELLINGS.get(item.lower()) or word_of(item, mapped)
         if word is not None:
-            words.append(word)
+            words += [word] if word != vocab.NO_AGREEMENT else []
         elif words and words[-1].startswith(f"{vocab.OTHER}-"):
             words[-1] += f",{part.rstrip()}"
         elif item:

@@ -219,6 +219,7 @@ def _rating_table(
     )
     report.counts["ratings_without_class"] = unknown.pop("", 0)
     class_words.refuse_unknown(unknown, file)
+    primary = [None if word == vocab.NO_AGREEMENT else word for word in primary]
     also = [class_words.secondary_words(answer.secondary, mapped) for answer in answers]
     strange = collections.Counter(word for _, unknown_words in also for word in unknown_words)
     class_words.report_secondary(strange, file, report)

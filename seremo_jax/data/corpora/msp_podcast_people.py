@@ -11,7 +11,6 @@ from seremo_jax.data.corpora.msp_podcast_ratings import (
     COLUMN_OF,
     FILE_CELL,
     STEM,
-    WORD_OF_CODE,
     first_rows,
     read_json_pairs,
     why_no_file,
@@ -217,7 +216,9 @@ def _report_genders(frame: pl.DataFrame, report: Report) -> None:
 
 
 def _released_words(code: pl.Series, report: Report) -> pl.Series:
-    words_of_code = code.str.to_uppercase().replace_strict(WORD_OF_CODE, default=None, return_dtype=pl.String)
+    words_of_code = code.str.to_uppercase().replace_strict(
+        class_words.MSP_LETTERS, default=None, return_dtype=pl.String
+    )
     unknown = code.filter(words_of_code.is_null() & ~code.str.to_lowercase().is_in(list(MISSING)))
     if unknown.len():
         report.counts["released_codes_unknown"] += unknown.len()

@@ -24,11 +24,6 @@ STEM = r'[^\s;,"](?:[^;,"\r\n]*[^\s;,"])?'
 RAW = ("utterance", "rater", "primary", "secondary", *vocab.ATTRIBUTES)
 COLUMN_OF = {"valence": "EmoVal", "activation": "EmoAct", "dominance": "EmoDom"}
 RANGE = (1.0, 7.0)
-WORD_OF_CODE = {
-    **dict(zip("ASHUFDCN", vocab.CLASS_SETS["msp8"], strict=True)),
-    "O": vocab.OTHER,
-    "X": vocab.NO_AGREEMENT,
-}
 
 _NAME = r"MSP-PODCAST_[0-9_]+"
 # A continuation line of a quoted cell could be any name, but hardly one of a recording.

@@ -31,9 +31,17 @@ def read_about(root: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or not set(about) <= set(_FIELDS):
         raise CorpusError(f"{path}: must be an object with no other keys than {', '.join(_FIELDS)}")
     about = {name: value for name, value in about.items() if value is not None}
+    classes = about.get("class_set")
+    if isinstance(classes, list) and len(classes) > 1 and all(isinstance(word, str) for word in classes):
+        about["class_set"] = ",".join(classes)
     for name in ("corpus", "release", "class_set"):
         if name in about and (isinstance(about[name], bool | dict | list) or not str(about[name]).strip()):
             raise CorpusError(f'{path}: {name} is {json.dumps(about[name])}: write a text, e.g. "{name}": "mine"')
+    if "class_set" in about:
+        try:
+            vocab.classes_of(str(about["class_set"]))
+        except ValueError as error:
+            raise CorpusError(f"{path}: class_set {error}") from None
     notes = about.get("notes", [])
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise CorpusError(f'{path}: notes is {json.dumps(notes)}: write a list of texts, e.g. ["recorded in a car"]')
@@ -74,18 +82,20 @@ def _is_pair(span: Any) -> bool:
     return all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in span)
 
 
+def own_classes(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Classes of a set that `corpus.json` writes out; none where it names one of ours, or nothing."""
+    named = str(about.get("class_set", ""))
+    return () if not named or named in vocab.CLASS_SETS else vocab.classes_of(named)
+
+
 def class_set_of(about: Mapping[str, Any], primary: pl.Series, root: Path) -> str:
     """The one named in `corpus.json`, else the smallest that has every word; ties go to the order of the vocabulary.
 
     Raises:
-      CorpusError: No class set has this name, or all of the words.
+      CorpusError: No class set has all of the words.
     """
     if named := about.get("class_set"):
-        if named not in vocab.CLASS_SETS:
-            raise CorpusError(
-                f"{root / 'corpus.json'}: class_set {named!r}: choose one of {', '.join(vocab.CLASS_SETS)}"
-            )
-        return named
+        return named if named in vocab.CLASS_SETS else ",".join(vocab.classes_of(named))
     used = {word for word in primary.drop_nulls().unique() if not is_other(word)}
     fitting = [name for name, classes in vocab.CLASS_SETS.items() if used <= set(classes)]
     if not fitting:

@@ -47,6 +47,9 @@ def votes_of(
     ours = [class_words.word_of(word, mapped) for word in spelt]
     unknown = {name: 1 for name, word in zip(columns, ours, strict=True) if word is None}
     class_words.refuse_unknown(unknown, path.name)
+    if vocab.NO_AGREEMENT in ours:
+        column = columns[ours.index(vocab.NO_AGREEMENT)]
+        raise CorpusError(f"{path}: column {column} stands for no agreement, which nobody votes for: remove it")
     if len(set(ours)) < len(ours):
         raise CorpusError(f"{path}: two columns stand for the same class: {', '.join(columns)}")
     means = [name for name in vocab.ATTRIBUTES if name in people.columns]

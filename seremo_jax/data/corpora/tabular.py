@@ -14,8 +14,9 @@ reported.
 Cells are parted by commas, semicolons or tabs, and stripped of blanks. `NA`, `nan`, `None`, `N/A`, `null` and nothing
 say that there is no value: no speaker known, no split given. Decimal commas are read where no number has a point.
 
-`corpus.json` may be left out: {"corpus": name, "release": text, "class_set": name, "attribute_ranges": {"valence":
-[1, 5]}, "notes": [text]}. It takes ranges where there are attributes.
+`corpus.json` may be left out: {"corpus": name, "release": text, "class_set": name or ["angry", "boredom", ...],
+"attribute_ranges": {"valence": [1, 5]}, "notes": [text]}. It takes ranges where there are attributes, and names the
+classes where some are in no named set; `targets.class_set=angry,boredom,...` then trains on them.
 """
 
 import os
@@ -29,7 +30,7 @@ from seremo_jax.core import vocab
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data.corpora import class_words
 from seremo_jax.data.corpora.csv_frames import LINE, to_numbers
-from seremo_jax.data.corpora.table_about import class_set_of, ranges_of, read_about
+from seremo_jax.data.corpora.table_about import class_set_of, own_classes, ranges_of, read_about
 from seremo_jax.data.corpora.table_files import find, plain_numbers, read, require_any, to_flag
 from seremo_jax.data.corpora.table_votes import OTHER_COLUMN, RATER_COLUMNS, votes_of
 from seremo_jax.data.names import alike_names
@@ -64,8 +65,9 @@ def parse(
     del is_quiet
     if smoothed not in ("refuse", "invert"):
         raise CorpusError(f"smoothed = {smoothed!r}: choose refuse or invert")
-    root, report, mapped = Path(root), Report(), class_words.read_word_map(word_map)
+    root, report = Path(root), Report()
     about = read_about(root)
+    mapped = class_words.read_word_map(word_map, own_classes(about))
     require_any(root, ("ratings", "utterances"))
     rated, described = find(root, "ratings"), find(root, "utterances")
     notes = list(about.get("notes", ()))
@@ -212,7 +214,8 @@ def _finish_utterances(
         raise CorpusError(f"{file}: unknown splits {', '.join(unknown.unique().sort())}, the first in line {line}; "
                           f"known are {', '.join(_SPLITS)}, and nothing where none is given")  # fmt: skip
     released = frame["released_consensus"]
-    is_tie = released.str.to_lowercase() == vocab.NO_AGREEMENT
+    ties = [vocab.NO_AGREEMENT, *(word for word, ours in mapped.items() if ours == vocab.NO_AGREEMENT)]
+    is_tie = released.str.to_lowercase().is_in(ties)
     word = class_words.map_primary(released.set(is_tie, None), file, mapped)
     return frame.with_columns(
         pl.col("audio").fill_null(""),

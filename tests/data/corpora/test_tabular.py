@@ -159,6 +159,43 @@ def test_what_cannot_be_meant_is_refused(tmp_path, about, texts, message):
         parse(tmp_path)
 
 
+OWN = {"class_set": ["Anger", "boredom", "calm"]}
+LETTERS = ["A", "S", "H", "U", "F", "D", "C", "N", "O", "X"]
+
+
+def test_a_corpus_has_classes_of_its_own(tmp_path):
+    rows = "\n".join(f"u{i},{word}" for i, word in enumerate(["Boredom", "anger", "calm", "X", "sleepy", "sad"]))
+    root = write(tmp_path, OWN, ratings=f"utterance,primary\n{rows}\n")
+    with pytest.raises(text_lines.CorpusError, match=r"'X' x 1, 'sleepy' x 1.*WORD=no_agreement.*corpus.json"):
+        tabular.parse(root)
+    pair = tabular.parse(root, word_map=("X=no_agreement", "sleepy=boredom"))
+    assert tables.info_of(pair[0]).class_set == "angry,boredom,calm"
+    words = dict(zip(pair[1]["utterance"].to_pylist(), pair[1]["primary"].to_pylist(), strict=True))
+    assert words == {"u0": "boredom", "u1": "angry", "u2": "calm", "u3": None, "u4": "boredom", "u5": "sad"}
+    own = targets.build(*pair, TargetPolicies(class_set="anger, boredom, calm", attributes=()))
+    assert own.class_names == ("angry", "boredom", "calm")
+    assert own.votes.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    other = targets.build(*pair, TargetPolicies(class_set="iemocap4", attributes=()))
+    assert other.counts["num_other_votes"] == 3, "words of the corpus's own set are known to others"
+
+
+def test_letters_of_msp_podcast_are_read_where_asked_for(tmp_path):
+    rows = "\n".join(f"u{i},{letter},{letter.lower()}" for i, letter in enumerate(LETTERS))
+    root = write(tmp_path, ratings=f"utterance,primary,released_consensus\n{rows}\n")
+    with pytest.raises(text_lines.CorpusError, match="all letters of MSP-Podcast with msp_letters"):
+        tabular.parse(root)
+    utterances, ratings, report = parse(root, word_map=("msp_letters",))
+    assert [row["primary"] for row in ratings] == [*vocab.CLASS_SETS["msp8"], "other", None]
+    assert [row["released_consensus"] for row in utterances] == [*vocab.CLASS_SETS["msp8"], "other", "no_agreement"]
+    assert report.counts["ratings_without_class"] == 1
+
+
+def test_nobody_votes_for_no_agreement(tmp_path):
+    root = write(tmp_path, utterances="id,count::angry,count::X\nu1,2,1\n")
+    with pytest.raises(text_lines.CorpusError, match="count::X stands for no agreement, which nobody votes for"):
+        tabular.parse(root, word_map=("X=no_agreement",))
+
+
 def test_two_formats_of_one_table_and_broken_files_are_refused(tmp_path):
     write(tmp_path, ratings="utterance,primary\nu,sad\n")
     (tmp_path / "ratings.jsonl").write_text("{}")
