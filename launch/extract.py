@@ -3,7 +3,7 @@
 from launch import cli
 
 if __name__ == "__main__":
-    from seremo_jax.core import mesh
+    from seremo_jax.core import sharding
     from seremo_jax.features import extract
 
-    cli.run(lambda config, workdir: extract.run(config, workdir, mesh=mesh.make_data_mesh()))
+    cli.run(lambda config, workdir: extract.run(config, workdir, mesh=sharding.make_data_mesh()))

@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seremo_jax import backbones
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import audio, ingest, policies, tables, targets
 from seremo_jax.evaluation import evaluate

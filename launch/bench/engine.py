@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import Batch, Labels
 from seremo_jax.data.targets import Targets

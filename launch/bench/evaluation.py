@@ -51,7 +51,7 @@ def measure(number: int, num_systems: int, num_seeds: int, num_resamples: int) -
 
     import jax
 
-    from seremo_jax.core import members as ensemble
+    from seremo_jax.core import ensemble
     from seremo_jax.core.config_fields import EvalConfig
     from seremo_jax.evaluation import scoring
     from seremo_jax.evaluation.alignment import align

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, remove_leftovers
 from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
@@ -41,7 +40,7 @@ _ROWS_AT_ONCE = 256
 _MOST_STEPS, _TOLERANCE = 2000, 1e-6
 
 
-def pooled(store: Reader, layer: int, rows: Sequence[int]) -> Float[np.ndarray, "N F"]:
+def pooled_frames(store: Reader, layer: int, rows: Sequence[int]) -> Float[np.ndarray, "N F"]:
     """Mean and standard deviation of every feature over the frames of each utterance, [N, 2 D] float32."""
     summaries = np.empty((len(rows), 2 * store.manifest["num_features"]), np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -191,7 +190,7 @@ def _predictions(
     attributes = np.full((*shape, targets.attributes.shape[1]), np.nan, np.float32)
     distribution = np.full((*shape, len(targets.class_names)), np.nan, np.float32)
     for layer in dict.fromkeys(member.layer for member in members):
-        features = pooled(store, layer, [place[utterance] for utterance in targets.ids])
+        features = pooled_frames(store, layer, [place[utterance] for utterance in targets.ids])
         for of_fold in splits.values():
             here = np.flatnonzero(of_fold == split)
             learned = np.flatnonzero(_is_learned(of_fold, split))
@@ -231,7 +230,7 @@ def _scored(
 
 
 def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Each regression as a system of its own, as `core.members.systems` describes those of heads."""
+    """Each regression as a system of its own, as `core.ensemble.systems` describes those of heads."""
     differing = ["layer"] if len({member.layer for member in members}) > 1 else []
     described = []
     for row, member in enumerate(members):

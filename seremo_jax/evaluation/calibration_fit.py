@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError, finite, place_of, read_json, require_same, write_json
 from seremo_jax.data.targets import Targets
 from seremo_jax.metrics import calibration, conformal

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import finite
 from seremo_jax.core.config_fields import EvalConfig
-from seremo_jax.core.members import Member
+from seremo_jax.core.ensemble import Member
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import calibration_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells

@@ -13,9 +13,7 @@ from jax.sharding import Mesh
 
 from seremo_jax.conditions import sources as condition_sources
 from seremo_jax.conditions.render import Sources
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, remove_leftovers
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
@@ -23,10 +21,7 @@ from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_for
-from seremo_jax.evaluation import calibration_fit, calibration_scores, scoring, stability
-from seremo_jax.evaluation import (
-    pooled as mean_heads,
-)
+from seremo_jax.evaluation import calibration_fit, calibration_scores, mean_heads, scoring, stability
 from seremo_jax.evaluation.alignment import Aligned, align
 from seremo_jax.evaluation.records import FILE, write_predictions
 from seremo_jax.evaluation.records import write as write_records
@@ -34,10 +29,10 @@ from seremo_jax.evaluation.states import member_states
 from seremo_jax.features import condition_frames
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
-from seremo_jax.training import feed as feeding
 from seremo_jax.training import loader, protocol, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
 from seremo_jax.training.dataset import Data
+from seremo_jax.training.feed import Feed, Placement, shape_of
 from seremo_jax.training.predictions import STAMP_FILE, Predicted, load_members, predict, settings_of
 
 
@@ -137,8 +132,8 @@ class _Job:
 
     def predicted(self, data: Data, rows: dict[int | None, np.ndarray], shape: loader.Shape) -> list[Predicted]:
         """What every member says of the rows of its fold."""
-        placement = feeding.Placement(self.members, self.mesh, self.current, self.statistics)
-        feed = feeding.Feed(data, placement, shape, rows, has_own_order=False)
+        placement = Placement(self.members, self.mesh, self.current, self.statistics)
+        feed = Feed(data, placement, shape, rows, has_own_order=False)
         return predict(self.predict_step, self.params, feed, self.current)
 
     def calibrate(self) -> calibration_fit.Calibrations:
@@ -159,7 +154,7 @@ class _Job:
         # Compilation takes longer than predicting a split, so two splits share one shape where that is possible.
         rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
         is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
-        return feeding.shape_of(self.data, rows, development if is_shared else rows)
+        return shape_of(self.data, rows, development if is_shared else rows)
 
     def split(self, split: str, folder: PurePath) -> list[ResultRecord]:
         """Records of one split in every condition; writes the predictions."""

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, sealed, to_json, write_text
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.targets import Targets

@@ -36,7 +36,7 @@ class ScoreRequest:
 
     Attributes:
       systems: Of each system its members, as rows of the predictions, and what its records say of it: `system`,
-        `layer`, `seeds`, `axes` (see `core.members.systems`).
+        `layer`, `seeds`, `axes` (see `core.ensemble.systems`).
       split: Name of the split.
       section: N of N-best (1 among them), thresholds, classes of macro-F1, grouping column, resamples of speakers,
         exchanges of systems (0 for no tests) and the seed of all draws.

@@ -23,10 +23,10 @@ from seremo_jax import backbones
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import place_of, remove_leftovers, remove_tree, require_same
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.ensemble import needs_chosen_layer
 from seremo_jax.core.lock import at_work
-from seremo_jax.core.members import needs_chosen_layer
-from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.progress import Progress
+from seremo_jax.core.sharding import is_first_process, wait_for_all
 from seremo_jax.data import audio, audio_batches
 from seremo_jax.data.tables import audio_root, read_for
 from seremo_jax.features import forward, normalisation, store

@@ -19,7 +19,7 @@ from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.config_fields import ExtractConfig
-from seremo_jax.core.mesh import by_utterance, replicated, spread
+from seremo_jax.core.sharding import by_utterance, replicated, spread
 from seremo_jax.data import audio, audio_batches
 from seremo_jax.features.manifest import DTYPES
 from seremo_jax.saliency import correlation

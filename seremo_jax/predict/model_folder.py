@@ -20,8 +20,7 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from seremo_jax import __version__
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh, vocab
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import (
     ArtefactError,
     atomic_path,
@@ -103,7 +102,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     protocol.require_run(f"the training in {folder}", trained["run"], run, store, remedy)
     data = Data.of(config, store, (utterances, ratings), all_members)
     settings = predictions.settings_of(config, data)
-    params = predictions.load_members(folder, settings, all_members, mesh.make_mesh(1))
+    params = predictions.load_members(folder, settings, all_members, sharding.make_mesh(1))
     names = ensemble.names(all_members)
     picked = pick(trained, names, members)
     wanted = [all_members[i] for i in picked]

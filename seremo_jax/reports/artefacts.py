@@ -7,8 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.reports import look, page
 from seremo_jax.reports.blocks import Block, system_label
 

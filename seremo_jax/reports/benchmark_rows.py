@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from seremo_jax.core import members, vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError, in_bucket, place_of, read_json
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records as result_records
@@ -63,7 +63,7 @@ class Entry:
     @property
     def class_loss(self) -> str:
         """Class loss of the head, or of the heads behind a mean."""
-        return "log loss" if self.is_baseline else " + ".join(members.class_losses(self.record.axes))
+        return "log loss" if self.is_baseline else " + ".join(ensemble.class_losses(self.record.axes))
 
     @property
     def is_balanced(self) -> bool:
@@ -79,7 +79,7 @@ class Entry:
 
     @property
     def _heads_balanced(self) -> list[bool]:
-        return [vocab.CLASS_LOSSES[kind].is_balanced for kind in members.class_losses(self.record.axes)]
+        return [vocab.CLASS_LOSSES[kind].is_balanced for kind in ensemble.class_losses(self.record.axes)]
 
     @property
     def family(self) -> str:
@@ -89,7 +89,7 @@ class Entry:
     @property
     def kind(self) -> str:
         """The system's words without what has columns of its own: layer, class loss, class target."""
-        return ", ".join(members.words(self.record.axes, ("layer", "class_kind", "is_balanced"))) or "head"
+        return ", ".join(ensemble.words(self.record.axes, ("layer", "class_kind", "is_balanced"))) or "head"
 
 
 def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
@@ -181,8 +181,8 @@ def _fixed(row: Entry, allowed: Sequence[str], shown: Sequence[str], is_of_data:
     if not row.is_baseline:
         # Axes that tell this run's systems apart are in their names; others are not, and another run may differ there.
         named = {*row.record.axes["varying"], *shown, *_NO_SETTING}
-        fields |= {f"settings.{members.MEMBER_FIELDS[name]}": value for name, value in row.record.axes.items()
-                   if name in members.MEMBER_FIELDS and name not in named}  # fmt: skip
+        fields |= {f"settings.{ensemble.MEMBER_FIELDS[name]}": value for name, value in row.record.axes.items()
+                   if name in ensemble.MEMBER_FIELDS and name not in named}  # fmt: skip
     left_out = (*allowed, *(_OF_HEADS if is_of_data else ()))
     return {
         name: value for name, value in fields.items() if not any(fnmatch.fnmatch(name, pattern) for pattern in left_out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from seremo_jax.core import members, vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.config_fields import EnsembleConfig
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.metrics import catalogue
@@ -17,7 +17,7 @@ from seremo_jax.metrics.catalogue import Metric
 COMPARED_FIELDS = frozenset(
     {
         *("system", "layer", "layers", "seed", "seeds", "class_target", "members", "checkpoint", "fingerprint"),
-        *(f"settings.{path}" for path in members.MEMBER_FIELDS.values()),
+        *(f"settings.{path}" for path in ensemble.MEMBER_FIELDS.values()),
         *(f"settings.ensemble.{field.name}" for field in dataclasses.fields(EnsembleConfig)),
         *("commit", "metrics"),
     }
@@ -159,7 +159,7 @@ def system_label(axes: Mapping[str, Any], hidden: Sequence[str] = ()) -> str:
       axes: What tells it from others, see `ResultRecord`.
       hidden: Names of axes that are left out.
     """
-    return ", ".join([*members.words(axes, hidden), target_label(axes["class_target"])])
+    return ", ".join([*ensemble.words(axes, hidden), target_label(axes["class_target"])])
 
 
 def target_label(class_target: str) -> str:

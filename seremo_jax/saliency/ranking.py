@@ -27,7 +27,7 @@ from seremo_jax.core.artefacts import (
 )
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.lock import at_work
-from seremo_jax.core.mesh import is_first_process
+from seremo_jax.core.sharding import is_first_process
 from seremo_jax.data.tables import read_for
 from seremo_jax.metrics import intervals
 from seremo_jax.metrics.moments import Moments

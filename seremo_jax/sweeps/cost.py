@@ -9,7 +9,7 @@ import jax
 
 from seremo_jax import backbones
 from seremo_jax.backbones import weights
-from seremo_jax.core import mesh, vocab
+from seremo_jax.core import sharding, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.data import tables
 from seremo_jax.sweeps.plan import Plan
@@ -109,7 +109,9 @@ def describe(planned: Plan, workdir: str | os.PathLike) -> str:
             f"{'the workdir' if program.stage == '.' else program.stage}, points {_ranges(program.points)}"
         )
         if train_s:
-            peak = peak or roofline.peak_flops_per_s(mesh.make_mesh(program.num_members), program.config.model.dtype)
+            peak = peak or roofline.peak_flops_per_s(
+                sharding.make_mesh(program.num_members), program.config.model.dtype
+            )
             frames = train_s * _FRAME_RATE_HZ * program.config.train.max_epochs * program.num_members
             seconds = frames * cost.flops_per_frame / (peak * _SHARE_OF_PEAK)
             total_s += seconds

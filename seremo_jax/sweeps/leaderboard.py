@@ -14,8 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import read_json, write_text
 from seremo_jax.core.cells import one_line
 from seremo_jax.core.config import from_config_dict

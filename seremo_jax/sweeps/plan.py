@@ -11,11 +11,10 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import fingerprint_of, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
-from seremo_jax.core.members import Member
+from seremo_jax.core.ensemble import Member
 from seremo_jax.data import policies
 from seremo_jax.sweeps.algebra import Point, SweepError
 
@@ -66,7 +65,7 @@ class _Training(NamedTuple):
 
     Attributes:
       shared: What its members share: the settings without `ensemble` and without the fields that members have.
-      members: Its members, in the order of `members.members`.
+      members: Its members, in the order of `ensemble.members`.
     """
 
     shared: Tree
@@ -255,7 +254,7 @@ def _pack(members: list[Member], most: int | None) -> list[list[Member]]:
 
 
 def _join(shared: Tree, members: Sequence[Member]) -> Config:
-    """The config whose members are these, in the order of `members.members`."""
+    """The config whose members are these, in the order of `ensemble.members`."""
     tree: Tree = json.loads(to_json(shared)) | {"ensemble": {}}
     axes = {field: list(dict.fromkeys(getattr(member, field) for member in members)) for field in ensemble.MEMBER_AXES}
     for field, values in axes.items():

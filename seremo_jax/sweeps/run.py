@@ -18,8 +18,7 @@ from typing import Any
 
 import jax
 
-from seremo_jax.core import lock, mesh
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble, lock, sharding
 from seremo_jax.core.artefacts import atomic_path, read_json, require_same, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.preemption import PreemptedError
@@ -46,7 +45,7 @@ def record(workdir: str | os.PathLike, name: str, planned: plan.Plan) -> dict[st
       ArtefactError: The workdir holds another sweep, or the same one under other settings.
     """
     path = Path(workdir) / FOLDER / leaderboard.MANIFEST_FILE
-    if not path.exists() and mesh.is_first_process():
+    if not path.exists() and sharding.is_first_process():
         content = {"sweep": name, "fingerprint": planned.fingerprint, "points": planned.points}
         content |= {"swept": planned.swept, "eval": planned.evaluation}
         content["programs"] = [dataclasses.asdict(program) for program in planned.programs]
@@ -56,7 +55,7 @@ def record(workdir: str | os.PathLike, name: str, planned: plan.Plan) -> dict[st
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)
         path.with_suffix(".new").unlink(missing_ok=True)
-    mesh.wait_for_all("sweep: manifest")
+    sharding.wait_for_all("sweep: manifest")
     manifest = read_json(path, _REMEDY)
     expected = {"sweep": name, "fingerprint": planned.fingerprint}
     require_same(f"the sweep in {path}", {key: manifest[key] for key in expected}, expected, _REMEDY)
@@ -98,7 +97,7 @@ def run(
     for i in range(len(programs)) if indices is None else indices:
         program = _Run(workdir, i, programs[i]["stage"], from_config_dict(programs[i]["config"]), is_quiet)
         failures += program.finish()
-        if mesh.is_first_process():
+        if sharding.is_first_process():
             with _locked(workdir / FOLDER):
                 _show(workdir, manifest)
     return failures
@@ -183,28 +182,28 @@ class _Run:
             return
         is_whole = len(members) == len(self._members())
         config = self.config if is_whole else plan.keep(self.config, members)
-        if mesh.is_first_process():
+        if sharding.is_first_process():
             _link(stage, folder)
-        mesh.wait_for_all(f"sweep: {folder} linked")
+        sharding.wait_for_all(f"sweep: {folder} linked")
         try:
             train.run(config, folder, is_quiet=self.is_quiet)
         except train.NothingToKeepError as error:
             raise train.NothingToKeepError(str(error), [members[i] for i in error.members]) from None
         results = evaluate.run(config, folder, is_quiet=True)
-        mesh.wait_for_all(f"sweep: {folder} evaluated")
-        if mesh.is_first_process():
+        sharding.wait_for_all(f"sweep: {folder} evaluated")
+        if sharding.is_first_process():
             # Another name than that of a later evaluation on the test split, which has no say here.
             os.replace(results, folder / leaderboard.RESULTS_FILE)
-        mesh.wait_for_all(f"sweep: {folder} kept")
+        sharding.wait_for_all(f"sweep: {folder} kept")
 
     def _without(self, status: Status, failed: Sequence[int]) -> Status:
         """The status once these members are left out; their companions start anew, as the ensemble is another one."""
         left_out = plan.in_all_folds(self.config, failed)
         self._say(f"{len(left_out)} members never had a score: left out, and the others trained without them")
-        if mesh.is_first_process():
+        if sharding.is_first_process():
             shutil.rmtree(self.folder / "train", ignore_errors=True)
             (self.folder / leaderboard.RESULTS_FILE).unlink(missing_ok=True)
-        mesh.wait_for_all(f"sweep: {self.folder} cleared")
+        sharding.wait_for_all(f"sweep: {self.folder} cleared")
         return dataclasses.replace(status, left_out=(*status.left_out, *left_out))
 
     def _give_up(self, status: Status, reason: str) -> list[str]:
@@ -221,23 +220,23 @@ class _Run:
         return [f"program {self.index}, {names[place]}: {advice}" for place in status.left_out]
 
     def _write(self, status: Status) -> None:
-        if mesh.is_first_process():
+        if sharding.is_first_process():
             write_status(self.folder, status)
 
     def _say(self, text: str) -> None:
-        if not self.is_quiet and mesh.is_first_process():
+        if not self.is_quiet and sharding.is_first_process():
             print(f"program {self.index}: {text}", file=sys.stderr, flush=True)
 
 
 def prepare(config: Config, stage: Path, is_quiet: bool) -> None:
     """Tables, hidden states and saliency of a stage; what is there already is left."""
-    if mesh.is_first_process():
+    if sharding.is_first_process():
         ingest.run(config, stage, is_quiet=True)
-    mesh.wait_for_all(f"sweep: {stage} ingested")
-    extract.run(config, stage, is_quiet=is_quiet, mesh=mesh.make_data_mesh())
-    if mesh.is_first_process():
+    sharding.wait_for_all(f"sweep: {stage} ingested")
+    extract.run(config, stage, is_quiet=is_quiet, mesh=sharding.make_data_mesh())
+    if sharding.is_first_process():
         ranking.summarise(stage, config)
-    mesh.wait_for_all(f"sweep: {stage} extracted")
+    sharding.wait_for_all(f"sweep: {stage} extracted")
 
 
 @contextlib.contextmanager
@@ -246,7 +245,7 @@ def _locked(folder: Path, waits: bool = True) -> Iterator[bool]:
 
     Yields whether the folder is this task's; without waiting for it, it may be another's.
     """
-    if not mesh.is_first_process():
+    if not sharding.is_first_process():
         yield True
         return
     with lock.held(folder / ".sweep.lock", waits, about="sweep") as (is_ours, _):

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from seremo_jax.backbones import costs
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh, vocab
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.data import audio, audio_batches, tables
@@ -203,7 +202,7 @@ class Corpus:
         num_processes = -(-num_devices // min(num_devices, a.devices_per_process))
         for start in range(0, len(self.members), fitting * num_devices):
             run = self.members[start : start + fitting * num_devices]
-            num_shards = mesh.num_member_shards(len(run), num_devices, num_processes)
+            num_shards = sharding.num_member_shards(len(run), num_devices, num_processes)
             spread = arrangement.arrange(len(run), num_shards)
             views, _ = arrangement.share_out(spread, [((0, member.layer),) for member in run])
             free = device.memory_bytes - spread.per_shard * each

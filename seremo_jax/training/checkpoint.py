@@ -27,7 +27,7 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.hashed import describe_folder, require_files
-from seremo_jax.core.mesh import is_first_process
+from seremo_jax.core.sharding import is_first_process
 
 _MOST_BATCHES = 10**7
 """More batches than any epoch has, so that epoch and batch make one rising number."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Labels

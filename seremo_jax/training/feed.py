@@ -8,8 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import loader, steps
 from seremo_jax.training.arrangement import Arrangement, share_out

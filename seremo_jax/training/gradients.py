@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from seremo_jax.core import mesh
+from seremo_jax.core import sharding
 from seremo_jax.core.schema import Batch, Labels
 from seremo_jax.training import model, objectives
 from seremo_jax.training.state import TASK_SCALES, Inputs, Members, Settings
@@ -91,7 +91,7 @@ class Reader(NamedTuple):
             features = rows_of_part(jnp.swapaxes(features, -1, -2)).swapaxes(-1, -2) if num_parts > 1 else features
         mean, sd = (self._entries(table, self.member.norm_slot) for table in self.inputs.norm)
         features = normalise(features, slot >= 0, mean, sd)
-        device = jax.lax.axis_index(mesh.DATA) if self.num_data > 1 else 0
+        device = jax.lax.axis_index(sharding.DATA) if self.num_data > 1 else 0
         first_row = device * num_local + part * num_rows
         dropout = None
         if dropout_key is not None:
@@ -110,7 +110,7 @@ class Reader(NamedTuple):
 
     def whole(self, raw: model.Raw) -> model.Raw:
         """Outputs for the rows of all devices of the data axis. Each utterance has its row on one of them."""
-        return jax.lax.psum(raw, mesh.DATA) if self.num_data > 1 else raw
+        return jax.lax.psum(raw, sharding.DATA) if self.num_data > 1 else raw
 
     def outputs(self, params: Any) -> model.Raw:
         """Outputs of the head for every slot, without dropout."""
@@ -152,7 +152,7 @@ class Reader(NamedTuple):
             # `g_raw` has a row for every utterance. `forward` is zero for those of other parts, and so is their share.
             grads = _sum_of_parts(num_parts, lambda part: jax.vjp(forward_of(part), params)[1](g_raw)[0])
         # Each device has pulled back through its own rows only.
-        grads = jax.lax.psum(grads, mesh.DATA) if self.num_data > 1 else grads
+        grads = jax.lax.psum(grads, sharding.DATA) if self.num_data > 1 else grads
         return value, terms, grads | ({TASK_SCALES: g_scales[0]} if learns else {})
 
 

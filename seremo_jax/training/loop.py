@@ -9,18 +9,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Batch
-from seremo_jax.training import feed as feeding
 from seremo_jax.training import predictions, roofline, steps
 from seremo_jax.training.arrangement import arrange, is_worth_compacting
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
+from seremo_jax.training.feed import Cache, Feed, Placement, shape_of
 from seremo_jax.training.state import TrainState
 from seremo_jax.training.timing import Clock, StepTrace
 
@@ -61,7 +59,7 @@ class Loop:
         self.clock, self._trace = clock or Clock(), trace or StepTrace(None)
         self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
         self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
-        self._shape = feeding.shape_of(data, self._rows, self._development_rows)
+        self._shape = shape_of(data, self._rows, self._development_rows)
         self.settings = predictions.settings_of(config, data)
         self._class_weights = None
         if any(vocab.CLASS_LOSSES[member.class_kind].is_balanced for member in members):
@@ -91,12 +89,12 @@ class Loop:
     def _feed(self, is_active: np.ndarray | None) -> None:
         self._current = arrange(len(self.members), self._mesh.shape[sharding.MEMBER], is_active)
         cache = self._cache()
-        placement = feeding.Placement(
+        placement = Placement(
             self.members, self._mesh, self._current, self._statistics, class_weights=self._class_weights
         )
-        self._train = feeding.Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
+        self._train = Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
         # Both splits lie in one cache, so the frames are on the devices already.
-        self._development = feeding.Feed(
+        self._development = Feed(
             self._data,
             placement,
             self._shape,
@@ -107,13 +105,13 @@ class Loop:
         )
         self._is_cached = cache is not None
 
-    def _cache(self) -> feeding.Cache | None:
+    def _cache(self) -> Cache | None:
         """Frames of both splits in device memory; None where each batch is to bring its frames."""
         wanted = self.config.train.device_cache
         if wanted == "off":
             return None
         rows = np.unique(np.concatenate([*self._rows.values(), *self._development_rows.values()]))
-        cache = feeding.Cache(self._data, rows)
+        cache = Cache(self._data, rows)
         layers = {layer for member in self.members for layer in self._data.layers_of(member)}
         return cache if wanted == "on" or cache.fits(len(layers)) else None
 

@@ -10,18 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import place_of, read_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Batch
 from seremo_jax.data.targets import Targets
 from seremo_jax.metrics.moments import AnyArray
 from seremo_jax.training import checkpoint, losses, model, steps
-from seremo_jax.training import feed as feeding
 from seremo_jax.training.arrangement import Arrangement, arrange
 from seremo_jax.training.dataset import Data
+from seremo_jax.training.feed import Feed
 from seremo_jax.training.state import Settings
 
 STAMP_FILE = "finished.json"
@@ -44,7 +42,7 @@ class Predicted(NamedTuple):
     distribution: Float[np.ndarray, "m N C"]
 
 
-def predict(predict_step: Callable, params: Any, feed: feeding.Feed, current: Arrangement) -> list[Predicted]:
+def predict(predict_step: Callable, params: Any, feed: Feed, current: Arrangement) -> list[Predicted]:
     """Predictions of every member that sits at a trained position, for all utterances of its stream.
 
     Args:

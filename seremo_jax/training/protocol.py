@@ -12,7 +12,7 @@ from seremo_jax import __version__
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json, require_same
 from seremo_jax.core.config import Config
-from seremo_jax.core.members import MEMBER_FIELDS
+from seremo_jax.core.ensemble import MEMBER_FIELDS
 from seremo_jax.data.tables import info_of
 from seremo_jax.features import manifest
 from seremo_jax.features.store import Reader

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Labels
 from seremo_jax.training import model, objectives, optim, roofline

@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import sharding
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import optim
 from seremo_jax.training.arrangement import over_members

@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import (
     ArtefactError,
     fingerprint_of,
@@ -29,9 +28,9 @@ from seremo_jax.core.artefacts import (
 )
 from seremo_jax.core.config import Config, write_config
 from seremo_jax.core.lock import at_work
-from seremo_jax.core.mesh import is_first_process, wait_for_all
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
+from seremo_jax.core.sharding import is_first_process, wait_for_all
 from seremo_jax.data import tables
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader

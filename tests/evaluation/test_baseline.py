@@ -10,8 +10,7 @@ import scipy.optimize
 import scipy.special
 
 from seremo_jax import backbones
-from seremo_jax.core import artefacts
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import artefacts, ensemble
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.evaluation import baseline
 from seremo_jax.reports import benchmark
@@ -64,7 +63,7 @@ def test_a_class_nobody_chose_gets_nothing_and_one_class_alone_is_refused():
 
 def test_pooled_is_mean_and_sd_of_the_frames_of_each_utterance():
     store = toy_training.ToyStore(toy_training.targets())
-    got = baseline.pooled(store, 5, [7, 3])
+    got = baseline.pooled_frames(store, 5, [7, 3])
     for row, item in zip((7, 3), got, strict=True):
         frames = store.read(5, [row])[0].astype(np.float64)
         np.testing.assert_allclose(item, [*frames.mean(0), *frames.std(0)], atol=1e-3)

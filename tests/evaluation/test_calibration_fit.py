@@ -7,11 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import Predictions
-from seremo_jax.evaluation import calibration_fit
-from seremo_jax.evaluation import pooled as mean_heads
+from seremo_jax.evaluation import calibration_fit, mean_heads
 from seremo_jax.evaluation.calibration_fit import Applied, Development
 from seremo_jax.metrics import calibration, conformal
 

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pytest
 import scipy.stats
 
-from seremo_jax.core import members
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import to_json
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.config_fields import EvalConfig
-from seremo_jax.evaluation import calibration_fit, calibration_scores, calibration_sums
-from seremo_jax.evaluation import pooled as mean_heads
+from seremo_jax.evaluation import calibration_fit, calibration_scores, calibration_sums, mean_heads
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.calibration_sums import Heard
 from seremo_jax.metrics import calibration, intervals, resampling
@@ -26,7 +25,7 @@ __all__ = ["parts"]
 LEVEL, FOLDS = 0.9, (0, 1)
 SECTION = dataclasses.replace(EvalConfig(), num_resamples=60, coverage=LEVEL, nbest=(1, 2))
 AXES = {"class_targets": ("votes", "consensus"), "seeds": (0, 1), "folds": FOLDS}
-TRAINED = members.members(
+TRAINED = ensemble.members(
     from_config_dict({"model": {"layer": 2}, "data": {"split_kind": "kfold"}, "ensemble": AXES}), None
 )
 POOLED = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in TRAINED))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.evaluation import evaluate
 from seremo_jax.training.predictions import Predicted
 from tests.support import toy_training

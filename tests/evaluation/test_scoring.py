@@ -11,8 +11,7 @@ import scipy.spatial.distance
 import scipy.stats
 import sklearn.metrics
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import to_json
 from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.schema import Predictions

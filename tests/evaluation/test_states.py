@@ -14,7 +14,7 @@ import scipy.stats
 import sklearn.metrics
 from jax.sharding import PartitionSpec
 
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import sharding
 from seremo_jax.evaluation import system_scores, system_sums
 from seremo_jax.evaluation.alignment import Cells
 from seremo_jax.evaluation.states import RowTargets, Settings, member_states

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from seremo_jax import backbones
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import sharding
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import audio_batches
 from seremo_jax.features import extract, forward

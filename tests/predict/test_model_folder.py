@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, read_json, write_json
 from seremo_jax.core.config import read_config, write_config
 from seremo_jax.data import tables

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seremo_jax.core import artefacts
-from seremo_jax.core.members import MEMBER_FIELDS
+from seremo_jax.core.ensemble import MEMBER_FIELDS
 from seremo_jax.metrics.catalogue import entries_by_name
 from seremo_jax.reports import benchmark, benchmark_text, blocks, published
 from seremo_jax.reports.condition_section import DROP, STABLE_SHARE

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seremo_jax.core import artefacts, members, schema, vocab
+from seremo_jax.core import artefacts, ensemble, schema, vocab
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, entries_by_name, metric
 from seremo_jax.reports import blocks, failure_signs, figures, look, overview, page, report, score_tables
 from seremo_jax.reports.table import Table, measured
@@ -163,7 +163,7 @@ def records_of(seed=0, num_speakers=22, num_seeds=5, is_simulated=True, split="t
                                        "num_classes": len(set(y.tolist())), "uar": scores})  # fmt: skip
                 axes = axes_of(target, layer, is_named=len(layers) > 1)
                 records.append(schema.ResultRecord(
-                    members.label(axes), layer, tuple(range(num_seeds)), split, "clean", group, int(rows.sum()) + 20,
+                    ensemble.label(axes), layer, tuple(range(num_seeds)), split, "clean", group, int(rows.sum()) + 20,
                     int(rows.sum()), len(set(speaker[rows])), entries_by_name(numbers),
                     NO_SPEAKER_STATES | {"class_names": list(CLASSES), "confusion": confusion.tolist()}
                     if group == "all" else {},

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.preemption import Notice
 from seremo_jax.core.progress import Progress

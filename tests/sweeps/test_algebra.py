@@ -7,7 +7,7 @@ import pytest
 
 from configs import crema_d, simulated
 from seremo_jax.backbones import load
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.sweeps import cost as sweep_cost
 from seremo_jax.sweeps import plan

@@ -17,8 +17,7 @@ import pytest
 from flax import nnx
 
 from seremo_jax.backbones import CheckpointError, costs, layers, load, wav2vec2
-from seremo_jax.core import members
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import ConfigError, from_config_dict
 from seremo_jax.core.schema import Batch, Labels
@@ -168,7 +167,7 @@ def _bytes_of_step(num_features, units, num_layers, num_members, batch):
         "ensemble": {"seeds": tuple(range(num_members))}, "targets": {"class_set": "msp8"},
     })  # fmt: skip
     settings = training_state.Settings.of(config, num_features, 8)
-    values = training_state.values_of(members.members(config, 0), [np.ones(8)] * num_members)
+    values = training_state.values_of(ensemble.members(config, 0), [np.ones(8)] * num_members)
     place = np.zeros(num_members, np.int32)
     shape = jax.ShapeDtypeStruct
     state = jax.eval_shape(lambda values: training_state.init(settings, values), values)

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from configs import simulated
-from seremo_jax.core import artefacts, copies
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import artefacts, copies, ensemble, sharding
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import ingest, tables

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data import ingest, tables
 from seremo_jax.evaluation import records

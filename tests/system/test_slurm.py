@@ -329,7 +329,7 @@ def test_one_of_several_processes_ends_at_once_when_it_fails(tmp_path):
     code = """
 import jax
 from launch import cli
-from seremo_jax.core.mesh import wait_for_all
+from seremo_jax.core.sharding import wait_for_all
 def main(config, workdir):
     if jax.process_index() == 1:
         raise OSError("a broken disk")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import sharding
 from seremo_jax.core.artefacts import ArtefactError, read_json
 from seremo_jax.training import checkpoint
 from seremo_jax.training.checkpoint import Position

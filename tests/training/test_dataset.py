@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seremo_jax import backbones
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.data import tables
 from seremo_jax.training.dataset import Data
 from tests.support.toy_corpus import config_of, extracted, install_toy, make_corpus

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.preemption import SIGNALS, Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.training import model

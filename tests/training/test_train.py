@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import simulated
-from seremo_jax.core import members as ensemble
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import ingest, tables

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.schema import Predictions
 
 
@@ -21,7 +21,7 @@ def with_means(
         nothing but their class loss, each loss weighing the same.
 
     Returns:
-      Predictions [E + M, N, ...] and the E + M members, the means last; see `members.MEAN`. The mean of distributions
+      Predictions [E + M, N, ...] and the E + M members, the means last; see `ensemble.MEAN`. The mean of distributions
       is one; a number that some head lacks is NaN.
 
     Source: OURS.

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from seremo_jax.core import mesh as sharding
+from seremo_jax.core import sharding
 
 pytestmark = pytest.mark.stack
 

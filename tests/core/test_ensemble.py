@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError, write_json
 from seremo_jax.core.config import from_config_dict
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from seremo_jax.core import members as ensemble
+from seremo_jax.core import ensemble
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.schema import Predictions
-from seremo_jax.evaluation import pooled
+from seremo_jax.evaluation import mean_heads
 
 
 def _predictions(attributes, distribution):
@@ -22,7 +22,7 @@ def test_means_of_systems_with_several_seeds():
     distribution = rng.dirichlet(np.ones(4), (7, 5)).astype(np.float32)
     attributes = rng.normal(size=(7, 5, 3)).astype(np.float32)
     attributes[1, 2, 0] = np.nan
-    actual, named = pooled.with_means(_predictions(attributes, distribution), members, ("seeds",))
+    actual, named = mean_heads.with_means(_predictions(attributes, distribution), members, ("seeds",))
     assert named[:7] == members
     assert [(m.seed, m.class_target, m.layer) for m in named[7:]] == [(-1, "votes", 2), (-1, "consensus", 2)]
     np.testing.assert_array_equal(actual.distribution[:7], distribution)
@@ -38,7 +38,7 @@ def test_a_mean_over_class_losses_and_seeds():
     members = ensemble.members(from_config_dict({"model": {"layer": 2}, "ensemble": axes}), None)
     distribution = np.random.default_rng(0).dirichlet(np.ones(4), (8, 5)).astype(np.float32)
     given = _predictions(np.zeros((8, 5, 0), np.float32), distribution)
-    actual, named = pooled.with_means(given, members, ("seeds", "class_kinds"))
+    actual, named = mean_heads.with_means(given, members, ("seeds", "class_kinds"))
     assert len(named) == 8 + 4 + 2
     low, high = ([i for i, m in enumerate(members) if m.dropout == rate] for rate in (0.1, 0.2))
     np.testing.assert_allclose(actual.distribution[12], distribution[low].mean(0), rtol=1e-6)
@@ -52,6 +52,6 @@ def test_a_mean_over_class_losses_and_seeds():
 def test_no_means_of_what_stands_alone():
     members = ensemble.members(from_config_dict({"model": {"layer": 2}}), None)
     given = _predictions(np.zeros((1, 2, 0), np.float32), np.full((1, 2, 4), 0.25, np.float32))
-    actual, named = pooled.with_means(given, members, ("seeds", "class_kinds"))
+    actual, named = mean_heads.with_means(given, members, ("seeds", "class_kinds"))
     assert named == members
     np.testing.assert_array_equal(actual.distribution, given.distribution)
