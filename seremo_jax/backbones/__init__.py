@@ -1,19 +1,19 @@
 """Frozen models from audio to hidden states.
 
 In: a published checkpoint, or a name without weights. Out: a `Backbone`, from waveforms to the hidden states of chosen
-layers, in Flax. A new architecture is one module here and one entry in a dict below; no experiment is known here.
+layers, in Flax. A new architecture is one module here, one entry in a dict below and its fields in `published_config`;
+no experiment is known here.
 """
 
 import difflib
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from seremo_jax.backbones import logmel, wav2vec2, whisper
 from seremo_jax.backbones.base import Backbone, bucket_lengths, pick_layers
 from seremo_jax.backbones.hub import is_here
 from seremo_jax.backbones.transformer import Transformer
-from seremo_jax.backbones.weights import Checkpoint, CheckpointError, open_checkpoint
+from seremo_jax.backbones.weights import CheckpointError, open_checkpoint
 from seremo_jax.backbones.windows import Windowed, Windows
 
 __all__ = [
@@ -79,7 +79,7 @@ def load(
             f"and ids on the model hub such as microsoft/wavlm-large{hint}"
         )
     checkpoint = open_checkpoint(name)
-    return architecture_of(checkpoint)(checkpoint, layers, dtype, final_norm=final_norm, window=window)
+    return ARCHITECTURES[checkpoint.config.model_type](checkpoint, layers, dtype, final_norm=final_norm, window=window)
 
 
 def windowed(backbone: Backbone, window_s: float, overlap_s: float) -> Backbone:
@@ -104,16 +104,3 @@ def windowed(backbone: Backbone, window_s: float, overlap_s: float) -> Backbone:
             "(backbone.window_seconds)"
         )
     return Windowed(backbone, windows)
-
-
-def architecture_of(checkpoint: Checkpoint) -> Callable[..., Backbone]:
-    """What loads a checkpoint, by the `model_type` of its config.
-
-    Raises:
-      CheckpointError: No architecture of this project has this type.
-    """
-    kind: Any = checkpoint.config.model_type
-    if kind not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise CheckpointError(f"{checkpoint.folder}/config.json: model_type {kind!r} is not known here; known: {known}")
-    return ARCHITECTURES[kind]

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from seremo_jax.backbones.published_config import CONFIG, read_config
 from seremo_jax.backbones.wav2vec2 import MODEL_TYPES
-from seremo_jax.backbones.weights import CONFIG, CheckpointError, read_config
+from seremo_jax.backbones.weights import CheckpointError
 
 _LARGE = {
     "hidden_size": 1_024,

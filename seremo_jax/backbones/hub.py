@@ -1,10 +1,15 @@
-"""Where a checkpoint's files lie: a local folder, or the model hub's snapshot of it, downloaded once and cached."""
+"""Where a checkpoint's files lie: a local folder, or the model hub's snapshot of it, downloaded once and cached.
 
+Settings are downloaded first, and weights only when they are asked for, so that a model which cannot be used costs no
+download.
+"""
+
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-_SETTINGS = ["config.json", "preprocessor_config.json"]
+_SETTINGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
 _FORMATS = (
     ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"],
     ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"],
@@ -32,54 +37,65 @@ class Place(NamedTuple):
 
 
 def locate(path_or_id: str) -> Place:
-    """Finds a folder, or downloads the snapshot of a hub id `org/name[@revision]`.
+    """Finds a folder, or downloads the settings of a hub id `org/name[@revision]`; see `fetch_weights` for the rest.
 
     Raises:
       CheckpointError: There is neither; the message says how to place the files by hand.
     """
-    folder = Path(path_or_id).expanduser()
+    folder = Path(os.path.expanduser(path_or_id))
     if folder.is_dir():
         return Place(folder.resolve().name, folder, None)
     if folder.exists():
         raise CheckpointError(f"{path_or_id} is a file: give the folder that holds config.json and the weights")
     if not _ID.fullmatch(path_or_id) or path_or_id.startswith((".", "/", "~")):
         raise CheckpointError(f"{path_or_id} is no folder here, and no id of the model hub (org/name[@revision])")
-    return _download(path_or_id)
+    repository, _, revision = path_or_id.partition("@")
+    folder = _download(path_or_id, repository, revision or None, _SETTINGS)
+    return Place(repository, folder, folder.name)
 
 
 def is_here(path_or_id: str) -> bool:
     """Whether `locate` finds a checkpoint on this disk, or the hub is not asked in any case."""
     import huggingface_hub
 
-    if Path(path_or_id).expanduser().exists() or not _ID.fullmatch(path_or_id):
+    if os.path.exists(os.path.expanduser(path_or_id)) or not _ID.fullmatch(path_or_id):
         return True
     repository, _, revision = path_or_id.partition("@")
-    return isinstance(huggingface_hub.try_to_load_from_cache(repository, _SETTINGS[0], revision=revision or None), str)
+
+    def is_cached(file: str) -> bool:
+        return isinstance(huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None), str)
+
+    # Settings come first: a model whose weights were never fetched has them alone.
+    return is_cached(_SETTINGS[0]) and any(map(is_cached, (name for patterns in _FORMATS for name in patterns)))
 
 
-def _download(model_id: str) -> Place:
-    """The snapshot on this disk, brought up to date where the network allows."""
+def fetch_weights(place: Place) -> None:
+    """Downloads the weights of a place on the hub, in the first of the formats that it has; a folder has them already.
+
+    Raises:
+      CheckpointError: They cannot be downloaded.
+    """
+    if place.commit is None:
+        return
+    for patterns in _FORMATS:
+        # By commit: whatever is published meanwhile, no two commits are mixed.
+        folder = _download(f"{place.name}@{place.commit}", place.name, place.commit, patterns)
+        if any(path for pattern in patterns for path in folder.glob(pattern)):
+            return
+
+
+def _download(shown: str, repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """The snapshot on this disk, with the files of some patterns, brought up to date where the network allows."""
     import huggingface_hub
 
-    repository, _, revision = model_id.partition("@")
-    asked_for = revision or None
     try:
-        for patterns in _FORMATS:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    repository, revision=asked_for, allow_patterns=[*_SETTINGS, *patterns]
-                )
-            )
-            asked_for = folder.name  # the commit: whatever is published meanwhile, no two commits are mixed
-            if any(path for pattern in patterns for path in folder.glob(pattern)):
-                break
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # those of its HTTP library share no class with Python's
         raise CheckpointError(
-            f"there is no folder {model_id} here, and {model_id} is not cached and cannot be downloaded "
-            f"({_reason(error)}): place its config.json, preprocessor_config.json and model.safetensors (or "
-            "pytorch_model.bin) in a folder, and give that folder"
+            f"there is no folder {shown} here, and {shown} is not cached and cannot be downloaded ({_reason(error)}): "
+            f"place its {', '.join(_SETTINGS[:2])} and model.safetensors (or pytorch_model.bin) in a folder, and give "
+            "that folder"
         ) from error
-    return Place(repository, folder, folder.name)
 
 
 def _reason(error: Exception) -> str:

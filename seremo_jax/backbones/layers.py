@@ -1,11 +1,11 @@
 """Parts that Transformer speech models share: Flax modules that hold parameters, and where each is published.
 
-The parameters of a module are made empty and filled from a checkpoint (`fill`). Every leaf says under which names,
-below the path of its module, its numbers are published, and how they become the array used here. Linear maps compute in
-the dtype of their parameters, norms and softmax in float32.
+The parameters of a module are shapes without memory, until `filling.fill` makes arrays of them from a checkpoint.
+Every leaf says under which names, below the path of its module, its numbers are published, and how they become the
+array used here. Linear maps compute in the dtype of their parameters, norms and softmax in float32.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,8 +52,8 @@ def _first(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def empty(*shape: int, dtype: Any = jnp.float32) -> nnx.Param:
-    """A parameter of zeros, to be filled."""
-    return nnx.Param(jnp.zeros(shape, dtype))
+    """A parameter to be filled: a shape that takes no memory, whatever a config asks for."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, dtype))
 
 
 class Linear(nnx.Module):
@@ -246,7 +246,8 @@ class Stack(nnx.Module):
     def __init__(self, module: nnx.Module, depth: int):
         self.module, self.depth = module, depth
         for leaf, attribute, *_ in walk(module):
-            getattr(leaf, attribute).set_value(jnp.zeros((depth, *getattr(leaf, attribute)[...].shape)))
+            param = getattr(leaf, attribute)
+            param.set_value(jax.ShapeDtypeStruct((depth, *param.get_value().shape), param.get_value().dtype))
 
 
 class Leaf(NamedTuple):
@@ -260,6 +261,16 @@ class Leaf(NamedTuple):
     path: str
     source: Source
     depth: int | None
+
+    @property
+    def param(self) -> nnx.Param:
+        """The parameter itself."""
+        return getattr(self.module, self.attribute)
+
+    def kind(self, dtype: str) -> np.dtype:
+        """Dtype of the parameter where this is the compute dtype."""
+        stays = getattr(self.module, "STAYS_FLOAT32", False)
+        return jnp.dtype(self.param.get_value().dtype if stays else dtype)
 
     def names(self, published_name: Callable[[str], str]) -> list[list[str]]:
         """Published names, for each module of the stack."""
@@ -279,39 +290,3 @@ def walk(module: nnx.Module, path: str = "", depth: int | None = None) -> Iterat
         elif isinstance(child, nnx.List):
             for number, item in enumerate(child):
                 yield from walk(item, f"{path}{name}.{number}.", depth)
-
-
-def published_shapes(module: nnx.Module, published_name: Callable[[str], str]) -> dict[str, tuple[int, ...]]:
-    """Published name -> shape of every tensor that `fill` needs.
-
-    Args:
-      module: The model.
-      published_name: Path of a tensor in this module tree -> its published name.
-    """
-    shapes = {}
-    for leaf in walk(module):
-        for names in leaf.names(published_name):
-            shapes |= dict(zip(names, leaf.source.shapes.values(), strict=True))
-    return shapes
-
-
-def fill(
-    module: nnx.Module, tensors: Mapping[str, np.ndarray], published_name: Callable[[str], str], dtype: str
-) -> None:
-    """Fills the parameters of `module` from published tensors.
-
-    Args:
-      module: Made with zeros.
-      tensors: Those of `published_shapes`.
-      published_name: As there.
-      dtype: Compute dtype; modules that say `STAYS_FLOAT32` keep float32, spectra complex64.
-    """
-    for leaf in walk(module):
-        kind = np.float32 if getattr(leaf.module, "STAYS_FLOAT32", False) else jnp.dtype(dtype)
-        values = [
-            leaf.source.convert([np.asarray(tensors[name], np.float32) for name in names])
-            for names in leaf.names(published_name)
-        ]
-        value = values[0] if leaf.depth is None else np.stack(values)
-        kind = np.complex64 if np.iscomplexobj(value) else kind
-        getattr(leaf.module, leaf.attribute).set_value(jnp.asarray(value, kind))

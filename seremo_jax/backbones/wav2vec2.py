@@ -9,7 +9,8 @@ S. Chen et al., WavLM, IEEE JSTSP 16(6), 2022.
 
 import dataclasses
 import functools
-import re
+import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,10 +20,13 @@ from jaxtyping import Array, Float, Int
 
 from seremo_jax.backbones.base import pick_layers
 from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states, is_above
-from seremo_jax.backbones.layers import ACTIVATIONS, LayerNorm, Stack, fill, published_shapes, row_by_row
+from seremo_jax.backbones.filling import fill, published_shapes
+from seremo_jax.backbones.layers import LayerNorm, Stack, row_by_row
+from seremo_jax.backbones.preprocessors import PREPROCESSOR, PROCESSOR, Wav2Vec2FeatureExtractor
+from seremo_jax.backbones.published_config import receptive_samples
 from seremo_jax.backbones.transformer import Transformer, register
 from seremo_jax.backbones.wav2vec2_front import ConvLayer, FeatureProjection, PositionalConv, RelativeBias, normalised
-from seremo_jax.backbones.weights import Checkpoint, CheckpointError, read_tensors
+from seremo_jax.backbones.weights import Checkpoint, read_tensors
 from seremo_jax.core.artefacts import fingerprint_of
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
@@ -59,15 +63,17 @@ class Encoder(nnx.Module):
 
 def block_spec(config: Any) -> BlockSpec:
     """The blocks of a published config."""
+    is_pre_norm = getattr(config, "do_stable_layer_norm", False)
     return BlockSpec(
         width=config.hidden_size,
         num_heads=config.num_attention_heads,
         hidden_width=config.intermediate_size,
         activation=config.hidden_act,
         norm_eps=config.layer_norm_eps,
-        is_pre_norm=getattr(config, "do_stable_layer_norm", False),
+        is_pre_norm=is_pre_norm,
         has_gate=config.model_type == "wavlm",
-        adapter_width=getattr(config, "adapter_attn_dim", None) or 0,
+        # The published blocks with norms behind have no adapter, whatever the config says.
+        adapter_width=(is_pre_norm and getattr(config, "adapter_attn_dim", None)) or 0,
     )
 
 
@@ -115,7 +121,7 @@ class Wav2Vec2(Transformer):
         waveforms = jnp.where(is_sample, waveforms, 0.0)
         if self.is_normalised:
             waveforms = normalised(waveforms, num_samples)
-        least = self._least_for_one_frame()
+        least = receptive_samples(self.kernels, self.strides)
         waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, least - waveforms.shape[1]))))
         counts = self._frames_by_layer(jnp.where(num_samples > 0, jnp.maximum(num_samples, least), 0))
         model, num_frames = self._module(), counts[-1].astype(jnp.int32)
@@ -135,12 +141,6 @@ class Wav2Vec2(Transformer):
         bias = None if model.relative_bias is None else model.relative_bias(x.shape[1])
         hidden = hidden_states(model.layers, x, self.layers, is_valid, is_valid, bias)
         return self._normed(hidden, model.layer_norm if model.is_pre_norm else None, is_valid), num_frames
-
-    def _least_for_one_frame(self) -> int:
-        samples = 1
-        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
-            samples = (samples - 1) * stride + kernel
-        return samples
 
 
 def load(
@@ -163,7 +163,6 @@ def load(
     if window != "padded":
         raise ValueError(f"window = {window!r} is for Whisper: {checkpoint.name} hears audio at its own length anyway")
     config = checkpoint.config
-    _require_known(checkpoint)
     num_layers = config.num_hidden_layers + 1
     picked = pick_layers(layers, num_layers)
     final_norm = final_norm and block_spec(config).is_pre_norm
@@ -171,7 +170,6 @@ def load(
     published = functools.partial(published_name, model_type=config.model_type)
 
     def canonical(name: str) -> str | None:
-        name = re.sub(r"^\w+\.(?=feature_extractor\.|feature_projection\.|encoder\.)", "", name)
         name = name.replace("conv.parametrizations.weight.original0", "conv.weight_g")
         name = name.replace("conv.parametrizations.weight.original1", "conv.weight_v")
         is_unused = is_above(name, max(picked))
@@ -183,12 +181,14 @@ def load(
     tensors = read_tensors(checkpoint, published_shapes(model, published), canonical)
     fill(model, tensors, published, dtype)
     definition, params = nnx.split(model)
-    preprocessor = checkpoint.preprocessor
-    is_normalised = True if preprocessor is None else bool(preprocessor.do_normalize)
-    rate_hz = 16_000 if preprocessor is None else int(preprocessor.sampling_rate)
-    hop_samples = 1
-    for stride in config.conv_stride:
-        hop_samples *= stride
+    if (preprocessor := checkpoint.preprocessor) is None:
+        preprocessor = Wav2Vec2FeatureExtractor()
+        warnings.warn(
+            f"{checkpoint.folder} has no {PREPROCESSOR} and no {PROCESSOR}: waveforms are normalised, which is wrong "
+            "for some models; place the published file there",
+            stacklevel=2,
+        )
+    is_normalised, rate_hz = preprocessor.do_normalize, preprocessor.sampling_rate
     return Wav2Vec2(
         params=params,
         definition=definition,
@@ -198,7 +198,7 @@ def load(
         num_layers=num_layers,
         num_features=config.hidden_size,
         sample_rate_hz=rate_hz,
-        frame_rate_hz=rate_hz / hop_samples,
+        frame_rate_hz=rate_hz / math.prod(config.conv_stride),
         dtype=dtype,
         final_norm=final_norm,
         least_samples=0,
@@ -219,21 +219,3 @@ def published_name(path: str, model_type: str) -> str:
     if model_type != "data2vec-audio":
         path = path.replace("pos_conv_embed.layers.0.", "pos_conv_embed.")
     return "encoder." + path.replace("attention.qkv.", "attention.").replace(".gate.", ".attention.")
-
-
-def _require_known(checkpoint: Checkpoint) -> None:
-    """Refuses configs with variants that this implementation does not have."""
-    config, problems = checkpoint.config, []
-    for field in ("hidden_act", "feat_extract_activation"):
-        if getattr(config, field) not in ACTIVATIONS:
-            problems.append(f"{field} = {getattr(config, field)!r} (known: {', '.join(ACTIVATIONS)})")
-    if config.model_type != "data2vec-audio" and config.feat_extract_norm not in ("group", "layer"):
-        problems.append(f"feat_extract_norm = {config.feat_extract_norm!r} (known: group, layer)")
-    if config.hidden_size % config.num_attention_heads:
-        problems.append(f"hidden_size = {config.hidden_size} is no multiple of num_attention_heads")
-    if config.hidden_size % config.num_conv_pos_embedding_groups:
-        problems.append(f"hidden_size = {config.hidden_size} is no multiple of num_conv_pos_embedding_groups")
-    if not len(config.conv_dim) == len(config.conv_kernel) == len(config.conv_stride):
-        problems.append("conv_dim, conv_kernel and conv_stride differ in length")
-    if problems:
-        raise CheckpointError(f"{checkpoint.folder}/config.json: {'; '.join(problems)}")

@@ -97,14 +97,19 @@ class SpectralConv(nnx.Module):
         yield "b", Source({"conv.bias": (self.width,)}, lambda arrays: arrays[0])
 
     def _spectrum_of(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        kernel = arrays[-1].astype(np.float64)
+        per_group, num_groups = self.width // self.num_groups, self.num_groups
+        grouped = arrays[-1].reshape(num_groups, per_group, per_group, self.kernel)
+        factor = 1.0
         if self.norm == "weight":
-            kernel = kernel * (arrays[0] / np.sqrt(np.square(kernel).sum(axis=(0, 1), keepdims=True)))
-        per_group = self.width // self.num_groups
-        grouped = kernel.reshape(self.num_groups, per_group, per_group, self.kernel)
-        # Convolution networks correlate: the kernel is turned round, and circular index 0 is its last tap.
-        spectrum = np.fft.rfft(grouped[..., ::-1], self.size)
-        return np.ascontiguousarray(spectrum.transpose(3, 0, 2, 1)).astype(np.complex64)
+            squares = sum(np.square(group.astype(np.float64)).sum(axis=(0, 1)) for group in grouped)
+            factor = arrays[0].astype(np.float64).reshape(-1) / np.sqrt(squares)
+        spectrum = np.empty((self.size // 2 + 1, num_groups, per_group, per_group), np.complex64)
+        # Group by group: in double precision all of them would take several times the memory of what is kept.
+        for number, group in enumerate(grouped):
+            # Convolution networks correlate: the kernel is turned round, and circular index 0 is its last tap.
+            turned = (group.astype(np.float64) * factor)[..., ::-1]
+            spectrum[:, number] = np.fft.rfft(turned, self.size).transpose(2, 1, 0)
+        return spectrum
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """The convolution; zeros beyond both ends, in the dtype of `x`."""

@@ -1,50 +1,73 @@
 """Published checkpoints: config, preprocessor and tensors, from a folder or the model hub, without PyTorch."""
 
 import collections
-import contextlib
 import dataclasses
-import json
-import logging
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from seremo_jax.backbones.hub import CheckpointError, locate
+from seremo_jax.backbones.hub import CheckpointError, Place, fetch_weights, locate
+from seremo_jax.backbones.preprocessors import read_preprocessor
+from seremo_jax.backbones.published_config import CONFIG, read_config
+from seremo_jax.backbones.safetensors_files import SafetensorsFile
+from seremo_jax.backbones.settings import is_there, read_object, require_file
 from seremo_jax.backbones.torch_files import TorchFile
-from seremo_jax.core.artefacts import LFS_POINTER, fingerprint_of, sha256_of_file
+from seremo_jax.core.artefacts import fingerprint_of, sha256_of_file
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weight files, or indices of shards, in the order they are looked for."""
 _LISTED = 20
 _FLOATING = ("float64", "float32", "float16", "bfloat16")
-_LONG_NAMES = {"BF": "bfloat", "F": "float", "I": "int", "U": "uint"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A published checkpoint.
+    """A published checkpoint. Its weights are fetched when they are first asked for.
 
     Attributes:
-      name: The hub's id, or the name of the folder.
-      folder: Where its files are.
-      commit: The hub's commit; None for a folder placed by hand.
-      revision: Hash of weights, config and preprocessor: the same however they came here.
-      config: The published config, as transformers reads it.
-      preprocessor: The published feature extractor, likewise; None where there is none.
-      files: Weight files.
+      place: Where its files are.
+      config: The published config, as transformers names its fields.
+      preprocessor: Settings of the published feature extractor; None where there are none.
+      settings: Files that config and preprocessor were read from.
     """
 
-    name: str
-    folder: Path
-    commit: str | None
-    revision: str
+    place: Place
     config: Any
     preprocessor: Any | None
-    files: tuple[Path, ...]
+    settings: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """The hub's id, or the name of the folder."""
+        return self.place.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.place.folder
+
+    @property
+    def commit(self) -> str | None:
+        """The hub's commit; None for a folder placed by hand."""
+        return self.place.commit
+
+    @functools.cached_property
+    def files(self) -> tuple[Path, ...]:
+        """Weight files.
+
+        Raises:
+          CheckpointError: They are missing, or damaged, or cannot be downloaded.
+        """
+        fetch_weights(self.place)
+        return _weight_files(self.folder)
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """Hash of weights, config and preprocessor: the same however they came here."""
+        return fingerprint_of([sha256_of_file(path) for path in (*self.settings, *self.files)])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Published name -> shape of every tensor, none of them read."""
@@ -52,63 +75,109 @@ class Checkpoint:
 
 
 def open_checkpoint(path_or_id: str) -> Checkpoint:
-    """Finds a checkpoint and reads everything but its tensors.
+    """Finds a checkpoint and reads its settings, no weights.
 
     Args:
       path_or_id: A folder, or an id on the model hub: `org/name` or `org/name@revision`.
 
     Raises:
-      CheckpointError: It is not there, or one of its files is missing, damaged or of an unknown kind.
+      CheckpointError: It is not there, or one of its settings is missing, damaged or of an unknown kind.
     """
     place = locate(path_or_id)
     config = read_config(place.folder)
-    preprocessor = _read_preprocessor(place.folder, config.model_type)
-    files = _weight_files(place.folder)
-    settings = [place.folder / name for name in (CONFIG, PREPROCESSOR) if (place.folder / name).exists()]
-    revision = fingerprint_of([sha256_of_file(path) for path in (*settings, *files)])
-    return Checkpoint(place.name, place.folder, place.commit, revision, config, preprocessor, files)
+    source, preprocessor = read_preprocessor(place.folder, config.model_type)
+    settings = (place.folder / CONFIG,) if source is None else (place.folder / CONFIG, source)
+    return Checkpoint(place, config, preprocessor, settings)
+
+
+class Tensors(Mapping):
+    """Canonical name -> array in the dtype of its file. Each is read from its file when it is asked for, and not kept.
+
+    Args:
+      sources: Canonical name -> the file and the published name in it.
+
+    Raises:
+      CheckpointError: On reading, a tensor is damaged or has numbers that are not finite.
+    """
+
+    def __init__(self, sources: Mapping[str, tuple[Any, str]]):
+        self._sources = sources
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        reader, name = self._sources[key]
+        array = reader.read(name)
+        if num_wrong := array.size - int(np.count_nonzero(np.isfinite(array))):
+            raise CheckpointError(
+                f"{reader.path}: {name} has {num_wrong} numbers that are not finite: compare the size and hash of the "
+                "file with the published ones, or take a checkpoint from before its training failed"
+            )
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
 
 
 def read_tensors(
     checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]], canonical: Callable[[str], str | None]
-) -> dict[str, np.ndarray]:
-    """The tensors a model needs, each in the dtype of its file.
+) -> Tensors:
+    """The tensors a model needs, their names and shapes checked and none of them read.
+
+    Whatever a training script put before all the names (`wav2vec2.`, `module.wav2vec2.`) is taken off: it is what
+    stands before the first of `wanted`.
 
     Args:
       checkpoint: Where to read.
       wanted: Canonical name -> shape.
       canonical: Published name -> canonical name, or None for a tensor that is knowingly left alone.
 
-    Returns:
-      Canonical name -> array.
-
     Raises:
       CheckpointError: Tensors are missing, unexpected, there twice, of another shape or no floating-point numbers. All
         of them are named at once.
     """
-    readers = {path: _open(path) for path in checkpoint.files}
+    readers = [_open(path) for path in checkpoint.files]
     problems: dict[str, list[str]] = collections.defaultdict(list)
-    source: dict[str, tuple[Path, str]] = {}
-    for path, reader in readers.items():
-        problems["no tensor"] += [name for name in reader.others if canonical(name) is not None]
+    sources: dict[str, tuple[Any, str]] = {}
+    prefix = _prefix([name for reader in readers for name in reader.shapes()], wanted, canonical)
+    for reader in readers:
+        problems["no tensor"] += [name for name in reader.others if canonical(name.removeprefix(prefix)) is not None]
         for name, shape in reader.shapes().items():
-            key = canonical(name)
+            key = canonical(name.removeprefix(prefix)) if name.startswith(prefix) else None
+            if key is None:
+                # A second model in the file, a teacher or an average, leaves open which one is meant.
+                key = next((key for key in map(canonical, _endings(name)) if key in wanted), None)
             if key is None:
                 continue
             if key not in wanted:
                 problems["unexpected"].append(name)
                 continue
-            if key in source:
-                problems["given twice"].append(f"{name} ({source[key][1]})")
-            source.setdefault(key, (path, name))
+            if key in sources:
+                problems["given twice"].append(f"{name} ({sources[key][1]})")
+            sources.setdefault(key, (reader, name))
             if shape != tuple(wanted[key]):
                 problems["of another shape"].append(f"{name} {shape}, should be {tuple(wanted[key])}")
             if reader.dtype_name(name) not in _FLOATING:
                 problems["no floating-point numbers"].append(f"{name} ({reader.dtype_name(name)})")
-    problems["missing"] = sorted(wanted.keys() - source.keys())
+    problems["missing"] = sorted(wanted.keys() - sources.keys())
     if any(problems.values()):
         raise CheckpointError(f"{checkpoint.folder}: the tensors do not fit its config.json:\n  " + _list(problems))
-    return {key: readers[path].read(name) for key, (path, name) in source.items()}
+    return Tensors(sources)
+
+
+def _prefix(names: list[str], wanted: Mapping[str, Any], canonical: Callable[[str], str | None]) -> str:
+    """What most of the tensors wanted have before their names."""
+    prefixes = collections.Counter(
+        name.removesuffix(ending) for name in names for ending in (name, *_endings(name)) if canonical(ending) in wanted
+    )
+    return max(prefixes, key=prefixes.get, default="")
+
+
+def _endings(name: str) -> list[str]:
+    """The name without its first part, without its first two, and so on."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(1, len(parts))]
 
 
 def _list(problems: Mapping[str, list[str]]) -> str:
@@ -120,71 +189,45 @@ def _list(problems: Mapping[str, list[str]]) -> str:
     return "\n  ".join(lines)
 
 
-class _Safetensors:
-    """A safetensors file, with the methods of `TorchFile`."""
-
-    def __init__(self, path: Path):
-        self.path, self.others = path, []
-        with path.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise CheckpointError(f"{path} is a Git LFS pointer: run git lfs pull in its folder")
-        try:
-            self._file = safe_open(path, "np")
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, error) from error
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape."""
-        return {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}  # noqa: SIM118
-
-    def dtype_name(self, name: str) -> str:
-        """NumPy's name of a tensor's dtype."""
-        dtype = self._file.get_slice(name).get_dtype()
-        kind = dtype.rstrip("0123456789")
-        return _LONG_NAMES.get(kind, kind.lower()) + dtype.removeprefix(kind)
-
-    def read(self, name: str) -> np.ndarray:
-        """A tensor in its own dtype."""
-        try:
-            return self._file.get_tensor(name)
-        except (SafetensorError, OSError, TypeError) as error:
-            raise _damaged(self.path, error) from error
-
-
 def _open(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return _Safetensors(path)
-    return TorchFile(path)
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is damaged ({error}): compare its size and hash with the published ones, and download it again"
-    )
+    return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     """The weight files of one format, whole or sharded."""
     for name in WEIGHTS:
         path = folder / name
-        if not path.exists():
+        if not is_there(path):
             continue
         if path.suffix != ".json":
+            require_file(path)
             return (path,)
-        shards = _read_json(path).get("weight_map")
+        shards = read_object(path).get("weight_map")
         if not isinstance(shards, dict) or not shards:
             raise CheckpointError(f"{path} has no weight_map: download it again")
         for shard in shards.values():
-            if not (isinstance(shard, str) and Path(shard).name == shard and shard.endswith((".safetensors", ".bin"))):
-                raise CheckpointError(f"{path} names {shard!r}, no weight file beside it: download it again")
+            if not _is_shard(shard):
+                raise CheckpointError(f"{path} names {shard!r:.80}, no weight file beside it: download it again")
         files = tuple(folder / shard for shard in sorted(set(shards.values())))
-        missing = [file.name for file in files if not file.exists()]
+        missing = [file.name for file in files if not is_there(file)]
         if missing:
-            raise CheckpointError(f"{path} names {', '.join(missing)}, not in {folder}: place these files there, too")
+            raise CheckpointError(
+                f"{path} names {', '.join(missing[:_LISTED])}, not in {folder}: place these files there, too"
+            )
         _require_indexed(path, shards, files)
         return files
     raise CheckpointError(
         f"{folder} has no weights: place {' or '.join(WEIGHTS[::2])} there (or shards with their index)"
+    )
+
+
+def _is_shard(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and Path(name).name == name
+        and len(name) < 200
+        and name.endswith((".safetensors", ".bin"))
     )
 
 
@@ -194,70 +237,6 @@ def _require_indexed(index: Path, shards: Mapping[str, str], files: tuple[Path, 
         held = _open(file).shapes().keys()
         lacking = sorted(name for name, shard in shards.items() if shard == file.name and name not in held)
         if lacking:
-            raise CheckpointError(f"{file} lacks {len(lacking)} tensors that {index.name} promises, {lacking[0]} first")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: place the published file there") from None
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): place the published file there again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object: place the published file there again")
-    return content
-
-
-def read_config(folder: Path) -> Any:
-    """The published config in a folder, as transformers reads it.
-
-    Raises:
-      CheckpointError: It is missing, damaged or of an unknown kind.
-    """
-    with _without_advice():
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    path = folder / CONFIG
-    content = _read_json(path)
-    kind = content.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise CheckpointError(f"{path}: model_type {kind!r} is not known")
-    try:
-        # The class itself and not AutoConfig, which offers to run Python files that lie beside a config.
-        return CONFIG_MAPPING[kind].from_dict(content)
-    except Exception as error:  # transformers validates with half a dozen exception types
-        raise CheckpointError(f"{path} is not what a {kind} config should be: {error}") from error
-
-
-def _read_preprocessor(folder: Path, model_type: str) -> Any | None:
-    import transformers
-    from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
-
-    path = folder / PREPROCESSOR
-    if not path.exists():
-        return None
-    content = _read_json(path)
-    # Early checkpoints do not name it.
-    kind = content.get("feature_extractor_type") or FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type)
-    if kind not in FEATURE_EXTRACTOR_MAPPING_NAMES.values():
-        raise CheckpointError(f"{path}: feature_extractor_type {kind!r} is not known")
-    try:
-        return getattr(transformers, kind).from_dict(content)
-    except Exception as error:  # transformers validates with half a dozen exception types
-        raise CheckpointError(f"{path} is not what a feature extractor's settings should be: {error}") from error
-
-
-@contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keeps transformers from saying at its import that PyTorch had better be there."""
-
-    def is_kept(record: logging.LogRecord) -> bool:
-        return "PyTorch was not found" not in record.getMessage()
-
-    logger = logging.getLogger("transformers")
-    logger.addFilter(is_kept)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_kept)
+            raise CheckpointError(
+                f"{file} lacks {len(lacking)} tensors that {index.name} promises, {lacking[0]:.80} first"
+            )

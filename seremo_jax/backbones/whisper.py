@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from seremo_jax.backbones.base import pick_layers
 from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states, is_above
-from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Source, Stack, empty, fill, published_shapes
+from seremo_jax.backbones.filling import fill, published_shapes
+from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Source, Stack, empty
 from seremo_jax.backbones.logmel import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, mel_power
 from seremo_jax.backbones.transformer import Transformer, register
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, read_tensors
@@ -31,6 +32,9 @@ published states of Whisper base at layer 4, 16 utterances of CREMA-D: median 0.
 _REACH_FRAMES = 2
 """Frames beyond a cut window that the two convolutions of the last frame reach."""
 
+_gelu = ACTIVATIONS["gelu"]
+"""Behind both convolutions. `activation_function` of the config is that of the blocks, as in the published code."""
+
 _RENAMED = {
     r"\.attention\.qkv\.": ".self_attn.",
     r"\.attention\.": ".self_attn.",
@@ -44,7 +48,6 @@ class Encoder(nnx.Module):
     """Parameters of the encoder, up to the block behind the highest layer wanted."""
 
     def __init__(self, spec: BlockSpec, depth: int, num_bands: int, num_positions: int, has_final_norm: bool):
-        self.activation = ACTIVATIONS[spec.activation]
         self.conv1 = Conv(num_bands, spec.width, 3, padding=1)
         self.conv2 = Conv(spec.width, spec.width, 3, stride=2, padding=1)
         self.embed_positions = Positions(num_positions, spec.width)
@@ -103,8 +106,8 @@ class Whisper(Transformer):
         is_sample = jnp.arange(length)[None, :] < num_samples[:, None]
         waveforms = jnp.pad(jnp.where(is_sample, waveforms, 0.0), ((0, 0), (0, heard * FRAME_SAMPLES - length)))
         model, frame = self._module(), jnp.arange(t)[None, :]
-        x = model.activation(model.conv1(log_mel(waveforms, self.num_bands)))
-        x = model.activation(model.conv2(x))[:, :t]
+        x = _gelu(model.conv1(log_mel(waveforms, self.num_bands)))
+        x = _gelu(model.conv2(x))[:, :t]
         x = x + model.embed_positions.table[...][None, :t]
         attended = None if self.is_padded else frame < num_frames[:, None] + SILENCE_FRAMES
         is_valid = frame < num_frames[:, None]
@@ -151,7 +154,7 @@ def load(checkpoint: Checkpoint, layers: Iterable[int] | None, dtype: str, *, fi
     """
     config = checkpoint.config
     num_layers, num_positions = config.encoder_layers + 1, config.max_source_positions
-    _require_published_front_end(checkpoint)
+    _require_heard(checkpoint)
     picked = pick_layers(layers, num_layers)
     spec = BlockSpec(
         width=config.d_model,
@@ -164,7 +167,6 @@ def load(checkpoint: Checkpoint, layers: Iterable[int] | None, dtype: str, *, fi
     model = Encoder(spec, max(picked), config.num_mel_bins, num_positions, has_final_norm)
 
     def canonical(name: str) -> str | None:
-        name = name.removeprefix("model.")
         is_unused = is_above(name, max(picked)) or (name.startswith("encoder.layer_norm.") and not has_final_norm)
         return None if is_unused or not name.startswith("encoder.") else name
 
@@ -199,24 +201,20 @@ def published_name(path: str) -> str:
     return f"encoder.{path}"
 
 
-def _require_published_front_end(checkpoint: Checkpoint) -> None:
-    """Refuses checkpoints that were trained on audio in another form than that of `log_mel`."""
+def _require_heard(checkpoint: Checkpoint) -> None:
+    """Refuses a preprocessor that gives other bands, or another window, than the model takes."""
     config, preprocessor = checkpoint.config, checkpoint.preprocessor
-    if config.activation_function not in ACTIVATIONS or config.scale_embedding:
-        raise CheckpointError(
-            f"{checkpoint.folder}/config.json: activation_function = {config.activation_function!r}, scale_embedding = "
-            f"{config.scale_embedding}: no published Whisper has these, and this project does not know them"
-        )
     if preprocessor is None:
         return
-    expected = {
-        "sampling_rate": SAMPLE_RATE_HZ,
-        "n_fft": WINDOW_SAMPLES,
-        "hop_length": HOP_SAMPLES,
-        "feature_size": config.num_mel_bins,
-    }
-    for field, value in expected.items():
-        if (published := getattr(preprocessor, field, value)) != value:
-            raise CheckpointError(
-                f"{checkpoint.folder}/preprocessor_config.json: {field} is {published}, this model needs {value}"
-            )
+    path = checkpoint.settings[-1]
+    if preprocessor.feature_size != config.num_mel_bins:
+        raise CheckpointError(
+            f"{path}: feature_size = {preprocessor.feature_size}, but {checkpoint.settings[0]} says num_mel_bins = "
+            f"{config.num_mel_bins}"
+        )
+    num_frames = preprocessor.chunk_length * SAMPLE_RATE_HZ // FRAME_SAMPLES
+    if num_frames != config.max_source_positions:
+        raise CheckpointError(
+            f"{path}: chunk_length = {preprocessor.chunk_length} s gives {num_frames} frames, but "
+            f"{checkpoint.settings[0]} says max_source_positions = {config.max_source_positions}"
+        )

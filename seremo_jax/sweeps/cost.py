@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from seremo_jax import backbones
-from seremo_jax.backbones import weights
+from seremo_jax.backbones import published_config
 from seremo_jax.core import sharding, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.data import tables
@@ -86,7 +86,7 @@ def _num_features(name: str) -> int:
     if name in backbones.LOADERS:
         return backbones.LOADERS[name](name, None, "float32").num_features
     try:
-        return weights.read_config(Path(name)).hidden_size
+        return published_config.read_config(Path(name)).hidden_size
     except backbones.CheckpointError:
         return _WIDEST
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from seremo_jax import backbones
 from seremo_jax.backbones import hub
 from seremo_jax.backbones.weights import CheckpointError, open_checkpoint, read_tensors
 from tests.backbones.test_torch_files import archive_of, state_of, tensor
@@ -60,6 +61,8 @@ def test_a_cached_snapshot_works_without_a_network(cache):
     assert not hub.is_here("microsoft/wavlm@other")
     assert not hub.is_here("microsoft/hubert")
     assert hub.is_here("logmel")
+    (snapshots / COMMIT / "model.safetensors").unlink()  # settings alone, of a model that was refused
+    assert not hub.is_here("microsoft/wavlm")
     with pytest.raises(CheckpointError, match="microsoft/wavlm@other is not cached and cannot be downloaded"):
         open_checkpoint("microsoft/wavlm@other")
 
@@ -115,10 +118,35 @@ def test_the_second_format_is_taken_from_the_commit_of_the_first_look(tmp_path, 
         return str(tmp_path / COMMIT)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert hub.locate("org/name") == hub.Place("org/name", tmp_path / COMMIT, COMMIT)
-    assert [revision for revision, _ in asked] == [None, COMMIT]
-    assert all("config.json" in patterns and "preprocessor_config.json" in patterns for _, patterns in asked)
-    assert not {"pytorch_model.bin", "*.bin"} & set(asked[0][1])
+    place = hub.locate("org/name")
+    assert place == hub.Place("org/name", tmp_path / COMMIT, COMMIT)
+    assert asked == [(None, ["config.json", "preprocessor_config.json", "processor_config.json"])]
+    hub.fetch_weights(place)
+    assert [revision for revision, _ in asked] == [None, COMMIT, COMMIT]
+    assert "model.safetensors" in asked[1][1]
+    assert not {"pytorch_model.bin", "*.bin"} & set(asked[1][1])
+    assert "pytorch_model.bin" in asked[2][1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers", "message"),
+    [
+        ({"model_type": "bert"}, None, "model_type 'bert' is not known here; known: .*wavlm.*whisper"),
+        ({"num_attention_heads": 0}, None, "num_attention_heads = 0, should be a whole number from 1"),
+        ({}, (9,), "layer 9 is out of range"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_its_weights_are_fetched(settings, layers, message, folder, monkeypatch):
+    import huggingface_hub
+
+    def download(repository, revision, allow_patterns):
+        assert "model.safetensors" not in allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    change(folder / "config.json", **settings)
+    with pytest.raises(ValueError, match=message):
+        backbones.load("org/name", layers)
 
 
 # ---- settings
@@ -136,7 +164,7 @@ def test_nothing_beside_a_config_is_run_nor_asked_about(folder, monkeypatch):
     assert open_checkpoint(str(folder)).preprocessor.sampling_rate == 16_000
     change(folder / "preprocessor_config.json", feature_extractor_type="Thing")
     with pytest.raises(
-        CheckpointError, match=r"preprocessor_config\.json: feature_extractor_type 'Thing' is not known"
+        CheckpointError, match=r"preprocessor_config\.json: feature_extractor_type 'Thing' is not that of wavlm"
     ):
         open_checkpoint(str(folder))
     change(folder / "config.json", model_type="planted")
@@ -146,11 +174,11 @@ def test_nothing_beside_a_config_is_run_nor_asked_about(folder, monkeypatch):
 
 
 def test_an_early_preprocessor_that_does_not_say_its_type_is_known_by_the_model(folder, shared):
-    settings = {"do_normalize": True, "sampling_rate": 16_000, "feature_size": 1, "return_attention_mask": True}
+    settings = {"do_normalize": False, "sampling_rate": 8_000, "feature_size": 1, "return_attention_mask": True}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     preprocessor = open_checkpoint(str(folder)).preprocessor
     assert type(preprocessor).__name__ == "Wav2Vec2FeatureExtractor"
-    assert preprocessor.return_attention_mask
+    assert (preprocessor.do_normalize, preprocessor.sampling_rate) == (False, 8_000)
     whisper = shared / "weights" / "whisper-tiny.en-encoder"
     assert type(open_checkpoint(str(whisper)).preprocessor).__name__ == "WhisperFeatureExtractor"
     (folder / "preprocessor_config.json").unlink()
@@ -164,13 +192,17 @@ def test_an_early_preprocessor_that_does_not_say_its_type_is_known_by_the_model(
         ("config.json", "{}", r"config\.json: model_type None is not known"),
         ("config.json", "[1]", r"config\.json holds no JSON object"),
         ("config.json", b"\xff\xfe", r"config\.json cannot be read"),
-        ("config.json", '{"model_type": "wavlm", "hidden_size": "x"}', r"config\.json is not what a wavlm config"),
+        (
+            "config.json",
+            '{"model_type": "wavlm", "hidden_size": "x"}',
+            r"config\.json: hidden_size = 'x', should be a whole number from 1",
+        ),
         ("preprocessor_config.json", "{", r"preprocessor_config\.json cannot be read"),
         ("preprocessor_config.json", '{"feature_extractor_type": 3}', r"preprocessor_config\.json: feature_extractor_"),
         (
             "preprocessor_config.json",
-            '{"feature_extractor_type": "WhisperFeatureExtractor", "n_fft": "x"}',
-            r"preprocessor_config\.json is not what a feature extractor's settings should be",
+            '{"sampling_rate": "16k"}',
+            r"preprocessor_config\.json: sampling_rate = '16k', should be a whole number",
         ),
         ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"model\.safetensors is a Git LFS poin"),
         ("model.safetensors", b"", r"model\.safetensors is damaged"),
@@ -206,7 +238,7 @@ def test_an_index_names_files_beside_it_and_no_others(shard, folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "a.bin", "b": shard}}))
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json names .*, no weight file beside it"):
-        open_checkpoint(str(folder))
+        open_checkpoint(str(folder)).shapes()
 
 
 @pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": ["a"]}'])
@@ -214,7 +246,7 @@ def test_a_damaged_index_is_named(index, folder):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(index)
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json "):
-        open_checkpoint(str(folder))
+        open_checkpoint(str(folder)).shapes()
 
 
 def sharded_bin(folder):
@@ -237,15 +269,15 @@ def test_sharded_files_of_torch_are_one_checkpoint(folder):
     assert all((tensors[name] == array).all() for name, array in numbers.items())
     shutil.copy(folder / names["a"], folder / names["b"])
     with pytest.raises(CheckpointError, match=r"pytorch_model-00002-of-00002\.bin lacks 1 tensors .*, b first"):
-        open_checkpoint(str(folder))
+        open_checkpoint(str(folder)).shapes()
     (folder / names["b"]).unlink()
     with pytest.raises(CheckpointError, match=r"names pytorch_model-00002-of-00002\.bin, not in"):
-        open_checkpoint(str(folder))
+        open_checkpoint(str(folder)).shapes()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
 def test_numbers_keep_their_bits(dtype, folder):
-    numbers = np.array([1.5, -0.0, np.nan, np.inf, 1e-7], dtype).reshape(5, 1)
+    numbers = np.array([1.5, -0.0, 6e4, -2.0, 1e-7], dtype).reshape(5, 1)
     safetensors.numpy.save_file({"w": numbers}, folder / "model.safetensors")
     read = read_tensors(open_checkpoint(str(folder)), {"encoder.w": (5, 1)}, lambda name: f"encoder.{name}")
     assert read["encoder.w"].dtype == dtype
@@ -299,9 +331,10 @@ def test_tensors_left_alone_are_not_read(folder):
     pickled = state_of(w=tensor(4, 0, (4,), (1,)), decoder=tensor(4, 0, (4,), (1,), key="1"))
     archive_of(folder / "pytorch_model.bin", pickled, [("0", bytes(16))])
     checkpoint = open_checkpoint(str(folder))
-    assert read_tensors(checkpoint, {"w": (4,)}, lambda name: name if name == "w" else None).keys() == {"w"}
+    assert dict(read_tensors(checkpoint, {"w": (4,)}, lambda name: name if name == "w" else None)).keys() == {"w"}
+    tensors = read_tensors(checkpoint, {"w": (4,), "decoder": (4,)}, lambda name: name)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged"):
-        read_tensors(checkpoint, {"w": (4,), "decoder": (4,)}, lambda name: name)
+        tensors["decoder"]
 
 
 def test_folders_are_found_from_home_and_files_are_no_folders(folder, monkeypatch):

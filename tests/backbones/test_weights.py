@@ -7,8 +7,10 @@ import os
 import pickle
 import shutil
 import struct
+import weakref
 import zipfile
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import safetensors.numpy
 
 from seremo_jax import backbones
 from seremo_jax.backbones import hub, weights
+from seremo_jax.backbones.safetensors_files import SafetensorsFile
 from seremo_jax.backbones.torch_files import TorchFile
 from seremo_jax.backbones.weights import CheckpointError, open_checkpoint, read_tensors
 from tests.support.small_models import GOLDEN
@@ -64,10 +67,10 @@ def test_shards_give_what_the_whole_file_gives(folder):
     assert all((tensors[name] == whole[name]).all() for name in names)
     safetensors.numpy.save_file({names[1]: whole[names[1]]}, folder / "model-00002-of-00002.safetensors")
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors lacks \d+ tensors that model\.safe"):
-        open_checkpoint(str(folder))
+        open_checkpoint(str(folder)).shapes()
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"names model-00002-of-00002\.safetensors, not in"):
-        open_checkpoint(str(folder))
+        open_checkpoint(str(folder)).shapes()
 
 
 def test_half_precision_keeps_its_values(folder):
@@ -126,11 +129,10 @@ def test_damaged_and_missing_files_are_named(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model_type": "mamba-ser"}, "model_type 'mamba-ser' is not known"),
-        ({"model_type": "bert"}, "model_type 'bert' is not known here; known: .*wavlm.*whisper"),
-        ({"hidden_act": "mish"}, "hidden_act = 'mish' .*known: gelu"),
+        ({"model_type": "mamba-ser"}, "model_type 'mamba-ser' is not known here; known: .*wavlm.*whisper"),
+        ({"hidden_act": "mish"}, "hidden_act = 'mish', should be one of gelu, "),
         ({"num_attention_heads": 5}, "hidden_size = 24 is no multiple of num_attention_heads"),
-        ({"conv_dim": [8, 10]}, "config should be|differ in length"),
+        ({"conv_dim": [8, 10]}, "conv_dim, conv_kernel and conv_stride differ in length"),
     ],
 )
 def test_configs_that_are_not_known_are_refused(folder, settings, message):
@@ -150,6 +152,95 @@ def test_another_sampling_rate_is_refused_by_the_experiment(folder):
     assert isinstance(config, Config)
     with pytest.raises(ConfigError, match="hears 8000 Hz, audio is decoded to 16000 Hz"):
         load_backbone(config)
+
+
+@pytest.mark.parametrize("prefix", ["", "wavlm.", "module.wavlm.", "model.module.speech-encoder.", "encoder."])
+def test_whatever_stands_before_all_names_is_taken_off(prefix, folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    named = {prefix + name: array for name, array in tensors.items()} | {"module.head.weight": np.zeros(3, np.float32)}
+    safetensors.numpy.save_file(named, folder / "model.safetensors")
+    ours, published = backbones.load(folder, final_norm=True), backbones.load(WAVLM, final_norm=True)
+    assert all(map(np.array_equal, jax.tree.leaves(ours), jax.tree.leaves(published)))
+
+
+def test_a_whole_model_of_whisper_in_a_wrapper_is_found(tmp_path):
+    folder = shutil.copytree(WHISPER, tmp_path / "whisper")
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    named = {f"module.model.{name.removeprefix('model.')}": array for name, array in tensors.items()}
+    safetensors.numpy.save_file(named, folder / "model.safetensors")
+    leaves = [jax.tree.leaves(backbones.load(path)) for path in (folder, WHISPER)]
+    assert all(map(np.array_equal, *leaves))
+
+
+def test_two_models_in_one_file_leave_open_which_is_meant(folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    named = {f"{who}.{name}": array for who in ("student", "teacher") for name, array in tensors.items()}
+    safetensors.numpy.save_file(named, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"given twice: (student|teacher)\..*\((student|teacher)\."):
+        backbones.load(folder)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("is_safe", [True, False])
+def test_numbers_that_are_not_finite_are_refused_by_name(number, is_safe, folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    name = "encoder.layers.2.feed_forward.output_dense.weight"
+    tensors[name][3, 5] = number
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    if not is_safe:
+        torch = pytest.importorskip("torch", reason="needs PyTorch")
+        torch.save({key: torch.from_numpy(array) for key, array in tensors.items()}, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=rf"{name} has 1 numbers that are not finite"):
+        backbones.load(folder)
+    assert backbones.load(folder, layers=(2,)).layers == (2,)  # the block is not read
+
+
+@pytest.mark.parametrize(
+    ("variant", "name", "array"),
+    [
+        (
+            "wavlm-large",
+            "encoder.pos_conv_embed.conv.parametrizations.weight.original1",
+            np.zeros((24, 6, 9), np.float32),
+        ),
+        ("hubert-batch-norm", "encoder.pos_conv_embed.batch_norm.running_var", np.full(24, -1, np.float32)),
+        ("wavlm-large", "feature_projection.projection.bias", np.full(24, 1e300)),
+    ],
+)
+def test_what_is_not_finite_once_computed_is_refused_by_its_names(variant, name, array, tmp_path):
+    folder = shutil.copytree(WAVLM.parent / variant, tmp_path / variant)
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    assert tensors[name].shape == array.shape
+    safetensors.numpy.save_file(tensors | {name: array}, folder / "model.safetensors")
+    part = name.rpartition(".")[0].removesuffix(".parametrizations.weight")
+    with pytest.raises(CheckpointError, match=rf"{part}\..*: what is computed of them in \w+ is not finite"):
+        backbones.load(folder)
+
+
+@pytest.mark.parametrize("name", weights.WEIGHTS)
+@pytest.mark.parametrize(("make", "message"), [(os.mkdir, "is a folder"), (os.mkfifo, "is no file")])
+def test_a_folder_or_a_pipe_in_the_place_of_weights_is_said_so(name, make, message, folder):
+    (folder / "model.safetensors").unlink()
+    make(folder / name)
+    with pytest.raises(CheckpointError, match=rf"{name} {message}: place the published file there"):
+        backbones.load(folder)
+
+
+def test_weights_are_read_one_after_another(folder, monkeypatch):
+    """At no time are there more published arrays than one parameter of one block is made of."""
+    references, most, read = [], [], SafetensorsFile.read
+
+    def counted(self, name):
+        array = read(self, name)
+        references.append(weakref.ref(array))
+        most.append(sum(reference() is not None for reference in references))
+        return array
+
+    monkeypatch.setattr(SafetensorsFile, "read", counted)
+    backbones.load(folder)
+    assert len(most) > 30
+    assert max(most) <= 3  # the maps of queries, keys and values
 
 
 # ---- the hub
@@ -187,13 +278,11 @@ def test_a_hub_id_is_downloaded_in_one_format_with_its_commit(tmp_path, monkeypa
     checkpoint = open_checkpoint("microsoft/wavlm@main")
     assert (checkpoint.name, checkpoint.commit) == ("microsoft/wavlm", commit)
     assert checkpoint.revision == open_checkpoint(str(WAVLM)).revision
-    assert len(asked) == 1
-    assert asked[0][:2] == ("microsoft/wavlm", "main")
-    assert "config.json" in asked[0][2]
+    assert [call[:2] for call in asked] == [("microsoft/wavlm", "main"), ("microsoft/wavlm", commit)]
+    assert "processor_config.json" in asked[0][2]
     weight_file.unlink()
-    hub.locate("microsoft/wavlm")
-    assert len(asked) == 3
-    assert "pytorch_model.bin" in asked[2][2]
+    assert open_checkpoint("microsoft/wavlm").files == (weight_file,)
+    assert "pytorch_model.bin" in asked[-1][2]
 
 
 # ---- pytorch_model.bin

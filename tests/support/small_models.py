@@ -64,15 +64,18 @@ def waves(lengths):
     return [(0.1 * rng.standard_normal(n) + 0.05 * np.sin(np.arange(n) / 9) + 0.02).astype(np.float32) for n in lengths]
 
 
-def make_torch(variant, folder, seed=0):
-    """A PyTorch model in eval mode with no parameter at its trivial value, saved in `folder` as published ones are."""
+def make_torch(variant, folder, seed=0, **others):
+    """A PyTorch model in eval mode with no parameter at its trivial value, saved in `folder` as published ones are.
+
+    `others` are settings besides those of the variant.
+    """
     import torch
     import transformers
 
     kind, settings = VARIANTS[variant]
     torch.manual_seed(seed)
     model = getattr(transformers, f"{kind}Model")(
-        getattr(transformers, f"{kind}Config")(**{**SMALL, **settings})
+        getattr(transformers, f"{kind}Config")(**{**SMALL, **others, **settings})
     ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,11 +125,12 @@ def write_deep(folder, num_layers):
     import transformers
 
     from seremo_jax.backbones import wav2vec2
-    from seremo_jax.backbones.layers import published_shapes
+    from seremo_jax.backbones.filling import published_shapes
 
     settings = {**SMALL, **STABLE, **BUCKETS, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 256}
     config = transformers.WavLMConfig(**settings | {"num_hidden_layers": num_layers})
     config.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
     rng, tensors = np.random.default_rng(0), {}
     model = wav2vec2.Encoder(config, num_layers, True)
     shapes = published_shapes(model, functools.partial(wav2vec2.published_name, model_type="wavlm"))
@@ -137,7 +141,7 @@ def write_deep(folder, num_layers):
     safetensors.numpy.save_file(tensors, Path(folder) / "model.safetensors")
 
 
-def make_torch_whisper(folder, num_layers=3, num_bands=80):
+def make_torch_whisper(folder, num_layers=3, num_bands=80, activation="gelu"):
     """The same for Whisper, with a window of 2 s; whole, decoder and all."""
     import torch
     import transformers
@@ -147,6 +151,7 @@ def make_torch_whisper(folder, num_layers=3, num_bands=80):
         d_model=24, encoder_layers=num_layers, encoder_attention_heads=3, encoder_ffn_dim=28, decoder_layers=1,
         decoder_attention_heads=3, decoder_ffn_dim=28, num_mel_bins=num_bands, max_source_positions=100, vocab_size=30,
         max_target_positions=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+        activation_function=activation,
     )  # fmt: skip
     model = transformers.WhisperModel(config).eval()
     with torch.no_grad():
