@@ -66,6 +66,7 @@ def in_condition(
         recordings.ids,
         recordings.paths,
         recordings.num_samples,
+        recordings.sha256,
         condition,
         seed,
         dataclasses.replace(sources, voices=voices),

@@ -30,11 +30,13 @@ class Decoded:
       waveform: [S] float32 in [-1, 1], mono, 16 kHz.
       source_rate_hz: Sampling rate of the file.
       num_channels: Channels of the file.
+      sha256: Hash of the decoded content (see `content_hash`), empty where it was not asked for.
     """
 
     waveform: np.ndarray
     source_rate_hz: int
     num_channels: int
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +60,13 @@ class AudioFacts:
     detail: str = ""
 
 
-def decode(path: str | os.PathLike, max_s: float | None = None) -> Decoded:
+def decode(path: str | os.PathLike, max_s: float | None = None, is_hashed: bool = False) -> Decoded:
     """Reads any format libsndfile knows; averages channels, resamples to 16 kHz, clips overshoot to [-1, 1].
 
     Args:
       path: Audio file.
       max_s: Longest audio to load, in seconds; nothing is ever cut to fit.
+      is_hashed: Hashes the content, too.
 
     Raises:
       AudioError: Reason missing, lfs_pointer, empty, unreadable, nan, unscaled, or too_long (longer than `max_s`).
@@ -73,7 +76,8 @@ def decode(path: str | os.PathLike, max_s: float | None = None) -> Decoded:
     if rate_hz != SAMPLE_RATE_HZ:
         with clear(path):
             waveform = soxr.resample(waveform, rate_hz, SAMPLE_RATE_HZ)
-    return Decoded(np.clip(waveform, -1.0, 1.0), rate_hz, samples.shape[1])
+    sha256 = content_hash(samples, rate_hz) if is_hashed else ""
+    return Decoded(np.clip(waveform, -1.0, 1.0), rate_hz, samples.shape[1], sha256)
 
 
 def check(path: str | os.PathLike, min_s: float, max_s: float) -> AudioFacts:

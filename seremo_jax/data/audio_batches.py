@@ -35,11 +35,13 @@ class Recordings:
       ids: Utterance ids.
       paths: Audio file of each.
       num_samples: [N] int64, most samples each may have at 16 kHz.
+      sha256: Hash of what ingest heard in each (see `audio.content_hash`); empty where that is not known.
     """
 
     ids: tuple[str, ...]
     paths: tuple[str, ...]
     num_samples: np.ndarray
+    sha256: tuple[str, ...]
 
     @classmethod
     def of(cls, utterances: pa.Table, root: str | os.PathLike) -> "Recordings":
@@ -47,7 +49,8 @@ class Recordings:
         seconds = utterances["duration_s"].to_numpy()
         num_samples = np.round(seconds * audio.SAMPLE_RATE_HZ).astype(np.int64) + _SLACK_SAMPLES
         paths = tuple(os.fspath(place_of(root) / path) for path in utterances["audio"].to_pylist())
-        return cls(tuple(utterances["id"].to_pylist()), paths, num_samples)
+        hashes = tuple(utterances["audio_sha256"].to_pylist())
+        return cls(tuple(utterances["id"].to_pylist()), paths, num_samples, hashes)
 
     def decode(self, row: int) -> Float[np.ndarray, " S"]:
         """Waveform of one utterance, float32 in [-1, 1] at 16 kHz.
@@ -56,14 +59,20 @@ class Recordings:
           ArtefactError: The file is not what ingest saw.
         """
         try:
-            waveform = audio.decode(self.paths[row]).waveform
+            decoded = audio.decode(self.paths[row], is_hashed=True)
         except audio.AudioError as error:
             raise ArtefactError(f"utterance {self.ids[row]!r}: {error}; {_REMEDY}") from error
-        expected = int(self.num_samples[row]) - _SLACK_SAMPLES
+        waveform, expected = decoded.waveform, int(self.num_samples[row]) - _SLACK_SAMPLES
         if abs(len(waveform) - expected) > _SLACK_SAMPLES:
             raise ArtefactError(
                 f"utterance {self.ids[row]!r}: {self.paths[row]} has {len(waveform)} samples at 16 kHz, the table says "
                 f"{expected}; {_REMEDY}"
+            )
+        # A file of the same length may hold other speech, or other samples of the same.
+        if self.sha256[row] and decoded.sha256 != self.sha256[row]:
+            raise ArtefactError(
+                f"utterance {self.ids[row]!r}: the samples of {self.paths[row]} have the hash {decoded.sha256[:16]}, the "
+                f"table says {self.sha256[row][:16]}; {_REMEDY}"
             )
         return waveform
 

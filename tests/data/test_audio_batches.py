@@ -47,9 +47,10 @@ def test_little_is_padded():
 
 
 def fake(monkeypatch, num_rows: int, decode) -> audio_batches.Recordings:
-    monkeypatch.setattr(audio, "decode", lambda path: audio.Decoded(decode(int(path)), 16_000, 1))
+    monkeypatch.setattr(audio, "decode", lambda path, **_: audio.Decoded(decode(int(path)), 16_000, 1))
     names = tuple(map(str, range(num_rows)))
-    return audio_batches.Recordings(names, names, np.arange(num_rows) + 1 + audio_batches._SLACK_SAMPLES)
+    num_samples = np.arange(num_rows) + 1 + audio_batches._SLACK_SAMPLES
+    return audio_batches.Recordings(names, names, num_samples, ("",) * num_rows)
 
 
 def test_batches_come_in_order_and_not_all_at_once(monkeypatch):

@@ -304,6 +304,10 @@ def test_audio_that_changed_since_ingest(corpus, tmp_path):
     soundfile.write(path, np.zeros(5_000), 16_000)
     with pytest.raises(ArtefactError, match=r"u07.wav has 5000 samples at 16 kHz, the table says \d+"):
         extracted(tmp_path / "corpus", workdir)
+    # One bit of one sample, in a file of the same length.
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ArtefactError, match=r"utterance 'u07': the samples of .*u07.wav have the hash .*put it back"):
+        extracted(tmp_path / "corpus", workdir)
     assert not list(workdir.rglob("*.tmp"))
     path.write_bytes(whole)
     extracted(tmp_path / "corpus", workdir).verify()

@@ -96,7 +96,7 @@ def make_corpus(folder: Path) -> Path:
         "speaker": [f"s{i % 5}" for i in range(NUM_UTTERANCES)],
         "gender": ["female"] * NUM_UTTERANCES,
         "duration_s": lengths / 16_000,
-        "audio_sha256": [f"{i:064d}" for i in range(NUM_UTTERANCES)],
+        "audio_sha256": [audio.check(folder / "audio" / f"{name}.wav", 0.1, 60.0).sha256 for name in ids],
     }
     utterances = tables.make_table(columns, UTTERANCE_SCHEMA, info)
     rated = np.repeat(np.arange(NUM_UTTERANCES), 4)
@@ -168,11 +168,11 @@ def interrupting(monkeypatch: pytest.MonkeyPatch, after: int, interrupt: Callabl
     """Paths decoded from now on; calls `interrupt` once more than `after` were."""
     decode, decoded = audio.decode, []
 
-    def count(path):
+    def count(path, **options):
         decoded.append(path)
         if len(decoded) > after:
             interrupt()
-        return decode(path)
+        return decode(path, **options)
 
     monkeypatch.setattr(audio, "decode", count)
     return decoded
