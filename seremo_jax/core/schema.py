@@ -166,6 +166,8 @@ class ResultRecord:
         `system` is these in words.
       comparison: Of a comparison of groups its `kind` (`gap`, `worst` or `ratio`), the grouping `column`, and for a gap
         with a sign the two `groups`; empty for a group by itself.
+      predictions: What the numbers were computed from: `file`, below the folder of the records, its `num_bytes` and
+        `sha256`; empty in records of earlier versions.
     """
 
     system: str
@@ -183,3 +185,4 @@ class ResultRecord:
     protocol: dict[str, Any]
     axes: dict[str, Any] = dataclasses.field(default_factory=dict)
     comparison: dict[str, Any] = dataclasses.field(default_factory=dict)
+    predictions: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -70,9 +70,10 @@ class Recordings:
             )
         # A file of the same length may hold other speech, or other samples of the same.
         if self.sha256[row] and decoded.sha256 != self.sha256[row]:
+            there, stated = decoded.sha256[:16], self.sha256[row][:16]
             raise ArtefactError(
-                f"utterance {self.ids[row]!r}: the samples of {self.paths[row]} have the hash {decoded.sha256[:16]}, the "
-                f"table says {self.sha256[row][:16]}; {_REMEDY}"
+                f"utterance {self.ids[row]!r}: the samples of {self.paths[row]} have the hash {there}, the table says "
+                f"{stated}; {_REMEDY}"
             )
         return waveform
 

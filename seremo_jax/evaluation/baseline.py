@@ -25,7 +25,7 @@ from seremo_jax.data.tables import read_for
 from seremo_jax.data.targets import Targets, without_no_agreement
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
-from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, write_predictions
+from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, are_whole, write_predictions
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
@@ -135,7 +135,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
     checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": version})
     card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
     results = folder / FILE
-    if protocol.is_card_of(card, results):
+    if protocol.is_card_of(card, results) and are_whole(results):
         if not is_quiet:
             print(f"{results} is up to date")
         return results
@@ -147,12 +147,13 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
             keep = config.data.keep_no_agreement
             predictions = _predictions(store, (targets, learned), members, splits, split, keep, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
-            write_predictions(path, predictions, members, targets, checkpoint)
+            origin = write_predictions(path, predictions, members, targets, checkpoint)
             whole = np.full(len(utterances), "", dtype=object)
             whole[np.isin(targets.ids, predictions.utterances)] = split
             column = utterances.column_names.index("split")
             table = utterances.set_column(column, "split", [whole.tolist()])
-            records += _scored(config, predictions, targets, table, members, split, card)
+            scored = _scored(config, predictions, targets, table, members, split, card)
+            records += [dataclasses.replace(record, predictions=origin) for record in scored]
     write_records(results, records)
     return results
 

@@ -212,6 +212,14 @@ NOTHING = {"temperature": None, "conformal_threshold": None, "level": None, "num
 """Calibration of a model for which nothing was fitted."""
 
 
+def is_of(workdir: str | os.PathLike, checkpoint: str) -> bool:
+    """Whether a workdir has a whole `calibration.json` of this training."""
+    try:
+        return read_json(place_of(workdir) / FILE, _REMEDY)["checkpoint"] == checkpoint
+    except (ArtefactError, LookupError, TypeError):
+        return False
+
+
 def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str) -> dict[str, float | None]:
     """Calibration of the mean of these members, for an exported model.
 

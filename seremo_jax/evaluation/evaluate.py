@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -23,7 +23,7 @@ from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.tables import read_for
 from seremo_jax.evaluation import calibration_fit, calibration_scores, mean_heads, scoring, stability
 from seremo_jax.evaluation.alignment import Aligned, align
-from seremo_jax.evaluation.records import FILE, write_predictions
+from seremo_jax.evaluation.records import FILE, are_whole, write_predictions
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.states import member_states
 from seremo_jax.features import condition_frames
@@ -67,7 +67,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
     if config.eval.conditions:
         sources = condition_sources.load_for(config)
         card |= {"condition_sources": sources.fingerprint}
-    if protocol.is_card_of(card, results) and all(path.exists() for path in _beside(config, workdir, sources)):
+    if protocol.is_card_of(card, results) and _is_whole(config, workdir, sources, card["checkpoint"]):
         if not is_quiet:
             print(f"{results} is up to date")
         return results
@@ -103,14 +103,15 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
     return results
 
 
-def _beside(config: Config, workdir: PurePath, sources: Sources | None) -> Iterator[PurePath]:
-    """Files that a finished evaluation has written beside its records."""
-    if config.eval.calibrate:
-        yield workdir / calibration_fit.FILE
+def _is_whole(config: Config, workdir: PurePath, sources: Sources | None, checkpoint: str) -> bool:
+    """Whether all that a finished evaluation has written is there, as it was written."""
     conditions = (Condition(),) if sources is None else condition_sources.asked(config, sources)
-    for split in config.eval.splits:
-        for condition in conditions:
-            yield workdir / "predictions" / f"{split}_{condition.file_name}.parquet"
+    names = [f"{split}_{condition.file_name}.parquet" for split in config.eval.splits for condition in conditions]
+    return (
+        are_whole(workdir / FILE)
+        and all((workdir / "predictions" / name).exists() for name in names)
+        and (not config.eval.calibrate or calibration_fit.is_of(workdir, checkpoint))
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,7 @@ class _Job:
                     )
                     predictions = Predictions(clean.utterances, attributes, distribution)
                 path = folder / f"{split}_{condition.file_name}.parquet"
-                write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
+                origin = write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
                 scored, aligned = self._scored(predictions, pooled, table, split, condition.id)
                 # The clean condition comes first, and all others are held against it.
                 reference = reference or aligned
@@ -206,7 +207,7 @@ class _Job:
                     scored = calibration_scores.with_calibration(
                         scored, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
                     )
-                records += scored
+                records += [dataclasses.replace(record, predictions=origin) for record in scored]
                 progress.update(note=condition.id)
         return records
 

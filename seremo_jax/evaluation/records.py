@@ -9,7 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seremo_jax.core import ensemble
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, sealed, to_json, write_text
+from seremo_jax.core.artefacts import (
+    ArtefactError,
+    atomic_path,
+    parsed,
+    place_of,
+    require_same,
+    sealed,
+    to_json,
+    write_text,
+)
+from seremo_jax.core.hashed import describe_file, require_files
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.targets import Targets
 from seremo_jax.metrics import catalogue
@@ -22,28 +32,34 @@ CALIBRATION = "calibration"
 """Where the states of a record hold what was found of calibration, conformal sets and abstention."""
 
 EVALUATE = "run python -m launch.evaluate with this --workdir"
+_LINE = "line"
+"""Key of a line's number, from 1, and the number of lines: a file that lacks some would have fewer results."""
 _REGRESS = "run python -m launch.baseline with this --workdir"
 
 
 def write(path: str | os.PathLike, records: Sequence[ResultRecord]) -> None:
-    """Writes a line a record, each with the fingerprint of what it holds."""
-    write_text(path, "".join(to_json(sealed(record)) + "\n" for record in records))
+    """Writes a line a record, each with the fingerprint of what it holds, and which of how many lines it is."""
+    lines = (vars(record) | {_LINE: [number, len(records)]} for number, record in enumerate(records, 1))
+    write_text(path, "".join(to_json(sealed(line)) + "\n" for line in lines))
 
 
 def read(path: str | os.PathLike) -> list[ResultRecord]:
     """Reads the records of one file.
 
     Raises:
-      ArtefactError: The file is missing or empty, or a line was changed since it was written or is no result record of
-        this version of the project.
+      ArtefactError: The file is missing or empty, lacks a line, or a line was changed since it was written or is no
+        result record of this version of the project.
     """
     path = place_of(path)
     remedy = _REGRESS if path.parent.name == BASELINE_FOLDER else EVALUATE
     if not path.exists():
         raise ArtefactError(f"{path} is missing; {remedy}")
-    records = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    records, lines = [], path.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
         fields = parsed(line, f"{path}:{number}", f"delete the file and {remedy}")
+        if isinstance(fields, dict) and (place := fields.pop(_LINE, None)) is not None:
+            about = f"{path}:{number} (which of how many lines it is)"
+            require_same(about, [number, len(lines)], place, f"Lines are missing: delete the file and {remedy}.")
         try:
             record = ResultRecord(**{**fields, "seeds": tuple(fields["seeds"]), "axes": _axes(fields.get("axes", {}))})
             foreign = _foreign(record)
@@ -68,6 +84,17 @@ def _axes(written: dict[str, Any]) -> dict[str, Any]:
     return written | {"class_kind": kind.split(" + ")} if " + " in kind else written
 
 
+def are_whole(path: str | os.PathLike) -> bool:
+    """Whether the records are there as they were written, and so are the predictions that they were computed from."""
+    path = place_of(path)
+    try:
+        files = {record.predictions["file"]: record.predictions for record in read(path) if record.predictions}
+        require_files(path.parent, files, EVALUATE)
+    except ArtefactError:
+        return False
+    return True
+
+
 def _foreign(record: ResultRecord) -> str:
     """What a record lacks that this version writes, or holds that it does not know; empty if nothing."""
     if "varying" not in record.axes:
@@ -87,8 +114,20 @@ def write_predictions(
     members: Sequence[ensemble.Member],
     targets: Targets,
     checkpoint_id: str,
-) -> None:
-    """Writes one row an utterance and member: rated attributes by name, a `p_<class>` column a class."""
+) -> dict[str, Any]:
+    """Writes one row an utterance and member: rated attributes by name, a `p_<class>` column a class.
+
+    Args:
+      path: `predictions/NAME.parquet` in the folder of the records.
+      predictions: The predictions.
+      members: Their members.
+      targets: Targets, for the names of attributes and classes, and which attributes are rated.
+      checkpoint_id: The training that they are of.
+
+    Returns:
+      What the records computed from it say of it, see `ResultRecord.predictions`.
+    """
+    path = place_of(path)
     num_members, num_utterances = predictions.distribution.shape[:2]
     columns: dict[str, Any] = {
         "utterance": pa.array(list(predictions.utterances) * num_members),
@@ -105,3 +144,4 @@ def write_predictions(
     table = pa.table(columns).replace_schema_metadata({b"checkpoint_id": checkpoint_id.encode()})
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
+    return {"file": f"{path.parent.name}/{path.name}", **describe_file(path)}

@@ -11,14 +11,13 @@ import contextlib
 import json
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from jaxtyping import Float, Int
 
@@ -30,16 +29,16 @@ from seremo_jax.core.artefacts import (
     clear_when_full,
     place_of,
     read_json,
-    readable,
     remove_leftovers,
     remove_tree,
     require_same,
-    size_of,
     to_json,
     write_json,
 )
 from seremo_jax.core.copies import on_disk
 from seremo_jax.core.hashed import describe_file, require_files
+from seremo_jax.features import index
+from seremo_jax.features.index import INDEX_FILE
 from seremo_jax.features.manifest import (
     DTYPES,
     FORMAT_VERSION,
@@ -53,7 +52,7 @@ from seremo_jax.features.manifest import (
     shards_of,
 )
 
-PLAN_FILE, INDEX_FILE, PARTS_FOLDER = "plan.json", "index.parquet", "parts"
+PLAN_FILE, PARTS_FOLDER = "plan.json", "parts"
 
 # For records of this size one writing thread is 3 times as fast as the pool. Access is random, so nothing is read
 # ahead.
@@ -68,6 +67,7 @@ class _Shard:
     Attributes:
       utterances: Ids of the utterances so far.
       num_frames: Number of frames of each of them.
+      checksums: CRC-32 of the record of each of them, in every stored layer.
       sums: Arrays that the shard keeps besides the frames.
     """
 
@@ -78,6 +78,7 @@ class _Shard:
         self._writers = [ArrayRecordWriter(os.fspath(path), _WRITE_OPTIONS) for path in paths]
         self.utterances: list[str] = []
         self.num_frames: list[int] = []
+        self.checksums: list[list[int]] = []
         self.sums: dict[str, np.ndarray] = {}
 
     def add(self, utterance: str, frames: Float[np.ndarray, "K T D"]) -> None:
@@ -85,9 +86,11 @@ class _Shard:
         expected = (len(self._writers), self._settings.num_features)
         if (frames.shape[0], frames.shape[2]) != expected or frames.shape[1] == 0:
             raise ValueError(f"frames of {utterance!r} have shape {frames.shape}, expected (K, T, D) with {expected}")
-        for writer, layer in zip(self._writers, frames, strict=True):
-            writer.write(np.ascontiguousarray(layer, DTYPES[self._settings.dtype]).tobytes())
+        records = [np.ascontiguousarray(layer, DTYPES[self._settings.dtype]).tobytes() for layer in frames]
+        for writer, record in zip(self._writers, records, strict=True):
+            writer.write(record)
         self.utterances.append(utterance)
+        self.checksums.append([zlib.crc32(record) for record in records])
         self.num_frames.append(frames.shape[1])
 
     def close(self) -> None:
@@ -141,11 +144,13 @@ class Writer:
             remove_leftovers(self.path / name)
 
     def is_finished(self, shard: int) -> bool:
-        """Whether the shard is on disk, with the file of every layer at its size."""
-        part = self._part(shard)
-        return part.exists() and all(
-            size_of(self.path / name) == file["num_bytes"] for name, file in read_json(part, REMEDY)["files"].items()
-        )
+        """Whether the shard is on disk as it was written; otherwise it is to be written anew."""
+        try:
+            part = read_json(self._part(shard), UNFINISHED)
+            require_files(self.path, _files_of(part), REMEDY)
+        except ArtefactError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def shard(self, shard: int) -> Iterator[_Shard]:
@@ -170,11 +175,11 @@ class Writer:
                 if len(writing.utterances) != len(expected) or set(writing.utterances) != expected:
                     raise ValueError(f"shard {shard} needs each of its {len(expected)} utterances once")
                 files = {name: describe_file(path) for name, path in zip(names, paths, strict=True)}
-            write_arrays(self._sums(shard), **writing.sums)
-            write_json(
-                self._part(shard),
-                {"files": files, "utterances": writing.utterances, "num_frames": writing.num_frames},
-            )
+            sums = self._sums(shard)
+            write_arrays(sums, **writing.sums)
+            part = {name: getattr(writing, name) for name in ("utterances", "num_frames", "checksums")}
+            described = {f"{PARTS_FOLDER}/{sums.name}": describe_file(sums)}
+            write_json(self._part(shard), part | {"files": files, "sums": described})
         self._hashed.add(shard)
 
     def sums(self, shard: int, names: Collection[str] = ()) -> dict[str, np.ndarray]:
@@ -187,25 +192,18 @@ class Writer:
         Raises:
           ArtefactError: A shard is missing or damaged, or the disk is full.
         """
-        place, shards, files = {}, [], {}
-        for number in range(len(self.shards)):
-            part = read_json(self._part(number), UNFINISHED)
+        parts, files = [read_json(self._part(number), UNFINISHED) for number in range(len(self.shards))], {}
+        for number, part in enumerate(parts):
             # Hashes of shards that this process has just written are those of the bytes that it wrote.
             if number not in self._hashed:
-                require_files(self.path, part["files"], REMEDY)
+                require_files(self.path, _files_of(part), REMEDY)
             files |= part["files"]
-            shards.append({"num_utterances": len(part["utterances"]), "num_frames": sum(part["num_frames"])})
-            for position, (utterance, frames) in enumerate(zip(part["utterances"], part["num_frames"], strict=True)):
-                place[utterance] = (number, position, frames)
-        columns = np.array([place[utterance] for utterance in self._utterances], np.int32)
+        shards = [{"num_utterances": len(part["utterances"]), "num_frames": sum(part["num_frames"])} for part in parts]
         with clear_when_full(self.path):
             for name, arrays in extra_files.items():
                 write_arrays(self.path / f"{name}.npz", **arrays)
                 files[f"{name}.npz"] = describe_file(self.path / f"{name}.npz")
-            names = ("utterance", "shard", "position", "num_frames")
-            index = pa.table(dict(zip(names, (self._utterances, *columns.T), strict=True)))
-            with atomic_path(self.path / INDEX_FILE) as temporary:
-                pq.write_table(index, temporary)
+            index.write(self.path, index.of_parts(self._utterances, parts))
             files[INDEX_FILE] = describe_file(self.path / INDEX_FILE)
             manifest = {
                 **self.settings.to_dict(),
@@ -247,17 +245,11 @@ class Reader:
         self.manifest = read_manifest(self.path)
         files = self.manifest["files"]
         require_files(self.path, files, REMEDY, is_hashed=False)
-        # Frames carry checksums of their own, which reading them compares. The small files beside them are hashed here.
+        # Records are compared with their checksums when they are read. The small files beside them are hashed here.
         require_files(self.path, {name: file for name, file in files.items() if "/" not in name}, REMEDY)
-        try:
-            index = pq.ParquetFile(readable(self.path / INDEX_FILE)).read()
-            self.utterances: list[str] = index["utterance"].to_pylist()
-            columns = [index[name].to_numpy().astype(np.int32) for name in ("shard", "position", "num_frames")]
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ArtefactError(f"{self.path / INDEX_FILE} is damaged ({error}); {REMEDY}") from None
-        self._shard, self._position, self.num_frames = columns
-        require_same(f"{self.path / INDEX_FILE}", len(index), self.manifest["num_utterances"], REMEDY)
         self.layers: tuple[int, ...] = tuple(self.manifest["layers"])
+        self._records = index.read(self.path, self.layers, self.manifest["num_utterances"])
+        self.utterances, self._shard, self._position, self.num_frames = self._records.index[:4]
         self._dtype = DTYPES[self.manifest["dtype"]]
         self._open: OrderedDict[tuple[int, int], ArrayRecordReader] = OrderedDict()
         self._lock = threading.Lock()
@@ -300,7 +292,7 @@ class Reader:
             places = np.flatnonzero(self._shard[rows] == shard)
             try:
                 records = self._shard_reader(layer, int(shard)).read(self._position[rows[places]].tolist())
-            except RuntimeError as error:
+            except (RuntimeError, IndexError) as error:
                 raise ArtefactError(f"{self._shard_path(layer, int(shard))} is damaged ({error}); {REMEDY}") from None
             for place, record in zip(places, records, strict=True):
                 row = rows[place]
@@ -311,6 +303,9 @@ class Reader:
                         f"{self._shard_path(layer, int(shard))}: record of {self.utterances[row]!r} has {len(record)} "
                         f"bytes, the index says {shape[0]} frames of {shape[1]} features; {REMEDY}"
                     )
+                self._records.require(
+                    int(row), self.layers.index(layer), record, str(self._shard_path(layer, int(shard)))
+                )
                 frames[place] = np.frombuffer(record, self._dtype).reshape(shape)
         return frames
 
@@ -341,6 +336,11 @@ class Reader:
             if len(self._open) > _MAX_OPEN_SHARDS:
                 self._open.popitem(last=False)
             return reader
+
+
+def _files_of(part: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Size and hash of each file of a shard; those of its sums are not in what earlier versions wrote."""
+    return part["files"] | part.get("sums", {})
 
 
 def sweep(path: str | os.PathLike) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, read_json, require_same
 from seremo_jax.core.cells import one_line
+from seremo_jax.core.hashed import require_files
 from seremo_jax.evaluation import records as result_records
 from seremo_jax.reports import (
     blocks,
@@ -25,6 +26,7 @@ from seremo_jax.reports.overview import Artefacts
 __all__ = ["ArtefactError", "ReportError", "load", "markdown_summary", "run"]
 
 FOLDER = "report"
+_TRAIN = "delete the folder train and run python -m launch.train with this --workdir"
 _INGEST = "run python -m launch.ingest with this --workdir"
 
 
@@ -44,22 +46,24 @@ def load(workdir: str | os.PathLike) -> Artefacts:
                 f"split_hash in {workdir / 'results.jsonl'} (there) and ingest.json (asked for)",
                 record.protocol["split_hash"], ingest.get("split_hash"), f"Remedy: {result_records.EVALUATE}.",
             )  # fmt: skip
-    saliency_path, members_path = workdir / "saliency.json", workdir / "train" / "members.json"
+    saliency_path = workdir / "saliency.json"
     saliency = read_json(saliency_path, "run python -m launch.saliency") if saliency_path.exists() else None
-    log = None
-    if members_path.exists() and (lines := _read_log(workdir / "train" / "log.jsonl")):
-        log = (lines, read_json(members_path, "run python -m launch.train"))
     is_simulated = bool(ingest.get("corpus", {}).get("is_simulated")) or any(
         record.protocol.get("is_simulated") for record in records
     )
-    return Artefacts(tuple(blocks.blocks(records, is_simulated)), ingest, saliency, log)
+    return Artefacts(tuple(blocks.blocks(records, is_simulated)), ingest, saliency, _training_of(workdir / "train"))
 
 
-def _read_log(path: PurePath) -> list[dict[str, Any]]:
-    """Lines of the training log, none where there is no file; `writer` would import TensorBoard, which is slow."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    remedy = "run python -m launch.train with this --workdir"
-    return [parsed(line, f"{path}:{number}", remedy) for number, line in enumerate(lines, 1)]
+def _training_of(folder: PurePath) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+    """Lines of the training log and the members; None where there are none. `log` would import TensorBoard: slow."""
+    path, stamp = folder / "log.jsonl", folder / "finished.json"
+    if not (folder / "members.json").exists() or not path.exists():
+        return None
+    if stamp.exists():
+        # A log that lost its last lines would read as that of a shorter training.
+        require_files(folder, read_json(stamp, _TRAIN).get("beside", {}), _TRAIN)
+    lines = [parsed(line, f"{path}:{n}", _TRAIN) for n, line in enumerate(path.read_bytes().splitlines(), 1)]
+    return (lines, read_json(folder / "members.json", _TRAIN)) if lines else None
 
 
 def run(workdir: str | os.PathLike) -> PurePath:

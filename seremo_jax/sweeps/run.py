@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from seremo_jax.core import ensemble, lock, sharding
-from seremo_jax.core.artefacts import atomic_path, read_json, require_same, to_json
+from seremo_jax.core.artefacts import atomic_path, read_json, require_same, sealed, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.preemption import PreemptedError
 from seremo_jax.data import ingest
@@ -50,7 +50,7 @@ def record(workdir: str | os.PathLike, name: str, planned: plan.Plan) -> dict[st
         content |= {"swept": planned.swept, "eval": planned.evaluation}
         content["programs"] = [dataclasses.asdict(program) for program in planned.programs]
         with atomic_path(path.with_suffix(".new")) as temporary:
-            temporary.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(to_json(sealed(content), indent=2) + "\n", encoding="utf-8")
             # Tasks of an array may come at once, and see other devices: the first one's packing is everyone's.
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, path)

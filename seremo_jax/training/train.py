@@ -27,6 +27,7 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.config import Config, write_config
+from seremo_jax.core.hashed import describe_file
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
@@ -245,7 +246,13 @@ def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]]
     if is_first_process():
         write_json(
             folder / predictions.STAMP_FILE,
-            {**content, "members": members, "checkpoint_id": fingerprint_of(content), "files": files},
+            {
+                **content,
+                "members": members,
+                "checkpoint_id": fingerprint_of(content),
+                "files": files,
+                "beside": {name: describe_file(folder / name) for name in ("members.json", "log.jsonl")},
+            },
         )
     wait_for_all("train: finished")
     jax.block_until_ready(params)

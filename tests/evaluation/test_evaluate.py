@@ -1,11 +1,15 @@
-"""Members of different folds stand for one system, whose predictions cover every utterance."""
+"""Members of folds stand for one system, whose predictions cover every utterance; what is finished and whole stays."""
+
+import shutil
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from seremo_jax.core import ensemble
 from seremo_jax.evaluation import evaluate
 from seremo_jax.training.predictions import Predicted
-from tests.support import toy_training
+from tests.support import prepared, toy_training
 
 
 def test_members_of_folds_are_pooled_into_one_that_covers_every_utterance():
@@ -26,3 +30,26 @@ def test_members_of_folds_are_pooled_into_one_that_covers_every_utterance():
     assert predictions.utterances.tolist() == ["u0", "u1", "u2", "u3", "u4"]
     np.testing.assert_array_equal(predictions.attributes[0, :, 0], [0, 21, 22, 23, 4])
     np.testing.assert_array_equal(predictions.attributes[1, :, 0], [10, 31, 32, 33, 14])
+
+
+@pytest.mark.parametrize("name", ["predictions/test_clean.parquet", "calibration.json", "results.jsonl"])
+def test_a_finished_evaluation_is_up_to_date_until_one_of_its_files_is_damaged(
+    tmp_path_factory, tmp_path, capsys, monkeypatch, name
+):
+    class AgainError(Exception):
+        """It is evaluated again."""
+
+    def again(*_):
+        raise AgainError
+
+    workdir = Path(shutil.copytree(prepared.finished(tmp_path_factory) / "workdir", tmp_path / "w"))
+    monkeypatch.setattr(evaluate.Data, "of", again)
+    config, path = prepared.smallest(), workdir / name
+    evaluate.run(config, workdir)
+    assert "up to date" in capsys.readouterr().out
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], whole[:middle]):
+        path.write_bytes(damaged)
+        with pytest.raises(AgainError):
+            evaluate.run(config, workdir)

@@ -1,10 +1,12 @@
 """Result records as files: read back as written, refused where another version of the project wrote them."""
 
+import dataclasses
 import json
 
 import pytest
 
 from seremo_jax.core.artefacts import ArtefactError, to_json
+from seremo_jax.core.hashed import describe_file
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
 from seremo_jax.metrics.catalogue import entries_by_name, metric
@@ -80,3 +82,26 @@ def test_a_changed_digit_is_noticed_in_the_line_that_has_it(tmp_path):
     (tmp_path / records.FILE).write_text(whole[:place] + changed + whole[place + 1 :])
     with pytest.raises(ArtefactError, match=r"results\.jsonl:2 .*was changed or damaged: delete the file and run"):
         records.read(tmp_path / records.FILE)
+
+
+@pytest.mark.parametrize("kept", [slice(0, 1), slice(1, 2), slice(None, None, -1)])
+def test_a_file_that_lost_a_line_or_has_them_in_another_order_is_refused(tmp_path, kept):
+    path = tmp_path / records.FILE
+    records.write(path, [RECORD, RECORD])
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[kept]))
+    with pytest.raises(ArtefactError, match=r"results\.jsonl:1 .* does not fit: .*Lines are missing: delete the file"):
+        records.read(path)
+
+
+def test_records_are_whole_while_the_predictions_behind_them_are(tmp_path):
+    path, predictions = tmp_path / records.FILE, tmp_path / "predictions" / "test_clean.parquet"
+    predictions.parent.mkdir()
+    predictions.write_bytes(b"0123")
+    about = {"file": "predictions/test_clean.parquet", **describe_file(predictions)}
+    records.write(path, [dataclasses.replace(RECORD, predictions=about)])
+    assert records.are_whole(path)
+    for damaged in (b"0124", b"012"):
+        predictions.write_bytes(damaged)
+        assert not records.are_whole(path)
+    predictions.unlink()
+    assert not records.are_whole(path)

@@ -130,10 +130,17 @@ def test_a_shard_damaged_before_the_end_is_written_again(tmp_path):
         write_shard(writer, shard)
     path = tmp_path / "store" / "layer_00" / "shard-00001-of-00003.array_record"
     os.truncate(path, path.stat().st_size - 1)
+    flip_a_byte(tmp_path / "store" / "parts" / "shard-00000.npz")
     again = store.Writer(tmp_path / "store", UTTERANCES, SETTINGS)
-    assert [again.is_finished(shard) for shard in range(3)] == [True, False, True]
+    assert [again.is_finished(shard) for shard in range(3)] == [False, False, True]
     other = tmp_path / "store" / "layer_03" / "shard-00002-of-00003.array_record"
+    whole = other.read_bytes()
     flip_a_byte(other)
+    assert not again.is_finished(2)
+    other.write_bytes(whole)
+    assert again.is_finished(2)
+    flip_a_byte(other)
+    write_shard(again, 0)
     write_shard(again, 1)
     with pytest.raises(ArtefactError, match=r"SHA-256 of .*layer_03/shard-00002.* does not fit"):
         again.finalise()
@@ -183,8 +190,12 @@ def test_damage_is_refused(tmp_path):
     flip_a_byte(shard)
     with pytest.raises(ArtefactError, match=r"SHA-256 of .*shard-00001"):
         store.Reader(path).verify()
+    # Of the same size and readable: only the checksums of the records know.
     shard.write_bytes((path / "layer_00" / shard.name).read_bytes())
-    store.Reader(path).read(3, [4])  # same size and readable: only the hash knows
+    reader = store.Reader(path)
+    with pytest.raises(ArtefactError, match=r"CRC-32 of the frames of 'u4' in .*layer_03.shard-00001.*launch.extract"):
+        reader.read(3, [4])
+    reader.read(0, [4])
     manifest = path / "manifest.json"
     write_json(manifest, read_json(manifest, "") | {"format_version": 99})
     with pytest.raises(ArtefactError, match="99 there, 1 asked for"):
