@@ -48,9 +48,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             upload(inner, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Only the beginning of the name, because a long one would have no room for more.
-    beginning = os.fsdecode(os.fsencode(path.name)[:100])
-    temporary = Path(tempfile.mkdtemp(prefix=f".{beginning}.", suffix=".tmp", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{beginning_of(path.name)}.", suffix=".tmp", dir=path.parent))
     try:
         inner = temporary / path.name
         yield inner
@@ -64,17 +62,21 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def beginning_of(name: str) -> str:
+    """The beginning of a name, because a long one would have no room for more."""
+    return os.fsdecode(os.fsencode(name)[:100])
+
+
 def place_of(path: str | os.PathLike) -> PurePath:
     """A path on disk, or in a bucket where it is a URL, with the methods of `pathlib.Path` either way.
 
     Not all of them: `absolute` and `resolve` of the path of a bucket make it one on disk.
     """
-    text = os.fspath(path)
-    if "://" not in text:
-        return Path(text)
+    if not in_bucket(path):
+        return Path(path)
     from etils import epath
 
-    return epath.Path(text)
+    return epath.Path(os.fspath(path))
 
 
 def in_bucket(path: str | os.PathLike) -> bool:
@@ -90,8 +92,7 @@ def require_place(path: str | os.PathLike) -> None:
     """
     if not in_bucket(path):
         return
-    text = os.fspath(path)
-    scheme = text.partition("://")[0]
+    scheme = (text := os.fspath(path)).partition("://")[0]
     if scheme not in _BUCKETS:
         known = ", ".join(f"{name}://" for name in _BUCKETS)
         raise ArtefactError(f"{text}: give a folder, or a URL that begins with {known}")

@@ -1,10 +1,15 @@
 """What the bytes of files are, kept beside them so that one changed bit is noticed: size and SHA-256 by name."""
 
+import contextlib
+import errno
+import shutil
+import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
-from seremo_jax.core.artefacts import ArtefactError, require_same, sha256_of_file, size_of
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, require_same, sha256_of_file, size_of
 
 
 def describe_file(path: PurePath) -> dict[str, Any]:
@@ -48,3 +53,23 @@ def require_files(
         require_same(f"size of {what} in bytes", size, file["num_bytes"], f"It is truncated or foreign: {remedy}")
         if is_hashed:
             require_same(f"SHA-256 of {what}", sha256_of_file(path), file["sha256"], f"It is damaged: {remedy}")
+
+
+@contextlib.contextmanager
+def renewed(folder: PurePath) -> Iterator[Path]:
+    """Yields an empty folder whose files take the place of `folder`, whole or not at all, where they are other ones.
+
+    A folder that has them already is left alone, so that a finished workdir may be read-only; what is there and would
+    change but cannot be written to stays, with a warning.
+    """
+    with tempfile.TemporaryDirectory(prefix="seremo_jax-") as temporary:
+        yield Path(temporary)
+        if folder.is_dir() and describe_folder(folder) == describe_folder(Path(temporary)):
+            return
+        try:
+            with atomic_path(folder) as place:
+                shutil.copytree(temporary, place)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not folder.is_dir():
+                raise
+            warnings.warn(f"{folder} cannot be written to and stays as it was ({error.strerror})", stacklevel=3)

@@ -3,13 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from seremo_jax.core.artefacts import ArtefactError, in_bucket
+from seremo_jax.core.artefacts import ArtefactError, beginning_of, in_bucket, remove_leftovers
 
 FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
@@ -37,17 +38,65 @@ def at_work(workdir: str | os.PathLike, stage: str, is_first: bool = True) -> It
 
     Raises:
       BusyError: Another process is at work there.
+      ArtefactError: The folder was removed or replaced meanwhile, so that what was written is not in it.
     """
     if in_bucket(workdir) or not is_first:
         yield
         return
-    with held(Path(workdir) / FILE, waits=False, about=stage) as (is_ours, about):
+    with _alone(Path(workdir) / FILE, stage, f"in {workdir}", "give another --workdir"):
+        begun_in = _identity(workdir)
+        yield
+        if begun_in is not None and _identity(workdir) != begun_in:
+            raise ArtefactError(
+                f"{workdir} was removed or replaced while {stage} was at work there, so what it wrote is not whole: "
+                "put the folder back, or begin anew, and run the same command again"
+            )
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, stage: str, suffixes: Sequence[str] = ("",)) -> Iterator[None]:
+    """Keeps other processes from writing the same file or folder outside of a workdir at the same time.
+
+    What a killed process left half-written of it is removed first.
+
+    Args:
+      path: What is written; the lock lies beside it.
+      stage: What is done there, for whoever comes second.
+      suffixes: Of the names of what is written there with it.
+
+    Raises:
+      BusyError: Another process is writing it.
+    """
+    if in_bucket(path):
+        yield
+        return
+    path = Path(path)
+    lock = path.parent / f".{beginning_of(path.name)}{FILE}"
+    with _alone(lock, stage, f"and writes {path}", "give another place to write to"):
+        for suffix in suffixes:
+            # As many characters as a temporary folder has, so that those of other names are no matches.
+            remove_leftovers(path.parent, f"{glob.escape(beginning_of(path.name + suffix))}.{'?' * 8}")
+        yield
+
+
+@contextlib.contextmanager
+def _alone(path: Path, stage: str, where: str, remedy: str) -> Iterator[None]:
+    with held(path, waits=False, about=stage) as (is_ours, about):
         if not is_ours:
             raise BusyError(
-                f"another process is at it in {workdir} ({about or 'it does not say what'}): wait until it has ended, "
-                "or give another --workdir"
+                f"another process is at it {where} ({about or 'it does not say what'}): wait until it has ended, or "
+                f"{remedy}"
             )
         yield
+
+
+def _identity(folder: str | os.PathLike) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name; None where there is none."""
+    try:
+        about = os.stat(folder)
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from seremo_jax.core.artefacts import (
     clear_when_full,
     fingerprint_of,
     parsed,
+    remove_leftovers,
     require_same,
     sealed,
     sha256_of_file,
@@ -32,6 +33,7 @@ from seremo_jax.core.artefacts import (
 )
 from seremo_jax.core.cells import disarmed
 from seremo_jax.core.folders import printable, walk
+from seremo_jax.core.lock import writing
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio
 from seremo_jax.data.audio_containers import FOREIGN_SUFFIXES, SUFFIXES
@@ -129,7 +131,8 @@ def run(
       is_quiet: Shows no progress.
 
     Raises:
-      ArtefactError: The journal beside OUT was begun with another model or other settings; or options that contradict.
+      ArtefactError: The journal beside OUT was begun with another model or other settings; another process writes OUT;
+        or options that contradict.
     """
     if with_embedding and form == "csv":
         raise ArtefactError("embeddings do not fit csv: choose --format json or parquet")
@@ -137,19 +140,39 @@ def run(
         raise ArtefactError("a timeline is written beside --out: give one")
     about = {"model": fingerprint_of(predictor.about), "windows_s": list(predictor.windows_s)}
     about |= {"with_embedding": with_embedding, "with_timeline": with_timeline}
+    with contextlib.ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(writing(out, "predict", ("", ".bad.csv", ".journal.jsonl")))
+            for folder in (timelines := Path(f"{os.fspath(out)}.timeline"), *timelines.rglob("*/")):
+                remove_leftovers(folder)
+        entries = _entries(predictor, audio_files, out, about, is_quiet)
+        bad = [(entry["file"], *entry["bad"]) for entry in entries if "bad" in entry]
+        outcome = Outcome(
+            [{"file": printable(entry["file"]), **entry["result"]} for entry in entries if "result" in entry],
+            [(printable(file), reason, printable(detail)) for file, reason, detail in (*bad, *audio_files.unreadable)],
+        )
+        if out is not None:
+            _write(Path(out), outcome, form)
+    return outcome
+
+
+def _entries(
+    predictor: Predictor, audio_files: AudioFiles, out: str | os.PathLike | None, about: dict[str, Any], is_quiet: bool
+) -> list[dict[str, Any]]:
+    """Entry of the journal for each file, those of files that have none yet added to it."""
     journal = _Journal(None if out is None else Path(f"{os.fspath(out)}.journal.jsonl"), about)
     todo = [i for i, path in enumerate(audio_files.paths) if not journal.has(audio_files.names[i], path)]
     began_s, heard_s, num_bad, num = time.monotonic(), 0.0, len(audio_files.unreadable), len(audio_files.paths)
     with Progress(num, "predict", "files", done=num - len(todo), is_quiet=is_quiet) as progress:
         for some in _in_turns(todo, audio_files.paths):
             stamps = [_stamp(audio_files.paths[i]) for i in some]
-            results = predictor.files([audio_files.paths[i] for i in some], with_embedding=with_embedding)
+            results = predictor.files([audio_files.paths[i] for i in some], with_embedding=about["with_embedding"])
             entries = []
             for i, stamp, result in zip(some, stamps, results, strict=True):
                 entry: dict[str, Any] = {"file": audio_files.names[i], "stamp": stamp}
                 if isinstance(result, Result):
                     entry["result"], heard_s = to_record(result), heard_s + result.duration_s
-                    if with_timeline and len(result.timeline) > 1:
+                    if about["with_timeline"] and len(result.timeline) > 1:
                         entry |= _write_timeline(out, audio_files.names[i], result)
                         num_bad += "bad" in entry
                 else:
@@ -159,15 +182,7 @@ def run(
             speed = heard_s / (time.monotonic() - began_s)
             note = f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time, {num_bad} files cannot be used"
             progress.update(len(some), note)
-    entries = [journal.entries[name] for name in audio_files.names]
-    bad = [(entry["file"], *entry["bad"]) for entry in entries if "bad" in entry]
-    outcome = Outcome(
-        [{"file": printable(entry["file"]), **entry["result"]} for entry in entries if "result" in entry],
-        [(printable(file), reason, printable(detail)) for file, reason, detail in (*bad, *audio_files.unreadable)],
-    )
-    if out is not None:
-        _write(Path(out), outcome, form)
-    return outcome
+    return [journal.entries[name] for name in audio_files.names]
 
 
 def to_record(result: Result) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from seremo_jax.core.artefacts import (
     to_json,
 )
 from seremo_jax.core.config import CONFIG_FILE, Config, read_config
+from seremo_jax.core.lock import at_work, writing
 from seremo_jax.data.policies import target_policies
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
@@ -172,12 +173,15 @@ def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[
       members: Which members, see `pick`; one makes a single model, several an ensemble.
 
     Raises:
-      ArtefactError: See `from_workdir`; or `to` is there already.
+      ArtefactError: See `from_workdir`; or `to` is there already; or another process is at work in this workdir, or
+        writes this folder.
     """
-    model, to = from_workdir(workdir, members), place_of(to)
-    if to.exists():
-        raise ArtefactError(f"{to} is there already: give another folder, or delete it")
-    write(model, to)
+    to = place_of(to)
+    with at_work(workdir, "export"), writing(to, "export"):
+        model = from_workdir(workdir, members)
+        if to.exists():
+            raise ArtefactError(f"{to} is there already: give another folder, or delete it")
+        write(model, to)
     return to
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, parsed, place_of, read_json, require_same
+from seremo_jax.core.artefacts import ArtefactError, parsed, place_of, read_json, remove_leftovers, require_same
 from seremo_jax.core.cells import one_line
-from seremo_jax.core.hashed import require_files
+from seremo_jax.core.hashed import renewed, require_files
+from seremo_jax.core.lock import at_work
 from seremo_jax.evaluation import records as result_records
 from seremo_jax.reports import (
     blocks,
@@ -69,22 +70,25 @@ def _training_of(folder: PurePath) -> tuple[list[dict[str, Any]], list[dict[str,
 def run(workdir: str | os.PathLike) -> PurePath:
     """Writes `WORKDIR/report/` anew, whole or not at all; returns the path of the page.
 
+    A report that is there and would be the same is left alone.
+
     Raises:
-      ArtefactError: See `load`.
+      ArtefactError: See `load`; or another process is at work in this workdir.
       ReportError: See `load`.
     """
-    artefacts = load(workdir)
-    folder = place_of(workdir) / FOLDER
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        content = overview.page_of(artefacts, temporary)
-        (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
-        (temporary / "report.md").write_text(page.markdown(content), encoding="utf-8")
-        _write_csv(temporary / "results.csv", _result_rows(artefacts))
-        _write_csv(temporary / "speakers.csv", _speaker_rows(artefacts))
-        if artefacts.saliency is not None:
-            _write_csv(temporary / "saliency.csv", _saliency_rows(artefacts.saliency, artefacts.is_simulated))
-    return folder / "index.html"
+    workdir = place_of(workdir)
+    with at_work(workdir, "report"):
+        remove_leftovers(workdir, f"{FOLDER}.*")
+        artefacts = load(workdir)
+        with renewed(workdir / FOLDER) as temporary:
+            content = overview.page_of(artefacts, temporary)
+            (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
+            (temporary / "report.md").write_text(page.markdown(content), encoding="utf-8")
+            _write_csv(temporary / "results.csv", _result_rows(artefacts))
+            _write_csv(temporary / "speakers.csv", _speaker_rows(artefacts))
+            if artefacts.saliency is not None:
+                _write_csv(temporary / "saliency.csv", _saliency_rows(artefacts.saliency, artefacts.is_simulated))
+    return workdir / FOLDER / "index.html"
 
 
 def markdown_summary(workdir: str | os.PathLike) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax.core.artefacts import ArtefactError, atomic_path, in_bucket, place_of, read_json, write_json
+from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, remove_leftovers, write_json
 from seremo_jax.core.config import Config
+from seremo_jax.core.hashed import renewed
+from seremo_jax.core.lock import at_work
 from seremo_jax.data import checks, ingest
 from seremo_jax.reports import data_figures, look, page
 from seremo_jax.reports.table import NOTHING, Row, Table, measured, plain
@@ -28,17 +30,21 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
       is_quiet: Prints nothing.
 
     Raises:
-      ArtefactError: The workdir holds the tables of other settings, or damaged ones.
+      ArtefactError: The workdir holds the tables of other settings, or damaged ones; or another process is at work
+        there.
       CorpusError, IngestError, SplitError: The corpus cannot even be read; see `screening.screen`.
     """
     workdir = place_of(workdir)
     path = workdir / ingest.VALIDATION_FILE
-    if _is_of_ingest(workdir, config):
-        if not is_quiet:
-            print(f"validate: {path} was written when this corpus was ingested; delete it to check anew", flush=True)
-    else:
-        write_json(path, ingest.validate(config, workdir, is_quiet))
-    write_page(workdir)
+    with at_work(workdir, "validate"):
+        if _is_of_ingest(workdir, config):
+            if not is_quiet:
+                print(
+                    f"validate: {path} was written when this corpus was ingested; delete it to check anew", flush=True
+                )
+        else:
+            write_json(path, ingest.validate(config, workdir, is_quiet))
+        write_page(workdir)
     findings = read(workdir)
     if not is_quiet:
         print(describe(findings), flush=True)
@@ -94,19 +100,21 @@ def _by_weight(findings: Sequence[checks.Finding]) -> list[checks.Finding]:
 def write_page(workdir: str | os.PathLike) -> PurePath:
     """Writes the page, its Markdown and its figures beside `validation.json`, all or none; returns the page's path.
 
+    What is there and would be the same is left alone.
+
     Raises:
-      ArtefactError: `validation.json` is missing or damaged.
+      ArtefactError: `validation.json` is missing or damaged, or another process is at work in this workdir.
     """
-    folder, record = place_of(workdir) / FOLDER, _record(workdir)
-    # A finished workdir that cannot be written to keeps the page that it has.
-    if not in_bucket(workdir) and (folder / "index.html").exists() and not os.access(workdir, os.W_OK):
-        return folder / "index.html"
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        content = _page_of(record, temporary)
-        (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
-        (temporary / "validation.md").write_text(page.markdown(content), encoding="utf-8")
-        write_json(temporary / ingest.VALIDATION_FILE.name, record)
+    workdir = place_of(workdir)
+    folder = workdir / FOLDER
+    with at_work(workdir, "validate"):
+        remove_leftovers(workdir, f"{FOLDER}.*")
+        record = _record(workdir)
+        with renewed(folder) as temporary:
+            content = _page_of(record, temporary)
+            (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
+            (temporary / "validation.md").write_text(page.markdown(content), encoding="utf-8")
+            write_json(temporary / ingest.VALIDATION_FILE.name, record)
     return folder / "index.html"
 
 

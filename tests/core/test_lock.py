@@ -95,6 +95,39 @@ def test_a_bucket_has_no_lock():
         pass
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_folder_that_disappears_is_an_error(tmp_path, comes_back):
+    folder = tmp_path / "w"
+    folder.mkdir()
+
+    def work():
+        with at_work(folder, "train"):
+            folder.rename(tmp_path / "gone")
+            if comes_back:
+                folder.mkdir()
+
+    with pytest.raises(ArtefactError, match=f"{folder} was removed or replaced while train was"):
+        work()
+    with pytest.raises(ZeroDivisionError), at_work(folder, "train"):
+        raise ZeroDivisionError  # what went wrong inside is what is told
+
+
+def test_one_process_at_a_time_writes_a_file_and_removes_what_killed_ones_left_of_it(tmp_path):
+    out = tmp_path / "scores[1].csv"
+    left = [f".{out.name}.abcdefgh.tmp", f".{out.name}.bad.csv.abcdefgh.tmp"]
+    others = [f".{out.name}.v2.abcdefgh.tmp", ".scores1.csv.abcdefgh.tmp"]
+    for name in (*left, *others):
+        (tmp_path / name).mkdir()
+    with lock.writing(out, "predict", ("", ".bad.csv")):
+        assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(others)
+        code = f"from seremo_jax.core.lock import writing\nwith writing({str(out)!r}, 'x'): pass"
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        message = f"BusyError: another process is at it and writes {out} (predict, process {os.getpid()} on "
+        assert message in second.stderr
+        assert "or give another place to write to" in second.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
 def test_whoever_waits_gets_the_lock_though_its_file_was_removed_in_between(tmp_path):
     path = tmp_path / lock.FILE
     with another_process(tmp_path) as process:

@@ -12,7 +12,8 @@ from seremo_jax.core.lock import BusyError
 from seremo_jax.data import ingest
 from seremo_jax.evaluation import evaluate
 from seremo_jax.features import extract
-from seremo_jax.reports import validation
+from seremo_jax.predict import model_folder
+from seremo_jax.reports import report, validation
 from seremo_jax.saliency import ranking
 from seremo_jax.training import train
 from tests.core.test_lock import another_process
@@ -26,6 +27,8 @@ STAGES = {
     "saliency": lambda config, workdir: ranking.summarise(workdir, config),
     "train": train.run,
     "evaluate": evaluate.run,
+    "report": lambda _, workdir: report.run(workdir),
+    "validate": validation.run,
 }
 LEFTOVERS = {
     "ingest": (".utterances.parquet.ab.tmp",),
@@ -38,6 +41,8 @@ LEFTOVERS = {
         "train/checkpoints/20000000/.hashes.json.ab.tmp",
     ),
     "evaluate": (".results.jsonl.ab.tmp", ".calibration.json.ab.tmp", "predictions/.test_clean.parquet.ab.tmp"),
+    "report": (".report.ab.tmp",),
+    "validate": (".validation.ab.tmp",),
 }
 
 
@@ -49,11 +54,12 @@ def workdir(tmp_path_factory, tmp_path):
 
 def test_each_stage_refuses_a_workdir_that_another_process_is_at(workdir):
     config = prepared.smallest()
+    stages = STAGES | {"export": lambda _, workdir: model_folder.export(workdir, workdir.parent / "model")}
     with another_process(workdir):
-        for run in STAGES.values():
+        for run in stages.values():
             with pytest.raises(BusyError, match="another process is at it"):
                 run(config, workdir)
-    for run in STAGES.values():
+    for run in stages.values():
         run(config, workdir)
     assert not list(workdir.rglob(".lock"))
 
@@ -88,6 +94,7 @@ def test_every_stage_of_a_finished_workdir_that_is_read_only_is_up_to_date(workd
     with tempfile.TemporaryDirectory() as folder:  # not below pytest's folders, into which only their owner may look
         os.chmod(folder, 0o755)
         place = Path(shutil.copytree(workdir, Path(folder) / "w"))
+        report.run(place)
         every = [place, *place.rglob("*")]
         before = {path: path.stat().st_mtime_ns for path in every}
         for path in every:
@@ -95,10 +102,10 @@ def test_every_stage_of_a_finished_workdir_that_is_read_only_is_up_to_date(workd
         try:
             with _without_rights():
                 config = prepared.smallest()
-                for stage, run in {**STAGES, "page": lambda _, workdir: validation.write_page(workdir)}.items():
+                for stage, run in STAGES.items():
                     run(config, place)
                     said = capsys.readouterr().out
-                    assert stage in ("saliency", "page") or "up to date" in said, stage
+                    assert stage in ("saliency", "report", "validate") or "up to date" in said, stage
         finally:
             for path in every:
                 path.chmod(0o755 if path.is_dir() else 0o644)
