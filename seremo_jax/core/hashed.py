@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -55,6 +54,10 @@ def require_files(
             require_same(f"SHA-256 of {what}", sha256_of_file(path), file["sha256"], f"It is damaged: {remedy}")
 
 
+class _SameError(Exception):
+    """What was made is there already."""
+
+
 @contextlib.contextmanager
 def renewed(folder: PurePath) -> Iterator[Path]:
     """Yields an empty folder whose files take the place of `folder`, whole or not at all, where they are other ones.
@@ -62,14 +65,18 @@ def renewed(folder: PurePath) -> Iterator[Path]:
     A folder that has them already is left alone, so that a finished workdir may be read-only; what is there and would
     change but cannot be written to stays, with a warning.
     """
-    with tempfile.TemporaryDirectory(prefix="seremo_jax-") as temporary:
-        yield Path(temporary)
-        if folder.is_dir() and describe_folder(folder) == describe_folder(Path(temporary)):
-            return
+    refused = None
+    with contextlib.suppress(_SameError), contextlib.ExitStack() as stack:
         try:
-            with atomic_path(folder) as place:
-                shutil.copytree(temporary, place)
+            place = stack.enter_context(atomic_path(folder))
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not folder.is_dir():
                 raise
-            warnings.warn(f"{folder} cannot be written to and stays as it was ({error.strerror})", stacklevel=3)
+            refused = error.strerror
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seremo_jax-"))) / folder.name
+        place.mkdir()
+        yield place
+        if folder.is_dir() and describe_folder(folder) == describe_folder(place):
+            raise _SameError
+        if refused:
+            warnings.warn(f"{folder} cannot be written to and stays as it was ({refused})", stacklevel=3)
