@@ -1,0 +1,11 @@
+"""Stages killed twice and run again; `python -m tests.system.kills` kills all of them, some dozens of times."""
+
+import pytest
+
+from tests.system import kills
+
+pytestmark = pytest.mark.long
+
+
+def test_stages_that_were_killed_end_with_the_files_of_those_that_were_not(tmp_path):
+    assert kills.kill_all(tmp_path, 2, "extract", seed=0) == []
