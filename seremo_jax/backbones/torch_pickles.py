@@ -55,7 +55,7 @@ class Storage(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of its elements."""
+        """Dtype of its elements."""
         return _DTYPES[self.kind.name]
 
 

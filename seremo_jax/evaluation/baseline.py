@@ -55,7 +55,7 @@ def fit_classes(
     features: Float[np.ndarray, "N F"],
     shares: Float[np.ndarray, "N C"],
     is_balanced: bool,
-    heard: Float[np.ndarray, "M F"],
+    unseen: Float[np.ndarray, "M F"],
 ) -> Float[np.ndarray, "M C"]:
     """Fits the regression and predicts other utterances; classes that nobody chose in training get 0.
 
@@ -63,7 +63,7 @@ def fit_classes(
       features: Of the training utterances, z-scored.
       shares: Their vote distribution, or one-hot consensus; a class weighs its share.
       is_balanced: Whether each class weighs the same in all.
-      heard: Features of the utterances to predict.
+      unseen: Features of the utterances to predict.
 
     Raises:
       ArtefactError: Fewer than two classes are chosen in training.
@@ -82,23 +82,23 @@ def fit_classes(
     model = LogisticRegression(C=STRENGTH, max_iter=_MOST_STEPS, tol=_TOLERANCE).fit(
         features[row], label, sample_weight=weight
     )
-    predicted = np.zeros((len(heard), shares.shape[1]), np.float32)
-    predicted[:, classes] = model.predict_proba(heard)
+    predicted = np.zeros((len(unseen), shares.shape[1]), np.float32)
+    predicted[:, classes] = model.predict_proba(unseen)
     return predicted
 
 
 def fit_attributes(
-    features: Float[np.ndarray, "N F"], targets: Targets, rows: np.ndarray, heard: Float[np.ndarray, "M F"]
+    features: Float[np.ndarray, "N F"], targets: Targets, rows: np.ndarray, unseen: Float[np.ndarray, "M F"]
 ) -> Float[np.ndarray, "M A"]:
     """Ridge regression of each attribute on the rows where it's rated; 0 where it's rated in none."""
     from sklearn.linear_model import Ridge
 
-    predicted = np.zeros((len(heard), targets.attributes.shape[1]), np.float32)
+    predicted = np.zeros((len(unseen), targets.attributes.shape[1]), np.float32)
     for a in range(predicted.shape[1]):
         is_rated = targets.has_attribute[rows, a]
         if is_rated.any():
             model = Ridge(alpha=1 / STRENGTH).fit(features[is_rated], targets.attributes[rows[is_rated], a])
-            predicted[:, a] = model.predict(heard)
+            predicted[:, a] = model.predict(unseen)
     return predicted
 
 

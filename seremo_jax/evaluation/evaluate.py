@@ -151,7 +151,7 @@ class _Job:
         return {fold: self.data.rows(fold, split) for fold in self.data.splits}
 
     def _shape(self, split: str) -> loader.Shape:
-        """Of the batches of a split, and of the development split, too, whose predictions then compile nothing more."""
+        """Shape of the batches of a split. The development split shares it, so that it compiles nothing more."""
         # Compilation takes longer than predicting a split, so two splits share one shape where that is possible.
         rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
         is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
@@ -165,10 +165,10 @@ class _Job:
         shape = self._shape(split)
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
-            pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
-            return mean_heads.with_means(*pooled, data.config.eval.means)
+            evaluated = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
+            return mean_heads.with_means(*evaluated, data.config.eval.means)
 
-        def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
+        def predict_block(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             # Frames of a condition are made block by block and are not in the store: the data of this block read them
             # instead, by places of their own. Everything behind is the path of the clean split.
             places = np.full(len(self.data.targets.ids), -1, np.int64)
@@ -178,7 +178,7 @@ class _Job:
             predictions, _ = predicted(data, in_block)
             return predictions.attributes, predictions.distribution
 
-        clean, pooled = predicted(self.data, rows)
+        clean, evaluated = predicted(self.data, rows)
         whole = np.unique(np.concatenate(list(rows.values())))
         # With folds the column `split` of the table is that of fold 0. Here it is what was predicted: the test parts of
         # all.
@@ -192,40 +192,40 @@ class _Job:
                 predictions = clean
                 if condition != Condition():
                     attributes, distribution, _ = condition_frames.predict_condition(
-                        self.listener, condition, whole, split, heard, self.is_quiet
+                        self.listener, condition, whole, split, predict_block, self.is_quiet
                     )
                     predictions = Predictions(clean.utterances, attributes, distribution)
                 path = folder / f"{split}_{condition.file_name}.parquet"
-                origin = write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
-                scored, aligned = self._scored(predictions, pooled, table, split, condition.id)
+                origin = write_predictions(path, predictions, evaluated, self.data.targets, self.card["checkpoint"])
+                scored, aligned = self._scored(predictions, evaluated, table, split, condition.id)
                 # The clean condition comes first, and all others are held against it.
                 reference = reference or aligned
                 if aligned is not reference:
-                    scored = self._with_stability(scored, reference, aligned, pooled)
+                    scored = self._with_stability(scored, reference, aligned, evaluated)
                 # What was fitted on the development split cannot be judged there.
                 if self.fitted is not None and split != vocab.DEVELOPMENT:
                     scored = calibration_scores.with_calibration(
-                        scored, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
+                        scored, aligned, self.fitted, evaluated, rows, self.data.targets.ids, self.data.config.eval
                     )
                 records += [dataclasses.replace(record, predictions=origin) for record in scored]
                 progress.update(note=condition.id)
         return records
 
     def _scored(
-        self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
+        self, predictions: Predictions, evaluated: list[ensemble.Member], table: pa.Table, split: str, condition: str
     ) -> tuple[list[ResultRecord], Aligned]:
-        section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in pooled])
+        section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in evaluated])
         aligned = align(
-            predictions, self.data.targets, table, num_members=len(pooled), split=split, group_by=section.group_by
+            predictions, self.data.targets, table, num_members=len(evaluated), split=split, group_by=section.group_by
         )
         request = scoring.ScoreRequest(systems, split, section, self.card, condition)
         return scoring.score(aligned, request, _member_states), aligned
 
     def _with_stability(
-        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, pooled: list[ensemble.Member]
+        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, evaluated: list[ensemble.Member]
     ) -> list[ResultRecord]:
         section = self.data.config.eval
-        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
+        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in evaluated])}
         return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
 
 
@@ -247,13 +247,13 @@ def pool_folds(
     """
     # Members that differ in their fold only become one. Each utterance is in the test part of one fold, so each cell of
     # the pooled arrays is written once, and NaN would show one that was not.
-    pooled = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in members))
+    evaluated = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in members))
     rows = np.unique(np.concatenate([part.rows for part in predicted]))
-    shapes = [(len(pooled), len(rows), array.shape[-1]) for array in predicted[0][2:]]
+    shapes = [(len(evaluated), len(rows), array.shape[-1]) for array in predicted[0][2:]]
     attributes, distribution = (np.full(shape, np.nan, np.float32) for shape in shapes)
     for part in predicted:
         places = np.searchsorted(rows, part.rows)
         for m, of_attributes, of_classes in zip(part.members, part.attributes, part.distribution, strict=True):
-            e = pooled.index(dataclasses.replace(members[m], fold=None))
+            e = evaluated.index(dataclasses.replace(members[m], fold=None))
             attributes[e, places], distribution[e, places] = of_attributes, of_classes
-    return Predictions(ids[rows], attributes, distribution), pooled
+    return Predictions(ids[rows], attributes, distribution), evaluated

@@ -238,7 +238,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """As it is written in tables and files."""
+        """Its name as tables and files write it."""
         best = "" if self.n == 1 else f"{self.n}-best "
         return KINDS[self.kind].template.format(n=self.n, best=best, **dict(self.fields))
 
