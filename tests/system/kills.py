@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -142,22 +143,13 @@ def _is_of_orbax(name: str) -> bool:
 
 
 def _arrays(folder: Path) -> list[tuple[str, bytes]]:
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(folder)
-    flat: list[tuple[str, bytes]] = []
-
-    def walk(prefix: str, item: Any) -> None:
-        if isinstance(item, dict):
-            for key in sorted(item):
-                walk(f"{prefix}.{key}", item[key])
-        elif isinstance(item, list | tuple):
-            for place, value in enumerate(item):
-                walk(f"{prefix}.{place}", value)
-        elif item is not None:
-            flat.append((prefix, np.asarray(item).tobytes()))
-
-    walk("", tree)
-    return flat
+    """Path of each array of a tree that Orbax wrote, on whatever devices, with its bytes."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        shapes = checkpointer.metadata(folder).item_metadata.tree
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        tree = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=plain))
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path), np.asarray(leaf).tobytes()) for path, leaf in flat]
 
 
 def _content(path: Path) -> Any:
