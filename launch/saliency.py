@@ -18,6 +18,10 @@ def main(config, workdir):
         ]
         print(f"layer {layer:2d}  " + "".join(f"{cell:37s}" for cell in cells).rstrip())
     print(f"layer {summary['chosen']} chosen by {summary['kind']} (saliency.kind)")
+    for entry in summary.get("folds", ()):
+        print(
+            f"  fold {entry['fold']}: layer {entry['chosen']}, by its own {entry['num_utterances']} training utterances"
+        )
 
 
 def _cell(curve, place):

@@ -18,7 +18,7 @@ from seremo_jax.data import audio_batches
 
 RATE_HZ, NUM_BUCKETS = 16_000, 8
 ROUNDS = 3
-"""Rounds of what takes seconds each."""
+"""Of what takes seconds a round."""
 MEMORY_UTTERANCES, QUICK_MEMORY_UTTERANCES = 3_000, 200
 
 
@@ -172,7 +172,7 @@ def half_config(config: Any) -> Any:
 
 
 def _forward_flops(config: Any, shape: tuple[int, int]) -> float:
-    """Operations as the peer computes them: its convolution over positions is direct, ours takes far fewer."""
+    """As the peer computes it: its convolution over positions is direct; ours takes far fewer operations."""
     return shape[0] * float(costs.forward_flops(config, shape[1], is_direct=True))
 
 

@@ -15,7 +15,7 @@ NUM_UTTERANCES, NUM_FEATURES, BATCH = 2_000, 1_024, 64
 QUICK_UTTERANCES, QUICK_FEATURES = 60, 24
 NUM_EPOCHS, NUM_STEPS = 5, 3
 MOST_GROWTH = 0.01
-"""Resident memory gained an epoch, as a share of the bytes that an epoch reads."""
+"""Of the bytes an epoch reads, gained in resident memory an epoch."""
 _MANIFEST = {
     "tables_fingerprint": "0",
     "backbone": "bench",

@@ -13,7 +13,7 @@ from launch.cores import num_cores
 from seremo_jax.core.progress import Progress
 
 MOST_FOREIGN_SHARE = 0.15
-"""Share of the cores' time used by other processes during a round; a round with more is run again."""
+"""Of the cores' time, used by other processes during a round; a round with more is run again."""
 MOST_TRIES = 4
 """For a round without such others."""
 

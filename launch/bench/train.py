@@ -19,7 +19,7 @@ MEMBERS = ((12, 4), (25, 5))
 """(Members, layers that they read)."""
 MEMBERS_BATCH, EPOCH_BATCH, EPOCH_BATCHES, EPOCH_UTTERANCES = 32, 64, 3, 2_000
 HEAVY_ROUNDS = 3
-"""Rounds of what takes seconds each."""
+"""Of what takes seconds a round."""
 GPU_MEMBERS = ((25, 6.0), (125, 12.0))
 """(Members, times PyTorch in sequence that they should reach)."""
 

@@ -104,7 +104,7 @@ def _direct_positions(config: Any, frames: Any) -> Any:
 
 
 def _spectral_positions(config: Any, frames: Any) -> Any:
-    """Operations of `wav2vec2_front.SpectralConv`: complex products of blocks, without the transforms themselves."""
+    """As `wav2vec2_front.SpectralConv` does it: complex products of blocks; the transforms themselves are left out."""
     kernel, number = _positions(config)
     size = 1 << (2 * kernel - 1).bit_length()
     num_blocks = -(-frames // (size - kernel + 1))

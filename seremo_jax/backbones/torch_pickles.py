@@ -55,7 +55,7 @@ class Storage(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype:
-        """Dtype of its elements."""
+        """Of its elements."""
         return _DTYPES[self.kind.name]
 
 

@@ -61,7 +61,7 @@ def run(
         Progress(len(asked) * len(drawn), "render", "utterances", is_quiet=is_quiet) as progress,
     ):
         for condition in asked:
-            rendered = in_condition(recordings, utterances, split, condition, seed, sources)
+            rendered = in_condition(recordings, utterances, condition, seed, sources)
             (temporary / condition.file_name).mkdir(parents=True)
             for number, row in enumerate(drawn.tolist()):
                 utterance = recordings.ids[row]

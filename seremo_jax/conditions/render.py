@@ -145,16 +145,16 @@ def render(
         return Rendering(waveform, facts)
     if noises.active_power(waveform, rate_hz) == 0:
         raise ConditionError(f"utterance {utterance!r} is silent: it has no level that {condition.id} could refer to")
-    rendered = np.asarray(waveform, np.float64)
+    heard = np.asarray(waveform, np.float64)
     for effect in condition.effects:
         draw = _generator(utterance, effect, seed)
-        rendered, drawn = EFFECTS[effect.kind](rendered, effect, draw, utterance, sources)
+        heard, drawn = EFFECTS[effect.kind](heard, effect, draw, utterance, sources)
         # After each effect, since a codec behind it would clip what exceeds 1.
-        peak = np.abs(rendered).max()
+        peak = np.abs(heard).max()
         scale = 1.0 if peak <= 1 else 1 / peak
         facts |= {**drawn, "scale": facts["scale"] * scale}
-        rendered = rendered * scale
-    return Rendering(rendered.astype(np.float32), facts)
+        heard = heard * scale
+    return Rendering(heard.astype(np.float32), facts)
 
 
 def _generator(utterance: str, effect: Effect, seed: int) -> np.random.Generator:
@@ -162,14 +162,14 @@ def _generator(utterance: str, effect: Effect, seed: int) -> np.random.Generator
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
-_Rendered = tuple[np.ndarray, dict[str, Any]]
+_Heard = tuple[np.ndarray, dict[str, Any]]
 """The waveform behind an effect, and facts of what was drawn for it."""
 
 
 def _with_noise(
-    speech: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources
-) -> _Rendered:
-    num_samples, rate_hz = len(speech), sources.rate_hz
+    heard: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources
+) -> _Heard:
+    num_samples, rate_hz = len(heard), sources.rate_hz
     if effect.kind == BABBLE:
         voices, names = _voices(draw, utterance, sources)
         noise, name = noises.babble(draw, voices, num_samples, rate_hz), " ".join(names)
@@ -183,10 +183,10 @@ def _with_noise(
             raise ConditionError(f"condition {effect}: no such noise in eval.noise_dir; there are {known}")
         chosen = fitting[int(draw.integers(len(fitting)))]
         noise, name = noises.segment(draw, chosen.read(), num_samples), chosen.name
-    mixed = speech + noises.gain_for_snr(speech, noise, effect.value, rate_hz) * noise
+    mixed = heard + noises.gain_for_snr(heard, noise, effect.value, rate_hz) * noise
     # Measured on what is handed on, rounded to float32, and not computed from the gain.
-    added = np.mean((mixed.astype(np.float32) - speech) ** 2)
-    snr_db = 10 * np.log10(noises.active_power(speech, rate_hz) / added)
+    added = np.mean((mixed.astype(np.float32) - heard) ** 2)
+    snr_db = 10 * np.log10(noises.active_power(heard, rate_hz) / added)
     return mixed, {"noise": name, "snr_db": float(snr_db)}
 
 
@@ -206,9 +206,7 @@ def _voices(draw: np.random.Generator, utterance: str, sources: Sources) -> tupl
     return [voices.read(place) for place in drawn], [voices.ids[place] for place in drawn]
 
 
-def _in_room(
-    speech: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources
-) -> _Rendered:
+def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utterance: str, sources: Sources) -> _Heard:
     rate_hz, name = sources.rate_hz, effect.name
     if name == "synthetic":
         response = rooms.synthetic(draw, effect.value, rate_hz, sources.direct_to_tail_db)
@@ -229,19 +227,19 @@ def _in_room(
             )
         chosen = fitting[int(draw.integers(len(fitting)))]
         response, rt60_s, name = chosen.response, chosen.rt60_s, chosen.name
-    wet = rooms.reverberate(speech, response)
+    wet = rooms.reverberate(heard, response)
     # At the level of the dry speech, so that a room changes the sound and not the loudness.
-    wet *= np.sqrt(noises.active_power(speech, rate_hz) / noises.active_power(wet, rate_hz))
+    wet *= np.sqrt(noises.active_power(heard, rate_hz) / noises.active_power(wet, rate_hz))
     return wet, {"room": name, "rt60_s": rt60_s}
 
 
-EFFECTS: dict[str, Callable[..., _Rendered]] = {
+EFFECTS: dict[str, Callable[..., _Heard]] = {
     "noise": _with_noise,
     BABBLE: _with_noise,
     "reverb": _in_room,
-    "telephone": lambda speech, _, __, ___, sources: (channels.telephone(speech, sources.rate_hz), {}),
-    "codec": lambda speech, effect, _, __, sources: (channels.codec(speech, sources.rate_hz, effect.name), {}),
-    "clipping": lambda speech, effect, *_: (channels.clipped(speech, effect.value), {}),
-    "gain": lambda speech, effect, *_: (speech * 10 ** (effect.value / 20), {}),
+    "telephone": lambda heard, _, __, ___, sources: (channels.telephone(heard, sources.rate_hz), {}),
+    "codec": lambda heard, effect, _, __, sources: (channels.codec(heard, sources.rate_hz, effect.name), {}),
+    "clipping": lambda heard, effect, *_: (channels.clipped(heard, effect.value), {}),
+    "gain": lambda heard, effect, *_: (heard * 10 ** (effect.value / 20), {}),
 }
 """What an effect does to a waveform, by its kind in `condition_names.EFFECTS`."""

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,15 +97,14 @@ def asked(config: Config, sources: Sources) -> tuple[Condition, ...]:
     )
 
 
-def voices_of(utterances: pa.Table, split: str, decode: Callable[[int], np.ndarray]) -> Voices:
-    """The utterances of a split, for babble.
+def voices_of(utterances: pa.Table, rows: Sequence[int], decode: Callable[[int], np.ndarray]) -> Voices:
+    """Some utterances, for babble.
 
     Args:
       utterances: Utterance table.
-      split: Which of them.
+      rows: Which of them.
       decode: Row of the table -> waveform.
     """
-    rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split).tolist()
     ids, speakers = (utterances[name].to_pylist() for name in ("id", "speaker"))
     return Voices(
         tuple(ids[row] for row in rows), tuple(speakers[row] for row in rows), lambda place: decode(rows[place])

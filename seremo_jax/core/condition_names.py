@@ -103,7 +103,7 @@ class Condition:
 
     @property
     def id(self) -> str:
-        """The chain as it is written, in one form only."""
+        """As it is written, in one form only."""
         return "+".join(map(str, self.effects)) or vocab.CLEAN
 
     @property

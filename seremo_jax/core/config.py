@@ -125,7 +125,7 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 
 def describe() -> str:
-    """Path and default of every field, its meaning, and the words it takes. For `--help`."""
+    """Of every field its path and default, its meaning, and the words it takes. For `--help`."""
     lines = []
     for section in dataclasses.fields(Config):
         for field in dataclasses.fields(section.type):

@@ -115,8 +115,6 @@ def _splits(config: Any) -> Iterator[str]:
             yield f"data.fold = {data.fold}: {there}"
         if max(folds, default=0) >= data.num_folds:
             yield f"ensemble.folds = {folds}: {there}"
-    if folds and config.model.layer == vocab.CHOSEN_LAYER and not config.ensemble.layers:
-        yield "ensemble.folds: saliency saw speakers that are test in other folds: give model.layer or ensemble.layers"
     if folds and config.targets.attribute_scale == "minmax":
         yield (
             "targets.attribute_scale = 'minmax' is the scale of one training split, and each of ensemble.folds has its "

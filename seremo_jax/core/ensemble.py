@@ -15,6 +15,9 @@ from seremo_jax.core.vocab import CHOSEN_LAYER, LAYER_SUM
 SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
 
+BY_FOLD = -2
+"""Layer of a system whose members each read the layer that saliency chose for their own fold."""
+
 MEAN = -1
 """Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
 
@@ -22,7 +25,7 @@ REGRESSION, BALANCED = "logistic regression", "classes balanced"
 """How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
 
 WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
-"""Fields in which members of one system differ."""
+"""Fields in which members of one system differ, and in `layer` where saliency chose that fold by fold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Member:
       dropout: Probability of dropping.
       data_seed: Seed of the order of utterances.
       fold: Fold whose test part it never sees; None for the splits of the utterance table.
+      is_layer_by_fold: Whether saliency chose its layer among the training speakers of its fold. Members of one system
+        then differ in their layer, too.
     """
 
     layer: int
@@ -56,6 +61,7 @@ class Member:
     dropout: float
     data_seed: int
     fold: int | None = None
+    is_layer_by_fold: bool = False
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -90,12 +96,18 @@ def reads_layer_sum(config: Config) -> bool:
     return config.model.layer == LAYER_SUM and not config.ensemble.layers
 
 
-def chosen_layer(workdir: str | os.PathLike, config: Config | None = None) -> int | None:
+def folds_to_choose_for(config: Config) -> tuple[int, ...]:
+    """The folds for each of which saliency chooses a layer anew, from its training speakers; none without folds."""
+    return config.ensemble.folds if needs_chosen_layer(config) else ()
+
+
+def chosen_layer(workdir: str | os.PathLike, config: Config | None = None) -> int | dict[int, int] | None:
     """Layer of largest saliency as `saliency.json` has it; None where no saliency was ranked.
 
     Args:
       workdir: Folder of the experiment.
-      config: Refuses a layer that was chosen under other settings of `saliency`; None asks for none.
+      config: Refuses a layer that was chosen under other settings of `saliency`; None asks for none. Where it has
+        folds, the result is fold -> layer.
 
     Raises:
       ArtefactError: The file is damaged, or of other settings.
@@ -108,6 +120,13 @@ def chosen_layer(workdir: str | os.PathLike, config: Config | None = None) -> in
         asked = config.results_fields("saliency")
         remedy = "Run python -m launch.saliency again, or give the --config that the layer was chosen with."
         require_same(f"the choice of layer in {path}", summary.get("settings", asked), asked, remedy)
+        if folds := folds_to_choose_for(config):
+            by_fold = {entry["fold"]: entry["chosen"] for entry in summary.get("folds", ())}
+            there = f"the folds that {path} chose layers for"
+            require_same(
+                there, sorted(by_fold), sorted(folds), "Run python -m launch.saliency with this --config again."
+            )
+            return by_fold
     return summary["chosen"]
 
 
@@ -120,12 +139,12 @@ def members_in(workdir: str | os.PathLike, config: Config) -> list[Member]:
     return members(config, chosen_layer(workdir, config) if needs_chosen_layer(config) else None)
 
 
-def members(config: Config, chosen_layer: int | None) -> list[Member]:
+def members(config: Config, chosen_layer: int | Mapping[int, int] | None) -> list[Member]:
     """The product of the ensemble axes, layers outermost, seeds innermost; of it those of `ensemble.only`.
 
     Args:
       config: The experiment.
-      chosen_layer: Layer of largest saliency; read where `needs_chosen_layer`.
+      chosen_layer: Layer of largest saliency, or that of each fold; read where `needs_chosen_layer`.
 
     Raises:
       ArtefactError: `model.layer` is `saliency`, and no layer was chosen.
@@ -145,7 +164,21 @@ def members(config: Config, chosen_layer: int | None) -> list[Member]:
         points = [[axis[i] for axis, i in zip(values, place, strict=True)] for place in places]
     else:
         points = itertools.product(*values)
-    return [Member(**dict(zip(fields, point, strict=True))) for point in points]
+    wanted = [dict(zip(fields, point, strict=True)) for point in points]
+    if folds_to_choose_for(config):
+        layer_of = chosen_layer if isinstance(chosen_layer, Mapping) else dict.fromkeys(config.ensemble.folds, layer)
+        wanted = [item | {"layer": layer_of[item["fold"]], "is_layer_by_fold": True} for item in wanted]
+    return [Member(**item) for item in wanted]
+
+
+def without_fold(member: Member) -> Member:
+    """What a member is once the folds are pooled: without its fold, and without a layer that was chosen for it."""
+    return dataclasses.replace(member, fold=None, layer=BY_FOLD if member.is_layer_by_fold else member.layer)
+
+
+def layer_word(layer: int) -> str:
+    """A layer of a member or a record as readers see it: its number, `sum`, or `by fold`."""
+    return {SUM: "sum", BY_FOLD: "by fold"}.get(layer, str(layer))
 
 
 def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
@@ -159,7 +192,7 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
     return [
         "-".join(
             [
-                "layers" if member["layer"] == SUM else f"layer{member['layer']:02d}",
+                _LAYER_NAMES.get(member["layer"], f"layer{member['layer']:02d}"),
                 member["class_target"],
                 *(f"{field}{member[field]}" for field in varying),
                 f"seed{member['seed']}",
@@ -167,6 +200,9 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
         )
         for member in wanted
     ]
+
+
+_LAYER_NAMES = {SUM: "layers", BY_FOLD: "layerbyfold"}
 
 
 def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
@@ -178,7 +214,11 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     """
     rows_of: dict[tuple, list[int]] = {}
     for i, member in enumerate(members):
-        same = tuple((k, v) for k, v in member.items() if k not in WITHIN_A_SYSTEM)
+        fields = {k: v for k, v in member.items() if k not in WITHIN_A_SYSTEM}
+        # Members of earlier versions lack the field.
+        if fields.pop("is_layer_by_fold", False):
+            fields["layer"] = BY_FOLD
+        same = tuple(fields.items())
         rows_of.setdefault((same, member["seed"] == MEAN), []).append(i)
     settings = [dict(same) for same, _ in rows_of]
     varying = [name for name in settings[0] if len({fields[name] for fields in settings}) > 1]
@@ -245,14 +285,14 @@ def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:
 def stands_for(evaluated: Member, member: Member) -> bool:
     """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
     if evaluated.seed != MEAN:
-        return evaluated == dataclasses.replace(member, fold=None)
+        return evaluated == without_fold(member)
     is_in_mean = member.class_kind in class_losses(vars(evaluated))
     return is_in_mean and _without_kind(evaluated) == _without_kind(member)
 
 
 def _without_kind(member: Member) -> Member:
     """The member without its class loss, seeds and fold: two members of equal rest may be in one mean."""
-    return dataclasses.replace(member, seed=0, data_seed=0, fold=None, class_kind="")
+    return dataclasses.replace(without_fold(member), seed=0, data_seed=0, class_kind="")
 
 
 def layers(wanted: Sequence[Member]) -> tuple[int, ...]:

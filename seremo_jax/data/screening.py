@@ -90,8 +90,8 @@ class ScreenedCorpus:
         rows.sort(key=ids.__getitem__)
         kept = self.utterances.take(pa.array(rows, pa.int64()))
         facts = [self.facts[row] for row in rows]
-        kept = _with_column(kept, "duration_s", [fact.duration_s if fact else 0.0 for fact in facts])
-        kept = _with_column(kept, "audio_sha256", [fact.sha256 if fact else "" for fact in facts])
+        kept = with_column(kept, "duration_s", [fact.duration_s if fact else 0.0 for fact in facts])
+        kept = with_column(kept, "audio_sha256", [fact.sha256 if fact else "" for fact in facts])
         is_rated = pc.is_in(self.ratings["utterance"], value_set=kept["id"].combine_chunks())
         return kept.combine_chunks(), self.ratings.filter(is_rated)
 
@@ -123,10 +123,11 @@ def _name_unknown_speakers(utterances: pa.Table) -> pa.Table:
     """Makes each utterance of an unknown speaker that of a speaker of its own."""
     pairs = zip(utterances["speaker"].to_pylist(), utterances["id"].to_pylist(), strict=True)
     named = [f"{vocab.UNKNOWN}:{name}" if speaker == vocab.UNKNOWN else speaker for speaker, name in pairs]
-    return _with_column(utterances, "speaker", named)
+    return with_column(utterances, "speaker", named)
 
 
-def _with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+def with_column(table: pa.Table, name: str, values: Sequence[Any]) -> pa.Table:
+    """The table with other values in one of its columns."""
     field = table.schema.field(name)
     return table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
 
@@ -267,12 +268,12 @@ def require_usable(screened: ScreenedCorpus, data: DataConfig) -> None:
         )
 
 
-def with_splits(kept: pa.Table, ratings: pa.Table, data: DataConfig) -> pa.Table:
+def with_splits(kept: pa.Table, ratings: pa.Table | None, data: DataConfig) -> pa.Table:
     """The utterances in the splits that the settings ask for.
 
     Args:
       kept: Those kept, in the corpus's own splits (see `ScreenedCorpus.kept`).
-      ratings: Their ratings; read where the split depends on classes.
+      ratings: Their ratings; needed where the split depends on classes.
       data: The settings.
 
     Raises:
@@ -294,4 +295,24 @@ def with_splits(kept: pa.Table, ratings: pa.Table, data: DataConfig) -> pa.Table
         fold=data.fold,
         num_folds=data.num_folds,
     )
-    return _with_column(kept, "split", assigned)
+    return with_column(kept, "split", assigned)
+
+
+def in_fold(utterances: pa.Table, data: DataConfig, fold: int | None) -> pa.Table:
+    """The utterance table with the splits of a fold in its column `split`; None leaves it as it is.
+
+    Whatever depends on a split is made from this table. The column of the table that ingest wrote is that of
+    `data.fold`, whose training speakers are the test speakers of another fold.
+
+    Args:
+      utterances: The utterance table.
+      data: The settings, of a kind of splits that has folds.
+      fold: Which session or fold is test.
+
+    Raises:
+      SplitError: The utterances cannot be split so.
+    """
+    if fold is None:
+        return utterances
+    # Kinds of splits that have folds read neither ratings nor the split that is there.
+    return with_splits(utterances, None, dataclasses.replace(data, fold=fold))

@@ -55,7 +55,7 @@ def fit_classes(
     features: Float[np.ndarray, "N F"],
     shares: Float[np.ndarray, "N C"],
     is_balanced: bool,
-    unseen: Float[np.ndarray, "M F"],
+    heard: Float[np.ndarray, "M F"],
 ) -> Float[np.ndarray, "M C"]:
     """Fits the regression and predicts other utterances; classes that nobody chose in training get 0.
 
@@ -63,7 +63,7 @@ def fit_classes(
       features: Of the training utterances, z-scored.
       shares: Their vote distribution, or one-hot consensus; a class weighs its share.
       is_balanced: Whether each class weighs the same in all.
-      unseen: Features of the utterances to predict.
+      heard: Features of the utterances to predict.
 
     Raises:
       ArtefactError: Fewer than two classes are chosen in training.
@@ -82,23 +82,23 @@ def fit_classes(
     model = LogisticRegression(C=STRENGTH, max_iter=_MOST_STEPS, tol=_TOLERANCE).fit(
         features[row], label, sample_weight=weight
     )
-    predicted = np.zeros((len(unseen), shares.shape[1]), np.float32)
-    predicted[:, classes] = model.predict_proba(unseen)
+    predicted = np.zeros((len(heard), shares.shape[1]), np.float32)
+    predicted[:, classes] = model.predict_proba(heard)
     return predicted
 
 
 def fit_attributes(
-    features: Float[np.ndarray, "N F"], targets: Targets, rows: np.ndarray, unseen: Float[np.ndarray, "M F"]
+    features: Float[np.ndarray, "N F"], targets: Targets, rows: np.ndarray, heard: Float[np.ndarray, "M F"]
 ) -> Float[np.ndarray, "M A"]:
     """Ridge regression of each attribute on the rows where it's rated; 0 where it's rated in none."""
     from sklearn.linear_model import Ridge
 
-    predicted = np.zeros((len(unseen), targets.attributes.shape[1]), np.float32)
+    predicted = np.zeros((len(heard), targets.attributes.shape[1]), np.float32)
     for a in range(predicted.shape[1]):
         is_rated = targets.has_attribute[rows, a]
         if is_rated.any():
             model = Ridge(alpha=1 / STRENGTH).fit(features[is_rated], targets.attributes[rows[is_rated], a])
-            predicted[:, a] = model.predict(unseen)
+            predicted[:, a] = model.predict(heard)
     return predicted
 
 
@@ -131,9 +131,12 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
     store.require(tables_fingerprint=fingerprint)
     require_config(store.path, store.manifest, config)
     targets, learned = targets_by_role(config, utterances, ratings)
-    members = members_of(config, ensemble.members_in(workdir, config), store.layers)
+    like = ensemble.members_in(workdir, config)
+    members = members_of(config, like, store.layers)
     checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": version})
-    card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint})
+    card = protocol.card(
+        config, workdir, utterances, store, {"checkpoint_id": checkpoint, "members": list(map(vars, like))}
+    )
     results = folder / FILE
     if protocol.is_card_of(card, results) and are_whole(results):
         if not is_quiet:
@@ -141,11 +144,14 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
         return results
     folds = config.ensemble.folds or (None,)
     splits = {fold: split_of(config, utterances, fold) for fold in folds}
+    layers = {member.fold: member.layer for member in like}
     records: list[ResultRecord] = []
-    with Progress(len(config.eval.splits) * len(members), "baseline", "regressions", is_quiet=is_quiet) as progress:
+    with Progress(
+        len(config.eval.splits) * len(folds) * len(members), "baseline", "regressions", is_quiet=is_quiet
+    ) as progress:
         for split in config.eval.splits:
             keep = config.data.keep_no_agreement
-            predictions = _predictions(store, (targets, learned), members, splits, split, keep, progress)
+            predictions = _predictions(store, (targets, learned), members, (splits, layers), split, keep, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
             origin = write_predictions(path, predictions, members, targets, checkpoint)
             whole = np.full(len(utterances), "", dtype=object)
@@ -166,7 +172,8 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
       like: Members that heads of this experiment would have.
       stored: Layers of the store, which stand for a learned sum of them.
     """
-    layers = ensemble.layers(like) or tuple(stored)  # a learned sum of layers has none of its own
+    # A learned sum of layers has none of its own.
+    layers = (ensemble.BY_FOLD,) if like[0].is_layer_by_fold else ensemble.layers(like) or tuple(stored)
     targets = config.ensemble.class_targets or vocab.CLASS_TARGETS
     return [
         dataclasses.replace(like[0], layer=layer, class_target=target, class_kind=kind, seed=0, data_seed=0, fold=None)
@@ -176,9 +183,11 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
 
 def _predictions(
     store: Reader, by_role: tuple[Targets, Targets], members: Sequence[ensemble.Member],
-    splits: dict[int | None, np.ndarray], split: str, keep_no_agreement: str, progress: Progress,
+    by_fold: tuple[dict[int | None, np.ndarray], dict[int | None, int]], split: str, keep_no_agreement: str,
+    progress: Progress,
 ) -> Predictions:  # fmt: skip
-    targets, learned_from = by_role
+    """What every regression says; `by_fold` has the splits of each fold, and the layer that heads read there."""
+    (targets, learned_from), (splits, layer_of) = by_role, by_fold
     place = {utterance: row for row, utterance in enumerate(store.utterances)}
     absent = [utterance for utterance in targets.ids if utterance not in place]
     if absent:
@@ -190,9 +199,16 @@ def _predictions(
     shape = (len(members), len(rows))
     attributes = np.full((*shape, targets.attributes.shape[1]), np.nan, np.float32)
     distribution = np.full((*shape, len(targets.class_names)), np.nan, np.float32)
-    for layer in dict.fromkeys(member.layer for member in members):
+    wanted = [
+        (layer_of[fold] if member.layer == ensemble.BY_FOLD else member.layer, fold, e)
+        for fold in splits
+        for e, member in enumerate(members)
+    ]
+    for layer in dict.fromkeys(layer for layer, _, _ in wanted):
         features = pooled_frames(store, layer, [place[utterance] for utterance in targets.ids])
-        for of_fold in splits.values():
+        for fold, of_fold in splits.items():
+            if not (reading := [e for other, of, e in wanted if (other, of) == (layer, fold)]):
+                continue
             here = np.flatnonzero(of_fold == split)
             learned = np.flatnonzero(_is_learned(of_fold, split))
             # Standardised by what the regression learns from, fold by fold: no number of a test utterance enters.
@@ -206,14 +222,13 @@ def _predictions(
                 "votes": (taught_by.distribution, taught_by.has_votes),
                 "consensus": (targets.consensus, targets.has_consensus),
             }
-            for e, member in enumerate(members):
-                if member.layer == layer:
-                    shares, is_there = tables[member.class_target]
-                    taught = learned[is_there[learned]]
-                    is_balanced = member.class_kind == _KINDS[1]
-                    attributes[e, at] = rated
-                    distribution[e, at] = fit_classes(scaled[taught], shares[taught], is_balanced, scaled[here])
-        progress.update(sum(member.layer == layer for member in members))
+            for e in reading:
+                shares, is_there = tables[members[e].class_target]
+                taught = learned[is_there[learned]]
+                is_balanced = members[e].class_kind == _KINDS[1]
+                attributes[e, at] = rated
+                distribution[e, at] = fit_classes(scaled[taught], shares[taught], is_balanced, scaled[here])
+            progress.update(len(reading))
     return Predictions(targets.ids[rows], attributes, distribution)
 
 

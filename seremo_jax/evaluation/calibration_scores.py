@@ -21,7 +21,7 @@ from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import calibration_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.calibration_fit import Applied, Calibrations
-from seremo_jax.evaluation.calibration_sums import OUTCOMES, VERSIONS, CalibrationSums, Judged, Sum
+from seremo_jax.evaluation.calibration_sums import OUTCOMES, VERSIONS, CalibrationSums, Heard, Sum
 from seremo_jax.evaluation.records import CALIBRATION
 from seremo_jax.metrics import abstention, calibration, intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
@@ -74,7 +74,7 @@ def with_calibration(
     records: Sequence[ResultRecord],
     aligned: Aligned,
     fitted: Calibrations,
-    evaluated: Sequence[Member],
+    pooled: Sequence[Member],
     rows: Mapping[int | None, np.ndarray],
     ids: np.ndarray,
     section: EvalConfig,
@@ -87,7 +87,7 @@ def with_calibration(
       records: Of one split in one condition.
       aligned: The predictions they are of.
       fitted: On the development split.
-      evaluated: Member of each row of the predictions, without its fold.
+      pooled: Member of each row of the predictions, without its fold.
       rows: Fold -> rows of the utterance table that it predicts.
       ids: [N] of the utterance table.
       section: Resamples of speakers and their seed, the same as of other metrics, so that all see the same resamples.
@@ -99,28 +99,28 @@ def with_calibration(
     cells = aligned.cells()
     draw = _Draw(cells, len(aligned.speakers), section.num_resamples, section.seed, fitted.level)
 
-    def judged(distribution: Float[np.ndarray, "B C"], applied: Applied) -> Judged:
-        return Judged(
+    def heard(distribution: Float[np.ndarray, "B C"], applied: Applied) -> Heard:
+        return Heard(
             distribution, applied, aligned.distribution, aligned.has_votes, aligned.consensus, cells.cell,
             len(cells.unit),
         )  # fmt: skip
 
     added = {}
-    for members, about in ensemble.systems([*map(vars, evaluated)]):
+    for members, about in ensemble.systems([*map(vars, pooled)]):
         # Of each member what was fitted for it alone, and of all members together what was fitted for their mean: a
         # mean of distributions is flatter than they are and needs another temperature.
-        alone = [fitted.in_folds([evaluated[row]], folds) for row in members]
-        together = fitted.in_folds([evaluated[row] for row in members], folds)
+        alone = [fitted.in_folds([pooled[row]], folds) for row in members]
+        together = fitted.in_folds([pooled[row] for row in members], folds)
         if together is None or None in alone:
             continue
         distributions = [np.asarray(aligned.predictions_distribution[row], np.float64) for row in members]
         applied = Applied.of(together, fold, genders)
-        mean = calibration_sums.cell_sums(judged(np.mean(distributions, axis=0), applied))
+        mean = calibration_sums.cell_sums(heard(np.mean(distributions, axis=0), applied))
         mean_entries = member_entries = _entries([mean], draw)
         if len(members) > 1:
             # Made one after the other, for the sums of a model are large.
             models = (
-                calibration_sums.cell_sums(judged(distribution, Applied.of(fit, fold, genders)))
+                calibration_sums.cell_sums(heard(distribution, Applied.of(fit, fold, genders)))
                 for distribution, fit in zip(distributions, alone, strict=True)
             )
             member_entries = _entries(models, draw)

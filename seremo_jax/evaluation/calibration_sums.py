@@ -51,7 +51,7 @@ CalibrationSums = dict[Sum, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class Heard:
     """What one model says of B utterances, and what raters said.
 
     Attributes:
@@ -74,7 +74,7 @@ class Judged:
 
     @property
     def outcomes(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Each of `OUTCOMES` -> the share that each class was given [B, C], and which utterances count [B]."""
+        """Of each of `OUTCOMES` what was said of each class [B, C], and which utterances count [B]."""
         one_hot = np.arange(self.shares.shape[1]) == self.consensus[:, None]
         return {
             "votes": (self.shares.astype(np.float64), self.has_votes),
@@ -90,49 +90,49 @@ class Judged:
         }
 
 
-def cell_sums(judged: Judged) -> CalibrationSums:
+def cell_sums(heard: Heard) -> CalibrationSums:
     """Sums of each cell, [cells, ...]; those of a unit or a group are the sums over its cells."""
 
     def summed(values: np.ndarray, is_in: np.ndarray) -> np.ndarray:
-        return np.bincount(judged.cell[is_in], values[is_in], judged.num_cells)
+        return np.bincount(heard.cell[is_in], values[is_in], heard.num_cells)
 
     # A temperature may change the order of no two classes, so the 1-best class is the same before and after.
-    calibrated = calibration.tempered(judged.distribution, judged.applied.temperature)
-    distributions = {"plain": calibration.tempered(judged.distribution, 1.0), "calibrated": calibrated}
-    sets, places = judged.sets(calibrated), (judged.cell, judged.num_cells)
+    calibrated = calibration.tempered(heard.distribution, heard.applied.temperature)
+    distributions = {"plain": calibration.tempered(heard.distribution, 1.0), "calibrated": calibrated}
+    sets, places = heard.sets(calibrated), (heard.cell, heard.num_cells)
     sizes = {which: is_member.sum(axis=1).astype(np.float64) for which, is_member in sets.items()}
     sums: CalibrationSums = {}
-    for outcome, (given, counts) in judged.outcomes.items():
+    for outcome, (said, counts) in heard.outcomes.items():
         sums[Sum("rows", outcome=outcome)] = summed(np.ones(len(counts)), counts)
         for which, predicted in distributions.items():
-            confidence, right = _confidence(predicted, given)
+            confidence, right = _confidence(predicted, said)
             sums[Sum("bins", which, outcome)] = calibration.bin_sums(confidence, right, counts, *places)
         # Utterances are ranked by calibrated confidence: folds have temperatures of their own, so the order over all of
         # them is not that of the plain distribution.
-        confidence, right = _confidence(calibrated, given)
+        confidence, right = _confidence(calibrated, said)
         sums[Sum("steps", outcome=outcome)] = abstention.step_sums(confidence, 1 - right, counts, *places)
         # The share of the votes in the set, and not whether the consensus is in it: that is what the sets were fitted
         # for.
         for which, is_member in sets.items():
-            sums[Sum("held", which, outcome)] = summed((given * is_member).sum(axis=1), counts)
+            sums[Sum("held", which, outcome)] = summed((said * is_member).sum(axis=1), counts)
     for which, predicted in distributions.items():
-        sums[Sum("log_loss", which)] = summed(calibration.log_loss(predicted, judged.shares), judged.has_votes)
+        sums[Sum("log_loss", which)] = summed(calibration.log_loss(predicted, heard.shares), heard.has_votes)
     for which, size in sizes.items():
-        sums[Sum("size", which)] = summed(size, judged.has_votes)
-    return sums | _entropy_sums(judged, sizes[_ONE_THRESHOLD.which], summed)
+        sums[Sum("size", which)] = summed(size, heard.has_votes)
+    return sums | _entropy_sums(heard, sizes[_ONE_THRESHOLD.which], summed)
 
 
 def _confidence(
-    predicted: Float[np.ndarray, "B C"], given: Float[np.ndarray, "B C"]
+    predicted: Float[np.ndarray, "B C"], said: Float[np.ndarray, "B C"]
 ) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """Predicted share of the 1-best class, and what raters gave that class."""
     best = predicted.argmax(axis=1)
-    return predicted.max(axis=1), np.take_along_axis(given, best[:, None], axis=1)[:, 0]
+    return predicted.max(axis=1), np.take_along_axis(said, best[:, None], axis=1)[:, 0]
 
 
-def _entropy_sums(judged: Judged, size: np.ndarray, summed: Callable[..., np.ndarray]) -> CalibrationSums:
+def _entropy_sums(heard: Heard, size: np.ndarray, summed: Callable[..., np.ndarray]) -> CalibrationSums:
     """Moments of the raters' entropy and the size of sets, and sizes in bins of entropy."""
-    share, counts = np.asarray(judged.shares, np.float64), judged.has_votes
+    share, counts = np.asarray(heard.shares, np.float64), heard.has_votes
     entropy = -(share * np.log(np.maximum(share, np.finfo(float).tiny))).sum(axis=1)
     # Around the mean of the split, so that little cancels in the variance; the correlation does not change by it.
     x = entropy - (entropy[counts].mean() if counts.any() else 0.0)
@@ -186,7 +186,7 @@ def values(sums: CalibrationSums, level: float) -> dict[Metric, Float[np.ndarray
 
 
 def _mean(number: Float[np.ndarray, "*R"], total: Float[np.ndarray, "*R"]) -> Float[np.ndarray, "*R"]:
-    """The mean from number and total; NaN where there is nothing to average."""
+    """NaN of nothing."""
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 

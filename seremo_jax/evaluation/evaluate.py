@@ -20,6 +20,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.data.screening import with_column
 from seremo_jax.data.tables import read_for
 from seremo_jax.evaluation import calibration_fit, calibration_scores, mean_heads, scoring, stability
 from seremo_jax.evaluation.alignment import Aligned, align
@@ -151,7 +152,7 @@ class _Job:
         return {fold: self.data.rows(fold, split) for fold in self.data.splits}
 
     def _shape(self, split: str) -> loader.Shape:
-        """Shape of the batches of a split. The development split shares it, so that it compiles nothing more."""
+        """Of the batches of a split, and of the development split, too, whose predictions then compile nothing more."""
         # Compilation takes longer than predicting a split, so two splits share one shape where that is possible.
         rows, development = self.rows(split), self.rows(vocab.DEVELOPMENT)
         is_shared = self.data.config.eval.calibrate and all(part.size for part in development.values())
@@ -165,10 +166,10 @@ class _Job:
         shape = self._shape(split)
 
         def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
-            evaluated = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
-            return mean_heads.with_means(*evaluated, data.config.eval.means)
+            pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
+            return mean_heads.with_means(*pooled, data.config.eval.means)
 
-        def predict_block(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
+        def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
             # Frames of a condition are made block by block and are not in the store: the data of this block read them
             # instead, by places of their own. Everything behind is the path of the clean split.
             places = np.full(len(self.data.targets.ids), -1, np.int64)
@@ -178,54 +179,57 @@ class _Job:
             predictions, _ = predicted(data, in_block)
             return predictions.attributes, predictions.distribution
 
-        clean, evaluated = predicted(self.data, rows)
+        clean, pooled = predicted(self.data, rows)
         whole = np.unique(np.concatenate(list(rows.values())))
         # With folds the column `split` of the table is that of fold 0. Here it is what was predicted: the test parts of
-        # all.
-        splits = np.full(len(self.utterances), "", dtype=object)
+        # all. Babble must not have voices that the members of the fold were trained on, so it is drawn part by part.
+        splits, parts = (np.full(len(self.utterances), "", dtype=object) for _ in range(2))
         splits[whole] = split
-        table = self.utterances.drop_columns("split").append_column("split", pa.array(splits.tolist()))
-        conditions = (Condition(),) if self.listener is None else self.listener.conditions
+        for fold, part in rows.items():
+            parts[part] = f"{split} {fold}"
+        table, by_part = (with_column(self.utterances, "split", words.tolist()) for words in (splits, parts))
+        listener = None if self.listener is None else dataclasses.replace(self.listener, utterances=by_part)
+        conditions = (Condition(),) if listener is None else listener.conditions
         records, reference = [], None
         with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:
             for condition in conditions:
                 predictions = clean
                 if condition != Condition():
                     attributes, distribution, _ = condition_frames.predict_condition(
-                        self.listener, condition, whole, split, predict_block, self.is_quiet
+                        listener, condition, whole, heard, self.is_quiet
                     )
                     predictions = Predictions(clean.utterances, attributes, distribution)
                 path = folder / f"{split}_{condition.file_name}.parquet"
-                origin = write_predictions(path, predictions, evaluated, self.data.targets, self.card["checkpoint"])
-                scored, aligned = self._scored(predictions, evaluated, table, split, condition.id)
+                origin = write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
+                scored, aligned = self._scored(predictions, pooled, table, split, condition.id)
                 # The clean condition comes first, and all others are held against it.
                 reference = reference or aligned
                 if aligned is not reference:
-                    scored = self._with_stability(scored, reference, aligned, evaluated)
+                    scored = self._with_stability(scored, reference, aligned, pooled)
                 # What was fitted on the development split cannot be judged there.
                 if self.fitted is not None and split != vocab.DEVELOPMENT:
                     scored = calibration_scores.with_calibration(
-                        scored, aligned, self.fitted, evaluated, rows, self.data.targets.ids, self.data.config.eval
+                        scored, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
                     )
                 records += [dataclasses.replace(record, predictions=origin) for record in scored]
                 progress.update(note=condition.id)
         return records
 
     def _scored(
-        self, predictions: Predictions, evaluated: list[ensemble.Member], table: pa.Table, split: str, condition: str
+        self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
     ) -> tuple[list[ResultRecord], Aligned]:
-        section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in evaluated])
+        section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in pooled])
         aligned = align(
-            predictions, self.data.targets, table, num_members=len(evaluated), split=split, group_by=section.group_by
+            predictions, self.data.targets, table, num_members=len(pooled), split=split, group_by=section.group_by
         )
         request = scoring.ScoreRequest(systems, split, section, self.card, condition)
         return scoring.score(aligned, request, _member_states), aligned
 
     def _with_stability(
-        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, evaluated: list[ensemble.Member]
+        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, pooled: list[ensemble.Member]
     ) -> list[ResultRecord]:
         section = self.data.config.eval
-        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in evaluated])}
+        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
         return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
 
 
@@ -247,13 +251,13 @@ def pool_folds(
     """
     # Members that differ in their fold only become one. Each utterance is in the test part of one fold, so each cell of
     # the pooled arrays is written once, and NaN would show one that was not.
-    evaluated = list(dict.fromkeys(dataclasses.replace(member, fold=None) for member in members))
+    pooled = list(dict.fromkeys(map(ensemble.without_fold, members)))
     rows = np.unique(np.concatenate([part.rows for part in predicted]))
-    shapes = [(len(evaluated), len(rows), array.shape[-1]) for array in predicted[0][2:]]
+    shapes = [(len(pooled), len(rows), array.shape[-1]) for array in predicted[0][2:]]
     attributes, distribution = (np.full(shape, np.nan, np.float32) for shape in shapes)
     for part in predicted:
         places = np.searchsorted(rows, part.rows)
         for m, of_attributes, of_classes in zip(part.members, part.attributes, part.distribution, strict=True):
-            e = evaluated.index(dataclasses.replace(members[m], fold=None))
+            e = pooled.index(ensemble.without_fold(members[m]))
             attributes[e, places], distribution[e, places] = of_attributes, of_classes
-    return Predictions(ids[rows], attributes, distribution), evaluated
+    return Predictions(ids[rows], attributes, distribution), pooled

@@ -298,7 +298,7 @@ def _speaker_states(split: _Split, statistics: Statistics) -> dict[str, Any]:
 
 
 def _add_differences(split: _Split, records: Sequence[ResultRecord], by_system: Mapping[str, _Scored]) -> None:
-    """Adds the differences between systems to their records over all speakers, in the metrics they are compared by."""
+    """Of the metrics by which systems are compared, over all speakers."""
     settings, section = split.settings, split.section
     by_name = {}
     for system, scored in by_system.items():

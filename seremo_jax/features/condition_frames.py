@@ -67,7 +67,7 @@ class Listener:
 
     Attributes:
       config: The experiment.
-      utterances: Its utterance table.
+      utterances: Its utterance table. Babble for an utterance is drawn from those of the same word in column `split`.
       recordings: The clean audio of the table.
       sources: Recorded noises and rooms.
       backbone: The backbone, which computes `layers` and none above the highest of them.
@@ -105,21 +105,20 @@ class Listener:
         return condition_sources.asked(self.config, self.sources)
 
     def blocks(
-        self, condition: Condition, rows: Int[np.ndarray, " N"], split: str
+        self, condition: Condition, rows: Int[np.ndarray, " N"]
     ) -> Iterator[tuple[Int[np.ndarray, " n"], BlockFrames]]:
         """Yields rows of the utterance table with their frames, as many as fit `BLOCK_BYTES`, in the order of `rows`.
 
         Args:
           condition: The condition.
           rows: Rows of the utterances.
-          split: Split that babble is drawn from.
 
         Raises:
           ArtefactError: Audio is not what ingest saw, or the backbone's output is unusable.
           ConditionError: See `render.rendering`.
         """
         recordings = in_condition(
-            self.recordings, self.utterances, split, condition, self.config.eval.condition_seed, self.sources
+            self.recordings, self.utterances, condition, self.config.eval.condition_seed, self.sources
         )
         hearing = forward.BackbonePass(self.config, self.backbone, self.layers, keeps_means=False, mesh=self.mesh)
         blocks = self._blocks(rows)
@@ -149,7 +148,6 @@ def predict_condition(
     listener: Listener,
     condition: Condition,
     rows: Int[np.ndarray, " N"],
-    split: str,
     predict: Predict,
     is_quiet: bool = False,
 ) -> tuple[Float[np.ndarray, "E N A"], Float[np.ndarray, "E N C"], Int[np.ndarray, " N"]]:
@@ -159,7 +157,6 @@ def predict_condition(
       listener: The listener. The same one serves all conditions, so that nothing is compiled twice.
       condition: The condition.
       rows: Rows of the utterance table, ascending.
-      split: Split that babble is drawn from.
       predict: Called once for each block.
       is_quiet: Shows no progress.
 
@@ -172,7 +169,7 @@ def predict_condition(
     """
     parts = []
     with Progress(len(rows), condition.id, "utterances", is_quiet=is_quiet) as progress:
-        for block, frames in listener.blocks(condition, rows, split):
+        for block, frames in listener.blocks(condition, rows):
             attributes, distribution = predict(frames, frames.num_frames, block)
             parts.append((attributes, distribution, block))
             progress.update(len(block))

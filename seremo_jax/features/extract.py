@@ -2,7 +2,8 @@
 
 Where the layers to store are known beforehand (`extract.layers` is `all` or a list, or `model.layer` is a number), one
 pass over the audio does all of it. Where saliency chooses the layer, a first pass over the drawn training utterances
-keeps sums only. A second pass stores the layer of largest saliency and computes no layer above it.
+keeps sums only. A second pass stores the layer of largest saliency and computes no layer above it. With
+`ensemble.folds`, the same means answer for each fold, from its training speakers, and what any fold chose is stored.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ from seremo_jax.features.forward import Outputs, load_backbone
 from seremo_jax.features.manifest import MANIFEST_FILE, REMEDY, Settings, identity, shards_of_process
 from seremo_jax.saliency import curves as layer_curves
 from seremo_jax.saliency import ranking
-from seremo_jax.saliency.question import Question, ask
+from seremo_jax.saliency.question import Question, ask_all
 
 STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
 
@@ -64,10 +65,10 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
 
 def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -> PurePath:
     if is_first_process():
-        remove_leftovers(workdir, f"{ranking.SUMS_FILE}.*")
+        remove_leftovers(workdir, "saliency*.npz.*")
         remove_leftovers(workdir / STORE_FOLDER)
     utterances, ratings, fingerprint = read_for(config, workdir)
-    question = ask(config, utterances, ratings, fingerprint)
+    questions = tuple(ask_all(config, utterances, ratings, fingerprint))
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
     is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN
     job = _Job(
@@ -75,24 +76,26 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
         workdir=workdir,
         recordings=recordings,
         is_train=is_train,
-        question=question,
+        questions=questions,
         backbone=load_backbone(config),
         fingerprint=fingerprint,
         is_quiet=is_quiet,
         mesh=mesh,
     )
     layers, path = _known_layers(config, job.backbone), workdir / STORE_FOLDER
-    has_sums, has_store = (workdir / ranking.SUMS_FILE).exists(), (path / MANIFEST_FILE).exists()
+    answered = [asked for asked in questions if (workdir / ranking.sums_file(asked.split_fold)).exists()]
+    has_store = (path / MANIFEST_FILE).exists()
     # The sums of every layer are needed to choose a layer, and to explain the choice beside a store. A pass that stores
     # gathers them on the way. One that only chooses, or that makes up for a lost file, gathers nothing else.
-    if has_sums and (layers is None or has_store):
-        ranking.require(workdir, question, job.backbone_about)
-    elif layers is None or has_store:
-        job.rank()
+    if layers is None or has_store:
+        for question in answered:
+            ranking.require(workdir, question, job.backbone_about)
+        if len(answered) < len(questions):
+            job.rank()
     if is_first_process():
         remove_tree(workdir / RANKING_FOLDER)
     if layers is None:
-        layers = (ranking.summarise(workdir, config)["chosen"],)
+        layers = ranking.chosen_layers(ranking.summarise(workdir, config))
         job = dataclasses.replace(job, backbone=load_backbone(config, layers), has_ranked=True)
     if has_store:
         job.require_store(layers)
@@ -100,11 +103,14 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
         job.fill_store(layers)
     summary = ranking.summarise(workdir, config)
     warnings = list(summary["warnings"])
-    if needs_chosen_layer(config) and summary["chosen"] not in layers:
-        warnings.append(f"layer {summary['chosen']} was chosen, but extract.layers leaves it out of the store")
+    for chosen in ranking.chosen_layers(summary) if needs_chosen_layer(config) else ():
+        if chosen not in layers:
+            warnings.append(f"layer {chosen} was chosen, but extract.layers leaves it out of the store")
     if not is_quiet:
         listed, state = ", ".join(map(str, layers)), "up to date, " if has_store else ""
         print(f"{path}: {state}layers {listed}; {summary['kind']} is largest in layer {summary['chosen']}")
+        for entry in summary.get("folds", ()):
+            print(f"  fold {entry['fold']}: largest in layer {entry['chosen']}")
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return path
@@ -127,13 +133,13 @@ def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ..
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """An extraction: the audio, the backbone, and the workdir of the results."""
+    """An extraction: the audio, the backbone, the questions that its sums answer, and the workdir of the results."""
 
     config: Config
     workdir: PurePath
     recordings: audio_batches.Recordings
     is_train: np.ndarray
-    question: Question
+    questions: tuple[Question, ...]
     backbone: backbones.Backbone
     fingerprint: str
     is_quiet: bool
@@ -147,18 +153,30 @@ class _Job:
         about = {"name": b.name, "revision": b.revision, "dtype": b.dtype}
         return {**about, "final_norm": b.final_norm, "layers": list(range(b.num_layers))}
 
+    @property
+    def is_drawn(self) -> np.ndarray:
+        """[N] bool, the utterances that any of the questions is about."""
+        return np.any([question.is_drawn for question in self.questions], axis=0)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What all questions are about."""
+        first, *others = self.questions
+        return first.about | ({"folds": [question.about for question in others]} if others else {})
+
     def rank(self) -> None:
-        """Writes `saliency.npz`: saliency sums of every layer over the drawn utterances. No frame is stored."""
-        folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in self.question.rows]
-        writer = self._writer(folder, ids, (), self.question.about, "rank layers")
-        self._pass(writer, self.question.rows, "rank layers")
+        """Writes the saliency sums of every layer over the drawn utterances of each question. No frame is stored."""
+        rows = np.flatnonzero(self.is_drawn)
+        folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in rows]
+        writer = self._writer(folder, ids, (), self.asked, "rank layers")
+        self._pass(writer, rows, "rank layers")
         if is_first_process():
             self._write_curves(writer)
         wait_for_all("rank layers: written")
 
     def fill_store(self, layers: tuple[int, ...]) -> None:
         """Stores layers of every utterance, and gathers the saliency sums on the way unless `has_ranked`."""
-        sums_of = {} if self.has_ranked else self.question.about
+        sums_of = {} if self.has_ranked else self.asked
         folder = self.workdir / STORE_FOLDER
         writer = self._writer(folder, list(self.recordings.ids), layers, {"saliency": sums_of}, "extract")
         self._pass(writer, np.arange(len(self.recordings.ids)), "extract")
@@ -193,12 +211,13 @@ class _Job:
         writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
 
     def _write_curves(self, writer: store.Writer) -> None:
-        """Writes `saliency.npz` from the sums of the shards, in their order, so that an interruption changes no bit."""
+        """Writes the answers from the sums of the shards, in their order, so that an interruption changes no bit."""
         about = self.backbone_about
-        state, curves = layer_curves.measure(
-            len(writer.shards), writer.sums, self.question, len(about["layers"]), self.is_quiet
-        )
-        ranking.write(self.workdir, state, curves, self.question, about)
+        for question in self.questions:
+            state, curves = layer_curves.measure(
+                len(writer.shards), writer.sums, question, len(about["layers"]), self.is_quiet
+            )
+            ranking.write(self.workdir, state, curves, question, about)
 
     def require_store(self, layers: tuple[int, ...]) -> None:
         """Refuses a finished store of other settings. It may have more layers than are asked for."""
@@ -276,7 +295,8 @@ class _Sums:
     """
 
     def __init__(self, job: _Job, rows: Sequence[int], num_stored: int):
-        drawn = [row for row in rows if job.question.is_drawn[row]]
+        is_drawn = job.is_drawn
+        drawn = [row for row in rows if is_drawn[row]]
         self._place = {row: place for place, row in enumerate(drawn)}
         shape = (0 if job.has_ranked else job.backbone.num_layers, len(drawn), job.backbone.num_features)
         self._means = np.zeros(shape, np.float32)

@@ -238,7 +238,7 @@ class Metric:
 
     @property
     def name(self) -> str:
-        """Its name as tables and files write it."""
+        """As it is written in tables and files."""
         best = "" if self.n == 1 else f"{self.n}-best "
         return KINDS[self.kind].template.format(n=self.n, best=best, **dict(self.fields))
 

@@ -15,7 +15,7 @@ import scipy
 from jaxtyping import Bool, Float, Int, Num
 
 _LEAST_DISTANCE = 1e-3
-"""Least distance of two different classes, as a part of the largest one: a ground metric tells all classes apart."""
+"""Of two different classes, as a part of the largest distance: a ground metric tells all classes apart."""
 
 
 class Ground(NamedTuple):

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from jaxtyping import Bool
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from seremo_jax import __version__
-from seremo_jax.core import ensemble, sharding, vocab
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import (
     ArtefactError,
     atomic_path,
@@ -109,7 +109,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     wanted = [all_members[i] for i in picked]
     layers = sorted({layer for member in wanted for layer in data.layers_of(member)})
     arrays = {name: array[np.array(picked)] for name, array in head_lib.flatten(params).items()}
-    sizes = settings.sizes
+    is_heard, sizes = data.is_heard(wanted), settings.sizes
     about = {
         "format_version": FORMAT_VERSION,
         "code_version": __version__,
@@ -117,9 +117,9 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
         "members": [{"name": names[i], **vars(all_members[i])} for i in picked],
         "layers": list(layers),
         "classes": list(data.targets.class_names),
-        "attributes": describe_attributes(config, utterances, ratings, data.targets),
+        "attributes": describe_attributes(config, utterances, ratings, data.targets, is_heard),
         "backbone": _describe_backbone(config, store),
-        "longest_s": _longest_s(utterances),
+        "longest_s": float(utterances["duration_s"].to_numpy()[is_heard].max()),
         "shortest_s": config.data.min_seconds,
         "calibration": calibration_fit.of_members(workdir, [names[i] for i in picked], trained["checkpoint_id"]),
         "checkpoint": trained["checkpoint_id"],
@@ -240,11 +240,6 @@ def _slots(about: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(layer_slot, np.int32), np.array([keys.index(key) for key in first], np.int32)
 
 
-def _longest_s(utterances: pa.Table) -> float:
-    """Length of the longest utterance of the training split, in seconds."""
-    return pc.max(utterances.filter(pc.equal(utterances["split"], vocab.TRAIN))["duration_s"]).as_py()
-
-
 def _describe_backbone(config: Config, store: Reader) -> dict[str, Any]:
     """Which backbone, where it was, and how it heard the training split."""
     manifest, section = store.manifest, config.backbone
@@ -266,16 +261,23 @@ def _describe_backbone(config: Config, store: Reader) -> dict[str, Any]:
 
 
 def describe_attributes(
-    config: Config, utterances: pa.Table, ratings: pa.Table, targets: Targets
+    config: Config, utterances: pa.Table, ratings: pa.Table, targets: Targets, is_heard: Bool[np.ndarray, " N"]
 ) -> list[dict[str, Any]]:
-    """Name of each attribute, whether training saw it, and how to get from what is predicted to the corpus's scale."""
-    is_train = np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN
+    """Name of each attribute, whether training saw it, and how to get from what is predicted to the corpus's scale.
+
+    Args:
+      config: The experiment.
+      utterances: The utterance table.
+      ratings: The ratings table.
+      targets: Their targets.
+      is_heard: Utterances that the members were trained on, see `Data.is_heard`.
+    """
     scale, unit = config.targets.attribute_scale, None
     if scale == "minmax":
         unit = build_targets(utterances, ratings, dataclasses.replace(target_policies(config), attribute_scale="unit"))
     described = []
     for a, name in enumerate(targets.attribute_names):
-        rated = is_train & targets.has_attribute[:, a]
+        rated = is_heard & targets.has_attribute[:, a]
         low, high = targets.attribute_ranges.get(name, (0.0, 1.0))
         offset, factor = 0.0, 1.0
         if scale == "centered":

@@ -47,7 +47,7 @@ class Result:
 
 
 class Outputs(NamedTuple):
-    """What every member says of each of B utterances or windows: [E, B, A], [E, B, C], [E, B, embedding_size]."""
+    """Of every member, for each of B utterances or windows: [E, B, A], [E, B, C], [E, B, embedding_size]."""
 
     attributes: np.ndarray
     distribution: np.ndarray

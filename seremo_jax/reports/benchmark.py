@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from seremo_jax.core.artefacts import atomic_path
+from seremo_jax.core.ensemble import layer_word
 from seremo_jax.reports import benchmark_parts as parts
 from seremo_jax.reports import benchmark_text, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, marks
@@ -65,7 +66,7 @@ def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
 
     def words(row: Entry) -> tuple[str, ...]:
         is_balanced = "yes" if row.is_balanced else "in part" if row.is_balanced_in_part else "no"
-        return row.kind, target_label(row.class_target), row.class_loss, is_balanced, str(row.record.layer)
+        return row.kind, target_label(row.class_target), row.class_loss, is_balanced, layer_word(row.record.layer)
 
     own = parts.scores_part(rows, flags, labels, words)
     there = {(row.class_target, row.is_balanced) for row in rows if not row.is_baseline}
@@ -112,7 +113,7 @@ def _backbones(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     flags, notes = marks(rows, _OF_BACKBONES, (), is_mixed)
     own = parts.scores_part(rows, flags, ("backbone", "windows", "layer", "system"), lambda row: (
         parts.backbone_words(row), str(row.block.protocol.get("settings.backbone.window", "?")),
-        str(row.record.layer), row.family))  # fmt: skip
+        layer_word(row.record.layer), row.family))  # fmt: skip
     reading = (
         "It shows what heads of the same kind reach on each backbone's layer named. It doesn't rank backbones as such: "
         "their sizes, training data and numbers of layers differ, and another layer may serve each better (table "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seremo_jax.core.condition_names import Condition
+from seremo_jax.core.ensemble import layer_word
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import published, score_tables
@@ -77,7 +78,7 @@ def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
     run, metrics = _run_label(rows), _head_metrics(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
-        own = (row.family, *([row.run.name] if run else []), str(row.record.layer), str(len(row.record.seeds)),
+        own = (row.family, *([row.run.name] if run else []), layer_word(row.record.layer), str(len(row.record.seeds)),
                row.commit)  # fmt: skip
         cells = (*(_curve_cell(row, kind) for kind in CURVES), *(_cell(row, metric) for metric in metrics))
         lines.append(Row(own, cells, marks=flag))

@@ -55,6 +55,9 @@ def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
         f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(largest)}, of layers "
         f"{layers[0]} to {layers[-1]}. Layer {saliency['chosen']} was chosen by {kind} (saliency.kind)."
     )
+    if folds := saliency.get("folds"):
+        listed = ", ".join(f"{entry['chosen']} in fold {entry['fold']}" for entry in folds)
+        text += f" Heads of folds read the layer that the training speakers of their own fold chose: {listed}."
     warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, saliency["chosen"])
     signs = tuple(f"{sign[0].upper()}{sign[1:].rstrip('.')}." for sign in warnings)
     items = (pictures[0], _curve_table(artefacts, layers, by_title), pictures[1])

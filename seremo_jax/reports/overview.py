@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from seremo_jax.core import vocab
+from seremo_jax.core.ensemble import layer_word
 from seremo_jax.data import ingest
 from seremo_jax.metrics import catalogue
 from seremo_jax.reports import (
@@ -195,7 +196,8 @@ def _protocol_section(artefacts: Artefacts) -> page.Section:
         facts.append(
             (
                 f"system: {system}",
-                f"layer {record.layer}, seeds {seeds}, checkpoint {record.protocol.get('checkpoint', NOTHING)}",
+                f"layer {layer_word(record.layer)}, seeds {seeds}, "
+                f"checkpoint {record.protocol.get('checkpoint', NOTHING)}",
             )
         )
     speech = "Simulated speech. " if artefacts.is_simulated else ""

@@ -59,7 +59,7 @@ def rows() -> tuple[Mapping[str, str], ...]:
 
 
 def ours(protocol: Mapping[str, Any], split: str) -> dict[str, str]:
-    """What published rows are compared with ours in: corpus, release, set, class set."""
+    """Of our rows, what published ones are compared in: corpus, release, set, class set."""
     return {
         "corpus": str(protocol.get("corpus", "")),
         "release": str(protocol.get("release", "")),

@@ -126,7 +126,7 @@ def names(metrics: Iterable[Metric]) -> tuple[str, ...]:
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown, its columns padded so that it reads well as plain text."""
+    """As Markdown, its columns padded so that it reads well as plain text."""
     lines = [[escaped(text) for text in line] for line in (table.header, *(row.texts for row in table.rows))]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
     num_labels = len(table.labels)

@@ -43,10 +43,14 @@ def measure(
     """
     parts = [read(shard, (_ROWS,))[_ROWS] for shard in range(num_shards)]
     rows = np.concatenate(parts)
+    # Where several questions are asked, the parts have the utterances of them all.
+    is_asked = question.is_drawn[rows]
+    rows = rows[is_asked]
     values, mask = question.values[rows], question.mask[rows]
     measured = []
     for k in track(range(num_layers), num_layers, "compare layers", "layers", is_quiet):
         means = np.concatenate([read(s, (_name(k),))[_name(k)] for s, part_rows in enumerate(parts) if len(part_rows)])
+        means = means[is_asked]
         measured.append(_measure_layer(means, values, mask, question.fold[rows], question.group[rows]))
     states, without, ridge, ccc, moments = zip(*measured, strict=True)
     held_out = Moments(*(np.stack(leaf) for leaf in zip(*moments, strict=True)))

@@ -5,6 +5,7 @@ by labels that no head learns from.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import pyarrow as pa
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.ensemble import folds_to_choose_for
 from seremo_jax.data import policies, splits, targets
+from seremo_jax.data.screening import in_fold
 
 _MOST_GROUPS = 100
 
@@ -34,6 +37,7 @@ class Question:
       attribute_names: Names of the attributes.
       class_names: Names of the classes.
       about: Everything that decides `rows`, `values` and `mask`.
+      split_fold: Fold whose training split is asked; None for the splits of the utterance table.
     """
 
     rows: np.ndarray
@@ -45,9 +49,12 @@ class Question:
     attribute_names: tuple[str, ...]
     class_names: tuple[str, ...]
     about: dict[str, Any]
+    split_fold: int | None = None
 
 
-def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: str) -> Question:
+def ask(
+    config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: str, split_fold: int | None = None
+) -> Question:
     """The question that the config asks of a corpus.
 
     Args:
@@ -55,17 +62,21 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
       utterances: Utterance table.
       ratings: Ratings table.
       fingerprint: Fingerprint of both.
+      split_fold: Fold whose training split is asked; None for the splits of the table. The answer is what the table of
+        that fold would give.
 
     Raises:
       ConfigError: `saliency.targets` names targets that the corpus lacks.
       ArtefactError: The training split has fewer than two utterances.
     """
+    utterances = in_fold(utterances, config.data, split_fold)
     # Correlation knows no scale, and one scale for all keeps the sums of a corpus those of every experiment.
     asked = dataclasses.replace(policies.target_policies(config), attribute_scale="centered", has_levels=False)
     built = targets.build(utterances, ratings, asked)
     train = np.flatnonzero(np.array(utterances["split"].to_pylist()) == vocab.TRAIN)
     if len(train) < 2:
-        raise ArtefactError(f"the training split has {len(train)} utterances: saliency needs at least 2")
+        where = "" if split_fold is None else f" of fold {split_fold}"
+        raise ArtefactError(f"the training split{where} has {len(train)} utterances: saliency needs at least 2")
     rows = np.sort(np.random.default_rng(config.saliency.seed).permutation(train)[: config.saliency.num_utterances])
     has_votes = np.repeat(built.has_votes[:, None], len(built.class_names), axis=1)
     is_drawn = np.zeros(len(built.has_votes), bool)
@@ -94,8 +105,15 @@ def ask(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: st
         group=group,
         attribute_names=built.attribute_names,
         class_names=built.class_names,
-        about=about(config, fingerprint),
+        about=about(config, fingerprint, split_fold),
+        split_fold=split_fold,
     )
+
+
+def ask_all(config: Config, utterances: pa.Table, ratings: pa.Table, fingerprint: str) -> Iterator[Question]:
+    """Yields the question of the table's splits, then those of the folds that saliency is to choose a layer for."""
+    for fold in (None, *folds_to_choose_for(config)):
+        yield ask(config, utterances, ratings, fingerprint, fold)
 
 
 def _parts(speakers: np.ndarray, is_drawn: np.ndarray, most: int, salt: str) -> np.ndarray:
@@ -104,7 +122,7 @@ def _parts(speakers: np.ndarray, is_drawn: np.ndarray, most: int, salt: str) -> 
     return np.array([part_of[name] if drawn else -1 for name, drawn in zip(speakers, is_drawn, strict=True)], np.int32)
 
 
-def about(config: Config, fingerprint: str) -> dict[str, Any]:
+def about(config: Config, fingerprint: str, split_fold: int | None = None) -> dict[str, Any]:
     """Everything that decides a question: the tables, and the config fields that change its rows, values or mask.
 
     Fields without an effect are left out, so that changing them takes no new pass over the audio.
@@ -112,6 +130,7 @@ def about(config: Config, fingerprint: str) -> dict[str, Any]:
     Args:
       config: The experiment.
       fingerprint: Fingerprint of the tables.
+      split_fold: See `ask`.
     """
     fields = config.results_fields("saliency", "targets", "data")
     names = {"saliency.num_utterances", "saliency.seed", "saliency.num_folds", "data.modality", "data.self_reports"}
@@ -120,4 +139,8 @@ def about(config: Config, fingerprint: str) -> dict[str, Any]:
     if config.data.keep_no_agreement == "drop":
         # Only then do training utterances lose their votes for want of a consensus, and ties decide who has one.
         names |= {"data.keep_no_agreement", "targets.tie_rule"}
+    if split_fold is not None:
+        names |= {"data.split_kind", "data.split_seed", "data.num_folds"}
+        fields["fold"] = split_fold
+        names.add("fold")
     return {"tables_fingerprint": fingerprint, "split": vocab.TRAIN, **{name: fields[name] for name in sorted(names)}}

@@ -7,7 +7,7 @@ question that they answer. `saliency.json` holds the curves, each with its inter
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from seremo_jax.core.artefacts import (
     write_json,
 )
 from seremo_jax.core.config import Config, ConfigError
+from seremo_jax.core.ensemble import folds_to_choose_for
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.sharding import is_first_process
 from seremo_jax.data.tables import read_for
@@ -34,7 +35,15 @@ from seremo_jax.metrics.moments import Moments
 from seremo_jax.saliency import correlation, uncertainty
 from seremo_jax.saliency.question import Question, about
 
-SUMS_FILE, SUMMARY_FILE = "saliency.npz", "saliency.json"
+SUMMARY_FILE = "saliency.json"
+
+
+def sums_file(split_fold: int | None = None) -> str:
+    """Name of the file of sums over the training split of the table, or of a fold."""
+    return "saliency.npz" if split_fold is None else f"saliency_fold{split_fold}.npz"
+
+
+SUMS_FILE = sums_file()
 _REMEDY = f"Use another --workdir, or delete {SUMS_FILE} and run python -m launch.extract again"
 
 
@@ -57,7 +66,7 @@ class Curves(NamedTuple):
 def write(
     workdir: str | os.PathLike, state: correlation.State, curves: Curves, question: Question, backbone: dict[str, Any]
 ) -> None:
-    """Writes `WORKDIR/saliency.npz`.
+    """Writes the `sums_file` of a question.
 
     Args:
       workdir: Folder of the experiment.
@@ -76,22 +85,25 @@ def write(
     }
     arrays = {f"curves.{name}": getattr(curves, name) for name in _PLAIN}
     arrays |= {f"held_out.{name}": leaf for name, leaf in curves.held_out._asdict().items()}
-    with clear_when_full(place_of(workdir) / SUMS_FILE):
-        write_arrays(
-            place_of(workdir) / SUMS_FILE, about=np.array(to_json(origin)), **correlation.to_arrays(state), **arrays
-        )
+    path = place_of(workdir) / sums_file(question.split_fold)
+    with clear_when_full(path):
+        write_arrays(path, about=np.array(to_json(origin)), **correlation.to_arrays(state), **arrays)
 
 
 _PLAIN = ("without", "ridge", "probe")
 
 
-def read(workdir: str | os.PathLike) -> tuple[correlation.State, Curves, dict[str, Any]]:
-    """The co-moments and curves of `WORKDIR/saliency.npz`, and what they are about.
+def read(workdir: str | os.PathLike, split_fold: int | None = None) -> tuple[correlation.State, Curves, dict[str, Any]]:
+    """The co-moments and curves of a `sums_file`, and what they are about.
+
+    Args:
+      workdir: Folder of the experiment.
+      split_fold: Fold whose training split they are of; None for the splits of the utterance table.
 
     Raises:
       ArtefactError: The file is missing or damaged.
     """
-    path = place_of(workdir) / SUMS_FILE
+    path = place_of(workdir) / sums_file(split_fold)
     arrays = read_arrays(path, "run python -m launch.extract with this --workdir")
     try:
         held_out = Moments(*(arrays[f"held_out.{name}"] for name in Moments._fields))
@@ -102,13 +114,13 @@ def read(workdir: str | os.PathLike) -> tuple[correlation.State, Curves, dict[st
 
 
 def require(workdir: str | os.PathLike, question: Question, backbone: dict[str, Any]) -> None:
-    """Refuses a `saliency.npz` of other settings.
+    """Refuses a `sums_file` of other settings.
 
     Raises:
       ArtefactError: Names both sides.
     """
-    origin = read(workdir)[2]
-    path = place_of(workdir) / SUMS_FILE
+    origin = read(workdir, question.split_fold)[2]
+    path = place_of(workdir) / sums_file(question.split_fold)
     require_same(f"{path} (question)", origin["question"], json.loads(to_json(question.about)), _REMEDY)
     require_same(f"{path} (backbone)", origin["backbone"], json.loads(to_json(backbone)), _REMEDY)
 
@@ -120,7 +132,9 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
       `settings` of the section `saliency`; `layers` [K]; `targets` [Y], of which `attributes` and `classes`; `curves`,
       see below; `kind`, the curve in use, and `chosen`, its layer of largest score; `use`, the targets in use;
       `num_utterances` drawn and `count` [Y] those that have each target; `varies` [Y]; `num_folds` and `num_groups` of
-      speakers; `num_features`; `num_constant` [K] features that are constant; `backbone`; `warnings`.
+      speakers; `num_features`; `num_constant` [K] features that are constant; `backbone`; `warnings`. Where saliency
+      chooses the layer of each fold, `folds` has an entry for each: `fold`, `kind`, `chosen`, `num_utterances`,
+      `warnings` and the fields of the curve in use, all over the training split of that fold.
 
       `curves` has `ccs` and `probe` (None where the speakers are too few for it), each with `per_layer` [K][Y] mean
       absolute correlation or CCC; `score` [K], its mean over the targets in use that vary; `low` and `high` [K] its
@@ -140,9 +154,33 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
 
 
 def _summarise(workdir: PurePath, config: Config) -> dict[str, Any]:
-    state, sums, origin = read(workdir)
-    expected = about(config, read_for(config, workdir)[2])
-    require_same(f"{place_of(workdir) / SUMS_FILE}", origin["question"], json.loads(to_json(expected)), _REMEDY)
+    fingerprint = read_for(config, workdir)[2]
+    summary = _answer(workdir, config, fingerprint, None)
+    if folds := folds_to_choose_for(config):
+        answers = [_answer(workdir, config, fingerprint, fold) for fold in folds]
+        about = ("kind", "chosen", "num_utterances", "warnings")
+        summary["folds"] = [
+            {"fold": fold, **{name: answer[name] for name in about}, **answer["curves"][answer["kind"]]}
+            for fold, answer in zip(folds, answers, strict=True)
+        ]
+    summary, path = json.loads(to_json(summary)), workdir / SUMMARY_FILE
+    if is_first_process() and not _is_written(path, summary):
+        remove_leftovers(workdir, f"{SUMMARY_FILE}.*")
+        with clear_when_full(path):
+            write_json(path, summary)
+    return summary
+
+
+def chosen_layers(summary: Mapping[str, Any]) -> tuple[int, ...]:
+    """The layers that the content of `saliency.json` chooses, ascending: one, or those of the folds."""
+    return tuple(sorted({entry["chosen"] for entry in summary.get("folds", (summary,))}))
+
+
+def _answer(workdir: PurePath, config: Config, fingerprint: str, split_fold: int | None) -> dict[str, Any]:
+    """What `summarise` returns, over the training split of the table or of a fold."""
+    state, sums, origin = read(workdir, split_fold)
+    expected, path = about(config, fingerprint, split_fold), workdir / sums_file(split_fold)
+    require_same(os.fspath(path), origin["question"], json.loads(to_json(expected)), _REMEDY)
     answer, layers, use = correlation.compute(state), origin["backbone"]["layers"], config.saliency.targets
     names = [*origin["attributes"], *origin["classes"]]
     try:
@@ -152,7 +190,7 @@ def _summarise(workdir: PurePath, config: Config) -> dict[str, Any]:
             "probe": _probe_curve(layers, sums, is_used),
         }
     except ValueError as error:
-        raise ConfigError(f"saliency of {workdir}: {error}") from None
+        raise ConfigError(f"saliency of {path}: {error}") from None
     kind, num_constant = config.saliency.kind, np.asarray(answer.num_constant)
     if curves[kind] is None:
         raise ConfigError(
@@ -160,7 +198,7 @@ def _summarise(workdir: PurePath, config: Config) -> dict[str, Any]:
             "unknown ones): set --config.saliency.kind=ccs, or --config.data.unknown_speakers=each at ingest"
         )
     chosen = curves[kind]["chosen"]
-    summary = {
+    return {
         "settings": config.results_fields("saliency"),
         "layers": layers,
         "targets": names,
@@ -180,12 +218,6 @@ def _summarise(workdir: PurePath, config: Config) -> dict[str, Any]:
         "backbone": origin["backbone"],
         "warnings": _warnings(layers, chosen, num_constant, curves["probe"] is None),
     }
-    summary, path = json.loads(to_json(summary)), workdir / SUMMARY_FILE
-    if is_first_process() and not _is_written(path, summary):
-        remove_leftovers(workdir, f"{SUMMARY_FILE}.*")
-        with clear_when_full(path):
-            write_json(path, summary)
-    return summary
 
 
 def _is_written(path: PurePath, summary: dict[str, Any]) -> bool:

@@ -17,13 +17,13 @@ from seremo_jax.training import model, roofline
 from seremo_jax.training.state import Settings, member_bytes
 
 _MARGIN = 0.3
-"""Share of the memory left to frames and what the compiler asks for besides."""
+"""Of the memory, left to frames and what the compiler asks for besides."""
 _WIDEST = 1_920
 """Features of the widest backbone, taken for one whose config is not at hand."""
 _FRAME_RATE_HZ, _UTTERANCE_S = 50.0, 6.0
 """Taken until the tables are there: the frame rate of transformers, the mean length in MSP-Podcast."""
 _SHARE_OF_PEAK = 0.2
-"""Share of the measured peak that training reaches at least."""
+"""Of the measured peak, that training reaches at least."""
 
 
 @dataclasses.dataclass(frozen=True)

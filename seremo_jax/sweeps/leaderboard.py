@@ -113,7 +113,7 @@ def _varied(manifest: Mapping[str, Any]) -> list[str]:
 def _value(tree: Mapping[str, Any], member: Mapping[str, Any], path: str) -> Any:
     for field, single in ensemble.MEMBER_FIELDS.items():
         if path == single:
-            return "sum" if field == "layer" and member[field] == ensemble.SUM else member[field]
+            return ensemble.layer_word(member[field]) if field == "layer" and member[field] < 0 else member[field]
     section, name = path.split(".")
     value = tree[section][name]
     return tuple(value) if isinstance(value, list) else value

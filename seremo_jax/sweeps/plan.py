@@ -176,7 +176,7 @@ def _override(base: Config, point: Point) -> Config:
         tree["ensemble"]["folds"], tree["data"]["fold"] = (config.data.fold,), base.data.fold
         try:
             return from_config_dict(tree)
-        except ConfigError:  # saliency picks the layer of each fold anew: tables of its own
+        except ConfigError:  # a scale or features of one training split: tables of its own
             return config
     return config
 
@@ -200,6 +200,7 @@ def _stage_of(config: Config) -> dict[str, Any]:
     fields = config.results_fields("corpus", "data", "backbone", "extract", "saliency")
     fields["policies"] = dataclasses.replace(policies.target_policies(config), has_levels=False)
     # Without a list of layers, what is stored depends on the layer to train on.
+    fields["ensemble.folds"] = list(ensemble.folds_to_choose_for(config))
     return fields | {"model.layer": config.model.layer if config.extract.layers == "saliency" else None}
 
 
@@ -285,7 +286,7 @@ def in_all_folds(config: Config, numbers: Sequence[int]) -> list[int]:
       config: The config of a program.
       numbers: Places among its members.
     """
-    without_fold = [dataclasses.replace(member, fold=None) for member in ensemble.members(config, 0)]
+    without_fold = [ensemble.without_fold(member) for member in ensemble.members(config, 0)]
     wanted = {without_fold[number] for number in numbers}
     return [number for number, member in enumerate(without_fold) if member in wanted]
 

@@ -34,7 +34,7 @@ from seremo_jax.training import train
 
 FOLDER = "sweep"
 _NUM_TRIES = 2
-_LINKS = ("utterances.parquet", "ratings.parquet", "ingest.json", "store", "saliency.npz", "saliency.json", "audio")
+_LINKS = ("utterances.parquet", "ratings.parquet", "ingest.json", "store", "saliency*.npz", "saliency.json", "audio")
 _REMEDY = "Use another --workdir, or delete the folder sweep of this one."
 
 
@@ -255,9 +255,9 @@ def _locked(folder: Path, waits: bool = True) -> Iterator[bool]:
 def _link(stage: Path, folder: Path) -> None:
     """Links what a program shares with others into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _LINKS:
+    for name in (path.name for pattern in _LINKS for path in sorted(stage.glob(pattern))):
         target = os.path.relpath(stage / name, folder)
-        if not (stage / name).exists() or ((folder / name).is_symlink() and os.readlink(folder / name) == target):
+        if (folder / name).is_symlink() and os.readlink(folder / name) == target:
             continue
         with atomic_path(folder / name) as temporary:
             temporary.symlink_to(target, (stage / name).is_dir())

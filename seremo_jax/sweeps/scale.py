@@ -25,7 +25,7 @@ from seremo_jax.training import arrangement, feed, loader, roofline
 from seremo_jax.training.state import Settings, member_bytes
 
 LEFT_FREE = 0.3
-"""Share of a device's memory for what else the compiler asks."""
+"""Of a device's memory: for what else the compiler asks."""
 AUDIO_BYTES_PER_S = 2 * audio.SAMPLE_RATE_HZ
 """16-bit PCM; FLAC takes about half."""
 _LENGTH_SPREAD = 4.0

@@ -10,9 +10,9 @@ from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Labels
-from seremo_jax.data import partitions, targets
+from seremo_jax.data import targets
 from seremo_jax.data.policies import target_policies
-from seremo_jax.data.tables import info_of
+from seremo_jax.data.screening import in_fold
 from seremo_jax.data.targets import Targets
 from seremo_jax.features import normalisation as feature_norm
 from seremo_jax.features.store import Reader
@@ -108,6 +108,10 @@ class Data:
             )
         return rows
 
+    def is_heard(self, members: Sequence[ensemble.Member]) -> np.ndarray:
+        """[N] bool, the utterances of the table that some of these members are trained on, in their own folds."""
+        return np.any([self.splits[member.fold] == vocab.TRAIN for member in members], axis=0)
+
     def labelled_rows(self, fold: Fold, split: str) -> np.ndarray:
         """Rows of a split that have a vote distribution or a rated attribute.
 
@@ -186,23 +190,7 @@ def targets_by_role(config: Config, utterances: pa.Table, ratings: pa.Table) -> 
 
 def split_of(config: Config, utterances: pa.Table, fold: Fold) -> np.ndarray:
     """Split of each utterance of the table in a fold."""
-    own = np.array(utterances["split"].to_pylist())
-    if fold is None:
-        return own
-    columns = {name: utterances[name].to_pylist() for name in ("speaker", "gender", "session")}
-    people = partitions.People(
-        info_of(utterances).corpus,
-        columns["speaker"],
-        columns["gender"],
-        [""] * len(own),
-        columns["session"],
-        np.full(len(own), -1),
-    )
-    data = config.data
-    assigned = partitions.assign(
-        data.split_kind, people, shares=data.split_shares, seed=data.split_seed, fold=fold, num_folds=data.num_folds
-    )
-    return np.array(assigned)
+    return np.array(in_fold(utterances, config.data, fold)["split"].to_pylist())
 
 
 def _statistics(store: Reader, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

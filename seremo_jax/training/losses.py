@@ -143,7 +143,7 @@ def _kl(log_q: Array, p: Array, class_weights: Array) -> Array:
 
 
 def _jsd(log_q: Array, p: Array, class_weights: Array) -> Array:
-    """Terms of the divergence in bits."""
+    """In bits."""
     log_m = jnp.log(jnp.maximum((p + jnp.exp(log_q)) / 2, 1e-30))
     to_p, to_q = _p_log_p(p) - p * log_m, jnp.exp(log_q) * (log_q - log_m)
     return (to_p + to_q) / (2 * jnp.log(2.0))

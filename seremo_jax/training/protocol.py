@@ -79,11 +79,13 @@ def card(
       workdir: Its folder.
       utterances: The utterance table.
       store: The store that the members were trained on.
-      trained: Content of `train/finished.json`.
+      trained: Of `train/finished.json`, `checkpoint_id` and `members`.
     """
     info, has_other = info_of(utterances), config.targets.other_votes == "class"
     ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
-    return {
+    by_fold = {m["fold"]: m["layer"] for m in trained["members"] if m.get("is_layer_by_fold")}
+    layers = [f"layer {layer} in fold {fold}" for fold, layer in by_fold.items()]
+    return ({"layers": layers} if layers else {}) | {
         "corpus": info.corpus,
         "release": info.release,
         "is_simulated": info.is_simulated,

@@ -217,7 +217,6 @@ def test_harmless_conversions(path: str, value: object, expected: object):
             {"ensemble": {"folds": (0, 5)}, "data": {"split_kind": "kfold"}, "model": {"layer": 1}},
             "the folds are 0 to 4",
         ),
-        ({"ensemble": {"folds": (0, 1)}, "data": {"split_kind": "kfold"}}, "saliency saw speakers that are test"),
         ({"ensemble": {"class_kinds": ("ccc", "hard_ce")}}, "loss.class_kind = 'hard_ce' is cross-entropy"),
         ({"model": {"layer": "sum"}}, "model.layer = 'sum' reads every stored layer"),
         ({"loss": {"attribute_weights": (0.5, 0.5)}}, "one weight for each of targets.attributes"),

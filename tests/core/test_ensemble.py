@@ -92,3 +92,23 @@ def test_seeds_and_folds_tell_no_systems_apart():
     assert rows == [0, 1, 2, 3]
     assert about["seeds"] == (0, 1)
     assert len(ensemble.systems([*members, member | {"class_target": "consensus"}])) == 2
+
+
+def test_a_layer_chosen_fold_by_fold_is_one_system():
+    """Its members read different layers; once folds are pooled they are one member of no single layer."""
+    data, axes = {"split_kind": "kfold"}, {"folds": (0, 2), "seeds": (1, 2)}
+    config = from_config_dict({"data": data, "ensemble": axes})
+    members = ensemble.members(config, {0: 3, 2: 7})
+    assert [(m.fold, m.layer, m.seed) for m in members] == [(0, 3, 1), (0, 3, 2), (2, 7, 1), (2, 7, 2)]
+    assert ensemble.layers(members) == (3, 7)
+    assert ensemble.names(members)[2] == "layer07-votes-fold2-seed1"
+    ((rows, about),) = ensemble.systems([vars(member) for member in members])
+    assert (rows, about["layer"], about["seeds"], about["system"]) == ([0, 1, 2, 3], ensemble.BY_FOLD, (1, 2), "votes")
+    pooled = [ensemble.without_fold(member) for member in members]
+    assert len(set(pooled)) == 2
+    assert ensemble.without_fold(pooled[0]) == pooled[0]
+    assert ensemble.systems([vars(member) for member in pooled[:2]])[0][1]["axes"] == about["axes"] | {"num_heads": 2}
+    assert [ensemble.stands_for(pooled[0], member) for member in members] == [True, False, True, False]
+    assert [ensemble.layer_word(m.layer) for m in (*pooled[:1], *members[:1])] == ["by fold", "3"]
+    given = ensemble.members(from_config_dict({"data": data, "ensemble": axes, "model": {"layer": 3}}), None)
+    assert not any(member.is_layer_by_fold for member in given)

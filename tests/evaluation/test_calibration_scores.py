@@ -14,7 +14,7 @@ from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.evaluation import calibration_fit, calibration_scores, calibration_sums, mean_heads
 from seremo_jax.evaluation.alignment import align
-from seremo_jax.evaluation.calibration_sums import Judged
+from seremo_jax.evaluation.calibration_sums import Heard
 from seremo_jax.metrics import calibration, intervals, resampling
 from seremo_jax.reports import blocks, calibration_section, look, page
 from tests.evaluation.test_scoring import CLASSES, NUM_ROWS, parts, score
@@ -213,7 +213,7 @@ def corpus(rng, num_speakers, temperature):
     applied = calibration_fit.Applied(np.full(size, 1.3), np.full(size, -0.12), np.full(size, -0.12))
     consensus = np.where((votes == votes.max(1, keepdims=True)).sum(1) == 1, votes.argmax(1), -1)
     return calibration_sums.cell_sums(
-        Judged(p, applied, votes.astype(np.float32), np.ones(size, bool), consensus, unit, num_speakers)
+        Heard(p, applied, votes.astype(np.float32), np.ones(size, bool), consensus, unit, num_speakers)
     )
 
 
@@ -300,6 +300,7 @@ def test_what_was_not_calibrated_says_so(parts):
         return section_of(blocks.blocks(records, is_simulated=True)[0])
 
     on = {"eval.calibrate": True}
+    assert section() is None  # records that know nothing of it
     assert section(**on).text[0].startswith("Not calibrated: the development split, or that of some fold, holds no")
     assert section(**{"eval.calibrate": False}).text[0].startswith("Not calibrated: eval.calibrate is off.")
     assert section("development", **on).text[0].startswith("Not scored here")

@@ -320,7 +320,8 @@ def test_attributes_come_back_on_the_corpus_scale(corpus, workdir, scale):
     config = toy_corpus.config_of(corpus, targets__attribute_scale=scale)
     targets = build(utterances, ratings, target_policies(config))
     raw = build(utterances, ratings, target_policies(toy_corpus.config_of(corpus, targets__attribute_scale="raw")))
-    described = model_folder.describe_attributes(config, utterances, ratings, targets)
+    is_train = np.array(utterances["split"].to_pylist()) == "train"
+    described = model_folder.describe_attributes(config, utterances, ratings, targets, is_train)
     assert [item["name"] for item in described if item["is_trained"]] == ["valence", "activation"]
     for a, item in enumerate(described[:2]):
         back = targets.attributes[:, a] * item["factor"] + item["offset"]

@@ -8,10 +8,12 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError, write_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data import policies, tables, targets
+from seremo_jax.data.screening import in_fold
 from seremo_jax.saliency import curves, probe, question, ranking
 from seremo_jax.saliency.question import Question
 
@@ -61,13 +63,16 @@ def answer(workdir: Path, config: Config, strengths: list[float]) -> np.ndarray:
     return means
 
 
-def write(workdir: Path, means: np.ndarray, asked: Question) -> None:
-    parts = [curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(asked.rows, 2)]
+def write(workdir: Path, means: np.ndarray, *asked: Question) -> None:
+    """Writes the sums of the questions, from the means [K, N, D] of the utterances that any of them is about."""
+    drawn = np.unique(np.concatenate([one.rows for one in asked]))
+    parts = [curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(drawn, 2)]
 
     def read(shard: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         return {name: parts[shard][name] for name in names}
 
-    ranking.write(workdir, *curves.measure(2, read, asked, len(means), True), asked, BACKBONE)
+    for one in asked:
+        ranking.write(workdir, *curves.measure(2, read, one, len(means), True), one, BACKBONE)
 
 
 def test_the_draw_is_seeded_and_from_the_training_split(workdir):
@@ -242,3 +247,51 @@ def test_one_speaker_has_no_probe_and_says_so(workdir):
     assert "no probe of the layers" in summary["warnings"][-1]
     with pytest.raises(ConfigError, match=r"saliency.kind=ccs, or --config.data.unknown_speakers=each"):
         ranking.summarise(workdir, from_config_dict({"saliency": {"targets": "votes", "kind": "probe"}}))
+
+
+@pytest.mark.parametrize("kind", ["ccs", "probe"])
+def test_each_fold_chooses_as_it_would_alone(workdir, tmp_path, kind):
+    """The layer of a fold is that of an experiment of this fold, whose table has its splits, to the bit."""
+    tree = VOTES | {"data": {"split_kind": "kfold", "num_folds": 4, "keep_no_agreement": "train_only"}}
+    tree["saliency"] = VOTES["saliency"] | {"kind": kind, "num_folds": 3}
+    config = from_config_dict(tree | {"ensemble": {"folds": (0, 2, 3)}})
+    utterances, ratings, fingerprint = tables.read_tables(workdir)
+    write_json(workdir / tables.STAMP_FILE, tables.stamp(config, utterances, ratings))
+    asked = list(question.ask_all(config, utterances, ratings, fingerprint))
+    assert [one.split_fold for one in asked] == [None, 0, 2, 3]
+    # A layer is good for the training speakers of one fold and says nothing of the speakers that this fold tests.
+    rng, share = np.random.default_rng(3), asked[0].values[:, 3]
+    means = rng.normal(0, 0.5, (3, N, 5)).astype(np.float32)
+    for layer, one in enumerate(asked[1:]):
+        means[layer, one.rows] += share[one.rows, None]
+    write(workdir, means, *asked)
+    by_fold = {entry["fold"]: entry for entry in ranking.summarise(workdir, config)["folds"]}
+    assert {fold: entry["chosen"] for fold, entry in by_fold.items()} == {0: 0, 2: 1, 3: 2}
+    assert ranking.chosen_layers(ranking.summarise(workdir, config)) == (0, 1, 2)
+    members = ensemble.members_in(workdir, config)
+    assert [(member.fold, member.layer) for member in members] == [(0, 0), (2, 1), (3, 2)]
+    for fold, entry in by_fold.items():
+        alone = tmp_path / str(fold)
+        alone.mkdir()
+        single = from_config_dict(tree | {"data": tree["data"] | {"fold": fold}})
+        table = in_fold(utterances, config.data, fold)
+        tables.write_table(alone / tables.UTTERANCES_FILE, table)
+        tables.write_table(alone / tables.RATINGS_FILE, ratings)
+        write_json(alone / tables.STAMP_FILE, tables.stamp(single, table, ratings))
+        write(alone, means, ask(alone, single))
+        summary = ranking.summarise(alone, single)
+        assert summary["chosen"] == entry["chosen"]
+        assert summary["curves"][kind].items() <= entry.items()
+        assert summary["num_utterances"] == entry["num_utterances"]
+
+
+def test_folds_that_no_layer_was_chosen_for_are_named(workdir):
+    kfold = VOTES | {"data": {"split_kind": "kfold", "num_folds": 4}}
+    config = from_config_dict(kfold | {"ensemble": {"folds": (0, 2)}})
+    write_json(workdir / tables.STAMP_FILE, tables.stamp(config, *tables.read_tables(workdir)[:2]))
+    write(workdir, np.random.default_rng(0).normal(size=(3, N, 5)).astype(np.float32), ask(workdir, config))
+    with pytest.raises(ArtefactError, match=r"saliency_fold0.npz is missing; run python -m launch.extract"):
+        ranking.summarise(workdir, config)
+    ranking.summarise(workdir, from_config_dict(kfold))
+    with pytest.raises(ArtefactError, match=r"folds that .*saliency.json chose layers for.*\[\] there, \[0, 2\] asked"):
+        ensemble.members_in(workdir, config)

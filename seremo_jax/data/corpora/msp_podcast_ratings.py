@@ -196,7 +196,7 @@ def expand_counts(counts: pl.DataFrame, report: Report) -> pl.DataFrame:
 
 
 def why_no_file(names: pl.Series, named: pl.Series | None) -> pl.Series:
-    """Why each name is none of a file of the corpus; null where it is one.
+    """Of each name why it is none of a file of the corpus; null where it is one.
 
     A name that does not look like MSP-Podcast's must stand in another file of the corpus, too.
 
