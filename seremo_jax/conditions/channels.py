@@ -31,8 +31,10 @@ def codec(waveform: Float[np.ndarray, " S"], rate_hz: int, name: str) -> Float[n
       rate_hz: Sampling rate.
       name: mulaw or gsm.
     """
+    # Resampling may overshoot, and integers of a codec would wrap round instead of clipping.
     narrow, coded = np.clip(_to_telephone(waveform, rate_hz), -1, 1), io.BytesIO()
     soundfile.write(coded, narrow, TELEPHONE_RATE_HZ, format="WAV", subtype=_SUBTYPES[name])
+    # Written and read back at once: what counts is what the codec loses.
     coded.seek(0)
     decoded, _ = soundfile.read(coded, dtype="float64")
     return _from_telephone(decoded, rate_hz, len(waveform))

@@ -54,6 +54,7 @@ def run(
     rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
     if not rows.size:
         raise ConditionError(f"no utterance is in split {split!r}")
+    # The same utterances in every condition, so that a listener compares like with like.
     drawn = np.sort(np.random.default_rng(seed).choice(rows, min(num_utterances, len(rows)), replace=False))
     speakers, lines = utterances["speaker"].to_pylist(), []
     with (

@@ -19,8 +19,10 @@ _MOST_DRAWS, _QUIET_DB = 32, 20.0
 def is_active(waveform: Float[np.ndarray, " S"], rate_hz: int) -> Bool[np.ndarray, " S"]:
     """Which samples lie in active frames: 25 ms each, side by side, the last one as long as is left."""
     starts = np.arange(0, len(waveform), round(FRAME_S * rate_hz))
+    # The last frame is shorter, so that each sum is divided by a size of its own.
     sizes = np.diff([*starts, len(waveform)])
     power = np.add.reduceat(np.asarray(waveform, np.float64) ** 2, starts) / sizes
+    # In digital silence every frame is as loud as the loudest one, but none is active.
     return np.repeat((power > 0) & (power >= power.max() * 10 ** (-ACTIVE_DB / 10)), sizes)
 
 
@@ -38,8 +40,10 @@ def colored(generator: np.random.Generator, num_samples: int, rate_hz: int, expo
     white = generator.standard_normal(num_samples)
     if exponent == 0:
         return white
+    # The product of two spectra wraps round. Noise has no ends that could meet, so it needs no padding against that.
     size = scipy.fft.next_fast_len(num_samples, real=True)
     frequency = np.fft.rfftfreq(size, 1 / rate_hz)
+    # Amplitude is the root of power, hence half the exponent.
     gain = np.where(frequency >= _LOWEST_HZ, np.maximum(frequency, _LOWEST_HZ) ** (-exponent / 2), 0.0)
     return scipy.fft.irfft(scipy.fft.rfft(white, size) * gain, size)[:num_samples]
 
@@ -59,10 +63,12 @@ def segment(
             start = int(generator.integers(0, len(recording) - num_samples + 1))
             stretch = recording[start : start + num_samples]
         else:
+            # Begun at a drawn place, too: utterances would else all start with the same moment of a short recording.
             start = int(generator.integers(0, len(recording)))
             stretch = np.resize(np.roll(recording, -start), num_samples)
         stretch = stretch.astype(np.float64)
         power = float(np.mean(stretch**2))
+        # The loudest so far is kept, for a recording may be nearly silent wherever it is cut.
         if power > best_power:
             best, best_power = stretch, power
         if power > 0 and power >= whole * 10 ** (-_QUIET_DB / 10):
@@ -76,6 +82,7 @@ def babble(
     """Several utterances at once, each at the same active level, looped or cut from a drawn place on."""
     total = np.zeros(num_samples)
     for voice in voices:
+        # Each voice at one active level: a loud speaker would else be the only one that is heard.
         total += segment(generator, voice, num_samples) / np.sqrt(active_power(voice, rate_hz))
     return total
 

@@ -72,6 +72,7 @@ class Voices:
     @functools.cached_property
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """Places and speakers of the utterances of known speakers, in the order of ids."""
+        # By id and not by place in the table, which another filter of utterances would move.
         places = [place for _, place in sorted(zip(self.ids, range(len(self.ids)), strict=True))]
         places = np.array([place for place in places if self.speakers[place] != vocab.UNKNOWN], np.int64)
         return places, np.array([self.speakers[place] for place in places], object)
@@ -143,6 +144,7 @@ def render(
     facts: dict[str, Any] = {"scale": 1.0}
     if not condition.effects:
         return Rendering(waveform, facts)
+    # Every level is relative to that of the speech, so there must be some.
     if noises.active_power(waveform, rate_hz) == 0:
         raise ConditionError(f"utterance {utterance!r} is silent: it has no level that {condition.id} could refer to")
     heard = np.asarray(waveform, np.float64)
@@ -158,6 +160,8 @@ def render(
 
 
 def _generator(utterance: str, effect: Effect, seed: int) -> np.random.Generator:
+    # A generator of its own for each utterance and kind of effect: no draw depends on what was drawn before it, so that
+    # neither the order of utterances nor the number of threads changes a rendering.
     digest = hashlib.sha256(f"{seed}\n{effect.stream}\n{utterance}".encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
@@ -196,6 +200,7 @@ def _voices(draw: np.random.Generator, utterance: str, sources: Sources) -> tupl
     if voices is None:
         raise ConditionError("babble needs the utterances of the split")
     places, speakers = voices.known
+    # The speaker's own voice as noise would be another task: telling two utterances of one person apart.
     others = places[speakers != voices.speaker_of.get(utterance, vocab.UNKNOWN)]
     if len(others) < NUM_VOICES:
         raise ConditionError(

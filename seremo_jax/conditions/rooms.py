@@ -28,7 +28,9 @@ def synthetic(
       direct_to_tail_db: Energy of the direct path over that of the tail, in dB.
     """
     n = np.arange(1, int(rt60_s * rate_hz) + 1)
+    # 60 dB are a factor of 1000 in amplitude.
     tail = generator.standard_normal(len(n)) * np.exp(-np.log(1000) * n / (rt60_s * rate_hz))
+    # The direct path has energy 1, so this is the energy of the whole tail.
     tail *= np.sqrt(10 ** (-direct_to_tail_db / 10) / np.sum(tail**2))
     return np.concatenate([[1.0], tail])
 
@@ -52,13 +54,16 @@ def rt60_s(response: Float[np.ndarray, " L"], rate_hz: int) -> float:
     power = np.asarray(response, np.float64) ** 2
     num = int(len(power) * (1 - _NOISE_SHARE))
     noise = power[num:].mean()
+    # In a noisy measurement the end of the decay is that of the noise, and a line through it would be too flat.
     if noise * num > power[:num].sum() * 10 ** (-_LEAST_OVER_NOISE_DB / 10):
         return float("nan")
+    # Energy that is still to come, from the back: smooth, where the power itself jumps from sample to sample.
     decay = np.cumsum((power - noise)[:num][::-1])[::-1]
     level = 10 * np.log10(np.maximum(decay / decay[0], 1e-12))
     first, last = (int(np.argmax(level < bound)) for bound in _FIT_DB)
     if not level.min() < _FIT_DB[1] or last - first < 2:
         return float("nan")
+    # From -5 dB on, since the first drop is that of the direct path and not of the room.
     slope, _ = np.polyfit(np.arange(first, last) / rate_hz, level[first:last], 1)
     return float(-60 / slope)
 
@@ -84,6 +89,7 @@ def shoebox(generator: np.random.Generator, wanted_s: float, rate_hz: int) -> Fl
             "reverb:shoebox needs pyroomacoustics: pip install 'seremo_jax[rooms]', or write reverb:synthetic"
         ) from None
     side = generator.uniform((3.0, 3.0, 2.4), (8.0, 6.0, 3.5))
+    # Away from the walls, where a first reflection would arrive together with the direct path.
     mouth, ear = (side * generator.uniform(0.2, 0.8, 3) for _ in range(2))
     asked, best = wanted_s, (np.inf, np.zeros(1))
     for _ in range(_MOST_TRIES):
@@ -102,6 +108,7 @@ def shoebox(generator: np.random.Generator, wanted_s: float, rate_hz: int) -> Fl
             best = (error, response)
         if error < _WANTED_ERROR or not np.isfinite(measured_s):
             break
+        # Measured time goes nearly in proportion to the time that the walls are made for.
         asked *= wanted_s / measured_s
     if best[0] > _WANTED_ERROR:
         raise ValueError(f"no shoebox room of {' x '.join(f'{s:.1f}' for s in side)} m has an RT60 of {wanted_s:g} s")

@@ -65,6 +65,7 @@ def load(
         for name, path in files["eval.noise_dir"]
     )
     responses = tuple(_response(name, path) for name, path in files["eval.rir_dir"])
+    # Contents and not only names: a folder whose recordings were exchanged makes other renderings.
     hashes = {field: [(name, sha256_of_file(path)) for name, path in paths] for field, paths in files.items()}
     fingerprint = fingerprint_of([hashes, kinds]) if recordings or responses else ""
     return Sources(audio.SAMPLE_RATE_HZ, recordings, responses, voices, direct_to_tail_db, fingerprint)
@@ -120,9 +121,11 @@ class _Held:
 
     def read(self, path: Path) -> Float[np.ndarray, " L"]:
         """The waveform of a file."""
+        # Taken out and put back at the end, which makes it the one used last.
         with self._lock:
             waveform = self._waveforms.pop(path, None)
         if waveform is None:
+            # Outside the lock: two threads may decode one file twice, but none waits for another's file.
             waveform = _decoded(path)
         with self._lock:
             self._waveforms[path] = waveform

@@ -33,6 +33,7 @@ def step_sums(
     """
     confidence, loss, unit = confidence[is_in], loss[is_in], unit[is_in].astype(np.int64)
     _, inverse, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
+    # By rank and not by confidence: steps of equal width in confidence would hold most utterances in a few of them.
     place = (np.cumsum(counts) - counts)[inverse] * NUM_STEPS // max(len(confidence), NUM_STEPS)
     cell = unit * NUM_STEPS + place
     sums = [np.bincount(cell, weight, num_units * NUM_STEPS) for weight in (np.ones(len(cell)), loss)]
@@ -50,6 +51,7 @@ def area(steps: Float[np.ndarray, "*R steps 2"]) -> Float[np.ndarray, "*R"] | np
     before = np.cumsum(number, axis=-1) - number
     lost = np.cumsum(loss, axis=-1) - loss
     mean = loss / np.maximum(number, 1)
+    # H(n) is digamma(n + 1) but for a constant that the difference drops: no sum over utterances is left.
     harmonic = scipy.special.digamma(before + number + 1) - scipy.special.digamma(before + 1)
     total = number.sum(axis=-1)
     summed = (loss + (lost - before * mean) * harmonic).sum(axis=-1)
@@ -62,6 +64,7 @@ def curve(steps: Float[np.ndarray, "R steps 2"]) -> Float[np.ndarray, "R coverag
     for row, steps_of_row in enumerate(steps):
         number, loss = (np.concatenate([[0.0], np.cumsum(column)]) for column in steps_of_row.T)
         if number[-1]:
+            # Losses are interpolated and then divided. A mean interpolated between steps would be another curve.
             wanted = np.asarray(COVERAGES) * number[-1]
             risk[row] = np.interp(wanted, number, loss) / wanted
     return risk

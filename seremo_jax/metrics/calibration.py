@@ -31,6 +31,7 @@ def tempered(
     """
     logits = np.log(np.maximum(np.asarray(distribution, np.float64), np.finfo(float).tiny))
     logits = logits / np.asarray(temperature, np.float64)[..., None]
+    # Shifted so that the largest is 1: at a low temperature the exponential of a logit overflows.
     power = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return power / power.sum(axis=-1, keepdims=True)
 
@@ -58,6 +59,7 @@ def fit_temperature(distribution: Float[np.ndarray, "B C"], shares: Float[np.nda
 
     # Convex in 1 / temperature, so there is one minimum.
     bounds = tuple(math.log(bound) for bound in TEMPERATURES)
+    # In the logarithm, where half and twice the temperature are equally far.
     best = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
     return math.exp(best.x) if best.fun < loss(0.0) - 1e-12 else 1.0
 
@@ -94,6 +96,7 @@ def calibration_error(bins: Float[np.ndarray, "*R bins 3"]) -> Float[np.ndarray,
     Source: Guo et al. (2017), equation 3; KNOWN.
     """
     total = bins[..., 0].sum(axis=-1)
+    # |n (mean - mean)| of sums is |sum - sum|: the number of the bin cancels, and empty bins add nothing.
     distance = np.abs(bins[..., 1] - bins[..., 2]).sum(axis=-1)
     return np.where(total > 0, distance / np.maximum(total, 1), np.nan)
 

@@ -74,6 +74,7 @@ def attribute_distance(
     the corpus rates. None where fewer than two attributes are rated, or a class has no such utterance.
     """
     is_rated = has_attribute.any(axis=0)
+    # Whole rows only, so that all coordinates of a centroid are of the same utterances.
     rows = (consensus >= 0) & has_attribute[:, is_rated].all(axis=1)
     num_rows = np.bincount(consensus[rows], minlength=num_classes)
     if is_rated.sum() < 2 or num_classes < 2 or not num_rows.all():
@@ -93,7 +94,9 @@ def co_vote_distance(votes: Num[np.ndarray, "N C"]) -> Float[np.ndarray, "C C"] 
     votes.
     """
     votes = np.asarray(votes, np.float64)
+    # A rater does not pair with himself: the diagonal would else count every vote once more.
     pairs = votes.T @ votes - np.diag(votes.sum(axis=0))
+    # Parts of votes may make the number of pairs negative.
     alike = np.maximum(np.diag(pairs), 0.0)
     if votes.shape[1] < 2 or not (pairs > 0).any():
         return None
@@ -111,6 +114,8 @@ def _metric(distance: Float[np.ndarray, "C C"]) -> Float[np.ndarray, "C C"] | No
         return None
     least = _LEAST_DISTANCE * distance.max()
     distance = np.where(np.eye(len(distance), dtype=bool), 0, np.maximum(distance, least))
+    # Co-votes need not obey the triangle inequality, and a distance that does not is no metric. The way over other
+    # classes is taken where it is shorter.
     distance = scipy.sparse.csgraph.shortest_path(distance, method="FW", directed=False)
     return distance / distance.max()
 
@@ -123,6 +128,7 @@ def co_vote_groups(distance: Float[np.ndarray, "C C"]) -> tuple[int, ...]:
     """
     tree = scipy.cluster.hierarchy.linkage(scipy.spatial.distance.squareform(distance, checks=False), "average")
     labels = scipy.cluster.hierarchy.fcluster(tree, -(-len(distance) // 2), "maxclust")
+    # SciPy numbers its clusters in no particular order; by first member they are the same whatever the version.
     order = {label: i for i, label in enumerate(dict.fromkeys(labels.tolist()))}
     return tuple(order[label] for label in labels.tolist())
 

@@ -47,11 +47,14 @@ def threshold(oddness: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"
     """
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: the share of votes in the sets must lie between 0 and 1")
+    # One more utterance than there are, the new one, of which the worst is assumed: that its set holds none of its votes.
     needed = (len(oddness) + 1) * level - 1e-9 * (len(oddness) + 1)  # less rounding
+    # Even sets of all classes would not hold enough: then every class is in.
     if needed > len(oddness):
         return math.inf
     weights = np.asarray(shares, np.float64)
     values, weights = oddness.reshape(-1), (weights / weights.sum(axis=1, keepdims=True)).reshape(-1)
+    # Scores of classes without a vote move no weight, and the threshold must be that of a vote.
     is_voted = weights > 0
     values, weights = values[is_voted], weights[is_voted]
     order = np.argsort(values)

@@ -63,6 +63,7 @@ def distribution_sums(
     """
     num_classes = target.shape[1]
     unit, is_used = jnp.asarray(unit), jnp.broadcast_to(mask[:, None], target.shape)
+    # Rows that do not count become 0 before any logarithm: NaN times 0 would be NaN.
     q, p = jnp.where(is_used, prediction, 0), jnp.where(is_used, target, 0)
     middle = (p + q) / 2
 
@@ -83,6 +84,7 @@ def distribution_sums(
     return DistributionSums(
         num_rows=total(mask.astype(jnp.float32)),
         jsd=total(jsd),
+        # A class that was voted for and predicted at 0 would make the divergence of the whole corpus infinite.
         kl=total(divergence(p, jnp.maximum(q, 1e-12))),
         total_variation=total(jnp.abs(p - q).sum(axis=1) / 2),
         num_true=total((is_present & is_predicted).astype(jnp.int32)),

@@ -71,6 +71,7 @@ class Moments(NamedTuple):
           target: [B, ...] targets, on the scale of the predictions.
           mask: [B, ...] bool; False leaves that entry out.
         """
+        # A row is a state of its own, with its value as mean and no spread, so that adding a batch is a merge, too.
         prediction = jnp.where(mask, prediction, 0).astype(jnp.float32)
         target = jnp.where(mask, target, 0).astype(jnp.float32)
         error, zero = jnp.abs(prediction - target), jnp.zeros_like(target)
@@ -104,7 +105,9 @@ class Moments(NamedTuple):
         variance_prediction, variance_target = self.squares_prediction / num_rows, self.squares_target / num_rows
         covariance, shift = self.products / num_rows, self.mean_prediction - self.mean_target
         denominator = variance_prediction + variance_target + shift * shift
+        # A constant prediction has CCC 0, for it follows no target; only a constant target leaves nothing to follow.
         is_defined = (self.num_rows >= 2) & (variance_target > 0)
+        # The root of each: their product could underflow where both are small.
         spread = xp.sqrt(variance_prediction) * xp.sqrt(variance_target)
         has_pearson = is_defined & (spread > 0)
         return RegressionScores(

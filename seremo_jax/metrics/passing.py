@@ -64,6 +64,7 @@ def chance_passing(
         passing = np.zeros((len(scored), len(thresholds)))
         for first in range(0, num_draws, chunk):
             drawn = np.broadcast_to(scored, (min(chunk, num_draws - first), *scored.shape))
+            # A guesser is right on each utterance independently, so what counts is how many of each class were right.
             right = generator.binomial(drawn, min(n / support.shape[1], 1.0))
             uar = class_scores(right, drawn, drawn).uar
             # One threshold at a time: a curve has a hundred, and all at once would multiply the memory by it.

@@ -28,6 +28,7 @@ def resample_weights(num_units: int, num_resamples: int, seed: int, chunk: int) 
     for first in range(0, num_resamples, chunk):
         num_rows = min(chunk, num_resamples - first)
         drawn = generator.integers(0, num_units, (num_rows, num_units))
+        # Every resample counts in bins of its own, so that one bincount serves all of them.
         drawn += num_units * np.arange(num_rows)[:, None]
         counts = np.bincount(drawn.reshape(-1), minlength=num_rows * num_units)
         yield counts.reshape(num_rows, num_units).astype(np.float64)
@@ -125,6 +126,7 @@ def bootstrap_groups(
       ValueError: A sum that a group takes from its parts is among its own statistics, or a part lacks it.
     """
     _check_parts(groups)
+    # Units of another group add zeros to every sum, so they are left out of the product.
     used = {name: used_units(group.statistics) for name, group in groups.items()}
     columns = {name: Columns(group.statistics, used[name]) for name, group in groups.items()}
     places = {name: group.places[used[name]] for name, group in groups.items()}
@@ -132,6 +134,7 @@ def bootstrap_groups(
     chunk = int(np.clip(_CHUNK_BYTES // row_bytes, 1, num_resamples))
     draws = [resample_weights(num_units, num_resamples, seed, chunk)]
     if num_members:
+        # From a seed of its own: whether members are drawn must not change which speakers are.
         draws.append(resample_weights(num_members, num_resamples, seed + 1, chunk))
     chunks: dict[str, list[Mapping[Hashable, np.ndarray]]] = {name: [] for name in groups}
     for weights, *member_weights in zip(*draws, strict=True):

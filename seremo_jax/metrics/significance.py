@@ -54,6 +54,8 @@ def permutation_p(
       not defined for both systems.
     """
     num_units = next(iter(first.values())).shape[0]
+    # One side is half + step, the other half - step: an exchange is a sign on a unit's step, and the sums over units are
+    # one product of signs and steps.
     half = {name: (np.asarray(first[name], np.float64) + second[name]).sum(axis=0) / 2 for name in first}
     step = {name: (np.asarray(first[name], np.float64) - second[name]) / 2 for name in first}
     # What is the same for both, of every unit, stays as it is under any exchange.
@@ -69,6 +71,7 @@ def permutation_p(
         )
         return {name: plain[name] - swapped[name] for name in plain}
 
+    # Units that are alike for both systems are the same under any exchange: they need no coin.
     num_apart = int(is_apart.sum())
     observed = {name: float(value[0]) for name, value in differences(np.ones((1, num_apart))).items()}
     as_large, count = dict.fromkeys(observed, 0), 0
@@ -103,6 +106,7 @@ def holm(p_values: Mapping[Key, float | None]) -> dict[Key, float | None]:
     tested = sorted((key for key, p in p_values.items() if p is not None), key=lambda key: p_values[key])
     corrected, largest = dict.fromkeys(p_values), 0.0
     for rank, key in enumerate(tested):
+        # A larger p must not end up below a smaller one that was multiplied by more.
         largest = max(largest, min(1.0, (len(tested) - rank) * p_values[key]))
         corrected[key] = largest
     return corrected

@@ -58,6 +58,7 @@ def batches_of_windows(
     waiting, start = None, 0
 
     def together() -> tuple[list[int], np.ndarray, np.ndarray]:
+        # One shape for every batch, the last one included, so that one program serves recordings of any length.
         num_layers, _, num_features = windows[0].shape
         frames = np.zeros((num_layers, WINDOWS_AT_ONCE, length, num_features), windows[0].dtype)
         num_frames = np.zeros(WINDOWS_AT_ONCE, np.int32)
@@ -70,6 +71,7 @@ def batches_of_windows(
         waiting = piece if waiting is None else np.concatenate([waiting, piece], axis=1)
         while waiting.shape[1] > length:
             starts.append(start)
+            # A copy, since a view would keep all frames that wait alive.
             windows.append(waiting[:, :length].copy())
             waiting, start = waiting[:, hop:], start + hop
             if len(windows) == WINDOWS_AT_ONCE:

@@ -60,6 +60,7 @@ def load(
     model = model_folder.read(path, members)
     about = model.about["backbone"]
     place = os.fspath(backbone) if backbone is not None else about["location"]
+    # A model folder may come from anybody. What it names must not be downloaded without being asked for.
     if backbone is None and not backbones.is_here(place):
         raise ArtefactError(
             f"{path} says that its backbone is {place}, which is not on this machine: to download it from the model "
@@ -71,6 +72,7 @@ def load(
         loaded = forward.load_backbone(config, model.about["layers"])
     except ConfigError as error:
         raise ArtefactError(f"the backbone of {path}: {error}; say where it is (--backbone, backbone=)") from error
+    # A head reads the features of one backbone. With those of another it would give plausible numbers that mean nothing.
     names = ("revision", "dtype", "final_norm", "num_features", "frame_rate_hz")
     present = {name: getattr(loaded, name) for name in names} | {"layers": list(loaded.layers)}
     expected = {name: about[name] for name in names} | {"layers": model.about["layers"]}
@@ -104,10 +106,12 @@ class Predictor:
             about["backbone"]["stored_dtype"],
             "map" if jax.default_backend() == "cpu" else "vmap",
         )
+        # Padded lengths are whole frames, as in extraction, so that the last frame of an utterance is the same one.
         hop = round(audio.SAMPLE_RATE_HZ / backbone.frame_rate_hz)
         whole_s = max(LEAST_WHOLE_S, about["longest_s"])
         lengths = [-(-round(s * audio.SAMPLE_RATE_HZ) // hop) * hop for s in (*_BUCKETS_S, whole_s)]
         self._whole = lengths[-1]
+        # Shorter than its receptive field, a backbone gives no frame at all.
         self._buckets = sorted({max(length, min(backbone.least_samples, self._whole)) for length in lengths})
 
     def __call__(self, waveform: np.ndarray, sample_rate: float | int, *, with_embedding: bool = False) -> Result:
@@ -189,6 +193,7 @@ class Predictor:
             group = [i for i, wave in waveforms.items() if buckets[np.searchsorted(buckets, len(wave))] == bucket]
             many = int(np.clip(_BATCH_S * audio.SAMPLE_RATE_HZ // bucket, 1, _MOST_SLOTS))
             while group:
+                # Two shapes a bucket: a full batch, or one by one where it would be more than half empty.
                 num_slots = many if 2 * len(group) > many else 1
                 batch, group = group[:num_slots], group[num_slots:]
                 padded, lengths = np.zeros((num_slots, bucket), np.float32), np.zeros(num_slots, np.int32)
@@ -202,6 +207,7 @@ class Predictor:
     def _long(self, blocks: Iterable[np.ndarray], name: str | os.PathLike, with_embedding: bool) -> Result:
         """A long recording: frames as they come, cut into the head's windows."""
         about, backbone = self.about["backbone"], self._backbone
+        # A backbone that was trained in windows brings its own; others get those of the model's extraction.
         if isinstance(backbone, Windowed):
             backbone, windows = backbone.params, backbone.windows
         else:
@@ -213,11 +219,13 @@ class Predictor:
             out = jax.device_get(_judge(*self._static, self._heads, frames, num_frames))
             outputs.append(Outputs(*(part[:, : len(starts)] for part in out)))
             spans += [(int(start), int(start + num)) for start, num in zip(starts, num_frames, strict=False)]
+        # Known only now, for the recording was never in memory as a whole.
         sums.require_sound(name, self.about["shortest_s"])
         duration_s = sums.num_samples / audio.SAMPLE_RATE_HZ
         in_s = [
             (start / about["frame_rate_hz"], min(stop / about["frame_rate_hz"], duration_s)) for start, stop in spans
         ]
+        # Frames end before the last samples do; the last window still speaks for them.
         in_s[-1] = (in_s[-1][0], duration_s)
         together = Outputs(*(np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)))
         return summarise(self.about, together, in_s, duration_s, with_embedding)

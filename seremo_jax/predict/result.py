@@ -81,6 +81,7 @@ def summarise(
     names, kept = [item["name"] for _, item in trained], [a for a, _ in trained]
     offset, factor = (np.array([item[key] for _, item in trained]) for key in ("offset", "factor"))
     lengths = np.array([stop - start for start, stop in spans_s])
+    # By length, so that a short last window does not count as much as a whole one.
     weight = lengths / lengths.sum()
     attributes = output.attributes[:, :, kept].astype(float) * factor[None, None, :] + offset[None, None, :]
     distribution = output.distribution.astype(float)
@@ -89,6 +90,7 @@ def summarise(
         for span, p, a in zip(spans_s, distribution.mean(axis=0), attributes.mean(axis=0), strict=True)
     ]
     shares, values = np.einsum("ebc,b->ec", distribution, weight), np.einsum("eba,b->ea", attributes, weight)
+    # The temperature was fitted for the mean distribution of the members, so it is applied after their mean.
     named = _named(classes, _calibrated(shares.mean(axis=0), fitted["temperature"]))
     ranked = sorted(classes, key=lambda name: -named[name])
     threshold, has_spread = fitted["conformal_threshold"], len(shares) > 1

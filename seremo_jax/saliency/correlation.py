@@ -115,6 +115,7 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     num_rows = jnp.maximum(count, 1).astype(jnp.float32)
     weight, is_row = mask.astype(jnp.float32), mask.any(axis=1)
 
+    # Each target is counted from the first value that it ever had, see the head of this file.
     targets = jnp.where(mask, targets.astype(jnp.float32), 0)
     first = jnp.take_along_axis(targets, jnp.argmax(mask, axis=0)[None, :], axis=0)[0]
     target_shift = jnp.where(state.count > 0, state.target_shift, first)
@@ -158,6 +159,7 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     # The axes are swapped here, outside the map. Inside it XLA would fold the swap into the products, which makes them
     # many times slower.
     products, totals, squares = (jnp.swapaxes(value, 1, 2) for value in sums)
+    # From moments around the centre to those around the mean; the two are so near that little cancels.
     moment = squares - jnp.square(totals) / num_rows[None, None, :]
     batch = State(
         count=count,
@@ -214,8 +216,10 @@ def compute(state: State) -> Saliency:
     scale = jnp.max(variance + jnp.square(state.feature_mean), axis=2, keepdims=True)
     is_constant = variance <= RESOLUTION**2 * scale
     is_zero = is_constant | ~is_varying[None, None, :]
+    # The root of each, since the product of two sums over a corpus may overflow float32.
     spread = jnp.sqrt(feature_moment) * jnp.sqrt(target_moment)[None, None, :]
     correlation = jnp.abs(state.comoment[0]) / jnp.where(is_zero, 1, spread)
+    # Rounding may leave a correlation just above 1.
     correlation = jnp.where(is_zero, 0, jnp.minimum(correlation, 1))
     num_constant = is_zero.all(axis=2).sum(axis=1, dtype=jnp.int32)
     return Saliency(correlation, correlation.mean(axis=1), num_constant, is_varying, state.count)
@@ -279,6 +283,7 @@ def without_each(
         x, w, y = features[rows], weight[rows], values[rows]
         sums[:, g] = w.T @ x, w.T @ (x * x), y.T @ x
         target_sums[:, g, :, 0] = w.sum(axis=0), y.sum(axis=0), (y * y).sum(axis=0)
+    # Everything without a group is the whole less that group: G results from one pass over the utterances.
     x, xx, xy = sums.sum(axis=1, keepdims=True) - sums
     n, y, yy = target_sums.sum(axis=1, keepdims=True) - target_sums
     n = np.maximum(n, 1)

@@ -75,6 +75,7 @@ def _measure_layer(
     without = correlation.without_each(means, values, mask, group, G)
     ridge, ccc = np.full(Y, np.nan), np.full((len(probe.RIDGES), Y), np.nan)
     prediction, is_predicted = np.zeros((N, Y), np.float32), np.zeros((N, Y), bool)
+    # Targets that the same utterances have share the features' products, the costly part of the probe.
     for targets in probe.same_utterances(mask):
         has = mask[:, targets[0]]
         if len(np.unique(fold[has])) < 2:
@@ -94,6 +95,7 @@ def _blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
     size = min(_BLOCK_ROWS, len(arrays[0]))
     for first in range(0, len(arrays[0]), size):
         rows = [array[first : first + size] for array in arrays]
+        # Only the last block is shorter. Filled up, it needs no program of its own.
         missing = size - len(rows[0])
         # Folds are the only integers, and -1 is none of them.
         fill = [-1 if array.dtype.kind == "i" else 0 for array in rows]

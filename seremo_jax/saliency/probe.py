@@ -256,6 +256,7 @@ def _solve_layer(folds: list[_Sums], ridges: tuple[float, ...]) -> tuple:
             total = total.merge(_held_out(held_out_sums, weights[f], bias[f]))
     ccc = total.compute().ccc
     best, columns = ccc.argmax(axis=0), np.arange(Y)
+    # The strength of each target is picked by its CCC over all held-out folds together, not fold by fold.
     held_out = Moments(*(leaf[best, columns] for leaf in total))
     picked = np.moveaxis(weights, 1, 0)[best, :, :, columns], np.moveaxis(bias, 1, 0)[best, :, columns]
     return ccc, np.array(ridges)[best], np.moveaxis(picked[0], 0, -1), np.moveaxis(picked[1], 0, -1), held_out
@@ -269,6 +270,7 @@ def _weights(train: _Sums, ridges: tuple[float, ...]) -> Float[np.ndarray, "V D 
     correlation = train.xx / train.n * scale[:, None] * scale[None, :]
     products = train.xy / train.n * scale[:, None]
     weights = np.empty((len(ridges), *products.shape))
+    # Features are scaled to sd 1 first, so that one strength means the same for all of them, whatever their units.
     for v, ridge in enumerate(ridges):
         factor = scipy.linalg.cho_factor(correlation + ridge * np.eye(len(scale)), overwrite_a=True)
         weights[v] = scipy.linalg.cho_solve(factor, products)

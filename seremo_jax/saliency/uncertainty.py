@@ -28,6 +28,7 @@ def jackknife(
     G = len(without)
     if G < 2:
         return np.full(whole.shape, np.nan), np.full(whole.shape, np.nan)
+    # Each result without a group differs from the whole by about 1 / G of what other speakers would change, hence G - 1.
     deviations = without - without.mean(axis=0)
     se = np.sqrt((G - 1) / G * np.square(deviations).sum(axis=0))
     reach = scipy.special.stdtrit(G - 1, (1 + level) / 2) * se
@@ -82,6 +83,7 @@ def regret(curve: Float[np.ndarray, " K"], head_scores: Float[np.ndarray, " K"])
         )
     curve, scores = curve[places], head_scores[places]
     picked, best = pick_layer(curve), pick_layer(scores)
+    # Spearman's correlation is Pearson's of the ranks, equal values sharing the mean of theirs.
     ranks = np.stack([scipy.stats.rankdata(curve), scipy.stats.rankdata(scores)])
     varies = (np.ptp(ranks, axis=1) > 0).all()
     correlation = float(np.corrcoef(ranks)[0, 1]) if varies else float("nan")
