@@ -71,6 +71,7 @@ class Gate(nnx.Module):
         """The factors, float32."""
         b, t, d = x.shape
         projected = self.gru_rel_pos_linear(x.reshape(b, t, self.num_heads, d // self.num_heads))
+        # Eight numbers a head, in two groups of four whose sums are the two gates, as published.
         halves = projected.astype(jnp.float32).reshape(b, t, self.num_heads, 2, 4).sum(axis=-1)
         update, reset = jnp.moveaxis(jax.nn.sigmoid(halves), (3, 2), (0, 2))
         constant = self.constant[...].astype(jnp.float32)[None, :, None]
@@ -163,8 +164,10 @@ def hidden_states(
     kept = keep(jnp.zeros((len(ascending), x.shape[0], u, x.shape[2]), x.dtype), x, int(slots[0]))
     if stack is not None and ascending[-1] > 0:
         graphdef, params = nnx.split(stack.module)
+        # Blocks above the highest layer asked for are cut off, so that they are not computed.
         params = jax.tree.map(lambda array: array[: ascending[-1]], params)
         (_, kept), _ = jax.lax.scan(one_block, (x, kept), (params, jnp.asarray(slots[1:])))
+    # The scan writes them in ascending order; only here do they come into that of the caller.
     if list(layers) != ascending:
         kept = kept[np.searchsorted(ascending, layers)]
     return kept

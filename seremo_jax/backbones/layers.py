@@ -182,6 +182,7 @@ class Attention(nnx.Module):
         b, t, d = x.shape
         heads = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads)
         q, k, v = jnp.moveaxis(heads, (2, 3), (0, 2))
+        # The scale goes onto the queries and not onto the scores, of which there are many times more.
         q = q * jnp.asarray((d // self.num_heads) ** -0.5, q.dtype)
         mask = jnp.zeros((b, t)) if is_valid is None else jnp.where(is_valid, 0.0, _MASKED)
         by_head = jax.lax.platform_dependent(q, k, v, mask, bias, gate, cpu=_head_by_head, default=_all_heads)
@@ -196,6 +197,7 @@ def _all_heads(
     scores = scores + mask[:, None, None, :]
     if bias is not None:
         scores = scores + gate[..., None] * bias[None]
+    # Scores and softmax in float32, whatever the dtype of the maps: a sum over frames would else lose the small ones.
     return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(scores, axis=-1).astype(v.dtype), v, precision=precision)
 
 

@@ -78,6 +78,7 @@ class LogMel:
         num_fine = _num_frames(num_samples, HOP_SAMPLES)
         last = jnp.take_along_axis(bands, jnp.maximum(num_fine - 1, 0)[:, None, None], axis=1)
         held = jnp.where((jnp.arange(bands.shape[1])[None, :] < num_fine[:, None])[..., None], bands, last)
+        # 100 frames/s inside, so that the shortest filter is sampled well; 50 outside, as all other backbones have.
         states = [held[:, ::2] if layer == 0 else modulation_depth(held, SCALES_S[layer - 1]) for layer in self.layers]
         return jnp.where(is_valid[None, :, :, None], jnp.stack(states), 0.0), num_frames
 
@@ -99,6 +100,7 @@ def log_mel(waveforms: Float[Array, "B S"], num_samples: Int[Array, " B"]) -> Fl
     is_valid = jnp.arange(waveforms.shape[1])[None, :] < num_samples[:, None]
     waveforms = jnp.where(is_valid, waveforms.astype(jnp.float32), 0.0)
     waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, WINDOW_SAMPLES - waveforms.shape[1]))))
+    # Samples beyond an utterance are 0 before frames are cut, so that padding of a batch changes no frame.
     starts = np.arange(_num_frames(waveforms.shape[1], HOP_SAMPLES)) * HOP_SAMPLES
     frames = waveforms[:, starts[:, None] + np.arange(WINDOW_SAMPLES)[None, :]]
     return jnp.log(jnp.maximum(mel_power(frames, NUM_BANDS), POWER_FLOOR))
@@ -144,6 +146,7 @@ def modulation_filters(scale_s: float) -> Float[np.ndarray, "2 taps"]:
     reach = int(np.ceil(TRUNCATION_SD * sd_frames))
     z = np.arange(-reach, reach + 1) / sd_frames
     filters = np.stack([-z, z**2 - 1]) * np.exp(-(z**2) / 2)
+    # Cut off at the ends, the second derivative no longer sums to 0, and a loud band would pass as modulated.
     filters -= filters.mean(axis=1, keepdims=True)
     return filters / np.abs(np.fft.rfft(filters, 8_192)).max(axis=1, keepdims=True)
 

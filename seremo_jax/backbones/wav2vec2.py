@@ -121,6 +121,7 @@ class Wav2Vec2(Transformer):
         waveforms = jnp.where(is_sample, waveforms, 0.0)
         if self.is_normalised:
             waveforms = normalised(waveforms, num_samples)
+        # Shorter audio is filled up with zeros to one frame, which then counts as valid.
         least = receptive_samples(self.kernels, self.strides)
         waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, least - waveforms.shape[1]))))
         counts = self._frames_by_layer(jnp.where(num_samples > 0, jnp.maximum(num_samples, least), 0))

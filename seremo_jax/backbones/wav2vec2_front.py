@@ -81,6 +81,7 @@ class SpectralConv(nnx.Module):
 
     def __init__(self, width: int, kernel: int, num_groups: int, norm: str):
         self.width, self.kernel, self.num_groups, self.norm = width, kernel, num_groups, norm
+        # A power of two of at least twice the kernel: over half of each block is output, and its transform is fast.
         self.size = 1 << (2 * kernel - 1).bit_length()
         per_group = width // num_groups
         self.spectrum = empty(self.size // 2 + 1, num_groups, per_group, per_group, dtype=jnp.complex64)
@@ -102,6 +103,7 @@ class SpectralConv(nnx.Module):
         factor = 1.0
         if self.norm == "weight":
             squares = sum(np.square(group.astype(np.float64)).sum(axis=(0, 1)) for group in grouped)
+            # Weight norm is resolved once: size over length of the direction, for each place under the kernel.
             factor = arrays[0].astype(np.float64).reshape(-1) / np.sqrt(squares)
         spectrum = np.empty((self.size // 2 + 1, num_groups, per_group, per_group), np.complex64)
         # Group by group: in double precision all of them would take several times the memory of what is kept.
@@ -124,6 +126,7 @@ class SpectralConv(nnx.Module):
         spectra = jnp.fft.rfft(blocks, axis=2).reshape(b * num_blocks, -1, self.num_groups, d // self.num_groups)
         product = jnp.einsum("nfgi,fgio->nfgo", spectra, self.spectrum[...], precision=jax.lax.Precision.HIGHEST)
         filtered = jnp.fft.irfft(product.reshape(b, num_blocks, -1, d), self.size, axis=2)
+        # Overlap-save: neighbouring blocks share kernel - 1 inputs, so that what is cut off here is in the one before.
         # The first kernel - 1 outputs of a block are wrapped round.
         joined = filtered[:, :, self.kernel - 1 :].reshape(b, num_blocks * hop, d)[:, :t]
         return (joined + self.b[...].astype(jnp.float32)[None, None, :]).astype(x.dtype)
@@ -201,6 +204,7 @@ class RelativeBias(nnx.Module):
 
     def __call__(self, num_frames: int) -> Float[Array, "H T T"]:
         """The bias of every query and key, float32."""
+        # One row a distance and not a pair of frames: a number of rows that grows with T and not with its square.
         by_distance = self.table[...].astype(jnp.float32)[self.buckets(num_frames)]
         index = np.arange(num_frames)[None, :] - np.arange(num_frames)[:, None] + num_frames - 1
         return jnp.moveaxis(by_distance[index], 2, 0)

@@ -108,6 +108,7 @@ class Whisper(Transformer):
         model, frame = self._module(), jnp.arange(t)[None, :]
         x = _gelu(model.conv1(log_mel(waveforms, self.num_bands)))
         x = _gelu(model.conv2(x))[:, :t]
+        # A window that is cut keeps the positions from the beginning of the table on: positions are absolute here.
         x = x + model.embed_positions.table[...][None, :t]
         attended = None if self.is_padded else frame < num_frames[:, None] + SILENCE_FRAMES
         is_valid = frame < num_frames[:, None]
@@ -134,6 +135,7 @@ def log_mel(waveforms: Float[Array, "B S"], num_bands: int) -> Float[Array, "B F
         [blocks[:, i : i + 2 * num_frames : 2] for i in range(WINDOW_SAMPLES * 2 // HOP_SAMPLES)], 2
     )
     log = jnp.log10(jnp.maximum(mel_power(frames, num_bands), POWER_FLOOR))
+    # Silence is never the loudest, so padding needs no mask here.
     log = jnp.maximum(log, log.max(axis=(1, 2), keepdims=True) - RANGE_LOG10)
     return (log + 4.0) / 4.0
 

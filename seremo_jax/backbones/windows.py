@@ -47,6 +47,7 @@ class Windows:
           ValueError: The overlap is not shorter than the window, or either is shorter than ten frames.
         """
         hop = round(backbone.sample_rate_hz / backbone.frame_rate_hz)
+        # The small number is for seconds that binary fractions do not hold exactly: 30.0 s must not lose a frame.
         window, overlap = (int(s * backbone.sample_rate_hz / hop + 1e-6) * hop for s in (window_s, overlap_s))
         if not 10 * hop <= overlap < window:
             raise ValueError(f"windows of {window_s} s that overlap by {overlap_s} s: the overlap must be at least "
@@ -150,12 +151,14 @@ class Windowed:
         def one_window(inputs: tuple) -> Array:
             start, number = inputs
             heard = jax.lax.dynamic_slice_in_dim(waveforms, start, w.window_samples, axis=1)
+            # A window behind the end of a shorter utterance hears nothing of it, not even the padding.
             left = jnp.where(number < counts, jnp.clip(num_samples - start, 0, w.window_samples), 0)
             return backbone(heard, left.astype(num_samples.dtype))[0]
 
         hidden = jax.lax.map(one_window, (jnp.asarray(starts), jnp.arange(num_windows)))
         num_frames = backbone.num_frames(num_samples).astype(jnp.int32)
         frames = np.arange(int(backbone.num_frames(length)))
+        # An utterance has windows of its own number, and its last one keeps all frames up to the end.
         owner = jnp.minimum(w.owner_of(frames)[None, :], counts[:, None] - 1)
         # hidden [W, K, B, F, D] -> frame t of row i from window `owner`, where it is frame t - owner * step.
         local = frames[None, :] - owner * (w.step_samples // w.hop_samples)

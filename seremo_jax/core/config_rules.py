@@ -51,6 +51,7 @@ def _single_values(config: Any) -> Iterator[str]:
             for value in _values(config, path):
                 if choices and value not in choices:
                     yield f"{path} = {value!r}: choose one of {', '.join(choices)}"
+                # `not >=` and not `<`, so that NaN breaks the rule, too.
                 if lowest is not None and not value >= lowest:
                     yield f"{path} must be at least {lowest}, is {value}"
     for path in _SEEDS:

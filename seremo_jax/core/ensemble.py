@@ -219,6 +219,7 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
         if fields.pop("is_layer_by_fold", False):
             fields["layer"] = BY_FOLD
         same = tuple(fields.items())
+        # A mean of heads has the settings of the heads behind it, and only its seed tells that it is none of them.
         rows_of.setdefault((same, member["seed"] == MEAN), []).append(i)
     settings = [dict(same) for same, _ in rows_of]
     varying = [name for name in settings[0] if len({fields[name] for fields in settings}) > 1]

@@ -47,7 +47,7 @@ def threshold(oddness: Float[np.ndarray, "B C"], shares: Float[np.ndarray, "B C"
     """
     if not 0 < level < 1:
         raise ValueError(f"level = {level}: the share of votes in the sets must lie between 0 and 1")
-    # One more utterance than there are, the new one, of which the worst is assumed: that its set holds none of its votes.
+    # One more utterance than there are, the new one, of which the worst is assumed: a set that holds none of its votes.
     needed = (len(oddness) + 1) * level - 1e-9 * (len(oddness) + 1)  # less rounding
     # Even sets of all classes would not hold enough: then every class is in.
     if needed > len(oddness):

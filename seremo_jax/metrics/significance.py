@@ -54,7 +54,7 @@ def permutation_p(
       not defined for both systems.
     """
     num_units = next(iter(first.values())).shape[0]
-    # One side is half + step, the other half - step: an exchange is a sign on a unit's step, and the sums over units are
+    # One side is half + step, the other half - step: an exchange is a sign on a unit's step, and sums over units are
     # one product of signs and steps.
     half = {name: (np.asarray(first[name], np.float64) + second[name]).sum(axis=0) / 2 for name in first}
     step = {name: (np.asarray(first[name], np.float64) - second[name]) / 2 for name in first}

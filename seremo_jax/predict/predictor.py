@@ -72,7 +72,7 @@ def load(
         loaded = forward.load_backbone(config, model.about["layers"])
     except ConfigError as error:
         raise ArtefactError(f"the backbone of {path}: {error}; say where it is (--backbone, backbone=)") from error
-    # A head reads the features of one backbone. With those of another it would give plausible numbers that mean nothing.
+    # A head reads the features of one backbone. With those of another it would give numbers that mean nothing.
     names = ("revision", "dtype", "final_norm", "num_features", "frame_rate_hz")
     present = {name: getattr(loaded, name) for name in names} | {"layers": list(loaded.layers)}
     expected = {name: about[name] for name in names} | {"layers": model.about["layers"]}
@@ -207,7 +207,8 @@ class Predictor:
     def _long(self, blocks: Iterable[np.ndarray], name: str | os.PathLike, with_embedding: bool) -> Result:
         """A long recording: frames as they come, cut into the head's windows."""
         about, backbone = self.about["backbone"], self._backbone
-        # A backbone that was trained in windows brings its own; others get those of the model's extraction.
+        # A backbone that is wrapped in windows brings them along. Another one gets those of the settings, because a
+        # stream is cut in any case.
         if isinstance(backbone, Windowed):
             backbone, windows = backbone.params, backbone.windows
         else:

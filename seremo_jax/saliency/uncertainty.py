@@ -28,7 +28,7 @@ def jackknife(
     G = len(without)
     if G < 2:
         return np.full(whole.shape, np.nan), np.full(whole.shape, np.nan)
-    # Each result without a group differs from the whole by about 1 / G of what other speakers would change, hence G - 1.
+    # Results without one group differ from each other far less than results of other speakers would, hence G - 1.
     deviations = without - without.mean(axis=0)
     se = np.sqrt((G - 1) / G * np.square(deviations).sum(axis=0))
     reach = scipy.special.stdtrit(G - 1, (1 + level) / 2) * se

@@ -125,6 +125,7 @@ def plan(base: Config, points: Sequence[Point], most_members: Callable[[Config],
       SweepError: Some points are no valid settings; the message names each with its reason.
     """
     evaluation = dataclasses.asdict(base.eval)
+    # Points are compared on the development split alone, so that the test split has no say in the choice.
     base = dataclasses.replace(base, eval=dataclasses.replace(base.eval, **_EVAL))
     configs = _resolve(base, points)
     programs: list[Program] = []
@@ -245,6 +246,7 @@ def _pack(members: list[Member], most: int | None) -> list[list[Member]]:
     for system in _apart_from(members, ensemble.WITHIN_A_SYSTEM):
         units += [system] if len(system) <= most else _apart_from(system, ("fold",))
     num_parts = -(-len(members) // most)
+    # Parts of about one size: a last part of few members would compile a program of its own for them.
     even = -(-len(members) // num_parts)
     parts: list[list[Member]] = [[]]
     for unit in units:
@@ -269,6 +271,7 @@ def _join(shared: Tree, members: Sequence[Member]) -> Config:
             tree[section][single] = values[0]
     numbers = []
     for member in members:
+        # Its place in the product of all values, the last axis innermost, as `ensemble.members` counts.
         number = 0
         for field, values in axes.items():
             number = number * len(values) + values.index(getattr(member, field))
@@ -311,6 +314,7 @@ def keep(config: Config, numbers: Sequence[int]) -> Config:
       numbers: Places among its members.
     """
     axes = dataclasses.asdict(config.ensemble)
+    # The config may keep some members of its product already; `only` counts those of the product.
     places = axes.pop("only") or range(math.prod(max(len(values), 1) for values in axes.values()))
     only = tuple(places[number] for number in numbers)
     return dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, only=only)).validate()

@@ -256,6 +256,7 @@ def _link(stage: Path, folder: Path) -> None:
     """Links what a program shares with others into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (path.name for pattern in _LINKS for path in sorted(stage.glob(pattern))):
+        # Relative, so that a workdir can be moved.
         target = os.path.relpath(stage / name, folder)
         if (folder / name).is_symlink() and os.readlink(folder / name) == target:
             continue
