@@ -115,7 +115,6 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     num_rows = jnp.maximum(count, 1).astype(jnp.float32)
     weight, is_row = mask.astype(jnp.float32), mask.any(axis=1)
 
-    # Each target is counted from the first value that it ever had, see the head of this file.
     targets = jnp.where(mask, targets.astype(jnp.float32), 0)
     first = jnp.take_along_axis(targets, jnp.argmax(mask, axis=0)[None, :], axis=0)[0]
     target_shift = jnp.where(state.count > 0, state.target_shift, first)
@@ -159,7 +158,6 @@ def update(state: State, means: Float[Array, "K N D"], targets: Float[Array, "N 
     # The axes are swapped here, outside the map. Inside it XLA would fold the swap into the products, which makes them
     # many times slower.
     products, totals, squares = (jnp.swapaxes(value, 1, 2) for value in sums)
-    # From moments around the centre to those around the mean; the two are so near that little cancels.
     moment = squares - jnp.square(totals) / num_rows[None, None, :]
     batch = State(
         count=count,
