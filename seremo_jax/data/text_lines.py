@@ -8,8 +8,9 @@ import collections
 import csv
 import dataclasses
 import io
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,27 @@ def csv_rows(path: str | os.PathLike, required: Sequence[str], report: Report) -
             yield where, {**row, "": row[row_names]}
     except (UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
+
+
+def json_value(text: str, pairs: Callable[[list], Any] | None = None) -> Any:
+    """The value that a text of JSON stands for.
+
+    Args:
+      text: The JSON.
+      pairs: Makes a value of the keys and values of each object, in the place of a dict.
+
+    Raises:
+      ValueError: It is no JSON, is nested too deeply, or has an escape that stands for half a character.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=pairs)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"an escape stands for half a character: {error}") from None
+    return value
 
 
 def cell_text(value: Any) -> str | None:

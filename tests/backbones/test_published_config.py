@@ -22,7 +22,7 @@ FOLDERS = {
     "data2vec-audio": GOLDEN / "data2vec-audio",
     "whisper": GOLDEN.parent / "whisper",
 }
-NEVER = [0, -4, 1e400, math.nan, "16k", [], {}, [0], 10**30, True, 1.5]
+NEVER = [0, -4, 1e400, math.nan, "16k", [], {}, [0], 10**400, True, 1.5]
 """No field of any config takes one of these, but for those in `SOMETIMES`."""
 SOMETIMES = {"layer_norm_eps": [], "conv_bias": [True], "do_stable_layer_norm": [True], "feat_proj_layer_norm": [True],
              "conv_pos_batch_norm": [True], "per_layer_config": [0, [], {}]}  # fmt: skip

@@ -56,3 +56,23 @@ def test_text_lines_know_line_ends_marks_and_encodings(tmp_path):
         text_lines.text_lines(path)
     with pytest.raises(text_lines.CorpusError, match=r"y\.txt cannot be read"):
         text_lines.text_lines(tmp_path / "y.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": "\\ud800"}', "half a character"),
+        ('{"\\udfff": 1}', "half a character"),
+        ("9" * 5_000, "4300"),
+        ("{", "Expecting"),
+    ],
+)
+def test_json_that_no_table_can_hold_is_a_value_error(text, message):
+    with pytest.raises(ValueError, match=message):
+        text_lines.json_value(text)
+
+
+def test_json_is_read_as_it_stands():
+    assert text_lines.json_value('{"a": ["\\ud83d\\ude00", 1e400, null]}') == {"a": ["\U0001f600", float("inf"), None]}
+    assert text_lines.json_value('{"a": 1, "a": {"b": 2}}', list) == [("a", 1), ("a", [("b", 2)])]

@@ -134,11 +134,13 @@ def _layout(text: pl.Series, required: Sequence[str], path: Path) -> tuple[int, 
 
 
 def refuse_names(columns: Sequence[str], path: Path) -> None:
-    """Raises where a column of a table has a name that this project needs itself.
+    """Raises where a column of a table has a name that no table can hold, or that this project needs itself.
 
     Raises:
       CorpusError: Names the column.
     """
+    if odd := [name for name in columns if "\0" in name]:
+        raise CorpusError(f"{path}: column {odd[0][:80]!r} has a NUL in its name: rename it")
     if taken := sorted({LINE, _TEXT} & set(columns)):
         raise CorpusError(f"{path}: column {taken[0]!r} has a name that this project needs itself: rename it")
 

@@ -4,7 +4,6 @@ Each reader returns the same frame of texts as they stand in the file (`RAW`, `f
 into ratings. Everything is read by name, because the attributes stand in different orders in different files.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import polars as pl
 from seremo_jax.core import vocab
 from seremo_jax.data.corpora import class_words
 from seremo_jax.data.corpora.csv_frames import LINE, read_csv, read_lines, refuse_absurd, to_numbers
-from seremo_jax.data.text_lines import CorpusError, Report, cell_text
+from seremo_jax.data.text_lines import CorpusError, Report, cell_text, json_value
 from seremo_jax.data.votes import pooled_word
 
 STEM = r'[^\s;,"](?:[^;,"\r\n]*[^\s;,"])?'
@@ -131,7 +130,7 @@ def read_json_pairs(path: Path) -> Iterator[tuple[str, Any]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        pairs = json.loads(text, object_pairs_hook=_Pairs)
+        pairs = json_value(text, _Pairs)
     except (OSError, ValueError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
     if not isinstance(pairs, _Pairs):

@@ -1,7 +1,6 @@
 """What `corpus.json` says of a corpus in tables: its name, release, class set, ranges of attributes, and notes."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ from typing import Any
 import polars as pl
 
 from seremo_jax.core import vocab
-from seremo_jax.data.text_lines import CorpusError
+from seremo_jax.data.text_lines import CorpusError, json_value
 from seremo_jax.data.votes import is_other
 
+_MOST = 1e9
+"""No scale of an attribute ends beyond this."""
 _FIELDS = ("corpus", "release", "class_set", "attribute_ranges", "notes")
 
 
@@ -25,7 +26,7 @@ def read_about(root: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8-sig"))
+        about = json_value(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise CorpusError(f"{path} cannot be read: {error}") from None
     if not isinstance(about, dict) or not set(about) <= set(_FIELDS):
@@ -79,7 +80,7 @@ def ranges_of(about: Mapping[str, Any], ratings: pl.DataFrame, root: Path) -> di
 def _is_pair(span: Any) -> bool:
     if not isinstance(span, list) or len(span) != 2:
         return False
-    return all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in span)
+    return all(type(end) in (int, float) and abs(end) <= _MOST for end in span)
 
 
 def own_classes(about: Mapping[str, Any]) -> tuple[str, ...]:

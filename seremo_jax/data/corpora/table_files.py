@@ -4,7 +4,6 @@ What a cell means does not depend on the format: blanks around it are no part of
 that there is no value leaves the cell empty.
 """
 
-import json
 from collections.abc import Container, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +12,7 @@ import polars as pl
 
 from seremo_jax.core import vocab
 from seremo_jax.data.corpora.csv_frames import LINE, MISSING, read_csv, refuse_names
-from seremo_jax.data.text_lines import CorpusError, Report, cell_text, text_lines
+from seremo_jax.data.text_lines import CorpusError, Report, cell_text, json_value, text_lines
 
 CLASS_COLUMNS = ("primary", "also_primary", "secondary", "released_consensus")
 """Columns of class words."""
@@ -100,7 +99,7 @@ def _read_jsonl(path: Path, report: Report, what: str) -> pl.DataFrame:
             continue
         report.counts[f"{what}_read"] += 1
         try:
-            cells = json.loads(line)
+            cells = json_value(line)
         except ValueError:
             cells = None
         if not isinstance(cells, dict):

@@ -309,3 +309,37 @@ def test_each_row_says_its_own_cause(tmp_path):
         "ratings.csv:6: valence is 'inf', which is no number",
         "ratings.csv:7: u1: valence 9 is outside 1 to 5, left out",
     ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_nul_in_the_name_of_a_column_is_said_so(suffix, tmp_path):
+    frame = pl.DataFrame({"utterance": ["u0"], "primary": ["sad"], "a\0b": ["x"]})
+    path = tmp_path / f"ratings{suffix}"
+    path.write_text(frame.write_csv() if suffix == ".csv" else json.dumps(frame.row(0, named=True)))
+    with pytest.raises(
+        text_lines.CorpusError, match=rf"ratings\{suffix}: column 'a\\x00b' has a NUL in its name: rename it"
+    ):
+        parse(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"utterance": "\\ud800"}', '{"\\udfff": 1}', "9" * 5_000])
+def test_a_line_of_json_that_no_table_can_hold_is_counted_and_named(line, tmp_path):
+    (tmp_path / "ratings.jsonl").write_text(f'{{"utterance": "u0", "primary": "sad"}}\n{line}\n')
+    _, ratings, report = parse(tmp_path)
+    assert len(ratings) == 1
+    assert report.counts["ratings_not_used"] == 1
+    assert "ratings.jsonl:2: no JSON object" in report.first["ratings_not_used"]
+
+
+@pytest.mark.parametrize("about", ["[" * 100_000, '{"corpus": "\\ud800"}', '{"release": ' + "9" * 5_000 + "}"])
+def test_corpus_json_that_cannot_be_is_refused(about, tmp_path):
+    (tmp_path / "corpus.json").write_text(about)
+    with pytest.raises(text_lines.CorpusError, match=r"corpus\.json cannot be read"):
+        parse(tmp_path)
+
+
+@pytest.mark.parametrize("end", [10**400, 1e300])
+def test_no_scale_ends_beyond_all_numbers(end, tmp_path):
+    write(tmp_path, {"attribute_ranges": {"valence": [1, end]}}, ratings="utterance,valence\nu0,3\n")
+    with pytest.raises(text_lines.CorpusError, match=r"corpus\.json: attribute_ranges of valence is \[1, 1"):
+        parse(tmp_path)
