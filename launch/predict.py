@@ -40,6 +40,11 @@ def main(arguments: list[str]) -> int:
     outcome = files.run(model, audio_files, _OUT.value, _FORMAT.value, **options)
     if _OUT.value is None:
         print(files.to_text(outcome, _FORMAT.value), end="")
+    warned = [(record["file"], text) for record in outcome.records for text in record.get("warnings", ())]
+    for file, text in warned[:_MOST_LISTED]:
+        print(f"warning: {file}: {text}", file=sys.stderr)
+    if len(warned) > _MOST_LISTED:
+        print(f"warning: {len(warned) - _MOST_LISTED} more, see the column warnings", file=sys.stderr)
     for suffix, number in sorted(audio_files.num_ignored.items()):
         print(f"left alone: {number} files {suffix or 'without suffix'}", file=sys.stderr)
     for file, reason, detail in outcome.bad[:_MOST_LISTED]:

@@ -1,4 +1,4 @@
-"""Noises and levels: active speech level, noise of a falling spectrum, segments of recordings, babble, and mixing.
+"""Noises: noise of a falling spectrum, segments of recordings, babble, and mixing.
 
 Source: METHOD.md, section 9 (OURS).
 """
@@ -7,29 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-FRAME_S, ACTIVE_DB = 0.025, 40.0
-"""A frame of speech is active within this many dB of the loudest frame."""
+from seremo_jax.data.level import active_power
 
 _LOWEST_HZ = 20.0
 _MOST_DRAWS, _QUIET_DB = 32, 20.0
-
-
-def is_active(waveform: Float[np.ndarray, " S"], rate_hz: int) -> Bool[np.ndarray, " S"]:
-    """Which samples lie in active frames: 25 ms each, side by side, the last one as long as is left."""
-    starts = np.arange(0, len(waveform), round(FRAME_S * rate_hz))
-    # The last frame is shorter, so that each sum is divided by a size of its own.
-    sizes = np.diff([*starts, len(waveform)])
-    power = np.add.reduceat(np.asarray(waveform, np.float64) ** 2, starts) / sizes
-    # In digital silence every frame is as loud as the loudest one, but none is active.
-    return np.repeat((power > 0) & (power >= power.max() * 10 ** (-ACTIVE_DB / 10)), sizes)
-
-
-def active_power(waveform: Float[np.ndarray, " S"], rate_hz: int) -> float:
-    """Mean square over the active frames; 0 for silence."""
-    active = np.asarray(waveform, np.float64)[is_active(waveform, rate_hz)]
-    return float(np.mean(active**2)) if len(active) else 0.0
 
 
 def colored(generator: np.random.Generator, num_samples: int, rate_hz: int, exponent: int) -> Float[np.ndarray, " S"]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from seremo_jax.conditions import channels, noises, rooms
 from seremo_jax.core import vocab
 from seremo_jax.core.condition_names import BABBLE, GENERATED_NOISES, Condition, ConditionError, Effect
+from seremo_jax.data.level import active_power
 
 NUM_VOICES = 6
 """Utterances in a babble."""
@@ -145,7 +146,7 @@ def render(
     if not condition.effects:
         return Rendering(waveform, facts)
     # Every level is relative to that of the speech, so there must be some.
-    if noises.active_power(waveform, rate_hz) == 0:
+    if active_power(waveform, rate_hz) == 0:
         raise ConditionError(f"utterance {utterance!r} is silent: it has no level that {condition.id} could refer to")
     heard = np.asarray(waveform, np.float64)
     for effect in condition.effects:
@@ -190,7 +191,7 @@ def _with_noise(
     mixed = heard + noises.gain_for_snr(heard, noise, effect.value, rate_hz) * noise
     # Measured on what is handed on, rounded to float32, and not computed from the gain.
     added = np.mean((mixed.astype(np.float32) - heard) ** 2)
-    snr_db = 10 * np.log10(noises.active_power(heard, rate_hz) / added)
+    snr_db = 10 * np.log10(active_power(heard, rate_hz) / added)
     return mixed, {"noise": name, "snr_db": float(snr_db)}
 
 
@@ -234,7 +235,7 @@ def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utter
         response, rt60_s, name = chosen.response, chosen.rt60_s, chosen.name
     wet = rooms.reverberate(heard, response)
     # At the level of the dry speech, so that a room changes the sound and not the loudness.
-    wet *= np.sqrt(noises.active_power(heard, rate_hz) / noises.active_power(wet, rate_hz))
+    wet *= np.sqrt(active_power(heard, rate_hz) / active_power(wet, rate_hz))
     return wet, {"room": name, "rt60_s": rt60_s}
 
 

@@ -134,6 +134,14 @@ class BackboneConfig:
     )
     window_seconds: float = _field(30.0, "longer audio is heard in windows of this length", lowest=1)
     overlap_seconds: float = _field(5.0, "of a window that the next one hears again", lowest=0.2)
+    level: str = _field(
+        "none",
+        "level at which audio is heard",
+        choices={"none": "as recorded", "rms": "active speech of every recording at level_dbfs"},
+    )
+    level_dbfs: float = _field(
+        -26.0, "RMS of active speech that level=rms brings audio to, in dB of full scale", lowest=-100
+    )
     shards_params: bool = _field(False, "spread the weights over the devices of a process, too", changes_results=False)
 
 

@@ -39,7 +39,18 @@ _HAS_FOLDS = ("session", "kfold", "published")
 
 def broken_rules(config: Any) -> Iterator[str]:
     """A sentence for each rule that a `config.Config` breaks, lazily: who refuses a config needs the first only."""
-    for topic in (_single_values, _layers, _splits, _heads, _losses, _targets, _evaluation, _ensemble, _conditions):
+    for topic in (
+        _single_values,
+        _layers,
+        _audio,
+        _splits,
+        _heads,
+        _losses,
+        _targets,
+        _evaluation,
+        _ensemble,
+        _conditions,
+    ):
         yield from topic(config)
 
 
@@ -97,6 +108,11 @@ def _layers(config: Any) -> Iterator[str]:
     trained = several or ((layer,) if isinstance(layer, int) else ())
     if isinstance(stored, tuple) and not set(trained) <= set(stored):
         yield "the layers to train on are not among extract.layers, so they would not be in the store"
+
+
+def _audio(config: Any) -> Iterator[str]:
+    if config.backbone.level_dbfs > 0:
+        yield f"backbone.level_dbfs = {config.backbone.level_dbfs:g}: full scale is 0, and speech lies below it"
 
 
 def _splits(config: Any) -> Iterator[str]:

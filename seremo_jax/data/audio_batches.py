@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from seremo_jax.core.artefacts import ArtefactError, place_of
 from seremo_jax.data import audio
+from seremo_jax.data.level import NO_LEVEL, Hearing
 
 _BATCHES_AHEAD = 2
 _BATCH_COST_S, _SHAPE_COST_S = 5.0, 120.0
@@ -99,11 +100,13 @@ class Batch(NamedTuple):
       rows: Rows of the table.
       waveforms: [B, S] float32, 0 beyond each length.
       num_samples: [B] int32, 0 in slots without an utterance.
+      dbfs: [B] float64 active level of each utterance before it was brought to another, NaN likewise.
     """
 
     rows: tuple[int, ...]
     waveforms: np.ndarray
     num_samples: np.ndarray
+    dbfs: np.ndarray
 
 
 def plan(
@@ -159,8 +162,16 @@ def _fill(lengths: Sequence[int], batch_samples: int, least_samples: int, multip
     return batches
 
 
-def stream(planned: Sequence[Planned], recordings: Recordings, num_threads: int) -> Iterator[Batch]:
+def stream(
+    planned: Sequence[Planned], recordings: Recordings, num_threads: int, hearing: Hearing = NO_LEVEL
+) -> Iterator[Batch]:
     """Yields the planned batches in order; threads decode the next ones meanwhile, a bounded number ahead.
+
+    Args:
+      planned: The batches.
+      recordings: The audio.
+      num_threads: Threads that decode.
+      hearing: At which level the utterances are heard.
 
     Raises:
       ArtefactError: See `Recordings.decode`.
@@ -169,7 +180,7 @@ def stream(planned: Sequence[Planned], recordings: Recordings, num_threads: int)
     waiting: collections.deque[tuple[Batch, list[Future[None]]]] = collections.deque()
 
     def fill(batch: Batch, slot: int) -> None:
-        waveform = recordings.decode(batch.rows[slot])
+        waveform, batch.dbfs[slot] = hearing.heard(recordings.decode(batch.rows[slot]), audio.SAMPLE_RATE_HZ)
         batch.waveforms[slot, : len(waveform)] = waveform
         batch.num_samples[slot] = len(waveform)
 
@@ -177,7 +188,7 @@ def stream(planned: Sequence[Planned], recordings: Recordings, num_threads: int)
         for item in [*planned, *[None] * _BATCHES_AHEAD]:
             if item is not None:
                 waveforms = np.zeros((item.num_slots, item.num_samples), np.float32)
-                batch = Batch(item.rows, waveforms, np.zeros(item.num_slots, np.int32))
+                batch = Batch(item.rows, waveforms, np.zeros(item.num_slots, np.int32), np.full(item.num_slots, np.nan))
                 waiting.append((batch, [pool.submit(fill, batch, slot) for slot in range(len(item.rows))]))
             if waiting and (item is None or len(waiting) > _BATCHES_AHEAD):
                 ready, futures = waiting.popleft()

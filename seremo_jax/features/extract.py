@@ -38,6 +38,7 @@ from seremo_jax.saliency import ranking
 from seremo_jax.saliency.question import Question, ask_all
 
 STORE_FOLDER, RANKING_FOLDER = "store", "ranking"
+_DBFS = "level.dbfs"
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh: Mesh | None = None) -> PurePath:
@@ -208,7 +209,11 @@ class _Job:
             moments.join(writer.sums(shard, normalisation.ARRAYS))
         norm = moments.total()
         mean, sd = normalisation.compute(norm)
-        writer.finalise(norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd})
+        dbfs = [writer.sums(shard, (_DBFS,))[_DBFS] for shard in range(len(writer.shards))]
+        writer.finalise(
+            norm={"layers": np.array(layers), "num_frames": norm.count, "mean": mean, "sd": sd},
+            level={"dbfs": np.concatenate(dbfs)},
+        )
 
     def _write_curves(self, writer: store.Writer) -> None:
         """Writes the answers from the sums of the shards, in their order, so that an interruption changes no bit."""
@@ -279,6 +284,7 @@ class _Job:
                             writing.add(recordings.ids[row], frames)
                             sums.add_frames(row, frames)
                         sums.add_means(batch, output)
+                        sums.add_levels(batch)
                         heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
                         speed = heard_s / (time.monotonic() - began_s)
                         progress.update(len(batch.rows), f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time")
@@ -287,7 +293,7 @@ class _Job:
 
 
 class _Sums:
-    """Sums that a shard keeps until all shards are finished: moments of its frames, and means of its drawn utterances.
+    """What a shard keeps until all are finished: moments of its frames, levels, and means of its drawn utterances.
 
     They depend on the utterances of the shard alone. The means are kept one by one, which takes 3 GB on disk for 30,000
     utterances of 25 layers and 1024 features. Gram matrices would take 0.5 GB for each shard, and the probe reads the
@@ -302,6 +308,7 @@ class _Sums:
         self._means = np.zeros(shape, np.float32)
         self._is_train, self._left_out = job.is_train, normalisation.empty(num_stored, job.backbone.num_features)
         self._moments = normalisation.InTableOrder() if num_stored else None
+        self._dbfs = dict.fromkeys(rows, np.nan)
 
     def add_frames(self, row: int, frames: Float[np.ndarray, "K T D"]) -> None:
         """Adds the frames of a row of the table, as they are stored: those are the numbers that the head reads."""
@@ -315,7 +322,12 @@ class _Sums:
         if len(self._means):
             self._means[:, [self._place[batch.rows[slot]] for slot in slots]] = output.means[:, slots]
 
+    def add_levels(self, batch: audio_batches.Batch) -> None:
+        """Notes at which level the utterances of a batch were recorded."""
+        self._dbfs |= dict(zip(batch.rows, batch.dbfs.tolist(), strict=False))  # slots may be empty
+
     def arrays(self) -> dict[str, np.ndarray]:
         """The sums by name, as the shard keeps them."""
         moments = {} if self._moments is None else self._moments.arrays()
+        moments |= {_DBFS: np.array(list(self._dbfs.values()))}
         return moments | layer_curves.part(self._means, list(self._place))

@@ -21,6 +21,7 @@ from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.config_fields import ExtractConfig
 from seremo_jax.core.sharding import by_utterance, replicated, spread
 from seremo_jax.data import audio, audio_batches
+from seremo_jax.data.level import Hearing
 from seremo_jax.features.manifest import DTYPES
 from seremo_jax.saliency import correlation
 
@@ -136,7 +137,9 @@ class BackbonePass:
             is_spread = self.config.backbone.shards_params
             backbone = spread(self.mesh, backbone) if is_spread else jax.device_put(backbone, replicated(self.mesh))
             place = functools.partial(jax.device_put, device=by_utterance(self.mesh))
-        batches = audio_batches.stream(planned, recordings, self.config.extract.num_threads)
+        section = self.config.backbone
+        hearing = Hearing(section.level, section.level_dbfs)
+        batches = audio_batches.stream(planned, recordings, self.config.extract.num_threads, hearing)
         # Outputs are fetched one batch late: the device computes the next batch while the host copies these.
         running = None
         try:

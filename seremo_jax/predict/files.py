@@ -199,6 +199,8 @@ def to_record(result: Result) -> dict[str, Any]:
         "attributes_sd": rounded(result.attributes_sd),
         "best": list(result.ranked[:3]),
         "conformal_set": None if result.conformal_set is None else list(result.conformal_set),
+        "level_dbfs": round(result.level_dbfs, 2),
+        "warnings": list(result.warnings),
     }
     if result.embedding is not None:
         record["embedding"] = [[round(float(value), 6) for value in row] for row in result.embedding]
@@ -213,7 +215,7 @@ def to_text(outcome: Outcome, form: str) -> str:
 
 
 def to_table(outcome: Outcome) -> pa.Table:
-    """One row a file: p_CLASS, sd_p_CLASS, ATTRIBUTE, sd_ATTRIBUTE, best_1 to best_3, conformal_set, embedding."""
+    """One row a file: p_CLASS, sd_p_CLASS, ATTRIBUTE, sd_ATTRIBUTE, best_1 to best_3, and the rest of its record."""
     rows = []
     for record in outcome.records:
         row = {"file": record["file"], "duration_s": record["duration_s"]}
@@ -224,6 +226,8 @@ def to_table(outcome: Outcome) -> pa.Table:
         row |= {f"best_{n}": name for n, name in enumerate(record["best"], 1)}
         if record["conformal_set"] is not None:
             row["conformal_set"] = " ".join(record["conformal_set"])
+        # A journal of an earlier version says nothing of level.
+        row |= {"level_dbfs": record.get("level_dbfs"), "warnings": "; ".join(record.get("warnings", ()))}
         if "embedding" in record:
             row["embedding"] = record["embedding"]
         rows.append(row)

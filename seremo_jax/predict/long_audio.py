@@ -7,21 +7,24 @@ import numpy as np
 from jaxtyping import Float
 
 from seremo_jax.data import audio
+from seremo_jax.data.level import Level
 
 BLOCK_SAMPLES, WINDOWS_AT_ONCE = 160_000, 8
 
 
 class Sums:
-    """What a waveform adds up to, piece by piece, to know silence by."""
+    """What a waveform adds up to, piece by piece, to know silence and its level by."""
 
     def __init__(self):
         self.num_samples, self._total, self._lowest, self._highest = 0, 0.0, np.inf, -np.inf
+        self.level = Level(audio.SAMPLE_RATE_HZ)
 
     def add(self, piece: Float[np.ndarray, " S"]) -> None:
         """Adds a piece."""
         if len(piece):
             self.num_samples += len(piece)
             self._total += float(piece.sum(dtype=np.float64))
+            self.level.add(piece)
             self._lowest, self._highest = min(self._lowest, piece.min()), max(self._highest, piece.max())
 
     def added(self, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

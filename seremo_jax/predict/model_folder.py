@@ -119,6 +119,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
         "classes": list(data.targets.class_names),
         "attributes": describe_attributes(config, utterances, ratings, data.targets, is_heard),
         "backbone": _describe_backbone(config, store),
+        "levels_dbfs": _levels_dbfs(data, is_heard),
         "longest_s": float(utterances["duration_s"].to_numpy()[is_heard].max()),
         "shortest_s": config.data.min_seconds,
         "calibration": calibration_fit.of_members(workdir, [names[i] for i in picked], trained["checkpoint_id"]),
@@ -257,7 +258,17 @@ def _describe_backbone(config: Config, store: Reader) -> dict[str, Any]:
         "window": section.window,
         "window_seconds": section.window_seconds,
         "overlap_seconds": section.overlap_seconds,
+        "level": section.level,
+        "level_dbfs": section.level_dbfs,
     }
+
+
+def _levels_dbfs(data: Data, is_heard: Bool[np.ndarray, " N"]) -> list[float] | None:
+    """Lowest and highest level of the utterances trained on, as they were recorded; None where the store lacks them."""
+    if "level.npz" not in data.store.manifest["files"]:
+        return None
+    dbfs = data.store.arrays("level")["dbfs"][data.store_rows[is_heard]]
+    return [float(dbfs.min()), float(dbfs.max())]
 
 
 def describe_attributes(

@@ -53,16 +53,33 @@ def _require_fields(path: PurePath, record: dict[str, Any]) -> None:
     wrong = {name: record.get(name) for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)}
     if not wrong:
         backbone = record["backbone"]
-        wrong = {
-            f"backbone.{name}": backbone.get(name)
-            for name, kind in _BACKBONE_FIELDS.items()
-            if not isinstance(backbone.get(name), kind)
-        } | {name: record[name] for name, kind in _ITEMS.items() if not _is_list_of(kind, record[name])}
+        wrong = (
+            {
+                f"backbone.{name}": backbone.get(name)
+                for name, kind in _BACKBONE_FIELDS.items()
+                if not isinstance(backbone.get(name), kind)
+            }
+            | _wrong_levels(record)
+            | {name: record[name] for name, kind in _ITEMS.items() if not _is_list_of(kind, record[name])}
+        )
     for name, value in wrong.items():
         raise ArtefactError(f"{path}: {name} is {value!r}, which no model has; {REMEDY}")
 
 
-def _is_list_of(kind: type, items: list[Any]) -> bool:
+def _wrong_levels(record: dict[str, Any]) -> dict[str, Any]:
+    """What is said of level that no model says. Earlier versions said nothing of it."""
+    backbone, known = record["backbone"], record.get("levels_dbfs")
+    wrong = {}
+    if backbone.get("level", "none") not in ("none", "rms"):
+        wrong["backbone.level"] = backbone["level"]
+    if not isinstance(backbone.get("level_dbfs", 0.0), int | float):
+        wrong["backbone.level_dbfs"] = backbone["level_dbfs"]
+    if known is not None and not (isinstance(known, list) and len(known) == 2 and _is_list_of(int | float, known)):
+        wrong["levels_dbfs"] = known
+    return wrong
+
+
+def _is_list_of(kind: Any, items: list[Any]) -> bool:
     return all(isinstance(item, kind) for item in items) and (bool(items) or kind is dict)
 
 

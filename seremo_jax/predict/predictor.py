@@ -7,7 +7,7 @@ these are the timeline, and their mean, weighted by their length, is the score o
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +22,7 @@ from seremo_jax.core.artefacts import ArtefactError, require_same
 from seremo_jax.core.config import ConfigError, from_config_dict
 from seremo_jax.data import audio
 from seremo_jax.data.audio import AudioError
+from seremo_jax.data.level import Hearing
 from seremo_jax.features import forward
 from seremo_jax.predict import export, model_folder
 from seremo_jax.predict.long_audio import Sums, batches_of_windows, cut
@@ -101,6 +102,8 @@ class Predictor:
         self.windows_s = (window_s, hop_s)
         self._backbone = backbone
         self._heads = jax.device_put(model.heads)
+        # Models of earlier versions heard everything as it was recorded.
+        self._hearing = Hearing(about["backbone"].get("level", "none"), about["backbone"].get("level_dbfs", 0.0))
         self._static = (
             about["head"],
             about["backbone"]["stored_dtype"],
@@ -148,16 +151,16 @@ class Predictor:
         with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="decode") as pool:
             heard = list(pool.map(self._decode, paths))
         short = {i: item for i, item in enumerate(heard) if isinstance(item, np.ndarray) and len(item) <= self._whole}
-        for i, output in self._in_batches(short):
+        for i, output, dbfs in self._in_batches(short):
             duration_s = len(short[i]) / audio.SAMPLE_RATE_HZ
-            results[i] = summarise(self.about, output, [(0.0, duration_s)], duration_s, with_embedding)
+            results[i] = summarise(self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding)
         for i, item in enumerate(heard):
             if isinstance(item, AudioError):
                 results[i] = item
             elif i not in short:
-                blocks = cut(item) if isinstance(item, np.ndarray) else audio.blocks(paths[i])
+                read = functools.partial(*((cut, item) if isinstance(item, np.ndarray) else (audio.blocks, paths[i])))
                 try:
-                    results[i] = self._long(blocks, paths[i], with_embedding)
+                    results[i] = self._long(read, paths[i], with_embedding)
                 except AudioError as error:
                     results[i] = error
         return results
@@ -180,14 +183,14 @@ class Predictor:
 
     def _whole_or_long(self, waveform: Float[np.ndarray, " S"], name: str, with_embedding: bool) -> Result:
         if len(waveform) > self._whole:
-            return self._long(cut(waveform), name, with_embedding)
+            return self._long(functools.partial(cut, waveform), name, with_embedding)
         self._require_sound(name, waveform)
-        ((_, output),) = self._in_batches({0: waveform})
+        ((_, output, dbfs),) = self._in_batches({0: waveform})
         duration_s = len(waveform) / audio.SAMPLE_RATE_HZ
-        return summarise(self.about, output, [(0.0, duration_s)], duration_s, with_embedding)
+        return summarise(self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding)
 
-    def _in_batches(self, waveforms: dict[int, np.ndarray]) -> Iterator[tuple[int, Outputs]]:
-        """Outputs of each waveform, in batches of few shapes: padded to a bucket, one utterance at a time or many."""
+    def _in_batches(self, waveforms: dict[int, np.ndarray]) -> Iterator[tuple[int, Outputs, float]]:
+        """Outputs and level of each waveform, in batches of few shapes: padded to a bucket, one utterance or many."""
         buckets = np.array(self._buckets)
         for bucket in self._buckets:
             group = [i for i, wave in waveforms.items() if buckets[np.searchsorted(buckets, len(wave))] == bucket]
@@ -197,15 +200,17 @@ class Predictor:
                 num_slots = many if 2 * len(group) > many else 1
                 batch, group = group[:num_slots], group[num_slots:]
                 padded, lengths = np.zeros((num_slots, bucket), np.float32), np.zeros(num_slots, np.int32)
+                levels = np.zeros(num_slots)
                 for slot, i in enumerate(batch):
-                    padded[slot, : len(waveforms[i])] = waveforms[i]
                     lengths[slot] = len(waveforms[i])
+                    heard, levels[slot] = self._hearing.heard(waveforms[i], audio.SAMPLE_RATE_HZ)
+                    padded[slot, : lengths[slot]] = heard
                 out = jax.device_get(_hear(*self._static, self._backbone, self._heads, padded, lengths))
                 for slot, i in enumerate(batch):
-                    yield i, Outputs(*(part[:, slot : slot + 1] for part in out))
+                    yield i, Outputs(*(part[:, slot : slot + 1] for part in out)), float(levels[slot])
 
-    def _long(self, blocks: Iterable[np.ndarray], name: str | os.PathLike, with_embedding: bool) -> Result:
-        """A long recording: frames as they come, cut into the head's windows."""
+    def _long(self, read: Callable[[], Iterable[np.ndarray]], name: str | os.PathLike, with_embedding: bool) -> Result:
+        """A long recording, whose blocks `read` gives as often as asked: frames cut into the head's windows."""
         about, backbone = self.about["backbone"], self._backbone
         # A backbone that is wrapped in windows brings them along. Another one gets those of the settings, because a
         # stream is cut in any case.
@@ -214,8 +219,13 @@ class Predictor:
         else:
             windows = Windows.of(backbone, about["window_seconds"], about["overlap_seconds"])
         length, hop = (max(1, round(s * about["frame_rate_hz"])) for s in self.windows_s)
-        sums, outputs, spans = Sums(), [], []
-        pieces = stream(backbone, windows, sums.added(blocks), _frames)
+        sums, outputs, spans, gain = Sums(), [], [], 1.0
+        if self._hearing.level != "none":
+            # The level is that of the whole recording, which has to be read once before a window of it is heard.
+            for _ in sums.added(read()):
+                pass
+            gain, sums = self._hearing.gain(sums.level.dbfs), Sums()
+        pieces = stream(backbone, windows, (piece * np.float32(gain) for piece in sums.added(read())), _frames)
         for starts, frames, num_frames in batches_of_windows(pieces, length, hop):
             out = jax.device_get(_judge(*self._static, self._heads, frames, num_frames))
             outputs.append(Outputs(*(part[:, : len(starts)] for part in out)))
@@ -229,7 +239,7 @@ class Predictor:
         # Frames end before the last samples do; the last window still speaks for them.
         in_s[-1] = (in_s[-1][0], duration_s)
         together = Outputs(*(np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)))
-        return summarise(self.about, together, in_s, duration_s, with_embedding)
+        return summarise(self.about, together, in_s, duration_s, sums.level.dbfs, with_embedding)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

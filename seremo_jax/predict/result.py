@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.data import level
 from seremo_jax.metrics import calibration
 
 
@@ -32,6 +33,8 @@ class Result:
       ranked: Classes, most probable first: the first N are the N-best.
       conformal_set: Classes of the conformal set, most probable first; None where the model has no threshold.
       timeline: Windows of a long recording; one row for all else.
+      level_dbfs: Level of its active speech as recorded, in dB of full scale.
+      warnings: What speaks against trusting it: a level outside those that the model was trained on.
       embedding: [E, embedding_size] of every member where it was asked for; those of two members are not comparable.
     """
 
@@ -43,6 +46,8 @@ class Result:
     ranked: tuple[str, ...]
     conformal_set: tuple[str, ...] | None
     timeline: tuple[Segment, ...]
+    level_dbfs: float
+    warnings: tuple[str, ...] = ()
     embedding: np.ndarray | None = None
 
 
@@ -59,6 +64,7 @@ def summarise(
     output: Outputs,
     spans_s: Sequence[tuple[float, float]],
     duration_s: float,
+    level_dbfs: float,
     with_embedding: bool = False,
 ) -> Result:
     """One result from what the members say of the windows of one recording, or of all of it at once.
@@ -68,6 +74,7 @@ def summarise(
       output: Of every member and window.
       spans_s: Start and end of each window; windows count by their length.
       duration_s: Length of the recording.
+      level_dbfs: Level of its active speech as recorded, in dB of full scale.
       with_embedding: Keeps the embeddings.
 
     Raises:
@@ -103,8 +110,17 @@ def summarise(
         ranked=tuple(ranked),
         conformal_set=None if threshold is None else tuple(name for name in ranked if named[name] >= threshold),
         timeline=tuple(windows),
+        level_dbfs=level_dbfs,
+        warnings=_warnings(about, level_dbfs),
         embedding=np.einsum("ebd,b->ed", output.embedding, weight).astype(np.float32) if with_embedding else None,
     )
+
+
+def _warnings(about: dict[str, Any], level_dbfs: float) -> tuple[str, ...]:
+    """Models of earlier versions do not say at which levels they were trained."""
+    known, is_levelled = about.get("levels_dbfs"), about["backbone"].get("level", "none") != "none"
+    sentence = "" if known is None or is_levelled else level.outside(level_dbfs, known)
+    return (sentence,) if sentence else ()
 
 
 def _calibrated(p: np.ndarray, temperature: float | None) -> np.ndarray:

@@ -20,7 +20,7 @@ from seremo_jax.conditions import sources as condition_sources
 from seremo_jax.conditions.render import Sources, Voices, render
 from seremo_jax.core import condition_names
 from seremo_jax.core.condition_names import CHANNELS, Condition, ConditionError, parse
-from seremo_jax.data import audio
+from seremo_jax.data import audio, level
 
 RATE = 16_000
 ROOT = Path(__file__).resolve().parents[2]
@@ -398,4 +398,4 @@ def test_every_kind_of_effect_is_named_rendered_and_tried_above():
 
 
 def test_constants_are_those_of_the_method():
-    assert (conditions.NUM_VOICES, noises.FRAME_S, noises.ACTIVE_DB) == (6, 0.025, 40)
+    assert (conditions.NUM_VOICES, level.FRAME_S, level.ACTIVE_DB) == (6, 0.025, 40)

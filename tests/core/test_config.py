@@ -207,6 +207,8 @@ def test_harmless_conversions(path: str, value: object, expected: object):
         ({"data": {"split_shares": (0.8, 0.2, 0.0)}}, "three positive shares"),
         ({"data": {"split_shares": (0.6, 0.3, 0.2)}}, "sum to 1"),
         ({"data": {"min_seconds": 5.0, "max_seconds": 4.0}}, "data.min_seconds must be below"),
+        ({"backbone": {"level_dbfs": 3.0}}, "backbone.level_dbfs = 3: full scale is 0"),
+        ({"backbone": {"level": "loud"}}, "backbone.level = 'loud': choose one of none, rms"),
         ({"model": {"conv_kernel": 4}}, "model.conv_kernel must be odd"),
         ({"model": {"dropout": 1.0}}, "model.dropout must be in"),
         ({"model": {"dropout": -0.1}}, "model.dropout must be at least 0"),

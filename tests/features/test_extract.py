@@ -19,8 +19,9 @@ from sklearn.preprocessing import StandardScaler
 from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import ConfigError
-from seremo_jax.data import audio_batches, tables
+from seremo_jax.data import audio_batches, level, tables
 from seremo_jax.data.policies import TargetPolicies
+from seremo_jax.data.screening import with_column
 from seremo_jax.data.targets import build
 from seremo_jax.features import extract, manifest
 from seremo_jax.features.store import Reader
@@ -155,6 +156,30 @@ def test_the_curve_in_use_decides_without_a_new_pass(corpus, tmp_path, whole):
     assert {name for name in after if after[name] != before[name]} == {"saliency.json"}
     summary = json.loads(after["saliency.json"])
     assert (summary["kind"], summary["chosen"]) == ("probe", summary["curves"]["probe"]["chosen"])
+
+
+def test_level_is_recorded_and_speech_is_heard_at_the_level_asked_for(corpus, tmp_path, whole):
+    """A corpus 15.6 dB quieter gives other frames as recorded, and the same ones at one level."""
+    dbfs = [level.active_dbfs(read_waveform(corpus, f"u{i:02d}"), 16_000) for i in range(NUM_UTTERANCES)]
+    np.testing.assert_array_equal(Reader(whole / "store").arrays("level")["dbfs"], dbfs)
+    quiet = shutil.copytree(corpus, tmp_path / "quiet")
+    for path in (quiet / "audio").iterdir():
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, samples * 10 ** (-15.6 / 20), rate, subtype="FLOAT")
+    utterances, ratings, _ = tables.read_tables(quiet / "workdir")
+    write_tables(quiet / "workdir", with_column(utterances, "audio_sha256", [""] * NUM_UTTERANCES), ratings)
+    at_level = {"backbone__level": "rms", "backbone__level_dbfs": -20.0}
+    near = extracted(corpus, fresh(corpus, tmp_path, "near"), **at_level)
+    far = extracted(quiet, quiet / "workdir", **at_level)
+    np.testing.assert_allclose(far.arrays("level")["dbfs"], np.array(dbfs) - 15.6, atol=1e-3)
+    for row in range(0, NUM_UTTERANCES, 5):
+        heard = read_waveform(corpus, near.utterances[row]) * 10 ** ((-20 - dbfs[row]) / 20)
+        np.testing.assert_allclose(near.read(2, [row])[0], expected_frames(heard)[2], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(far.read(2, [row])[0], near.read(2, [row])[0], rtol=1e-4, atol=1e-3)
+    with pytest.raises(
+        ArtefactError, match=r"backbone.level: 'rms' there, 'none' asked for; backbone.level_dbfs: -20.0"
+    ):
+        extracted(corpus, near.path.parent)
 
 
 def test_a_number_for_the_layer_overrides_saliency(corpus, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, read_json, write_json
 from seremo_jax.core.config import read_config, write_config
-from seremo_jax.data import tables
+from seremo_jax.data import level, tables
 from seremo_jax.data.policies import target_policies
 from seremo_jax.data.targets import build
 from seremo_jax.evaluation import calibration_fit, evaluate
@@ -79,6 +79,10 @@ def test_an_exported_model_says_what_evaluation_said(corpus, workdir, exported):
     model = predictor.load(exported)
     assert model.members == ("layer03-votes-seed0", "layer03-votes-seed1")
     assert model.attributes == ("valence", "activation")
+    trained = [u["id"] for u in tables.read_tables(workdir)[0].to_pylist() if u["split"] == "train"]
+    levels = [level.active_dbfs(toy_corpus.read_waveform(corpus, name), 16_000) for name in trained]
+    assert model.about["levels_dbfs"] == [min(levels), max(levels)]
+    assert (model.about["backbone"]["level"], model.about["backbone"]["level_dbfs"]) == ("none", -26.0)
     expected = evaluated(workdir, layer=3)
     assert len(expected) == 4
     paths = [corpus / "audio" / f"{utterance}.wav" for utterance in expected]
@@ -245,6 +249,7 @@ def test_files_of_a_model_lie_in_its_folder(exported, tmp_path, kind):
         ({"members": ["x"]}, r"members is \['x'\]"),
         ({"members": [{"layer": 3, "name": "x"}] * 9}, "does not fit model.json"),
         ({"files": {}}, "does not fit model.json"),
+        ({"levels_dbfs": ["quiet", 3.0]}, r"levels_dbfs is \['quiet', 3.0\]"),
         ({"files": {"weights.safetensors": 3}}, "size of .*weights.safetensors in bytes"),
     ],
 )
@@ -252,6 +257,15 @@ def test_records_of_something_else_are_refused(exported, tmp_path, fields, messa
     folder = shutil.copytree(exported, tmp_path / "model")
     _rewrite(folder, **fields)
     with pytest.raises(ArtefactError, match=message):
+        predictor.load(folder)
+
+
+@pytest.mark.parametrize(("field", "value"), [("level", "loud"), ("level_dbfs", "-26")])
+def test_a_level_that_no_model_has_is_refused(exported, tmp_path, field, value):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    backbone = json.loads((folder / "model.json").read_text())["backbone"]
+    _rewrite(folder, backbone=backbone | {field: value})
+    with pytest.raises(ArtefactError, match=f"backbone.{field} is '{value}', which no model has"):
         predictor.load(folder)
 
 

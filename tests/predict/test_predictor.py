@@ -9,9 +9,9 @@ import soxr
 
 from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
-from seremo_jax.data import audio
+from seremo_jax.data import audio, level
 from seremo_jax.data.audio import AudioError
-from seremo_jax.predict import export, model_folder
+from seremo_jax.predict import export, files, model_folder
 from seremo_jax.predict import predictor as predict
 from seremo_jax.predict.long_audio import batches_of_windows
 from tests.support.small_heads import CLASSES, make
@@ -129,6 +129,56 @@ def test_long_speech_is_heard_in_windows_with_a_timeline(saved, predictor, whisp
         total, weight = total + length_s * expected, weight + length_s
     np.testing.assert_allclose(list(result.distribution.values()), total / weight, rtol=0, atol=2e-5)
     np.testing.assert_allclose(values(predictor(wave, RATE)), values(result), rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def levelled(tmp_path_factory):
+    """A model on log-mel bands that hears all speech at one level."""
+    folder = tmp_path_factory.mktemp("models") / "levelled"
+    model = make()
+    model.about["backbone"] |= {"level": "rms", "level_dbfs": -30.0}
+    model.about["levels_dbfs"] = [-20.0, -19.0]
+    model_folder.write(model, folder)
+    return predict.load(folder)
+
+
+@pytest.mark.parametrize("repeats", [1, 20])
+def test_speech_at_one_level_is_the_same_however_it_was_recorded(small, levelled, speech, tmp_path, repeats):
+    """Short and long, from memory and from a file: by the function that extraction uses."""
+    wave = np.tile(speech[1][0], repeats)
+    assert (len(wave) > 30 * RATE) == (repeats == 20)
+    quiet = wave * np.float32(10 ** (-15.6 / 20))
+    soundfile.write(tmp_path / "quiet.wav", quiet, RATE, subtype="FLOAT")
+    heard, dbfs = level.Hearing("rms", -30.0).heard(wave, RATE)
+    results = [
+        levelled(wave, RATE),
+        levelled(quiet, RATE),
+        levelled.file(tmp_path / "quiet.wav"),
+        levelled(heard, RATE),
+    ]
+    for result in results[1:]:
+        np.testing.assert_allclose(values(result), values(results[0]), rtol=0, atol=1e-5)
+    assert [result.level_dbfs for result in results] == pytest.approx([dbfs, dbfs - 15.6, dbfs - 15.6, -30], abs=1e-4)
+    assert not any(result.warnings for result in results)
+    # As recorded, the same two are judged differently by such a model.
+    assert np.abs(values(small(quiet, RATE)) - values(small(wave, RATE))).max() > 0.01
+
+
+def test_a_recording_louder_or_quieter_than_training_is_told(speech, tmp_path):
+    model, wave = make(), speech[1][0]
+    dbfs = level.active_dbfs(wave, RATE)
+    model.about["levels_dbfs"] = [dbfs - 5, dbfs + 5]
+    model_folder.write(model, tmp_path / "model")
+    loaded = predict.load(tmp_path / "model")
+    assert loaded(wave, RATE).warnings == ()
+    for samples in (wave, np.tile(wave, 20)):
+        (text,) = loaded(samples * np.float32(0.1), RATE).warnings
+        assert f"at {dbfs - 20:.1f} dBFS is quieter than all that the model was trained on, {dbfs - 5:.1f} to" in text
+    soundfile.write(tmp_path / "quiet.wav", wave * 0.1, RATE, subtype="FLOAT")
+    (record,) = files.run(loaded, files.find(tmp_path / "quiet.wav"), is_quiet=True).records
+    assert (record["level_dbfs"], len(record["warnings"])) == (pytest.approx(dbfs - 20, abs=0.01), 1)
+    table = files.to_table(files.Outcome([record], []))
+    assert table["warnings"].to_pylist() == record["warnings"]
 
 
 def test_streamed_audio_is_decoded_audio(speech, tmp_path):

@@ -80,7 +80,9 @@ def prepare(folder: Path, finished: Path) -> Path:
     with Checkpoints(folder / "checkpoints", _RUN) as checkpoints:
         for epoch in (1, 2):
             checkpoints.save(Position(epoch), {"w": jax.numpy.full((4, 3), epoch, np.float32)})
-    _predict(folder, lambda paths, **_: [Result(1.0, {"sad": 1.0}, None, {}, None, ("sad",), None, ())] * len(paths))
+    _predict(
+        folder, lambda paths, **_: [Result(1.0, {"sad": 1.0}, None, {}, None, ("sad",), None, (), -20.0)] * len(paths)
+    )
     _sweep(folder, folder / "sweep")
     return folder
 
