@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -183,11 +183,8 @@ class _Job:
         whole = np.unique(np.concatenate(list(rows.values())))
         # With folds the column `split` of the table is that of fold 0. Here it is what was predicted: the test parts of
         # all. Babble must not have voices that the members of the fold were trained on, so it is drawn part by part.
-        splits, parts = (np.full(len(self.utterances), "", dtype=object) for _ in range(2))
-        splits[whole] = split
-        for fold, part in rows.items():
-            parts[part] = f"{split} {fold}"
-        table, by_part = (with_column(self.utterances, "split", words.tolist()) for words in (splits, parts))
+        table = with_words(self.utterances, {split: whole})
+        by_part = with_words(self.utterances, {f"{split} {fold}": part for fold, part in rows.items()})
         listener = None if self.listener is None else dataclasses.replace(self.listener, utterances=by_part)
         conditions = (Condition(),) if listener is None else listener.conditions
         records, reference = [], None
@@ -231,6 +228,14 @@ class _Job:
         section = self.data.config.eval
         systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
         return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
+
+
+def with_words(utterances: pa.Table, rows_of: Mapping[str, np.ndarray]) -> pa.Table:
+    """The utterance table whose column `split` has these words in their rows, and no word elsewhere."""
+    words = np.full(len(utterances), "", dtype=object)
+    for word, rows in rows_of.items():
+        words[rows] = word
+    return with_column(utterances, "split", words.tolist())
 
 
 _member_states = jax.jit(member_states, static_argnames=("num_cells", "nbest"))
