@@ -115,7 +115,7 @@ class Listener:
 
         Raises:
           ArtefactError: Audio is not what ingest saw, or the backbone's output is unusable.
-          ConditionError: See `render.rendering`.
+          ConditionError: See `rendered.Rendered.rendering`.
         """
         recordings = in_condition(
             self.recordings, self.utterances, condition, self.config.eval.condition_seed, self.sources

@@ -19,6 +19,8 @@ class Kind:
       template: The written name, with the parameters in braces.
       table: Which table shows it: `scores`, `speakers`, `classes`, `shares`, `attributes`, `calibration`, `conditions`
         or `further`.
+      also_in: Further tables that show it: `scores`, `groups`, `layers`, `conditions` (scores in every condition) or
+        `sets` (calibration in every condition).
       unit: `%` for a share in percent; empty for a number without unit.
       digits: Decimals shown.
       direction: 1 where larger is better, -1 where smaller is better, 0 where neither is.
@@ -30,6 +32,7 @@ class Kind:
     key: str
     template: str
     table: str
+    also_in: tuple[str, ...] = ()
     unit: str = ""
     digits: int = 3
     direction: int = 1
@@ -45,6 +48,7 @@ KINDS: dict[str, Kind] = {
             "uar",
             "{best}UAR",
             "scores",
+            also_in=("groups", "layers", "conditions"),
             compared="every",
             word="UAR",
             sentence="unweighted average recall: recall of each class, then the mean over classes; 1 is perfect",
@@ -53,6 +57,7 @@ KINDS: dict[str, Kind] = {
             "macro_f1",
             "{best}macro-F1 ({classes})",
             "scores",
+            also_in=("groups", "layers"),
             compared="first",
             word="macro-F1",
             sentence="F1 of each class, then the mean over classes; the bracket says over which classes",
@@ -65,19 +70,27 @@ KINDS: dict[str, Kind] = {
             word="weighted-F1",
             sentence="mean of the classes' F1, weighted by their number of utterances",
         ),
-        Kind("class_ccc_mean", "class CCC mean", "scores", compared="first"),
+        Kind(
+            "class_ccc_mean",
+            "class CCC mean",
+            "scores",
+            also_in=("groups", "layers", "conditions"),
+            compared="first",
+        ),
         Kind(
             "ccc",
             "CCC {attribute}",
             "attributes",
+            also_in=("scores", "groups"),
             word="CCC",
             sentence="concordance correlation coefficient between prediction and rating, -1 to 1; 0 is no agreement",
         ),
-        Kind("ccc_mean", "CCC mean", "scores", compared="first"),
+        Kind("ccc_mean", "CCC mean", "scores", also_in=("groups", "layers", "conditions"), compared="first"),
         Kind(
             "pa_uar",
             "paUAR-{threshold} ({n}-best, {speakers})",
             "speakers",
+            also_in=("groups", "conditions"),
             unit="%",
             digits=1,
             compared="every",
@@ -158,7 +171,7 @@ KINDS: dict[str, Kind] = {
                 "reaches further down for that"
             ),
         ),
-        Kind("ece_calibrated", "ECE ({outcome}, calibrated)", "calibration", direction=-1),
+        Kind("ece_calibrated", "ECE ({outcome}, calibrated)", "calibration", also_in=("sets",), direction=-1),
         Kind(
             "nll",
             "NLL",
@@ -168,12 +181,13 @@ KINDS: dict[str, Kind] = {
             sentence="mean negative log likelihood of a vote, in nats: the KL plus the entropy of the votes",
         ),
         Kind("nll_calibrated", "NLL (calibrated)", "calibration", direction=-1),
-        Kind("set_size", "set size ({level:g} %)", "calibration", direction=-1),
+        Kind("set_size", "set size ({level:g} %)", "calibration", also_in=("sets",), direction=-1),
         Kind("set_size_by_gender", "set size ({level:g} %, by gender)", "calibration", direction=-1),
         Kind(
             "held",
             "{outcome} in set ({level:g} %)",
             "calibration",
+            also_in=("sets",),
             direction=0,
             word="votes in set",
             sentence="share of the votes that are for a class of the conformal set",

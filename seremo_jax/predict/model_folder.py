@@ -52,7 +52,7 @@ class Model(NamedTuple):
     """A model read from a folder or a workdir.
 
     Attributes:
-      about: Content of `model.json` but for its hashes, see `describe`.
+      about: Content of `model.json` but for its hashes, see `from_workdir`.
       heads: Parameters and feature statistics.
     """
 

@@ -8,26 +8,16 @@ import numpy as np
 
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.ensemble import layer_word
-from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import published, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run
 from seremo_jax.reports.blocks import ordered
 from seremo_jax.reports.condition_scores import Conditions, gather
 from seremo_jax.reports.condition_section import DROP, DROP_LABEL, STABLE_SHARE
-from seremo_jax.reports.score_tables import UAR
 from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 from seremo_jax.saliency import uncertainty
 
 CURVES = {"ccs": "saliency (ccs)", "probe": "ridge probe"}
-HEAD_SCORES = (
-    UAR,
-    catalogue.metric("macro_f1", classes="present"),
-    catalogue.metric("macro_f1", classes="all"),
-    catalogue.metric("class_ccc_mean"),
-    catalogue.metric("ccc_mean"),
-)
-"""Scores that layers are judged by."""
 
 
 def backbone_words(row: Entry) -> str:
@@ -87,7 +77,9 @@ def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
 
 
 def _head_metrics(rows: Sequence[Entry]) -> list[Metric]:
-    return [metric for metric in HEAD_SCORES if any(row.block.entry(row.system, metric) for row in rows)]
+    """Scores that layers are judged by."""
+    there = ordered([metric for row in rows for metric in row.block.metrics])
+    return [metric for metric in there if "layers" in metric.about.also_in and metric.n == 1]
 
 
 def _curve_cell(row: Entry, kind: str) -> Cell:

@@ -17,7 +17,6 @@ from seremo_jax.reports.look import Look, canvas, legend_below, panel_title
 from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
 from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 
-SCORES = (UAR, catalogue.metric("class_ccc_mean"), catalogue.metric("ccc_mean"), SPEAKER_SHARE)
 STABLE_SHARE, DROP, DROP_LABEL = (
     catalogue.metric("stable_share"),
     catalogue.metric("uar_drop"),
@@ -90,7 +89,7 @@ def _pictures(conditions: Conditions, draw: Draw, suffix: str) -> Iterator[page.
 
 def condition_table(conditions: Conditions) -> Table:
     """Every condition and system: scores, relative drop of UAR, share of unchanged decisions."""
-    metrics = [metric for metric in SCORES if metric in conditions.clean.metrics]
+    metrics = _scores(conditions)
     rows = []
     for condition in (Condition(), *conditions.heard):
         for system in conditions.systems:
@@ -101,14 +100,19 @@ def condition_table(conditions: Conditions) -> Table:
     return Table("Scores in every condition", ("condition", "system"), columns, tuple(rows), text)
 
 
+def _scores(conditions: Conditions) -> list[Metric]:
+    """The scores of a condition: the 1-best ones, and of shares of speakers the main one."""
+    wanted = [metric for metric in conditions.clean.metrics if "conditions" in metric.about.also_in and metric.n == 1]
+    return [metric for metric in wanted if metric.kind != SPEAKER_SHARE.kind or metric == SPEAKER_SHARE]
+
+
 def _cells(conditions: Conditions, condition: Condition, system: str, metrics: Sequence[Metric]) -> tuple[Cell, ...]:
     return tuple(measured(conditions.entry(condition, system, metric), metric) for metric in metrics)
 
 
 def _is_of_sets(metric: Metric) -> bool:
     """Whether a metric tells what calibration and conformal sets, made for clean speech, are worth elsewhere."""
-    kinds = ("ece_calibrated", "held", "set_size")
-    return metric.kind in kinds and metric.field("outcome") in (None, "votes")
+    return "sets" in metric.about.also_in and metric.field("outcome") in (None, "votes")
 
 
 def set_table(conditions: Conditions) -> Table | None:
@@ -131,7 +135,7 @@ def noise_table(conditions: Conditions) -> Table | None:
     """Mean and range over the kinds of noise at each SNR, without a room and in each; None without noise."""
     metrics = [
         metric
-        for metric in (*SCORES, STABLE_SHARE)
+        for metric in (*_scores(conditions), STABLE_SHARE)
         if any(conditions.over_noises(s, metric) for s in conditions.systems)
     ]
     ranges = {(s, metric): conditions.over_noises(s, metric) for s in conditions.systems for metric in metrics}

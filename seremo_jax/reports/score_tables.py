@@ -25,8 +25,9 @@ def score_table(block: Block) -> Table:
 
 
 def is_main(metric: Metric) -> bool:
-    """Whether the table of scores shows a metric: of its kinds the 1-best, of UAR every N; and CCC of attributes."""
-    return metric.kind in ("uar", "ccc") or (metric.about.table == "scores" and metric.n == 1)
+    """Whether the table of scores shows a metric: the 1-best of its kinds, and every N that systems are compared by."""
+    about = metric.about
+    return "scores" in (about.table, *about.also_in) and (metric.n == 1 or about.compared == "every")
 
 
 def _is_share_of_speakers(metric: Metric) -> bool:
@@ -109,11 +110,7 @@ def group_table(block: Block) -> Table:
 
 
 def _is_of_groups(metric: Metric) -> bool:
-    if metric.kind == "uar":
-        return metric.n <= 2
-    if _is_share_of_speakers(metric):
-        return metric.n == 1
-    return is_main(metric) and metric.kind != "weighted_f1"
+    return "groups" in metric.about.also_in and metric.n <= (2 if metric.kind == UAR.kind else 1)
 
 
 def class_table(block: Block) -> Table:

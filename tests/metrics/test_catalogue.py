@@ -1,6 +1,7 @@
 """The catalogue of metrics: one name a metric, its properties from its kind, and the way through a result record."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -67,9 +68,17 @@ def test_systems_are_compared_by_the_first_or_every_n_and_the_highest_threshold(
     ]  # fmt: skip
 
 
+def test_every_kind_is_computed_by_the_evaluation():
+    evaluation = Path(catalogue.__file__).parents[1] / "evaluation"
+    written = "".join(path.read_text(encoding="utf-8") for path in evaluation.glob("*.py"))
+    assert not [key for key in KINDS if f'"{key}"' not in written]
+
+
 def test_every_kind_is_shown_somewhere_and_explained_once():
     tables = {"scores", "speakers", "classes", "shares", "attributes", "calibration", "conditions", "further"}
     assert {kind.table for kind in KINDS.values()} == tables
+    further = {"scores", "groups", "layers", "conditions", "sets"}
+    assert {table for kind in KINDS.values() for table in kind.also_in} == further
     words = [word for word, _ in catalogue.glossary()]
     assert len(words) == len(set(words))
     assert {kind.direction for kind in KINDS.values()} == {-1, 0, 1}

@@ -1,7 +1,9 @@
 """The contract that every parser keeps, on every corpus in every layout."""
 
 import collections
+import importlib
 import math
+import pkgutil
 import re
 from pathlib import Path
 
@@ -62,7 +64,11 @@ def accounts_close(counts: collections.Counter) -> bool:
     return counts["ratings_read"] == counts["ratings_kept"] + sum(counts[reason] for reason in reasons)
 
 
-def test_every_parser_has_a_case():
+def test_every_parser_has_an_entry_and_a_case():
+    found = (
+        importlib.import_module(f"{corpora.__name__}.{item.name}") for item in pkgutil.iter_modules(corpora.__path__)
+    )
+    assert {module.parse for module in found if hasattr(module, "parse")} == set(corpora.PARSERS.values())
     assert {case.corpus for case in CASES.values()} == set(corpora.PARSERS)
 
 
