@@ -43,6 +43,7 @@ def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
 
 def num_member_shards(num_members: int, most: int, num_processes: int) -> int:
     """Shards of the member axis, at most `most`; with one process the fewest with as many members on each device."""
+    # Members on each device, rounded up, and then as few devices as that many on each need.
     return most if num_processes > 1 else -(-num_members // -(-num_members // most))
 
 
@@ -103,6 +104,7 @@ def spread(mesh: Mesh, tree: Any) -> Any:
 
     def sharding(array: jax.Array) -> NamedSharding:
         for axis in reversed(range(array.ndim)):
+            # Vectors stay whole: they are small, and each is needed everywhere.
             if array.ndim > 1 and array.shape[axis] % size == 0:
                 return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
         return replicated(mesh)

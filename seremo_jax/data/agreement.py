@@ -91,6 +91,7 @@ def _attribute_counts(
         )
         if not rated.height:
             continue
+        # A slider gives hundreds of values, and alpha compares each with every other.
         if rated["value"].n_unique() > _MOST_VALUES:
             low, high = rated["value"].min(), rated["value"].max()
             step = (high - low) / (_MOST_VALUES - 1)

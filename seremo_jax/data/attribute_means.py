@@ -107,6 +107,7 @@ def level_shares(
         above = values[is_rated] - below
         np.add.at(shares, (row[is_rated], a, below), 1 - above)
         np.add.at(shares, (row[is_rated], a, below + 1), above)
+    # Utterances without a rating keep zeros; their mask says so.
     total = shares.sum(axis=2, keepdims=True)
     steps = np.linspace(*{"centered": (-1, 1), "unit": (0, 1)}.get(scale.scale, bounds), num_levels)
     return tuple(steps.tolist()), (shares / np.where(total > 0, total, 1)).astype(np.float32)
@@ -177,5 +178,6 @@ def _mean_and_variance(values: np.ndarray, row: np.ndarray, num_rows: int) -> tu
     row, values = row[is_rated], values[is_rated]
     num_ratings = np.bincount(row, minlength=num_rows)
     mean = np.bincount(row, values, minlength=num_rows) / np.maximum(num_ratings, 1)
+    # In two passes: a difference of sums of squares would leave rounding where all raters agree.
     squares = np.bincount(row, (values - mean[row]) ** 2, minlength=num_rows)
     return mean, squares / np.maximum(num_ratings - 1, 1), num_ratings

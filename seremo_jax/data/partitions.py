@@ -111,6 +111,7 @@ def _derive_by_class(people: People, shares: Sequence[float], seed: int) -> dict
     gender_of = genders_of(people.speakers, people.genders)
     names = shuffled(gender_of, f"swap:{seed}")
     row_of = {name: row for row, name in enumerate(names)}
+    # One column more than there are classes: index -1, no consensus, counts in the last one.
     counts = np.zeros((len(names), int(np.max(people.classes, initial=-1)) + 2))
     for speaker, index in zip(people.speakers, people.classes, strict=True):
         if speaker in row_of:
@@ -181,6 +182,7 @@ def _rotated(parts: Sequence[str], fold: int, what: str) -> dict[str, str]:
         raise SplitError(f"{len(parts)} {what}: three at least are needed, for test, development and train")
     if not 0 <= fold < len(parts):
         raise SplitError(f"data.fold = {fold}: there are {len(parts)} {what}, 0 to {len(parts) - 1}")
+    # Over all folds every part is test once and development once.
     split_of = dict.fromkeys(parts, vocab.TRAIN)
     split_of[parts[fold]] = vocab.TEST
     split_of[parts[(fold + 1) % len(parts)]] = vocab.DEVELOPMENT

@@ -41,6 +41,7 @@ def derive(speakers: Sequence[str], genders: Sequence[str], shares: Sequence[flo
     for gender in sorted(people):
         names = shuffled(people[gender], f"split:{seed}")
         num_seen += len(names)
+        # The small number is for products that binary fractions put just below a whole number.
         sizes = [int(share * len(names) + 1e-9) for share in shares]
         lack = [
             share * num_seen - len(assigned[split]) - size
@@ -48,6 +49,7 @@ def derive(speakers: Sequence[str], genders: Sequence[str], shares: Sequence[flo
         ]
         for i in sorted(range(len(DERIVED)), key=lambda i: -lack[i])[: len(names) - sum(sizes)]:
             sizes[i] += 1
+        # A small share of a small gender rounds to nobody, and a split without a gender can say nothing of it.
         while len(names) >= len(DERIVED) and 0 in sizes:
             sizes[sizes.index(max(sizes))] -= 1
             sizes[sizes.index(0)] += 1
@@ -87,6 +89,7 @@ def draw(
     if num_speakers < len(names_of):
         raise SplitError(f"data.max_speakers = {num_speakers}: the corpus has {len(names_of)} splits")
     ideal = {split: num_speakers * n / names_of.total() for split, n in names_of.items()}
+    # Rounded down, but one seat at least. Then one seat at a time goes to, or comes from, the split furthest off.
     seats = {split: max(int(ideal[split]), 1) for split in sorted(ideal)}
     while (left := num_speakers - sum(seats.values())) != 0:
         step = 1 if left > 0 else -1
@@ -102,6 +105,7 @@ def draw(
         }
         here: collections.Counter = collections.Counter()
         for _ in range(num_seats):
+            # The gender with fewest speakers so far in this split, then in all of them; unknown ones last.
             gender = min(
                 (gender for gender in sorted(queues) if queues[gender]),
                 key=lambda gender: (gender == vocab.UNKNOWN, here[gender], taken[gender]),

@@ -112,6 +112,7 @@ def plurality(
     Source: METHOD.md, section 3.2 (KNOWN: the corpus's own rule; OURS: O among the tied under `share` and `first`).
     """
     require_choice("tie_rule", tie_rule, CHOICES["targets.tie_rule"])
+    # O takes part, so that a class with fewer votes than all other words together is no consensus.
     full = np.concatenate([votes, other[:, None]], axis=1)
     largest = full.max(axis=1, keepdims=True)
     is_top = (full == largest) & (largest > 0)

@@ -81,6 +81,7 @@ def count(
     if policies.multi_primary == "first":
         words = pl.concat_list("primary")
     long = rated.select("row", "rater", "weight", word=words).with_columns(num_words=pl.col("word").list.len())
+    # Several primary words of one rater are one vote in all, or one each: only `share` divides it.
     if policies.multi_primary == "share":
         long = long.with_columns(weight=pl.col("weight") / pl.col("num_words"))
     long = long.explode("word").select("row", "rater", "word", "weight")
@@ -162,6 +163,7 @@ def _column_of(word: str, class_set: str, word_map: Mapping[str, str]) -> int:
 def _sums(long: pl.DataFrame, column: Mapping[str, int], num_rows: int, num_columns: int) -> np.ndarray:
     """[N, columns] weights of `long` summed by row and column of the word."""
     codes = _codes(long["word"], column)
+    # Row and column as one number, so that a single count over ratings fills the table.
     cells = long["row"].to_numpy().astype(np.int64) * num_columns + codes.to_numpy()
     summed = np.bincount(cells, long["weight"].to_numpy(), minlength=num_rows * num_columns)
     return summed.astype(np.float64).reshape(num_rows, num_columns)

@@ -77,6 +77,7 @@ def read(recipe: str | Path, name: str) -> list[Point]:
     Raises:
       SweepError: There is no such generator (the message lists those there are), or it has no points.
     """
+    # By its path, since a recipe need not lie in a package.
     spec = importlib.util.spec_from_file_location(f"recipe_{Path(recipe).stem}", recipe)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -76,6 +76,7 @@ def most_members(config: Config) -> int:
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # which all virtual devices share
         num_devices = 1
     else:
+        # A device that does not say how much memory it has counts as a small one.
         stats = jax.local_devices()[0].memory_stats() or {}
         room, num_devices = stats.get("bytes_limit", 16 << 30), len(devices) // config.train.data_shards or 1
     room = room * (1 - _MARGIN) - cost.shared_bytes
