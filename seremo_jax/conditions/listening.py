@@ -14,6 +14,7 @@ from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of
 from seremo_jax.core.cells import disarmed
 from seremo_jax.core.condition_names import ConditionError
 from seremo_jax.core.config import Config
+from seremo_jax.core.lock import writing
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
 from seremo_jax.data.tables import audio_root, read_for
@@ -41,7 +42,8 @@ def run(
       is_quiet: Shows no progress.
 
     Raises:
-      ArtefactError: There are no tables, audio is not what ingest saw, or `to` holds other things.
+      ArtefactError: There are no tables, audio is not what ingest saw, `to` holds other things, or another process
+        writes it.
       ConditionError: The split is empty, or a condition cannot be rendered.
     """
     utterances, _, _ = read_for(config, workdir)
@@ -58,6 +60,7 @@ def run(
     drawn = np.sort(np.random.default_rng(seed).choice(rows, min(num_utterances, len(rows)), replace=False))
     speakers, lines = utterances["speaker"].to_pylist(), []
     with (
+        writing(to, "conditions"),
         atomic_path(to) as temporary,
         Progress(len(asked) * len(drawn), "render", "utterances", is_quiet=is_quiet) as progress,
     ):

@@ -55,9 +55,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         if inner.is_file():
             with inner.open("rb") as file:
                 os.fsync(file.fileno())
+        before = temporary / ".before"
         if inner.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(inner, path)
+            os.rename(path, before)  # at once, as a kill amid deleting it would leave a part of it
+        try:
+            os.replace(inner, path)
+        except OSError:
+            if before.exists():
+                os.rename(before, path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

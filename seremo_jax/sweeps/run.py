@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from seremo_jax.core import ensemble, lock, sharding
-from seremo_jax.core.artefacts import atomic_path, read_json, require_same, sealed, to_json
+from seremo_jax.core.artefacts import atomic_path, read_json, remove_leftovers, require_same, sealed, to_json
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.preemption import PreemptedError
 from seremo_jax.data import ingest
@@ -45,21 +45,29 @@ def record(workdir: str | os.PathLike, name: str, planned: plan.Plan) -> dict[st
       ArtefactError: The workdir holds another sweep, or the same one under other settings.
     """
     path = Path(workdir) / FOLDER / leaderboard.MANIFEST_FILE
-    if not path.exists() and sharding.is_first_process():
-        content = {"sweep": name, "fingerprint": planned.fingerprint, "points": planned.points}
-        content |= {"swept": planned.swept, "eval": planned.evaluation}
-        content["programs"] = [dataclasses.asdict(program) for program in planned.programs]
-        with atomic_path(path.with_suffix(".new")) as temporary:
-            temporary.write_text(to_json(sealed(content), indent=2) + "\n", encoding="utf-8")
-            # Tasks of an array may come at once, and see other devices: the first one's packing is everyone's.
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-        path.with_suffix(".new").unlink(missing_ok=True)
+    with _locked(path.parent):
+        if sharding.is_first_process():
+            remove_leftovers(path.parent)
+            if not path.exists():
+                _write_manifest(path, name, planned)
+            path.with_suffix(".new").unlink(missing_ok=True)
     sharding.wait_for_all("sweep: manifest")
     manifest = read_json(path, _REMEDY)
     expected = {"sweep": name, "fingerprint": planned.fingerprint}
     require_same(f"the sweep in {path}", {key: manifest[key] for key in expected}, expected, _REMEDY)
     return manifest
+
+
+def _write_manifest(path: Path, name: str, planned: plan.Plan) -> None:
+    content = {"sweep": name, "fingerprint": planned.fingerprint, "points": planned.points}
+    content |= {"swept": planned.swept, "eval": planned.evaluation}
+    content["programs"] = [dataclasses.asdict(program) for program in planned.programs]
+    with atomic_path(path.with_suffix(".new")) as temporary:
+        temporary.write_text(to_json(sealed(content), indent=2) + "\n", encoding="utf-8")
+        # Tasks of an array may come at once where no lock is, and see other devices: the first one's packing is
+        # everyone's.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
 
 
 def name_in(workdir: str | os.PathLike) -> str:
@@ -99,6 +107,8 @@ def run(
         failures += program.finish()
         if sharding.is_first_process():
             with _locked(workdir / FOLDER):
+                for folder in (workdir / FOLDER, workdir / FOLDER / leaderboard.BEST_FOLDER):
+                    remove_leftovers(folder)
                 _show(workdir, manifest)
     return failures
 
@@ -140,6 +150,8 @@ class _Run:
             return self._finish()
 
     def _finish(self) -> list[str]:
+        if sharding.is_first_process():
+            remove_leftovers(self.folder)
         status = read_status(self.folder)
         if status.word == FINISHED:
             self._say("finished before")

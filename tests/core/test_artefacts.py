@@ -1,6 +1,7 @@
 """artefacts: a file is whole or absent, whatever happens to the process that writes it."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -40,6 +41,24 @@ def test_success_replaces_a_folder(tmp_path: Path):
             (temporary / name).write_text(name)
     assert _names(path) == ["b"]
     assert _names(tmp_path) == ["shard"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays_whole(tmp_path: Path, monkeypatch):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "old").touch()
+
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(artefacts.os, "replace", refuse)
+
+    def write():
+        with artefacts.atomic_path(tmp_path / "report") as temporary:
+            temporary.mkdir()
+
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        write()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["report", "report/old"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -123,6 +123,16 @@ def test_the_leaderboard_is_sorted_by_the_development_split_alone(swept):
         assert word in figure
 
 
+def test_what_killed_tasks_left_half_written_goes_with_the_next_one(swept):
+    folder = swept[0] / "sweep"
+    names = (".manifest.new.ab.tmp", ".leaderboard.md.ab.tmp", "best/.recipe.py.ab.tmp", "runs/000/.store.ab.tmp")
+    for name in names:
+        (folder / name).mkdir()
+    (folder / "manifest.new").touch()
+    assert _sweep(swept[0], VALUES) == []
+    assert [name for name in (*names, "manifest.new") if (folder / name).exists()] == []
+
+
 def test_the_best_system_trained_alone_scores_what_it_scored_in_company(swept):
     workdir, _, _ = swept
     best, folder, recipe = _rows(workdir)[0], workdir / "sweep" / "best", {}
