@@ -59,24 +59,27 @@ class _SameError(Exception):
 
 
 @contextlib.contextmanager
-def renewed(folder: PurePath) -> Iterator[Path]:
-    """Yields an empty folder whose files take the place of `folder`, whole or not at all, where they are other ones.
+def renewed(path: PurePath) -> Iterator[Path]:
+    """Yields a place for a file or folder that takes that of `path`, whole or not at all, where it is another one.
 
-    A folder that has them already is left alone, so that a finished workdir may be read-only; what is there and would
-    change but cannot be written to stays, with a warning.
+    What is there and the same is left alone, so that a finished workdir may be read-only; what would change but cannot
+    be written to stays, with a warning.
     """
     refused = None
     with contextlib.suppress(_SameError), contextlib.ExitStack() as stack:
         try:
-            place = stack.enter_context(atomic_path(folder))
+            place = stack.enter_context(atomic_path(path))
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not folder.is_dir():
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.exists():
                 raise
             refused = error.strerror
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seremo_jax-"))) / folder.name
-        place.mkdir()
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seremo_jax-"))) / path.name
         yield place
-        if folder.is_dir() and describe_folder(folder) == describe_folder(place):
+        if path.exists() and _described(path) == _described(place):
             raise _SameError
         if refused:
-            warnings.warn(f"{folder} cannot be written to and stays as it was ({refused})", stacklevel=3)
+            warnings.warn(f"{path} cannot be written to and stays as it was ({refused})", stacklevel=3)
+
+
+def _described(path: PurePath) -> dict[str, Any]:
+    return describe_folder(path) if path.is_dir() else describe_file(path)

@@ -81,6 +81,7 @@ def run(workdir: str | os.PathLike) -> PurePath:
         remove_leftovers(workdir, f"{FOLDER}.*")
         artefacts = load(workdir)
         with renewed(workdir / FOLDER) as temporary:
+            temporary.mkdir()
             content = overview.page_of(artefacts, temporary)
             (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
             (temporary / "report.md").write_text(page.markdown(content), encoding="utf-8")

@@ -111,6 +111,7 @@ def write_page(workdir: str | os.PathLike) -> PurePath:
         remove_leftovers(workdir, f"{FOLDER}.*")
         record = _record(workdir)
         with renewed(folder) as temporary:
+            temporary.mkdir()
             content = _page_of(record, temporary)
             (temporary / "index.html").write_text(page.html(content), encoding="utf-8")
             (temporary / "validation.md").write_text(page.markdown(content), encoding="utf-8")

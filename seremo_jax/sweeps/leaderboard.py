@@ -15,9 +15,10 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from seremo_jax.core import ensemble, vocab
-from seremo_jax.core.artefacts import read_json, write_text
+from seremo_jax.core.artefacts import read_json
 from seremo_jax.core.cells import one_line
 from seremo_jax.core.config import from_config_dict
+from seremo_jax.core.hashed import renewed
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
 from seremo_jax.metrics import catalogue
@@ -131,9 +132,9 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     """
     systems = entries(folder, manifest)
     if systems:
-        write_text(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, systems))
-    write_text(folder / f"{_STEM}.md", markdown(folder, manifest, systems))
-    write_text(folder / f"{_STEM}.csv", _csv(systems))
+        _renew(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, systems))
+    _renew(folder / f"{_STEM}.md", markdown(folder, manifest, systems))
+    _renew(folder / f"{_STEM}.csv", _csv(systems))
     if systems and systems[0].settings:
         metric = systems[0].main_metric
         shown = [entry for entry in systems if entry.score(metric) is not None]
@@ -144,8 +145,15 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
         def in_theme(theme: look.Theme) -> Figure:
             return draw(look.Look(theme, origin, ()), manifest["sweep"], metric.name, settings, values)
 
-        write_text(folder / f"{_STEM}.svg", look.render(in_theme, folder / f"{_STEM}.png")[0])
+        with renewed(folder / f"{_STEM}.png") as png:
+            text, _ = look.render(in_theme, png)
+        _renew(folder / f"{_STEM}.svg", text)
     return systems
+
+
+def _renew(path: Path, text: str) -> None:
+    with renewed(path) as place:
+        place.write_text(text, encoding="utf-8")
 
 
 def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]) -> str:

@@ -128,9 +128,12 @@ def test_what_killed_tasks_left_half_written_goes_with_the_next_one(swept):
     names = (".manifest.new.ab.tmp", ".leaderboard.md.ab.tmp", "best/.recipe.py.ab.tmp", "runs/000/.store.ab.tmp")
     for name in names:
         (folder / name).mkdir()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     (folder / "manifest.new").touch()
     assert _sweep(swept[0], VALUES) == []
     assert [name for name in (*names, "manifest.new") if (folder / name).exists()] == []
+    # A finished sweep may be read-only, so nothing is written again.
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_the_best_system_trained_alone_scores_what_it_scored_in_company(swept):
