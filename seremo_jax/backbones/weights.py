@@ -20,7 +20,8 @@ from seremo_jax.core.artefacts import fingerprint_of, sha256_of_file
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weight files, or indices of shards, in the order they are looked for."""
 _LISTED = 20
-_FLOATING = ("float64", "float32", "float16", "bfloat16")
+FLOATING = ("float64", "float32", "float16", "bfloat16")
+"""Dtypes of weights that are read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,7 @@ def read_tensors(
             sources.setdefault(key, (reader, name))
             if shape != tuple(wanted[key]):
                 problems["of another shape"].append(f"{name} {shape}, should be {tuple(wanted[key])}")
-            if reader.dtype_name(name) not in _FLOATING:
+            if reader.dtype_name(name) not in FLOATING:
                 problems["no floating-point numbers"].append(f"{name} ({reader.dtype_name(name)})")
     problems["missing"] = sorted(wanted.keys() - sources.keys())
     if any(problems.values()):

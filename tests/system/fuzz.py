@@ -33,6 +33,7 @@ import numpy as np
 import soundfile
 
 from seremo_jax import backbones
+from seremo_jax.backbones import weights
 from seremo_jax.backbones.hub import CheckpointError
 from seremo_jax.backbones.preprocessors import read_preprocessor
 from seremo_jax.backbones.safetensors_files import SafetensorsFile
@@ -143,7 +144,7 @@ def _archive(pickled: bytes) -> bytes:
 
 def _all_tensors(reader: SafetensorsFile | TorchFile) -> None:
     for name, shape in reader.shapes().items():
-        if np.prod(shape, dtype=float) < 1e6 and reader.dtype_name(name).startswith("float"):
+        if np.prod(shape, dtype=float) < 1e6 and reader.dtype_name(name) in weights.FLOATING:
             reader.read(name)
 
 
