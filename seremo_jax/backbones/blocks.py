@@ -120,7 +120,7 @@ class Block(nnx.Module):
 
 def is_above(name: str, depth: int) -> bool:
     """Whether a published name is that of a tensor in a block beyond the first `depth` ones, which is never read."""
-    number = re.match(r"encoder\.layers\.(\d+)\.", name)
+    number = re.match(r"encoder\.layers\.(\d{1,9})\.", name)
     return number is not None and int(number[1]) >= depth
 
 

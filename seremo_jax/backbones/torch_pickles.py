@@ -5,6 +5,7 @@ takes as long as the program likes, as one of 26 nested tuples shows. Here the o
 Nothing is imported, no object has state, keys are names or numbers, and every opcode costs what it is long.
 """
 
+import math
 import pickletools
 import reprlib
 from collections.abc import Callable
@@ -27,6 +28,8 @@ _DTYPES = {
 }
 MOST_BYTES = 1 << 25
 """Longest pickle that is read. That of the largest published speech model has less than a megabyte."""
+_MOST_REPEATS, _MOST_REPEATED = 64, 1 << 22
+"""How often a tensor may repeat its storage, and how many numbers it may be of in any case."""
 _MOST_AXES, _MOST_ARGUMENTS, _MOST_NUMBER = 32, 16, 1 << 62
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -219,6 +222,9 @@ class _Machine:
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         if 0 not in shape and last >= storage.size:
             raise RefusedError(f"a tensor of shape {tuple(shape)} that reaches beyond its storage of {storage.size}")
+        # Strides of 0 make of a file of some bytes a tensor of any size.
+        if (num_numbers := math.prod(shape)) > max(_MOST_REPEATED, _MOST_REPEATS * storage.size):
+            raise RefusedError(f"a tensor that makes {num_numbers} numbers of a storage of {storage.size}")
         return StoredTensor(storage, offset, tuple(shape), tuple(strides))
 
     def parameter(self, tensor: Any, *_: Any) -> Any:

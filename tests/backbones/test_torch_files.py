@@ -251,6 +251,13 @@ def test_a_view_beyond_its_storage_is_refused(offset, shape, strides, tmp_path):
         TorchFile(path)
 
 
+@pytest.mark.parametrize("shape", [(65_536, 65_536), (1 << 30,), (1 << 30,) * 32])
+def test_a_tensor_that_repeats_its_storage_without_end_is_refused(shape, tmp_path):
+    path = archive_of(tmp_path / "x.bin", state_of(w=tensor(4, 0, shape, (0,) * len(shape))), [("0", bytes(16))])
+    with pytest.raises(CheckpointError, match=r"x\.bin asks for a tensor that makes \d+ numbers of a storage of 4"):
+        TorchFile(path)
+
+
 # ---- what is planted
 
 

@@ -172,6 +172,14 @@ def test_a_whole_model_of_whisper_in_a_wrapper_is_found(tmp_path):
     assert all(map(np.array_equal, *leaves))
 
 
+def test_a_block_of_a_number_beyond_all_is_unexpected(folder):
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    tensors[f"encoder.layers.{'9' * 5_000}.bias"] = np.zeros(3, np.float32)
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 unexpected: encoder\.layers\.9+"):
+        backbones.load(folder)
+
+
 def test_two_models_in_one_file_leave_open_which_is_meant(folder):
     tensors = safetensors.numpy.load_file(folder / "model.safetensors")
     named = {f"{who}.{name}": array for who in ("student", "teacher") for name, array in tensors.items()}
