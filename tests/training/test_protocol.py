@@ -1,0 +1,37 @@
+"""Which store fits a training: what it holds decides, and not how it was extracted."""
+
+import pytest
+
+from seremo_jax import backbones
+from seremo_jax.core import ensemble
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of
+from seremo_jax.training import protocol
+from tests.support.toy_corpus import config_of, extracted, fresh, install_toy, make_corpus
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """A store in small batches, the same in one batch and one shard, and one of another dtype; and their config."""
+    corpus = make_corpus(tmp_path)
+    install_toy()
+    settings = ({"extract__batch_seconds": 1.5}, {"extract__batch_seconds": 60.0, "extract__shard_utterances": 22})
+    asked = [*settings, {"extract__dtype": "float16"}]
+    yield config_of(corpus), [extracted(corpus, fresh(corpus, tmp_path, f"w{i}"), **a) for i, a in enumerate(asked)]
+    del backbones.LOADERS["toy"]
+
+
+def test_a_store_extracted_again_in_other_batches_fits_its_training(stores):
+    config, (small, large, rounded) = stores
+    members = [vars(member) for member in ensemble.members(config, 2)]
+    trained = protocol.run_identity(config, small, members)
+    assert small.manifest["files"] != large.manifest["files"]
+    protocol.require_run("it", trained, protocol.run_identity(config, large, members), large, "No.")
+    other = protocol.run_identity(config, rounded, members)
+    with pytest.raises(ArtefactError, match=r"it does not fit: store.dtype: 'float32' there, 'float16' asked for. No."):
+        protocol.require_run("it", trained, other, rounded, "No.")
+    # Earlier versions named the store by its whole manifest, which fits the very same store only.
+    before = {name: value for name, value in trained.items() if not name.startswith("store.")}
+    before["store"] = fingerprint_of(small.manifest)
+    protocol.require_run("it", before, trained, small, "No.")
+    with pytest.raises(ArtefactError, match=r"store: '\w+' there, None asked for"):
+        protocol.require_run("it", before, trained, large, "No.")
