@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from seremo_jax.core.artefacts import (
+    SEAL,
     ArtefactError,
     atomic_path,
     clear_when_full,
@@ -343,6 +344,7 @@ class _Journal:
         # A result that is changed in the journal would come out as one of the model: each line has its fingerprint.
         if self._path is not None:
             with self._path.open("ab") as file:
-                file.write("".join(json.dumps(sealed(entry)) + "\n" for entry in entries).encode())
+                # No key is sorted, so that columns stay in the order of the model.
+                file.writelines(f"{json.dumps(entry | {SEAL: sealed(entry)[SEAL]})}\n".encode() for entry in entries)
                 file.flush()
                 os.fsync(file.fileno())

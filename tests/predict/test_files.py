@@ -177,6 +177,18 @@ def test_files_of_one_name_size_and_time_are_told_apart_by_their_content(model, 
     assert second == run(model, tmp_path / "b", tmp_path / "alone.jsonl").records
 
 
+def test_what_comes_out_of_the_journal_has_its_columns_in_the_order_of_the_model(model, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16_000), 16_000)
+    out = tmp_path / "out.csv"
+    run(model, tmp_path / "a.wav", out, "csv")
+    first = out.read_text()
+    run(model, tmp_path / "a.wav", out, "csv")
+    assert out.read_text() == first
+    names = first.splitlines()[0].replace('"', "").split(",")
+    assert [name for name in names if name.startswith("p_")] == [f"p_{name}" for name in CLASSES]
+    assert names.index("valence") < names.index("activation")
+
+
 def test_a_changed_score_in_the_journal_is_refused(model, speech, tmp_path):
     out, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal.jsonl"
     (share, *_) = run(model, next(speech.glob("*.flac")), out).records[0]["distribution"].values()

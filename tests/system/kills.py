@@ -13,6 +13,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +59,7 @@ STAGES = {
     "sweep": ("sweep", *_HERE, "--sweep=seeds"),
 }
 _LONGEST_S = 600
-_TIMED = re.compile(r"_s$|_per_|share_of_peak|seconds")
+_TIMED = re.compile(r"_s$|_per_|^goodput_|share_of_peak|seconds")
 _DRAWN = re.compile(r"(?<=/d/)[0-9a-f]{32}$|(?<=/)events\.out\.tfevents\..*$")
 
 
@@ -185,27 +186,32 @@ def kill_all(root: Path, num_kills: int, until: str, seed: int) -> list[str]:
         folder.mkdir()
         (folder / "recipe.py").write_text(RECIPE)
     per_stage = collections.Counter(names[i] for i in rng.permutation(np.arange(num_kills) % len(names)))
-    num_left = 0
+    before = root / "before"
     for stage in names:
         undisturbed = run(folders[0], stage)
         print(f"{stage}: {undisturbed.num_changes} changes in {undisturbed.seconds:.0f} s", flush=True)
         if undisturbed.code:
             raise RuntimeError(f"{stage} ended with {undisturbed.code}:\n{undisturbed.output}")
-        # A run that was finished before its moment came leaves its kills to the next stage.
-        num_left, is_finished = num_left + per_stage[stage], False
-        while num_left and not is_finished:
+        shutil.copytree(folders[1], before, symlinks=True)
+        num_killed = 0
+        while num_killed < per_stage[stage]:
             moment = moment_of(rng, undisturbed)
             done = run(folders[1], stage, moment)
-            is_finished = done.code != -signal.SIGKILL
-            num_left -= not is_finished
-            print(f"{stage}: killed at {moment}" if not is_finished else f"{stage}: ended before {moment}", flush=True)
-            if is_finished and done.code:
+            if done.code == -signal.SIGKILL:
+                num_killed += 1
+                print(f"{stage}: killed at {moment}", flush=True)
+                continue
+            if done.code:
                 wrong.append(f"{stage}, which was to be killed at {moment}, ended with {done.code}:\n{done.output}")
+            # It was finished before its moment came: from the beginning, as a finished stage cannot be killed.
+            num_killed = 0
+            shutil.rmtree(folders[1])
+            shutil.copytree(before, folders[1], symlinks=True)
         done = run(folders[1], stage)
+        shutil.rmtree(before)
         if done.code:
             wrong.append(f"{stage}, run again after the kills, ended with {done.code}:\n{done.output}")
         wrong += [f"after {stage}: {line}" for line in differences(*folders)]
-    print(f"{num_kills - num_left} kills")
     left = [str(path) for folder in folders for path in folder.rglob("*") if re.search(r"tmp|lock$", path.name)]
     return wrong + [f"{path} was left behind" for path in left]
 
