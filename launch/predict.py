@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError("give one file, folder or list")
     if _FORMAT.value == "parquet" and _OUT.value is None:
         raise app.UsageError("--format=parquet needs --out")
+    if not 0 < _HOP_S.value <= _WINDOW_S.value < float("inf"):
+        raise app.UsageError("--hop_s must be above 0 and at most --window_s, and both finite")
     from seremo_jax.predict import files, predictor
 
     audio_files = files.find(arguments[0])

@@ -6,6 +6,7 @@ The default is MSP-Podcast 2.0 with WavLM large, heads on every layer. Nothing i
 """
 
 import dataclasses
+import re
 
 from absl import app, flags
 
@@ -20,6 +21,8 @@ _WORKDIR = paths.define("workdir", None, "takes the lengths of its utterances in
 _NUM = flags.DEFINE_integer("num_utterances", 264_705, "utterances", lower_bound=1)
 _MEAN_S = flags.DEFINE_float("mean_s", 5.7, "their mean length, in seconds")
 _RANGE_S = flags.DEFINE_list("range_s", ["2.75", "11"], "shortest and longest, in seconds")
+_IS_PAIR = re.compile(r"\d+(\.\d*)?,\d+(\.\d*)?").fullmatch
+flags.register_validator("range_s", lambda ends: bool(_IS_PAIR(",".join(ends))), "two lengths, as --range_s=2.75,11")
 _DEVICES = flags.DEFINE_list("devices", ["1", "8", "64"], "numbers of devices")
 _NAME = flags.DEFINE_enum("accelerator", "h100", sorted(scale_terms.ACCELERATORS), "its maker's figures; cpu: measured")
 _SHARE = flags.DEFINE_float(

@@ -185,12 +185,15 @@ def _kinds(folder: Path) -> dict[str, tuple[str, str]]:
     path = folder.expanduser() / MANIFEST_FILE
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = {"file", "kind"} - set(reader.fieldnames or ())
-        if missing:
-            raise ConditionError(f"{path} has no column {', '.join(sorted(missing))}: it needs file and kind")
-        kinds = {row["file"]: (row["kind"], row.get("group") or "") for row in reader}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise ConditionError(f"{path} cannot be read ({error}): save it as CSV in UTF-8") from None
+    if missing := {"file", "kind"} - set(columns):
+        raise ConditionError(f"{path} has no column {', '.join(sorted(missing))}: it needs file and kind")
+    kinds = {row["file"]: (row["kind"] or "", row.get("group") or "") for row in rows}
     wrong = sorted({group for _, group in kinds.values()} - {"", *RECORDED_NOISES[:2]})
     if wrong:
         raise ConditionError(f"{path}: group {wrong[0]!r} is neither {' nor '.join(RECORDED_NOISES[:2])}")

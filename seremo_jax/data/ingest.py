@@ -7,6 +7,7 @@ without it are those of an ingest that did not finish, and are made again.
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -86,10 +87,20 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> dict[str, Any]:
     record["audio"] = ingest_record.describe_audio([fact for fact, verdict in pairs if fact and not verdict.reason])
     report = tables.report_of(screened.utterances)
     record["parser"] = dict(report.counts)
-    record["warnings"] = ingest_record.warnings(record, [*report.problems, *checks.people_alike(kept, kept_ratings)])
+    problems = [*_errors(validation["findings"]), *report.problems, *checks.people_alike(kept, kept_ratings)]
+    record["warnings"] = ingest_record.warnings(record, problems)
     _write(workdir, kept, kept_ratings, record, validation)
     _say(ingest_record.to_text(record, REASONS), is_quiet)
     return json.loads(to_json(record))
+
+
+def _errors(findings: Sequence[dict[str, Any]]) -> list[str]:
+    """Sentences about what the checks call an error and an ingest lets pass. Bad audio is listed as left out."""
+    return [
+        f"error found, {finding['name']} ({finding['meaning']}): {finding['count']}: {'; '.join(finding['cases'][:3])}"
+        for finding in findings
+        if finding["severity"] == checks.ERROR and finding["count"] and not finding["name"].startswith("audio_")
+    ]
 
 
 def finished(workdir: PurePath, settings: dict[str, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from seremo_jax.data import tables, votes
 from seremo_jax.data.audio import SAMPLE_RATE_HZ, AudioFacts
 from seremo_jax.data.screening import Verdict
 
-_LISTED = 5
+_LISTED, _DETAILED = 5, 3
 _NUM_BINS = 30
 
 
@@ -230,6 +230,10 @@ def to_text(record: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
     for reason, names in record["excluded"].items():
         some = ", ".join(names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")
         lines.append(f"  left out, {reason} ({reasons[reason]}): {len(names)}: {some}")
+        told = [
+            (name, detail) for name in names if (detail := record["details"].get(name)) not in (None, reasons[reason])
+        ]
+        lines += [f"    {name}: {detail}" for name, detail in told[:_DETAILED]]
     for name, split in record["splits"].items():
         genders = ", ".join(f"{part['speakers']} {gender}" for gender, part in split["by_gender"].items())
         lines.append(f"  {name}: {split['utterances']} utterances of {split['speakers']} speakers ({genders})")

@@ -11,7 +11,7 @@ RECORD_FILE = "model.json"
 REMEDY = "export it again with python -m launch.export, or copy the folder again"
 
 _FIELDS: dict[str, Any] = {
-    **dict.fromkeys(("head", "backbone", "protocol", "files"), dict),
+    **dict.fromkeys(("head", "backbone", "calibration", "protocol", "files"), dict),
     **dict.fromkeys(("members", "layers", "classes", "attributes"), list),
     **dict.fromkeys(("longest_s", "shortest_s"), int | float),
 }
@@ -20,6 +20,8 @@ _BACKBONE_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("num_features", "frame_rate_hz", "window_seconds", "overlap_seconds"), int | float),
     **dict.fromkeys(("final_norm", "final_norm_asked_for"), bool),
 }
+_ATTRIBUTE_FIELDS: dict[str, Any] = {"name": str, "is_trained": bool, "offset": int | float, "factor": int | float}
+_CALIBRATION_FIELDS: dict[str, Any] = dict.fromkeys(("temperature", "conformal_threshold"), int | float | None)
 _ITEMS: dict[str, type] = {"members": dict, "attributes": dict, "classes": str, "layers": int}
 """What prediction reads of a record, of which type it is, and of which type the items of its lists are."""
 
@@ -50,20 +52,24 @@ def read(folder: PurePath) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def _require_fields(path: PurePath, record: dict[str, Any]) -> None:
     """Refuses a record that is whole, but was written by something else."""
-    wrong = {name: record.get(name) for name, kind in _FIELDS.items() if not isinstance(record.get(name), kind)}
+    wrong = _of_wrong_type(record, _FIELDS)
+    wrong = wrong or {name: record[name] for name, kind in _ITEMS.items() if not _is_list_of(kind, record[name])}
     if not wrong:
-        backbone = record["backbone"]
-        wrong = (
-            {
-                f"backbone.{name}": backbone.get(name)
-                for name, kind in _BACKBONE_FIELDS.items()
-                if not isinstance(backbone.get(name), kind)
-            }
-            | _wrong_levels(record)
-            | {name: record[name] for name, kind in _ITEMS.items() if not _is_list_of(kind, record[name])}
-        )
+        wrong = _of_wrong_type(record["backbone"], _BACKBONE_FIELDS, "backbone.")
+        wrong |= _of_wrong_type(record["calibration"], _CALIBRATION_FIELDS, "calibration.")
+        for place, attribute in enumerate(record["attributes"]):
+            wrong |= _of_wrong_type(attribute, _ATTRIBUTE_FIELDS, f"attributes[{place}].")
+        wrong |= _wrong_levels(record)
     for name, value in wrong.items():
         raise ArtefactError(f"{path}: {name} is {value!r}, which no model has; {REMEDY}")
+    for name in ("classes", "attributes"):
+        stated = record["head"].get(f"num_{name}")
+        require_same(f"number of {name} in {path}", len(record[name]), stated, f"The head says so: {REMEDY}.")
+
+
+def _of_wrong_type(content: dict[str, Any], fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {f"{prefix}{name}": content.get(name) for name, kind in fields.items()
+            if not isinstance(content.get(name), kind)}  # fmt: skip
 
 
 def _wrong_levels(record: dict[str, Any]) -> dict[str, Any]:

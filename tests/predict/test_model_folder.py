@@ -9,6 +9,7 @@ import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, read_json, write_json
@@ -243,7 +244,10 @@ def test_files_of_a_model_lie_in_its_folder(exported, tmp_path, kind):
     ("fields", "message"),
     [
         ({"head": None}, "head is None"),
-        ({"head": {"num_layers": 1}}, "does not fit model.json"),
+        ({"head": {"num_layers": 1}}, r"number of classes in .*: \d there, None asked for"),
+        ({"classes": ["sad"]}, r"number of classes in .*: 1 there, \d asked for"),
+        ({"calibration": {"temperature": "hot"}}, r"calibration.temperature is 'hot'"),
+        ({"attributes": [{"name": "valence"}] * 3}, r"attributes\[0\].is_trained is None"),
         ({"backbone": {"location": "logmel"}}, "backbone.name is None"),
         ({"layers": []}, r"layers is \[\]"),
         ({"members": ["x"]}, r"members is \['x'\]"),
@@ -273,7 +277,7 @@ def test_a_backbone_that_a_model_names_is_downloaded_only_if_asked_for(exported,
     folder, asked = shutil.copytree(exported, tmp_path / "model"), []
     backbone = json.loads((folder / "model.json").read_text())["backbone"]
     _rewrite(folder, backbone=backbone | {"location": "someone/something@v1"})
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or 1 / 0)
     with pytest.raises(ArtefactError, match="ask for it yourself with --backbone=someone/something@v1"):
         predictor.load(folder)
