@@ -300,7 +300,6 @@ def test_what_was_not_calibrated_says_so(parts):
         return section_of(blocks.blocks(records, is_simulated=True)[0])
 
     on = {"eval.calibrate": True}
-    assert section() is None  # records that know nothing of it
     assert section(**on).text[0].startswith("Not calibrated: the development split, or that of some fold, holds no")
     assert section(**{"eval.calibrate": False}).text[0].startswith("Not calibrated: eval.calibrate is off.")
     assert section("development", **on).text[0].startswith("Not scored here")
