@@ -13,6 +13,7 @@ from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Labels
 from seremo_jax.training import model, objectives, optim, roofline
+from seremo_jax.training.arrangement import over_members
 from seremo_jax.training.objectives import Values
 
 TASK_SCALES = "task_scales"
@@ -204,7 +205,7 @@ def init(settings: Settings, values: Values) -> TrainState:
             has_failed=jnp.array(False),
         )
 
-    return jax.lax.map(init_member, values.seed)
+    return over_members("map", init_member, values.seed)
 
 
 def member_bytes(settings: Settings, num_frames: int) -> tuple[int, int]:

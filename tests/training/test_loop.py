@@ -1,6 +1,5 @@
-"""The ensemble: a member equals itself alone, on any mesh, mapping, cache and split of the batch; stopping."""
+"""The ensemble: the same numbers on any mesh, mapping, cache and split of the batch; stopping, going on."""
 
-import dataclasses
 import functools
 import os
 import re
@@ -48,33 +47,6 @@ def test_what_a_packed_utterance_is_predicted_is_what_it_is_alone(kernel):
         np.testing.assert_allclose(distribution, alone.distribution[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("number", [0, 5])
-def test_member_equals_itself_alone_bit_by_bit(company, number):
-    config = toy.config()
-    alone, lines = toy.run(config, toy.mesh(1), 2, members=[ensemble.members(config, None)[number]])
-    assert [line["train_loss"][0] for line in lines] == [line["train_loss"][number] for line in company[1]]
-    for in_company, by_itself in zip(toy.params_of(company[0]), toy.params_of(alone), strict=True):
-        np.testing.assert_array_equal(in_company[number], by_itself[0])
-
-
-def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
-    axes = {
-        "layers": (2,), "class_targets": ("votes",), "seeds": (0,), "learning_rates": (0.01, 0.03),
-        "weight_decays": (0.0, 0.1), "dropouts": (0.0, 0.3), "class_kinds": ("ccc", "kl"),
-        "label_smoothings": (0.0, 0.2),
-    }  # fmt: skip
-    config = toy.config(ensemble=axes)
-    members = ensemble.members(config, None)
-    assert len(members) == 32
-    together, _ = toy.run(config, toy.mesh(1))
-    stacked = np.stack([leaf.reshape(32, -1)[:, :3] for leaf in toy.params_of(together)], axis=1).reshape(32, -1)
-    assert len(np.unique(stacked, axis=0)) == 32
-    for number in (0, 7, 22, 31):
-        alone, _ = toy.run(config, toy.mesh(1), members=[members[number]])
-        for in_company, by_itself in zip(toy.params_of(together), toy.params_of(alone), strict=True):
-            np.testing.assert_array_equal(in_company[number], by_itself[0])
-
-
 def test_single_values_and_axes_of_one_are_the_same_member():
     axis = toy.config(ensemble={"layers": (5,), "seeds": (3,), "learning_rates": (0.5,), "class_targets": ("votes",)})
     ensemble_ = {"layers": (), "class_targets": (), "seeds": ()}
@@ -93,10 +65,6 @@ def test_every_mesh_agrees(company, num_member, num_data):
     together, lines = toy.run(toy.config(), toy.mesh(num_member, num_data), 2)
     _same(together, company[0], atol=1e-6)
     np.testing.assert_allclose(lines[-1]["train_loss"], company[1][-1]["train_loss"], atol=1e-6)
-
-
-def test_members_on_more_devices_agree_bit_by_bit(company):
-    _same(toy.run(toy.config(), toy.mesh(2), 2)[0], company[0])
 
 
 def _compiled_text(num_member, num_data):
@@ -134,16 +102,6 @@ def test_frames_in_device_memory_on_a_mesh(company):
     _same(cached, company[0], atol=1e-6)
 
 
-def test_members_of_another_data_seed_see_another_order_and_equal_themselves_alone():
-    config = toy.config(ensemble={"layers": (2,), "class_targets": ("votes",), "seeds": (0,), "data_seeds": (0, 1)})
-    both, lines = toy.run(config, toy.mesh(1), 2)
-    assert lines[0]["train_loss"][0] != lines[0]["train_loss"][1]
-    for number, member in enumerate(ensemble.members(config, None)):
-        alone, _ = toy.run(config, toy.mesh(1), 2, members=[member])
-        for in_company, by_itself in zip(toy.params_of(both), toy.params_of(alone), strict=True):
-            np.testing.assert_array_equal(in_company[number], by_itself[0])
-
-
 def _folds():
     fold = np.arange(toy.NUM) % 3
     return {f: np.where(fold == f, "test", np.where(fold == (f + 1) % 3, "development", "train")) for f in range(3)}
@@ -176,21 +134,6 @@ def test_every_member_learns_and_one_program_does(company):
     loop, lines = toy.run(toy.config(optim={"learning_rate": 0.02}), toy.mesh(1), 12)
     assert np.all(np.array(lines[-1]["train_class_loss"]) < 0.8 * np.array(lines[0]["train_class_loss"]))
     assert loop._steps.train._cache_size() == 1
-
-
-def test_stopped_members_are_compacted_away_and_change_nobody():
-    """Members of learning rate 0 never improve and stop; those left are spread anew and train as if alone."""
-    axes = {"layers": (2,), "class_targets": ("votes",), "learning_rates": (0.0, 0.02), "seeds": (0, 1)}
-    config = toy.config(ensemble=axes, train={"patience": 2})
-    loop, lines = toy.run(config, toy.mesh(2), 6)
-    assert loop.is_active.tolist() == [False, False, True, True]
-    assert loop._current.num_running == 1
-    still = dataclasses.replace(config, ensemble=dataclasses.replace(config.ensemble, learning_rates=(0.02,)))
-    alone, _ = toy.run(still, toy.mesh(2), 6)
-    for in_company, by_itself in zip(toy.params_of(loop), toy.params_of(alone), strict=True):
-        np.testing.assert_array_equal(in_company[2:], by_itself)
-    assert loop.values("best_epoch").tolist()[2:] == alone.values("best_epoch").tolist()
-    assert np.isnan(lines[-1]["development_score"][0])
 
 
 def test_best_parameters_are_those_of_the_best_epoch():
