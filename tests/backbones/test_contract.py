@@ -89,16 +89,19 @@ def test_a_backbone_is_what_the_protocol_says(name):
 def test_batched_equals_alone_whatever_the_padding_holds(name):
     waves = [speechlike(length, seed) for seed, length in enumerate(LENGTHS)]
     together, num_frames = run(name, waves, filler=np.nan)
-    for row, wave in enumerate(waves):
+    # All but a sample of the batch's length, and less than a frame: each length alone is a program to compile.
+    for row in (1, 2):
+        wave = waves[row]
         alone, frames = run(name, [wave], shape=(1, len(wave)))
         assert frames[0] == num_frames[row] == alone.shape[2]
         np.testing.assert_allclose(together[:, row, : frames[0]], alone[:, 0], rtol=0, atol=TOLERANCE[name])
         assert (together[:, row, frames[0] :] == 0).all()
 
 
+@pytest.mark.parametrize("name", ["logmel", "wavlm-large in windows", "whisper cut"])
 def test_it_can_be_called_as_it_is_and_compiled_as_it_is(name):
-    backbone, waves, lengths = load(name), jnp.asarray(speechlike(9_000))[None], jnp.asarray([9_000])
-    expected = run(name, [speechlike(9_000)], shape=(1, 9_000))[0]
+    backbone, waves, lengths = load(name), jnp.asarray(speechlike(15_999))[None], jnp.asarray([15_999])
+    expected = run(name, [speechlike(15_999)], shape=(1, 15_999))[0]
     for call in (backbone, jax.jit(backbone)):
         np.testing.assert_allclose(call(waves, lengths)[0], expected, rtol=0, atol=TOLERANCE[name])
 

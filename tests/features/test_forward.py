@@ -34,9 +34,19 @@ def corpus(tmp_path_factory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def test_a_published_checkpoint_goes_to_the_store_whole(corpus, tmp_path):
+# One length of batches: each further one is a program more to compile.
+CHECKPOINT = {"backbone__name": str(WAVLM), "extract__num_buckets": 1}
+
+
+@pytest.fixture(scope="module")
+def of_checkpoint(corpus, tmp_path_factory) -> Reader:
+    """Store of a published checkpoint, made by one device."""
+    return extracted(corpus, fresh(corpus, tmp_path_factory.mktemp("checkpoint")), **CHECKPOINT)
+
+
+def test_a_published_checkpoint_goes_to_the_store_whole(corpus, of_checkpoint):
     """The frames stored are those of one utterance alone; the manifest says where they come from."""
-    reader = extracted(corpus, fresh(corpus, tmp_path), backbone__name=str(WAVLM))
+    reader = of_checkpoint
     backbone = backbones.load(WAVLM)
     assert reader.manifest["backbone"] == "wavlm-large"
     assert reader.manifest["backbone_revision"] == backbone.revision
@@ -60,17 +70,17 @@ def test_the_final_norm_and_the_window_make_another_store(corpus, tmp_path):
     assert cut.manifest["backbone_revision"] != plain.manifest["backbone_revision"]
 
 
-def test_devices_share_a_batch_and_change_no_number(corpus, tmp_path):
+def test_devices_share_a_batch_and_change_no_number(corpus, of_checkpoint, tmp_path):
     """8 virtual devices, weights on each of them and spread over them."""
-    alone = extracted(corpus, fresh(corpus, tmp_path), backbone__name=str(WAVLM))
     mesh = sharding.make_data_mesh()
     assert mesh.size == 8
     for name, is_spread in (("copied", False), ("spread", True)):
         workdir = fresh(corpus, tmp_path, name)
-        config = config_of(corpus, backbone__name=str(WAVLM), backbone__shards_params=is_spread)
+        config = config_of(corpus, **CHECKPOINT, backbone__shards_params=is_spread)
         shared = Reader(extract.run(config, workdir, is_quiet=True, mesh=mesh))
-        for layer in alone.layers:
-            for ours, theirs in zip(*(r.read(layer, range(NUM_UTTERANCES)) for r in (shared, alone)), strict=True):
+        for layer in of_checkpoint.layers:
+            both = (reader.read(layer, range(NUM_UTTERANCES)) for reader in (shared, of_checkpoint))
+            for ours, theirs in zip(*both, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""A member of an ensemble equals itself trained alone, bit by bit."""
+"""What is equal bit by bit: a member in company and alone, on more devices, and with frames in device memory."""
 
 import dataclasses
 import functools
@@ -32,6 +32,11 @@ def company():
     return toy.run(toy.config(), toy.mesh(1), 2)
 
 
+def _require_same(ours, theirs):
+    for a, b in zip(toy.params_of(ours), toy.params_of(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("number", [0, 5])
 def test_member_equals_itself_alone_bit_by_bit(company, number):
     config = toy.config()
@@ -60,7 +65,7 @@ def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
 
 
 def test_members_on_more_devices_agree_bit_by_bit(company):
-    _same(toy.run(toy.config(), toy.mesh(2), 2)[0], company[0])
+    _require_same(toy.run(toy.config(), toy.mesh(2), 2)[0], company[0])
 
 
 def test_members_of_another_data_seed_see_another_order_and_equal_themselves_alone():
@@ -86,3 +91,12 @@ def test_stopped_members_are_compacted_away_and_change_nobody():
         np.testing.assert_array_equal(in_company[2:], by_itself)
     assert loop.values("best_epoch").tolist()[2:] == alone.values("best_epoch").tolist()
     assert np.isnan(lines[-1]["development_score"][0])
+
+
+def test_frames_in_device_memory_give_the_same_bits_without_reading(company):
+    store = toy.ToyStore(toy.targets())
+    loop = toy.loop(toy.config(train={"device_cache": "on"}), toy.mesh(1), store=store)
+    before = store.num_reads
+    cached, _ = toy.run(None, None, 2, loop=loop)
+    assert store.num_reads == before
+    _require_same(cached, company[0])
