@@ -36,6 +36,8 @@ STRENGTH = 0.003
 """C of scikit-learn's logistic regression: the inverse of its L2 penalty."""
 
 _KINDS = ("soft_ce", "balanced_soft_ce")
+"""Class losses of which the regression is the counterpart: with and without classes balanced."""
+
 _ROWS_AT_ONCE = 256
 _MOST_STEPS, _TOLERANCE = 2000, 1e-6
 
@@ -225,7 +227,7 @@ def _predictions(
             for e in reading:
                 shares, is_there = tables[members[e].class_target]
                 taught = learned[is_there[learned]]
-                is_balanced = members[e].class_kind == _KINDS[1]
+                is_balanced = vocab.CLASS_LOSSES[members[e].class_kind].is_balanced
                 attributes[e, at] = rated
                 distribution[e, at] = fit_classes(scaled[taught], shares[taught], is_balanced, scaled[here])
             progress.update(len(reading))
@@ -256,7 +258,7 @@ def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[st
             "varying": [*differing, "is_balanced"],
             "layer": member.layer,
             "class_target": member.class_target,
-            "is_balanced": member.class_kind == _KINDS[1],
+            "is_balanced": vocab.CLASS_LOSSES[member.class_kind].is_balanced,
         }
         about = {"system": ensemble.label(axes), "layer": member.layer, "seeds": (member.seed,), "axes": axes}
         described.append(([row], about))
