@@ -33,6 +33,9 @@ _WITHOUT_REPETITION = (
 )
 """Fields with several values, none of which means anything twice. (Axes of `ensemble` have a rule of their own.)"""
 
+_NOT_EMPTY = ("targets.attributes", "eval.splits", "eval.conditions")
+"""Fields with several values, without any of which there is nothing to do."""
+
 _HAS_FOLDS = ("session", "kfold", "published")
 """Kinds of splits that have folds to choose from."""
 
@@ -69,6 +72,9 @@ def _single_values(config: Any) -> Iterator[str]:
         for value in _values(config, path):
             if not 0 <= value < 2**32:
                 yield f"{path} must be at least 0 and below 2^32, is {value}"
+    for path in _NOT_EMPTY:
+        if not _values(config, path):
+            yield f"{path} is empty: name at least one"
     for path in _WITHOUT_REPETITION:
         values = _values(config, path)
         if twice := [value for i, value in enumerate(values) if value in values[:i]]:

@@ -10,6 +10,9 @@ TINY = "--config=configs/simulated.py:tiny"
 _RULES = {
     "--config.targets.class_set=crema7": r"targets\.class_set = 'crema7': choose one of",
     "--config.targets.class_set=angry,other": "'other' cannot be a class",
+    "--config.targets.attributes=()": r"targets\.attributes is empty",
+    "--config.eval.splits=()": r"eval\.splits is empty",
+    "--config.eval.conditions=()": r"eval\.conditions is empty",
     "--config.targets.attributes=('arousal',)": "this project says 'activation'",
     "--config.targets.attributes=('valence','valence')": "names an attribute twice",
     "--config.targets.other_map=('a=b','a=b')": r"targets\.other_map names 'a=b' twice",
