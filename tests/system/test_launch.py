@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import launchers
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("ingest", "extract", "saliency", "train", "evaluate", "report")
 TINY = "--config=configs/simulated.py:tiny"
@@ -29,7 +31,7 @@ def _run(stage, *arguments):
 
 
 def test_help_lists_every_field():
-    _, output = _run("ingest", "--help")
+    _, output = launchers.run("ingest", "--help")
     assert "--config.train.patience" in output
     assert "epochs without improvement" in output
 
@@ -50,15 +52,20 @@ def test_help_lists_every_field():
             [TINY, "--workdir=W", "--config.trian.patience=3"],
             "error: unknown config field --config.trian.patience; did ",
         ),
-        (["--config=configs/nosuch.py", "--workdir=W"], "configs/nosuch.py"),
     ],
 )
-def test_wrong_input_is_told_plainly(tmp_path, arguments, message):
-    status, output = _run("ingest", *(argument.replace("W", str(tmp_path / "w"), 1) for argument in arguments))
+def test_wrong_input_is_told_plainly(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(ROOT)
+    status, output = launchers.run("ingest", *(argument.replace("W", str(tmp_path / "w"), 1) for argument in arguments))
     assert status != 0
     assert message in output
     assert "Traceback" not in output
     assert not (tmp_path / "w" / "ingest.json").exists()
+
+
+def test_a_recipe_that_is_not_there_is_told_plainly(tmp_path):
+    status, output = _run("ingest", "--config=configs/nosuch.py", f"--workdir={tmp_path / 'w'}")
+    assert (status, "configs/nosuch.py" in output, "Traceback" in output) == (1, True, False), output
 
 
 def test_a_full_disk_is_told_plainly_whoever_raises(tmp_path):
@@ -110,8 +117,9 @@ cli.run(main)
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_missing_stage_before_is_named(tmp_path, stage):
-    status, output = _run(stage, TINY, f"--workdir={tmp_path}")
+def test_missing_stage_before_is_named(tmp_path, monkeypatch, stage):
+    monkeypatch.chdir(ROOT)
+    status, output = launchers.run(stage, TINY, f"--workdir={tmp_path}")
     assert status != 0
     assert "python -m launch." in output
     assert "Traceback" not in output

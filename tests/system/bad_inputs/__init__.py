@@ -6,6 +6,7 @@ made, which launcher it is given to, and what must be said. Three things are fau
 and not a word of it), and an error about something else.
 """
 
+import contextlib
 import functools
 import re
 import shutil
@@ -124,7 +125,8 @@ def run(case: Case, folder: Path) -> tuple[str, str]:
     Returns:
       One of `OUTCOMES`, and what was printed.
     """
-    code, output = launchers.run(case.launcher, *case.make(Place(folder)))
+    with contextlib.chdir(ROOT):
+        code, output = launchers.run(case.launcher, *case.make(Place(folder)))
     if "Traceback (most recent call last)" in output:
         return "traceback", output
     if re.search(case.word, output):
