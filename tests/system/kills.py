@@ -201,19 +201,20 @@ def kill_all(root: Path, num_kills: int, until: str, seed: int) -> list[str]:
                 num_killed += 1
                 print(f"{stage}: killed at {moment}", flush=True)
                 continue
-            if done.code:
-                wrong.append(f"{stage}, which was to be killed at {moment}, ended with {done.code}:\n{done.output}")
-            # It was finished before its moment came: from the beginning, as a finished stage cannot be killed.
-            num_killed = 0
+            # It was finished before its moment came, and cannot be killed again: from the beginning once more.
+            wrong += _faults(stage, done, folders)
             shutil.rmtree(folders[1])
             shutil.copytree(before, folders[1], symlinks=True)
-        done = run(folders[1], stage)
         shutil.rmtree(before)
-        if done.code:
-            wrong.append(f"{stage}, run again after the kills, ended with {done.code}:\n{done.output}")
-        wrong += [f"after {stage}: {line}" for line in differences(*folders)]
+        wrong += _faults(stage, run(folders[1], stage), folders)
     left = [str(path) for folder in folders for path in folder.rglob("*") if re.search(r"tmp|lock$", path.name)]
     return wrong + [f"{path} was left behind" for path in left]
+
+
+def _faults(stage: str, done: Done, folders: list[Path]) -> list[str]:
+    """What is wrong with a stage that ended after kills."""
+    ended = [f"{stage}, run again after kills, ended with {done.code}:\n{done.output}"] if done.code else []
+    return ended + [f"after {stage}: {line}" for line in differences(*folders)]
 
 
 def main(arguments: list[str]) -> int:
