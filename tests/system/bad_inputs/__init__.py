@@ -8,6 +8,7 @@ and not a word of it), and an error about something else.
 
 import contextlib
 import functools
+import io
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -71,9 +72,9 @@ class Place:
                 (root / name.replace("__", ".")).write_bytes(data)
         return [TABLE, f"--config.corpus.root={root}", f"--workdir={self.folder / 'w'}"]
 
-    def recording(self, name: str = "good.wav") -> bytes:
+    def recording(self) -> bytes:
         """Content of a good recording."""
-        return _recordings()[name] if name in _recordings() else _recordings()["a1.wav"]
+        return _recordings()["a1.wav"]
 
     def workdir(self) -> Path:
         """A trained workdir."""
@@ -105,13 +106,11 @@ class Case(NamedTuple):
 @functools.cache
 def _recordings() -> dict[str, bytes]:
     """Name -> content of half a second of noise."""
-    contents, folder = {}, Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp")
+    contents = {}
     for place, name in enumerate(("a1", "a2", "b1", "b2", "c1", "c2")):
-        samples = np.random.default_rng(place).uniform(-0.3, 0.3, RATE_HZ // 2)
-        path = folder / f"seremo-bad-inputs-{id(contents)}.wav"
-        soundfile.write(path, samples, RATE_HZ)
-        contents[f"{name}.wav"] = path.read_bytes()
-        path.unlink()
+        samples, file = np.random.default_rng(place).uniform(-0.3, 0.3, RATE_HZ // 2), io.BytesIO()
+        soundfile.write(file, samples, RATE_HZ, format="WAV")
+        contents[f"{name}.wav"] = file.getvalue()
     return contents
 
 
