@@ -6,7 +6,6 @@ default of its model in transformers.
 
 import contextlib
 import logging
-import math
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,11 +124,6 @@ def receptive_samples(kernels: tuple[int, ...] | list[int], strides: tuple[int, 
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
     return samples
-
-
-def hop_samples(strides: tuple[int, ...] | list[int]) -> int:
-    """Samples from frame to frame."""
-    return math.prod(strides)
 
 
 @contextlib.contextmanager
