@@ -1,5 +1,7 @@
 """Long audio in overlapping windows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from seremo_jax import backbones
 from seremo_jax.backbones.windows import Windowed, Windows, stream
+from tests.support.compiler import LOOPS_AS_IN_PRODUCTION
 from tests.support.small_models import GOLDEN
 
 WINDOWS = Windows(window_samples=6_400, step_samples=3_200, hop_samples=320)
@@ -16,7 +19,7 @@ def noise(num_samples, seed=0):
     return 0.1 * np.random.default_rng(seed).standard_normal(num_samples).astype(np.float32)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=LOOPS_AS_IN_PRODUCTION)
 def run(backbone, waveforms, num_samples):
     return backbone(waveforms, num_samples)
 

@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.saliency import correlation as saliency
 from seremo_jax.saliency import curves
+from tests.support.compiler import LOOPS_AS_IN_PRODUCTION
 
 pytestmark = pytest.mark.stack
 
 K, N, D, Y = 3, 240, 10, 4
 PLANTED_LAYER, PLANTED_FEATURES = 1, (2, 7)
 
-update, merge = jax.jit(saliency.update), jax.jit(saliency.merge)
+update = jax.jit(saliency.update, compiler_options=LOOPS_AS_IN_PRODUCTION)
+merge = jax.jit(saliency.merge, compiler_options=LOOPS_AS_IN_PRODUCTION)
 
 
 def data(offset=0.0, scale=1.0, num_rows=N, seed=0):

@@ -7,7 +7,9 @@ import re
 import runpy
 import sys
 import traceback
+import types
 import warnings
+from collections.abc import Iterator
 from unittest import mock
 
 from absl import flags
@@ -21,16 +23,10 @@ def run(launcher: str, *arguments: str | os.PathLike) -> tuple[int, str]:
     Returns:
       The exit code, and what was printed to both streams, a traceback where the process would have shown one.
     """
-    # Flags belong to the process, so those of the launcher before would stand in the way.
-    for name in list(flags.FLAGS):
-        module = flags.FLAGS.find_module_defining_flag(name) or ""
-        if "launch" in re.split(r"\W", module) or name.startswith("config."):
-            delattr(flags.FLAGS, name)
-    for module in [name for name in sys.modules if name.partition(".")[0] == "launch"]:
-        del sys.modules[module]
     output, code = io.StringIO(), 0
     argv = [f"launch/{launcher}.py", *map(os.fspath, arguments)]
     with (
+        _no_launcher_yet(),
         mock.patch.object(sys, "argv", argv),
         mock.patch.dict(os.environ, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
         mock.patch("os.sched_getaffinity", return_value={0}),
@@ -50,3 +46,31 @@ def run(launcher: str, *arguments: str | os.PathLike) -> tuple[int, str]:
             code = 1
             traceback.print_exc()
     return code, output.getvalue()
+
+
+@contextlib.contextmanager
+def _no_launcher_yet() -> Iterator[None]:
+    """Without launchers and their flags, which belong to the process; those that were there come back at the end."""
+    before = _take_out()
+    try:
+        yield
+    finally:
+        _take_out()
+        found, modules = before
+        for name, (flag, module) in found.items():
+            flags.FLAGS[name] = flag
+            flags.FLAGS.register_flag_by_module(module, flag)
+        sys.modules.update(modules)
+
+
+def _take_out() -> tuple[dict[str, tuple[flags.Flag, str]], dict[str, types.ModuleType]]:
+    # The flags by name, each with the module that defines it, and the modules by name.
+    found = {}
+    for name in list(flags.FLAGS):
+        module = flags.FLAGS.find_module_defining_flag(name) or ""
+        if "launch" in re.split(r"\W", module) or name.startswith("config."):
+            found[name] = flags.FLAGS[name], module
+    for name in found:
+        delattr(flags.FLAGS, name)
+    names = [name for name in sys.modules if name.partition(".")[0] == "launch"]
+    return found, {name: sys.modules.pop(name) for name in names}

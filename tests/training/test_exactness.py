@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import types
 
 import jax
@@ -12,15 +11,13 @@ import pytest
 from seremo_jax.core import ensemble
 from seremo_jax.training import steps
 from tests.support import toy_training as toy
+from tests.support.compiler import LOOPS_AS_IN_PRODUCTION
 
 
 @pytest.fixture(scope="module", autouse=True)
 def loops_as_in_production():
-    """Compiles the steps with the way to write loops that a user has, see conftest: equality of bits depends on it."""
-    if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
-        yield
-        return
-    jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
+    """Compiles the steps as a user's are."""
+    jit = functools.partial(jax.jit, compiler_options=LOOPS_AS_IN_PRODUCTION)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "jax", types.SimpleNamespace(**vars(jax) | {"jit": jit}))
         yield
