@@ -187,11 +187,13 @@ def one_batch(
 ) -> Outputs:
     """The compiled part: waveforms [B, S] -> outputs."""
     hidden, num_frames = backbone(waveforms, num_samples)
+    # An array of no layers stands for means that nobody asked for, so that the program has one kind of output.
     means = correlation.mean_over_frames(hidden, num_frames) if keeps_means else hidden[:0, :, 0]
     # Layer by layer, so that the float32 copy is that of one layer. One number a layer and utterance goes to the host,
     # which is all that it needs to refuse what cannot be stored.
     peak = jax.lax.map(lambda frames: jnp.abs(frames.astype(jnp.float32)).max(axis=(1, 2)), hidden)
     slots = [backbone.layers.index(layer) for layer in layers]
+    # Rounded here to the dtype of the store, so that half as many bytes go to the host; all layers need no gather.
     frames = (hidden if slots == list(range(len(hidden))) else hidden[np.array(slots, int)]).astype(dtype)
     return Outputs(means, frames, num_frames, peak)
 

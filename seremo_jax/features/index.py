@@ -42,6 +42,7 @@ def of_parts(utterances: Sequence[str], parts: Sequence[Mapping[str, Any]]) -> I
       parts: `utterances`, `num_frames` and `checksums` of each shard, in the order of its records. Parts that an
         earlier version wrote have no checksums, and then the index has none.
     """
+    # Shards hold their records in the order in which batches came, which is not that of the table.
     place = {}
     for number, part in enumerate(parts):
         checksums = part.get("checksums", [[]] * len(part["utterances"]))
@@ -57,6 +58,7 @@ def write(folder: PurePath, index: Index) -> None:
     """Writes `index.parquet`, whole or not at all."""
     columns = {"utterance": index.utterances, **{name: getattr(index, name) for name in _PLACES}}
     if index.checksums is not None:
+        # Lists of one fixed length are one flat buffer in the file, and are read without a Python object for each row.
         flat = pa.array(index.checksums.ravel())
         columns["checksums"] = pa.FixedSizeListArray.from_arrays(flat, index.checksums.shape[1])
     with atomic_path(folder / INDEX_FILE) as temporary:
@@ -90,6 +92,7 @@ class Records:
         """
         if self._is_checked is None or self._is_checked[row, slot]:
             return
+        # Once for each record: an epoch reads it again from the page cache, and a sum each time would cost as much.
         what = f"CRC-32 of the frames of {self.index.utterances[row]!r} in {path}"
         require_same(what, zlib.crc32(record), int(self.index.checksums[row, slot]), f"{REMEDY}.")
         self._is_checked[row, slot] = True
