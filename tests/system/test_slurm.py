@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "tests" / "system" / "slurm" / "cluster.sh"
 SUBMIT = ROOT / "launch" / "cluster" / "slurm" / "submit.sh"
 CANNOT = 3
+AS_A_USER = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+"""What is equal bit by bit is compiled as a user's programs are, see `tests/support/compiler.py`."""
 TINY = ("--config=configs/simulated.py:tiny", "--config.extract.shard_utterances=4")
 
 
@@ -37,7 +39,7 @@ def slurm() -> Iterator[dict[str, str]]:
             if done.returncode == CANNOT and not is_ci():
                 pytest.skip(done.stderr.strip())
             assert done.returncode == 0, done.stderr
-            environment = os.environ | {"SLURM_CONF": done.stdout.strip(), "JAX_PLATFORMS": "cpu"}
+            environment = os.environ | {"SLURM_CONF": done.stdout.strip(), **AS_A_USER}
             yield environment | {"SEREMO_PYTHON": sys.executable}
         finally:
             subprocess.run(["bash", CLUSTER, "down"], check=True)
@@ -52,7 +54,7 @@ def ingested(tmp_path_factory) -> Path:
 
 def _launch(stage: str, workdir: Path, config: tuple[str, ...] = TINY) -> None:
     command = [sys.executable, "-m", f"launch.{stage}", *config, f"--workdir={workdir}"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | AS_A_USER
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
