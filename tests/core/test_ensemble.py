@@ -25,6 +25,17 @@ def test_product_of_axes_layers_outermost():
     assert ensemble.layers(members) == (1, 3)
 
 
+def test_only_some_points_of_the_product():
+    """Axes of unlike lengths: a number counts as in the list of all members."""
+    axes = {"layers": (3, 1, 2), "seeds": (7, 8), "class_targets": ("votes",), "dropouts": (0.0, 0.1, 0.2, 0.3)}
+    every, some = (
+        ensemble.members(from_config_dict({"extract": {"layers": "all"}, "ensemble": axes | only}), None)
+        for only in ({}, {"only": (0, 5, 18, 23)})
+    )
+    assert len(every) == 24
+    assert some == [every[number] for number in (0, 5, 18, 23)]
+
+
 def test_one_model_is_an_ensemble_of_one():
     config = from_config_dict({"model": {"layer": 4}, "train": {"seed": 9}, "targets": {"class_target": "consensus"}})
     (member,) = ensemble.members(config, chosen_layer=2)
