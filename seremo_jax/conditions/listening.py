@@ -17,7 +17,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.lock import writing
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, read_for
+from seremo_jax.data.tables import audio_root, in_split, read_for
 
 MANIFEST_FILE = "manifest.csv"
 COLUMNS = ("file", "condition", "utterance", "speaker", "seed", "noise", "snr_db", "room", "rt60_s", "scale", "peak")
@@ -53,7 +53,7 @@ def run(
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, place_of(workdir)))
     sources = condition_sources.load_for(config)
     asked = condition_sources.asked(config, sources)
-    rows = np.flatnonzero(np.array(utterances["split"].to_pylist()) == split)
+    rows = np.flatnonzero(in_split(utterances, split))
     if not rows.size:
         raise ConditionError(f"no utterance is in split {split!r}")
     # The same utterances in every condition, so that a listener compares like with like.

@@ -7,7 +7,7 @@ twice). Nothing is decided by looking at labels.
 import collections
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any, NamedTuple
@@ -296,6 +296,14 @@ def with_splits(kept: pa.Table, ratings: pa.Table | None, data: DataConfig) -> p
         num_folds=data.num_folds,
     )
     return with_column(kept, "split", assigned)
+
+
+def with_words(utterances: pa.Table, rows_of: Mapping[str, np.ndarray]) -> pa.Table:
+    """The utterance table whose column `split` has these words in their rows, and no word elsewhere."""
+    words = np.full(len(utterances), "", dtype=object)
+    for word, rows in rows_of.items():
+        words[rows] = word
+    return with_column(utterances, "split", words.tolist())
 
 
 def in_fold(utterances: pa.Table, data: DataConfig, fold: int | None) -> pa.Table:

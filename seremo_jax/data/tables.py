@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, readable, require_same, to_json
 from seremo_jax.core.config import Config
@@ -101,6 +102,11 @@ def report_of(table: pa.Table) -> Report:
     text = (table.schema.metadata or {}).get(_REPORT_KEY, b"{}")
     fields = json.loads(text)
     return Report(collections.Counter(fields.get("counts", {})), fields.get("problems", []), fields.get("first", {}))
+
+
+def in_split(utterances: pa.Table, split: str) -> Bool[np.ndarray, " N"]:
+    """Which utterances of a table have this word in its column `split`."""
+    return np.asarray(utterances["split"].to_pylist(), object) == split
 
 
 def write_table(path: str | os.PathLike, table: pa.Table) -> None:

@@ -17,7 +17,7 @@ from seremo_jax.core import vocab
 from seremo_jax.core.config import CHOICES
 from seremo_jax.data import attribute_means, reliability, votes
 from seremo_jax.data.policies import TargetPolicies, TargetsError, require_choice
-from seremo_jax.data.tables import info_of
+from seremo_jax.data.tables import in_split, info_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
     scale = _attribute_scale(ratings, policies)
     if policies.ratings.repeated_rater == "average":
         frame = attribute_means.average_repeated(frame, scale.names)
-    is_train = _is_train(utterances) if policies.attribute_scale == "minmax" else None
+    is_train = in_split(utterances, vocab.TRAIN) if policies.attribute_scale == "minmax" else None
     rated = attribute_means.describe(frame, utterances.num_rows, scale, is_train)
     counts["num_rated"] = {name: int(rated.has_attribute[:, i].sum()) for i, name in enumerate(scale.names)}
     levels, shares = (), None
@@ -173,7 +173,7 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
         levels=levels,
         attribute_shares=shares,
     )
-    is_train = _is_train(utterances) if policies.keep_no_agreement == "train_only" else None
+    is_train = in_split(utterances, vocab.TRAIN) if policies.keep_no_agreement == "train_only" else None
     return without_no_agreement(built, policies.keep_no_agreement, is_train)
 
 
@@ -197,10 +197,6 @@ def without_no_agreement(targets: Targets, keep_no_agreement: str, is_train: Boo
         has_votes=targets.has_votes & ~is_left_out,
         counts=targets.counts | {"num_no_agreement_left_out": int((is_left_out & targets.has_votes).sum())},
     )
-
-
-def _is_train(utterances: pa.Table) -> Bool[np.ndarray, " N"]:
-    return np.asarray(utterances["split"].to_pylist()) == vocab.TRAIN
 
 
 class _Voted(NamedTuple):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import Predictions
+from seremo_jax.data.tables import in_split
 from seremo_jax.data.targets import Targets
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.metrics.class_distances import Ground, ground_of
@@ -191,11 +192,10 @@ def _require_same_ids(ids: Sequence[str], targets: Targets, utterances: pa.Table
         raise AlignmentError(f"predictions: {len(ids) - len(set(ids))} utterances occur twice; {remedy}")
     if not ids:
         raise AlignmentError(f"predictions of split {split!r} hold no utterance; choose another of eval.splits")
-    is_in_split = np.asarray(utterances["split"].to_pylist(), object) == split
-    in_split = set(np.asarray(utterances["id"].to_pylist(), object)[is_in_split])
+    wanted = set(np.asarray(utterances["id"].to_pylist(), object)[in_split(utterances, split)])
     for what, absent in (
-        (f"predictions lack {{}} utterances of split {split!r}", in_split - set(ids)),
-        (f"{{}} predicted utterances are not in split {split!r} of the utterance table", set(ids) - in_split),
+        (f"predictions lack {{}} utterances of split {split!r}", wanted - set(ids)),
+        (f"{{}} predicted utterances are not in split {split!r} of the utterance table", set(ids) - wanted),
         ("targets lack {} predicted utterances", set(ids) - set(targets.ids)),
     ):
         if absent:

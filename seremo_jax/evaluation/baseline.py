@@ -21,6 +21,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.data.screening import with_words
 from seremo_jax.data.tables import read_for
 from seremo_jax.data.targets import Targets, without_no_agreement
 from seremo_jax.evaluation import scoring
@@ -156,10 +157,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
             predictions = _predictions(store, (targets, learned), members, (splits, layers), split, keep, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
             origin = write_predictions(path, predictions, members, targets, checkpoint)
-            whole = np.full(len(utterances), "", dtype=object)
-            whole[np.isin(targets.ids, predictions.utterances)] = split
-            column = utterances.column_names.index("split")
-            table = utterances.set_column(column, "split", [whole.tolist()])
+            table = with_words(utterances, {split: np.isin(targets.ids, predictions.utterances)})
             scored = _scored(config, predictions, targets, table, members, split, card)
             records += [dataclasses.replace(record, predictions=origin) for record in scored]
     write_records(results, records)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -20,7 +20,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
-from seremo_jax.data.screening import with_column
+from seremo_jax.data.screening import with_words
 from seremo_jax.data.tables import read_for
 from seremo_jax.evaluation import calibration_fit, calibration_scores, mean_heads, scoring, stability
 from seremo_jax.evaluation.alignment import Aligned, align
@@ -228,14 +228,6 @@ class _Job:
         section = self.data.config.eval
         systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
         return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
-
-
-def with_words(utterances: pa.Table, rows_of: Mapping[str, np.ndarray]) -> pa.Table:
-    """The utterance table whose column `split` has these words in their rows, and no word elsewhere."""
-    words = np.full(len(utterances), "", dtype=object)
-    for word, rows in rows_of.items():
-        words[rows] = word
-    return with_column(utterances, "split", words.tolist())
 
 
 _member_states = jax.jit(member_states, static_argnames=("num_cells", "nbest"))

@@ -29,7 +29,7 @@ from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.sharding import is_first_process, wait_for_all
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, read_for
+from seremo_jax.data.tables import audio_root, in_split, read_for
 from seremo_jax.features import forward, normalisation, store
 from seremo_jax.features.forward import Outputs, load_backbone
 from seremo_jax.features.manifest import MANIFEST_FILE, REMEDY, Settings, identity, shards_of_process
@@ -71,7 +71,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
     utterances, ratings, fingerprint = read_for(config, workdir)
     questions = tuple(ask_all(config, utterances, ratings, fingerprint))
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
-    is_train = np.array(utterances["split"].to_pylist()) == vocab.TRAIN
+    is_train = in_split(utterances, vocab.TRAIN)
     job = _Job(
         config=config,
         workdir=workdir,

@@ -17,6 +17,7 @@ from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.ensemble import folds_to_choose_for
 from seremo_jax.data import policies, splits, targets
 from seremo_jax.data.screening import in_fold
+from seremo_jax.data.tables import in_split
 
 _MOST_GROUPS = 100
 
@@ -73,7 +74,7 @@ def ask(
     # Correlation knows no scale, and one scale for all keeps the sums of a corpus those of every experiment.
     asked = dataclasses.replace(policies.target_policies(config), attribute_scale="centered", has_levels=False)
     built = targets.build(utterances, ratings, asked)
-    train = np.flatnonzero(np.array(utterances["split"].to_pylist()) == vocab.TRAIN)
+    train = np.flatnonzero(in_split(utterances, vocab.TRAIN))
     if len(train) < 2:
         where = "" if split_fold is None else f" of fold {split_fold}"
         raise ArtefactError(f"the training split{where} has {len(train)} utterances: saliency needs at least 2")
