@@ -60,7 +60,7 @@ class Recordings:
           ArtefactError: The file is not what ingest saw.
         """
         try:
-            decoded = audio.decode(self.paths[row], is_hashed=True)
+            decoded = audio.decode(self.paths[row], is_hashed=bool(self.sha256[row]))
         except audio.AudioError as error:
             raise ArtefactError(f"utterance {self.ids[row]!r}: {error}; {_REMEDY}") from error
         waveform, expected = decoded.waveform, int(self.num_samples[row]) - _SLACK_SAMPLES

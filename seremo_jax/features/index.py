@@ -78,7 +78,7 @@ class Records:
         self.index = index
         self._is_checked = None if index.checksums is None else np.zeros(index.checksums.shape, bool)
 
-    def require(self, row: int, slot: int, record: bytes, path: str) -> None:
+    def require(self, row: int, slot: int, record: bytes, path: PurePath) -> None:
         """Refuses other bytes than those that were written.
 
         Args:

@@ -285,27 +285,25 @@ class Reader:
                 f"layer {layer} is not in the store {self.path}, which has {', '.join(map(str, self.layers))}: set "
                 f"extract.layers to 'all' or to a list with {layer}, and extract into another --workdir"
             )
-        rows = np.asarray(rows, np.int64)
+        rows, slot = np.asarray(rows, np.int64), self.layers.index(layer)
         frames: list[Any] = [None] * len(rows)
         # Rows come in any order. Those of one shard are read with one call.
         for shard in np.unique(self._shard[rows]):
-            places = np.flatnonzero(self._shard[rows] == shard)
+            places, path = np.flatnonzero(self._shard[rows] == shard), self._shard_path(layer, int(shard))
             try:
                 records = self._shard_reader(layer, int(shard)).read(self._position[rows[places]].tolist())
             except (RuntimeError, IndexError) as error:
-                raise ArtefactError(f"{self._shard_path(layer, int(shard))} is damaged ({error}); {REMEDY}") from None
+                raise ArtefactError(f"{path} is damaged ({error}); {REMEDY}") from None
             for place, record in zip(places, records, strict=True):
                 row = rows[place]
                 shape = (int(self.num_frames[row]), int(self.manifest["num_features"]))
                 # A record has no header, so its length is all that can be checked against the index.
                 if len(record) != shape[0] * shape[1] * self._dtype.itemsize:
                     raise ArtefactError(
-                        f"{self._shard_path(layer, int(shard))}: record of {self.utterances[row]!r} has {len(record)} "
-                        f"bytes, the index says {shape[0]} frames of {shape[1]} features; {REMEDY}"
+                        f"{path}: record of {self.utterances[row]!r} has {len(record)} bytes, the index says "
+                        f"{shape[0]} frames of {shape[1]} features; {REMEDY}"
                     )
-                self._records.require(
-                    int(row), self.layers.index(layer), record, str(self._shard_path(layer, int(shard)))
-                )
+                self._records.require(int(row), slot, record, path)
                 frames[place] = np.frombuffer(record, self._dtype).reshape(shape)
         return frames
 
