@@ -39,10 +39,8 @@ class Rendered(Recordings):
           ArtefactError: The file is not what ingest saw.
           ConditionError: See `render.render`.
         """
-        waveform, sources = (
-            super().decode(row),
-            dataclasses.replace(self.sources, voices=self.voices[self.part_of[row]]),
-        )
+        waveform = super().decode(row)
+        sources = dataclasses.replace(self.sources, voices=self.voices[self.part_of[row]])
         return render.render(waveform, audio.SAMPLE_RATE_HZ, self.condition, self.ids[row], self.seed, sources)
 
     def decode(self, row: int) -> Float[np.ndarray, " S"]:

@@ -251,7 +251,7 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
     """
     shown = [name for name in axes["varying"] if name not in hidden]
     result = [REGRESSION] if axes["model"] == "regression" else []
-    values = axes if "class_kind" not in axes else axes | {"class_kind": " + ".join(class_losses(axes))}
+    values = axes if "class_kind" not in axes else axes | {"class_kind": class_loss_words(axes)}
     result += [f"{name.replace('_', ' ')} {values[name]}" for name in shown if name != "is_balanced"]
     if "is_balanced" in shown and axes["is_balanced"]:
         result.append(BALANCED)
@@ -264,6 +264,11 @@ def class_losses(axes: Mapping[str, Any]) -> list[str]:
     """Class losses of the heads behind a system: one of a head, several of a mean over class losses."""
     kind = axes["class_kind"]
     return [kind] if isinstance(kind, str) else list(kind)
+
+
+def class_loss_words(axes: Mapping[str, Any]) -> str:
+    """`class_losses` as readers see them."""
+    return " + ".join(class_losses(axes))
 
 
 def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:

@@ -7,7 +7,7 @@ Source: METHOD.md, section 9 (OURS).
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -56,12 +56,12 @@ class Level:
 
 def active_power(waveform: Float[np.ndarray, " S"], rate_hz: int) -> float:
     """`Level.power` of a whole waveform."""
-    return _of([waveform], rate_hz).power
+    return _level_of(waveform, rate_hz).power
 
 
 def active_dbfs(waveform: Float[np.ndarray, " S"], rate_hz: int) -> float:
     """`Level.dbfs` of a whole waveform."""
-    return _of([waveform], rate_hz).dbfs
+    return _level_of(waveform, rate_hz).dbfs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +106,7 @@ def outside(dbfs: float, range_dbfs: Sequence[float]) -> str:
     )
 
 
-def _of(pieces: Iterable[np.ndarray], rate_hz: int) -> Level:
+def _level_of(waveform: np.ndarray, rate_hz: int) -> Level:
     level = Level(rate_hz)
-    for piece in pieces:
-        level.add(piece)
+    level.add(waveform)
     return level

@@ -63,7 +63,7 @@ class Entry:
     @property
     def class_loss(self) -> str:
         """Class loss of the head, or of the heads behind a mean."""
-        return "log loss" if self.is_baseline else " + ".join(ensemble.class_losses(self.record.axes))
+        return "log loss" if self.is_baseline else ensemble.class_loss_words(self.record.axes)
 
     @property
     def is_balanced(self) -> bool:

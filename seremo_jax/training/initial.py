@@ -36,7 +36,7 @@ def drawn(build: Callable[[Draw], Module], key: Array) -> Module:
 
     def note(shape: tuple[int, ...], bound: float) -> Array:
         asked.append((shape, bound))
-        return jnp.zeros(shape)
+        return zeros(shape, bound)
 
     build(note)
     lengths = [math.prod(shape) for shape, _ in asked]

@@ -205,6 +205,7 @@ def init(settings: Settings, values: Values) -> TrainState:
             has_failed=jnp.array(False),
         )
 
+    # A loop that the compiler cannot unroll, as in the steps: a member alone must get the bits that it has in company.
     return over_members("map", init_member, values.seed)
 
 

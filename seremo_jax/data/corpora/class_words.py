@@ -80,12 +80,6 @@ def read_word_map(word_map: Iterable[str], classes: Iterable[str] = ()) -> dict[
     return mapped
 
 
-def voted_words(texts: Iterable[str], mapped: Mapping[str, str]) -> list[str | None]:
-    """Our words for those of a rater, None where one is unknown; what stands for no agreement is nobody's vote."""
-    words = (word_of(text, mapped) for text in texts)
-    return [word for word in words if word != vocab.NO_AGREEMENT]
-
-
 def map_primary(raw: pl.Series, where: str, mapped: Mapping[str, str]) -> pl.Series:
     """Our word for each of `raw`; null where it is null or empty, or stands for no agreement, which is no vote.
 

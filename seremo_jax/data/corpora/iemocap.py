@@ -145,8 +145,9 @@ def _rating_table(answers: Answers, mapped: Mapping[str, str], info: CorpusInfo,
         report.counts["repeated_raters"] += max(len(given), len(rated)) - 1
         for i in range(max(len(given), len(rated))):
             categories = given[i] if i < len(given) else ()
-            ours = class_words.voted_words(categories, mapped)
-            unknown.update(word for word in categories if class_words.word_of(word, mapped) is None)
+            words = [class_words.word_of(word, mapped) for word in categories]
+            unknown.update(word for word, our in zip(categories, words, strict=True) if our is None)
+            ours = [word for word in words if word != vocab.NO_AGREEMENT]
             values = rated[i] if i < len(rated) else (None,) * len(vocab.ATTRIBUTES)
             rows.append((turn, rater, ours, values))
     class_words.refuse_unknown(unknown, "EmoEvaluation")
