@@ -247,14 +247,27 @@ WAIT = """
 """
 
 
-def test_every_process_hears_the_signal(stand_in, tmp_path):
+def test_every_process_hears_the_signal_and_the_job_goes_back_once_it_has_arrived(stand_in, tmp_path):
     slurm, workdir = stand_in
     (tmp_path / "behaviour").write_text(WAIT + FINISH)
+    # While a signal is on its way Slurm calls the job SIGNALING. The first answer to the batch script is that.
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    asked = tmp_path / "asked"
+    _interpreter(
+        bin_dir / "scontrol",
+        f"""#!/usr/bin/env bash
+if [ "$1" = show ] && [ ! -e "{asked}" ]; then touch "{asked}"; echo "JobId=1 JobState=SIGNALING"; exit; fi
+exec {shutil.which("scontrol")} "$@"
+""",
+    )
+    slurm = slurm | {"PATH": f"{bin_dir}:{slurm['PATH']}"}
     (job,) = _submit(slurm, workdir, "train", "--nodes=2", "--ntasks-per-node=2")
     _until(lambda: len(list(tmp_path.glob("starts.waiting-*"))) == 4, "four processes")
     _preempt(slurm, job)
     assert _end(slurm, job, workdir)["Restarts"] == "1"
     assert (tmp_path / "starts.signalled").read_text() == "xxxx"
+    assert asked.exists()
 
 
 @pytest.mark.parametrize("ending", ["exit 0", "exit 75", "trap - TERM; kill -TERM $$"])

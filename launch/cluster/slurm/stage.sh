@@ -25,8 +25,13 @@ pass_on() { # signal
 
 requeue() {
   local state
-  # A job that was cancelled must stay so, and one that Slurm itself preempted is in the queue already.
-  state=$(scontrol show job --oneliner "$SLURM_JOB_ID" | sed -n 's/.* JobState=\([A-Z_]*\).*/\1/p')
+  # A job that was cancelled must stay so, and one that Slurm itself preempted is in the queue already. SIGNALING says
+  # only that a signal of Slurm's is on its way; what the job is shows when it has arrived.
+  for _ in $(seq 60); do
+    state=$(scontrol show job --oneliner "$SLURM_JOB_ID" | sed -n 's/.* JobState=\([A-Z_]*\).*/\1/p')
+    [ "$state" = SIGNALING ] || break
+    sleep 1
+  done
   [ "$state" = RUNNING ] || fail "not finished, and the job is $state: left to Slurm"
   [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_RESTARTS" ] || fail "not finished after $MAX_RESTARTS restarts: given up"
   say "not finished: back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))"
