@@ -205,24 +205,26 @@ def _reaching_down(
     return entry | {name: min(entry[name], mirrored[name]) for name in ("low", "low_members")}
 
 
-def _curves(model: CalibrationSums, draw: _Draw) -> dict[str, dict[str, list]]:
-    """Curves over all speakers, each with intervals; of a model's sums of cells."""
+def _curves(model: CalibrationSums, draw: _Draw) -> dict[str, dict[str, dict[str, list]]]:
+    """Kind -> outcome -> curve over all speakers, with intervals; of a model's sums of cells."""
     sums = draw.unit_sums(model, "all")
     whole = _whole(sums)
     num_units = int(resampling.used_units(sums).sum())
     points = calibration_sums.curves(whole)
     drawn = resampling.bootstrap(sums, calibration_sums.curves, draw.num_resamples, draw.seed)
-    result = {}
-    for name, point in points.items():
-        bounds = [intervals.interval(column, num_units) for column in drawn[name].T]
+    result: dict[str, dict[str, dict[str, list]]] = {}
+    for curve, point in points.items():
+        bounds = [intervals.interval(column, num_units) for column in drawn[curve].T]
         low, high = (list(ends) for ends in zip(*bounds, strict=True))
-        result[name] = {"value": point[0].tolist(), "low": low, "high": high}
+        entry = {"value": point[0].tolist(), "low": low, "high": high}
+        result.setdefault(curve.kind, {})[curve.outcome] = entry
     for outcome in OUTCOMES:
         for which in VERSIONS:
             bins = whole[Sum("bins", which, outcome)][0]
-            result[f"{which} {outcome}"] |= {
+            result[which][outcome] |= {
                 "num": bins[:, 0].tolist(),
                 "confidence": calibration.bin_means(bins)[:, 0].tolist(),
             }
-    result["size by entropy"]["num"] = whole[Sum("sizes_by_entropy")][0, :, 0].tolist()
+    sizes = calibration_sums.SIZES_BY_ENTROPY
+    result[sizes.kind][sizes.outcome]["num"] = whole[Sum("sizes_by_entropy")][0, :, 0].tolist()
     return result

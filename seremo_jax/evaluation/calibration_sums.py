@@ -199,11 +199,23 @@ def _correlation(sums: CalibrationSums) -> np.ndarray:
     return np.where(is_defined, covariance / np.sqrt(np.where(is_defined, xx * yy, 1)), np.nan)
 
 
-def curves(sums: CalibrationSums) -> dict[str, Float[np.ndarray, "R points"]]:
+class Curve(NamedTuple):
+    """Names a curve that figures show."""
+
+    kind: str
+    """`risk` at coverages, outcome by bin of confidence (one of `VERSIONS`), or `sizes_by_entropy`."""
+    outcome: str
+    """What it is held against, one of `OUTCOMES`; sizes of sets go by the entropy of the votes."""
+
+
+SIZES_BY_ENTROPY = Curve("sizes_by_entropy", "votes")
+
+
+def curves(sums: CalibrationSums) -> dict[Curve, Float[np.ndarray, "R points"]]:
     """What figures show of R resamples: risk at coverages, outcome by bin of confidence, size of sets by entropy."""
-    result = {"size by entropy": _mean(*np.moveaxis(sums[Sum("sizes_by_entropy")], -1, 0))}
+    result = {SIZES_BY_ENTROPY: _mean(*np.moveaxis(sums[Sum("sizes_by_entropy")], -1, 0))}
     for outcome in OUTCOMES:
-        result[f"risk {outcome}"] = abstention.curve(sums[Sum("steps", outcome=outcome)])
+        result[Curve("risk", outcome)] = abstention.curve(sums[Sum("steps", outcome=outcome)])
         for which in VERSIONS:
-            result[f"{which} {outcome}"] = calibration.bin_means(sums[Sum("bins", which, outcome)])[..., 1]
+            result[Curve(which, outcome)] = calibration.bin_means(sums[Sum("bins", which, outcome)])[..., 1]
     return result

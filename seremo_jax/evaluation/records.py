@@ -99,6 +99,9 @@ def _foreign(record: ResultRecord) -> str:
     """What a record lacks that this version writes, or holds that it does not know; empty if nothing."""
     if "varying" not in record.axes:
         return "it does not say what tells its system from others"
+    curves = record.states.get(CALIBRATION, {}).get("curves")
+    if curves is not None and "risk" not in curves:
+        return "its calibration curves have other names"
     for name, entry in record.metrics.items():
         about: Mapping[str, Any] | None = entry.get("metric")
         if not about:

@@ -231,7 +231,7 @@ def reliability(look: Look, by_system: Mapping[str, Mapping[str, Any]]) -> Figur
         color = look.color(system)
         ax.plot([0, 1], [0, 1], color=theme.muted, lw=1.2, ls=(0, (4, 3)), zorder=1)
         for name, face, ink in (("plain", theme.paper, theme.muted), ("calibrated", color, color)):
-            curve = {key: np.array(values, np.float64) for key, values in states["curves"][f"{name} votes"].items()}
+            curve = {key: np.array(values, np.float64) for key, values in states["curves"][name]["votes"].items()}
             used = curve["num"] > 0
             x, y, num = (curve[key][used] for key in ("confidence", "value", "num"))
             ax.vlines(x, curve["low"][used], curve["high"][used], color=ink, lw=1.6, alpha=0.6)
@@ -265,7 +265,7 @@ def risk_coverage(look: Look, by_system: Mapping[str, Mapping[str, Any]]) -> Fig
     )
     for ax, (outcome, title) in zip(axes[0], words, strict=True):
         for system, states in by_system.items():
-            curve, color = states["curves"][f"risk {outcome}"], look.color(system)
+            curve, color = states["curves"]["risk"][outcome], look.color(system)
             value, low, high = (np.array(curve[name], np.float64) for name in ("value", "low", "high"))
             ax.fill_between(states["coverages"], low, high, color=color, alpha=0.18, lw=0)
             ax.plot(states["coverages"], value, color=color, lw=2.4)
@@ -305,7 +305,7 @@ def set_sizes(
         color, shift = look.color(system), (lane - (len(by_system) - 1) / 2) * 0.7 / len(by_system)
         here = [(place, held[system][group]) for place, group in enumerate(groups) if group in held[system]]
         _bars(by_group, [place + shift for place, _ in here], [entry for _, entry in here], color)
-        curve = states["curves"]["size by entropy"]
+        curve = states["curves"]["sizes_by_entropy"]["votes"]
         bounds = zip(curve["value"], curve["low"], curve["high"], strict=True)
         bins = [(n, dict(zip(("value", "low", "high"), numbers, strict=True))) for n, numbers in enumerate(bounds)]
         bins = [(n, entry) for n, entry in bins if entry["value"] is not None]

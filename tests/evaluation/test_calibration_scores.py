@@ -145,13 +145,13 @@ def test_intervals_are_those_of_the_same_resamples_as_all_metrics(aligned, fitte
 def test_curves(records):
     states = records["votes", "all"].states["calibration"]
     together, curves = states["ensemble"], states["curves"]
-    assert curves["risk votes"]["value"][-1] == pytest.approx(together["risk (votes)"]["value"], abs=1e-12)
+    assert curves["risk"]["votes"]["value"][-1] == pytest.approx(together["risk (votes)"]["value"], abs=1e-12)
     for name, ends in (("plain", ""), ("calibrated", ", calibrated")):
-        curve = {key: np.array(values, float) for key, values in curves[f"{name} consensus"].items()}
+        curve = {key: np.array(values, float) for key, values in curves[name]["consensus"].items()}
         used = curve["num"] > 0
         apart = np.abs(curve["value"] - curve["confidence"])[used] * curve["num"][used]
         assert apart.sum() / curve["num"].sum() == pytest.approx(together[f"ECE (consensus{ends})"]["value"], abs=1e-9)
-    sizes = curves["size by entropy"]
+    sizes = curves["sizes_by_entropy"]["votes"]
     mean = np.nansum(np.array(sizes["value"], float) * np.array(sizes["num"])) / sum(sizes["num"])
     assert mean == pytest.approx(together["set size (90 %)"]["value"], abs=1e-9)
     assert [item["fold"] for item in states["fitted"]] == [0, 1]

@@ -34,6 +34,10 @@ def with_entry(**entry):
     return json.dumps(fields | {"metrics": fields["metrics"] | {"distance": entry}})
 
 
+def with_states(**states):
+    return json.dumps(json.loads(to_json(RECORD)) | {"states": states})
+
+
 def test_records_are_read_as_they_were_written(tmp_path):
     assert records.read(written(tmp_path, to_json(RECORD), to_json(RECORD))) == [RECORD, RECORD]
 
@@ -44,6 +48,7 @@ def test_records_are_read_as_they_were_written(tmp_path):
         (without("axes"), "it does not say what tells its system from others"),
         (with_entry(value=0.1), "its metric 'distance' does not say of which kind it is"),
         (with_entry(value=0.1, metric={"kind": "no_such", "n": 1}), "is of the unknown kind 'no_such'"),
+        (with_states(calibration={"curves": {"risk votes": {}}}), "its calibration curves have other names"),
     ],
 )
 @pytest.mark.parametrize(("folder", "stage"), [("work", "evaluate"), ("baseline", "baseline")])
