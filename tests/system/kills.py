@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,15 +177,20 @@ def differences(undisturbed: Path, killed: Path) -> Iterator[str]:
             yield f"{name} is not as it was"
 
 
-def kill_all(root: Path, num_kills: int, until: str, seed: int) -> list[str]:
-    """Runs all stages up to one of them in two folders, one of them with kills; returns what is wrong."""
+def kill_all(root: Path, kills: Mapping[str, int], seed: int) -> list[str]:
+    """Runs all stages up to the last that is named in two folders, one of them with kills; returns what is wrong.
+
+    Args:
+      root: An empty folder.
+      kills: Stage -> how often it is killed.
+      seed: Of the moments.
+    """
     rng, names = np.random.default_rng(seed), list(STAGES)
-    names, wrong = names[: names.index(until) + 1], []
+    names, wrong = names[: max(names.index(stage) for stage in kills) + 1], []
     folders = [root / "undisturbed", root / "killed"]
     for folder in folders:
         folder.mkdir()
         (folder / "recipe.py").write_text(RECIPE)
-    per_stage = collections.Counter(names[i] for i in rng.permutation(np.arange(num_kills) % len(names)))
     before = root / "before"
     for stage in names:
         undisturbed = run(folders[0], stage)
@@ -194,7 +199,7 @@ def kill_all(root: Path, num_kills: int, until: str, seed: int) -> list[str]:
             raise RuntimeError(f"{stage} ended with {undisturbed.code}:\n{undisturbed.output}")
         shutil.copytree(folders[1], before, symlinks=True)
         num_killed = 0
-        while num_killed < per_stage[stage]:
+        while num_killed < kills.get(stage, 0):
             moment = moment_of(rng, undisturbed)
             done = run(folders[1], stage, moment)
             if done.code == -signal.SIGKILL:
@@ -226,8 +231,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--until", choices=list(STAGES), default="sweep", help="last stage")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    names = list(STAGES)[: list(STAGES).index(options.until) + 1]
+    order = np.random.default_rng(options.seed).permutation(len(names))
+    kills = collections.Counter(names[order[n % len(names)]] for n in range(options.kills))
     with tempfile.TemporaryDirectory() as root:
-        wrong = kill_all(Path(root).resolve(), options.kills, options.until, options.seed)
+        wrong = kill_all(Path(root).resolve(), kills | {options.until: kills[options.until]}, options.seed)
     print("\n".join(dict.fromkeys(wrong)))
     return int(bool(wrong))
 

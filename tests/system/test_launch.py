@@ -1,4 +1,4 @@
-"""The launchers as a user runs them: help, plain errors, kill -9 in the middle, Ctrl-C."""
+"""The launchers as a user runs them: help, plain errors, Ctrl-C."""
 
 import os
 import signal
@@ -123,33 +123,6 @@ def test_missing_stage_before_is_named(tmp_path, monkeypatch, stage):
     assert status != 0
     assert "python -m launch." in output
     assert "Traceback" not in output
-
-
-def _walk(workdir, kills=()):
-    """All stages; at each of `kills`, (stage, file that tells it is under way), the process is killed and run again."""
-    num_killed = 0
-    for stage in STAGES:
-        for killed, sign in kills:
-            if killed == stage:
-                process = _start(stage, TINY, f"--workdir={workdir}", "--config.extract.shard_utterances=4")
-                deadline_s = time.monotonic() + 240
-                while not any(workdir.glob(sign)) and process.poll() is None and time.monotonic() < deadline_s:
-                    time.sleep(0.002)
-                num_killed += process.poll() is None
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-        status, output = _run(stage, TINY, f"--workdir={workdir}", "--config.extract.shard_utterances=4")
-        assert status == 0, output
-    # A stage this small may end before the signal; that every stage resumes is tested in its own file as well.
-    assert num_killed or not kills
-    return (workdir / "results.jsonl").read_text(), (workdir / "report" / "report.md").read_text()
-
-
-@pytest.mark.long
-def test_killed_and_run_again_gives_the_tables_of_an_undisturbed_run(tmp_path):
-    undisturbed = _walk(tmp_path / "a")
-    kills = [("extract", "store/parts/*.json"), ("train", "train/log.jsonl")]
-    assert _walk(tmp_path / "b", kills) == undisturbed
 
 
 def test_interrupt_says_how_to_go_on(tmp_path):
