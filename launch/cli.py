@@ -7,13 +7,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from launch import paths, pipes
-from seremo_jax.core.artefacts import require_place
+from seremo_jax.core import compiled_programs
+from seremo_jax.core.artefacts import in_bucket, require_place
 from seremo_jax.core.config import Config, describe, from_config_dict
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
@@ -125,6 +127,10 @@ def _keep_compiled(where: str, workdir: str) -> None:
     name = "JAX_COMPILATION_CACHE_DIR"
     if where == "auto":
         where = os.environ.get(name) or os.path.join(workdir, "compiled")
+    # A folder that the environment names is other programs', too; those in a bucket are JAX's own business.
+    is_ours = where not in ("off", os.environ.get(name)) and not in_bucket(where)
+    if is_ours and (removed := compiled_programs.remove_damaged(Path(where))):
+        logging.warning("compiled again, for they were damaged in %s: %s", where, ", ".join(removed))
     if where == "off":
         os.environ.pop(name, None)
     else:

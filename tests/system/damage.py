@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from seremo_jax.core import ensemble, sharding
+from seremo_jax.core import compiled_programs, ensemble, sharding
 from seremo_jax.core.artefacts import read_json
 from seremo_jax.core.config import read_config
 from seremo_jax.data import audio_batches, ingest, tables
@@ -84,6 +84,11 @@ def prepare(folder: Path, finished: Path) -> Path:
         folder, lambda paths, **_: [Result(1.0, {"sad": 1.0}, None, {}, None, ("sad",), None, (), -20.0)] * len(paths)
     )
     _sweep(folder, folder / "sweep")
+    (folder / "compiled").mkdir()
+    for number in range(3):
+        program = np.random.default_rng(number).bytes(1000)
+        (folder / "compiled" / f"jit_{number}-cache").write_bytes(program)
+    compiled_programs.remove_damaged(folder / "compiled")
     return folder
 
 
@@ -213,6 +218,15 @@ class Kind(NamedTuple):
     read: Callable[[Path], Any]
 
 
+def _of_compiled(folder: Path) -> Any:
+    # What is damaged is removed, and the next try needs it.
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(shutil.copytree(folder / "compiled", Path(temporary) / "compiled"))
+        if compiled_programs.remove_damaged(copy):
+            raise MadeAgainError
+        return {path.name: path.read_bytes() for path in sorted(copy.glob("*-cache"))}
+
+
 KINDS = {
     "tables": Kind(("workdir/*.parquet",), _of_tables),
     "ingest": Kind(("workdir/ingest.json",), _of_tables),
@@ -234,6 +248,7 @@ KINDS = {
     "model": Kind(("model/*",), lambda folder: model_folder.read(folder / "model")),
     "journal": Kind(("scores/out.csv.journal.jsonl",), _of_journal),
     "sweep": Kind(("sweep/sweep/*.json", "sweep/sweep/runs/**/*.json*"), _of_sweep),
+    "compiled programs": Kind(("compiled/*",), _of_compiled),
 }
 
 
