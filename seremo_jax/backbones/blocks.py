@@ -103,19 +103,24 @@ class Block(nnx.Module):
         self.adapter_layer = Adapter(spec.width, spec.adapter_width) if spec.adapter_width else None
 
     def __call__(
-        self, x: Float[Array, "B T D"], is_valid: Bool[Array, "B T"] | None, bias: Float[Array, "H T T"] | None
-    ) -> Float[Array, "B T D"]:
-        """The next hidden state; see `Attention` for the arguments."""
+        self,
+        x: Float[Array, "B T D"],
+        is_valid: Bool[Array, "B T"] | None,
+        bias: Float[Array, "H T T"] | None,
+        num_kept: int | None = None,
+    ) -> Float[Array, "B U D"]:
+        """The next hidden state of the first `num_kept` frames, or of all; see `Attention` for the arguments."""
         if self.is_pre_norm:
-            x = x + self._attend(self.layer_norm(x), is_valid, bias)
-            x = x + self.feed_forward(self.final_layer_norm(x))
+            y = x[:, :num_kept] + self._attend(self.layer_norm(x), is_valid, bias, num_kept)
+            y = y + self.feed_forward(self.final_layer_norm(y))
         else:
-            x = self.layer_norm(x + self._attend(x, is_valid, bias))
-            x = self.final_layer_norm(x + self.feed_forward(x))
-        return x if self.adapter_layer is None else x + self.adapter_layer(x)
+            y = self.layer_norm(x[:, :num_kept] + self._attend(x, is_valid, bias, num_kept))
+            y = self.final_layer_norm(y + self.feed_forward(y))
+        return y if self.adapter_layer is None else y + self.adapter_layer(y)
 
-    def _attend(self, x: Array, is_valid: Array | None, bias: Array | None) -> Array:
-        return self.attention(x, is_valid, bias, None if self.gate is None else self.gate(x))
+    def _attend(self, x: Array, is_valid: Array | None, bias: Array | None, num_kept: int | None) -> Array:
+        gate = None if self.gate is None else self.gate(x[:, :num_kept])
+        return self.attention(x, is_valid, None if bias is None else bias[:, :num_kept], gate, num_kept)
 
 
 def is_above(name: str, depth: int) -> bool:
@@ -153,10 +158,15 @@ def hidden_states(
         state = jnp.where(is_kept[:, :u, None], state[:, :u], jnp.zeros((), state.dtype))
         return jax.lax.dynamic_update_index_in_dim(kept, state, slot, 0)
 
+    def block(number: Array | int, state: Array, num_kept: int | None = None) -> Array:
+        # Weights are picked block by block, and not cut to the blocks in use, which would copy nearly all of them.
+        picked = jax.tree.map(lambda array: jax.lax.dynamic_index_in_dim(array, number, keepdims=False), params)
+        return nnx.merge(graphdef, picked)(state, is_valid, bias, num_kept)
+
     def one_block(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
         state, kept = carry
-        params, slot = inputs
-        state = nnx.merge(graphdef, params)(state, is_valid, bias)
+        number, slot = inputs
+        state = block(number, state)
         return (state, keep(kept, state, slot)), None
 
     # A layer that is not wanted is written where the next wanted one overwrites it: one buffer, no branch.
@@ -164,9 +174,14 @@ def hidden_states(
     kept = keep(jnp.zeros((len(ascending), x.shape[0], u, x.shape[2]), x.dtype), x, int(slots[0]))
     if stack is not None and ascending[-1] > 0:
         graphdef, params = nnx.split(stack.module)
-        # Blocks above the highest layer asked for are cut off, so that they are not computed.
-        params = jax.tree.map(lambda array: array[: ascending[-1]], params)
-        (_, kept), _ = jax.lax.scan(one_block, (x, kept), (params, jnp.asarray(slots[1:])))
+        # Nobody reads what the highest block would make of the frames that are not kept, so there it is left out.
+        num_whole = ascending[-1] - (u < x.shape[1])
+        if num_whole:
+            (x, kept), _ = jax.lax.scan(
+                one_block, (x, kept), (jnp.arange(num_whole), jnp.asarray(slots[1 : num_whole + 1]))
+            )
+        if num_whole < ascending[-1]:
+            kept = keep(kept, block(num_whole, x, u), int(slots[-1]))
     # The scan writes them in ascending order; only here do they come into that of the caller.
     if list(layers) != ascending:
         kept = kept[np.searchsorted(ascending, layers)]

@@ -168,30 +168,32 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         is_valid: Bool[Array, "B T"] | None,
-        bias: Float[Array, "H T T"] | None = None,
-        gate: Float[Array, "B H T"] | None = None,
-    ) -> Float[Array, "B T D"]:
-        """Attention of every frame to the valid ones.
+        bias: Float[Array, "H U T"] | None = None,
+        gate: Float[Array, "B H U"] | None = None,
+        num_queries: int | None = None,
+    ) -> Float[Array, "B U D"]:
+        """Attention of the first frames, or of every frame, to the valid ones.
 
         Args:
           x: Input.
           is_valid: Frames that may be attended to; None means all.
           bias: Added to the scores of every utterance, float32; together with `gate`.
           gate: What the bias of each query is multiplied by, float32.
+          num_queries: U, frames that attend; None means all.
         """
         b, t, d = x.shape
         heads = self.qkv(x).reshape(b, t, 3, self.num_heads, d // self.num_heads)
         q, k, v = jnp.moveaxis(heads, (2, 3), (0, 2))
         # The scale goes onto the queries and not onto the scores, of which there are many times more.
-        q = q * jnp.asarray((d // self.num_heads) ** -0.5, q.dtype)
+        q = q[:, :, :num_queries] * jnp.asarray((d // self.num_heads) ** -0.5, q.dtype)
         mask = jnp.zeros((b, t)) if is_valid is None else jnp.where(is_valid, 0.0, _MASKED)
         by_head = jax.lax.platform_dependent(q, k, v, mask, bias, gate, cpu=_head_by_head, default=_all_heads)
-        return self.out_proj(jnp.moveaxis(by_head, 1, 2).reshape(b, t, d))
+        return self.out_proj(jnp.moveaxis(by_head, 1, 2).reshape(b, -1, d))
 
 
 def _all_heads(
     q: Array, k: Array, v: Array, mask: Array, bias: Array | None, gate: Array | None
-) -> Float[Array, "B H T d"]:
+) -> Float[Array, "B H U d"]:
     precision = precision_of(q.dtype)
     scores = jnp.einsum("bhtd,bhsd->bhts", q, k, precision=precision, preferred_element_type=jnp.float32)
     scores = scores + mask[:, None, None, :]
@@ -203,9 +205,9 @@ def _all_heads(
 
 def _head_by_head(
     q: Array, k: Array, v: Array, mask: Array, bias: Array | None, gate: Array | None
-) -> Float[Array, "B H T d"]:
+) -> Float[Array, "B H U d"]:
     """The same, one head of one utterance at a time: on CPU 3x faster, as the scores stay in the cache."""
-    b, h, t, d = q.shape
+    b, h, u, d = q.shape
 
     def attend(inputs: tuple) -> Array:
         q, k, v, number, gate = inputs
@@ -215,9 +217,9 @@ def _head_by_head(
             scores = scores + gate[:, None] * bias[number % h]
         return jax.nn.softmax(scores, axis=-1).astype(v.dtype) @ v
 
-    flat = (x.reshape(b * h, t, d) for x in (q, k, v))
-    gates = None if gate is None else gate.reshape(b * h, t)
-    return jax.lax.map(attend, (*flat, jnp.arange(b * h), gates)).reshape(b, h, t, d)
+    flat = (x.reshape(b * h, -1, d) for x in (q, k, v))
+    gates = None if gate is None else gate.reshape(b * h, u)
+    return jax.lax.map(attend, (*flat, jnp.arange(b * h), gates)).reshape(b, h, u, d)
 
 
 def row_by_row(function: Callable[..., Any], *arrays: Array) -> Any:
