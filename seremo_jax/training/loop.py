@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.config import Config
+from seremo_jax.core.goodput import Clock
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Batch
@@ -20,7 +21,7 @@ from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.feed import Cache, Feed, Placement, shape_of
 from seremo_jax.training.state import TrainState
-from seremo_jax.training.timing import Clock, StepTrace
+from seremo_jax.training.timing import PHASES, StepTrace
 
 _STEPS_AHEAD = 2
 """Steps that may wait on the device while the host prepares the next batch."""
@@ -56,7 +57,7 @@ class Loop:
         trace: StepTrace | None = None,
     ):
         self.config, self.members, self._data, self._mesh = config, list(members), data, mesh
-        self.clock, self._trace = clock or Clock(), trace or StepTrace(None)
+        self.clock, self._trace = clock or Clock(PHASES), trace or StepTrace(None)
         self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
         self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
         self._shape = shape_of(data, self._rows, self._development_rows)

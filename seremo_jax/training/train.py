@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
 
-from seremo_jax.core import ensemble, sharding
+from seremo_jax.core import ensemble, goodput, sharding
 from seremo_jax.core.artefacts import (
     ArtefactError,
     fingerprint_of,
@@ -142,7 +142,7 @@ def _train(
             print(f"{folder} is up to date" + ", so no step was traced" * is_profiled)
         return folder
     with contextlib.ExitStack() as stack:
-        clock = stack.enter_context(contextlib.closing(timing.Clock()))
+        clock = stack.enter_context(contextlib.closing(goodput.Clock(timing.PHASES)))
         is_traced = is_profiled and is_first_process()
         trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
         data = Data.of(config, store, tables, members)
@@ -153,7 +153,7 @@ def _train(
         with clock.phase("checkpoint"):
             _finish(folder, run, fields, loop)
         if not is_quiet:
-            print(timing.sentence(clock.seconds()))
+            print(goodput.sentence(clock.seconds()))
     return folder
 
 
@@ -175,7 +175,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool)
         with loop.clock.phase("checkpoint"):
             checkpoints.save(position, loop.canonical_state())
 
-    label, logged_s = f"train {len(names)} members", dict.fromkeys(timing.PHASES, 0.0)
+    label, logged_s = f"train {len(names)} members", dict.fromkeys(loop.clock.seconds(), 0.0)
     try:
         with Notice() as notice, Progress(most, label, "epochs", done=position.epoch, is_quiet=is_quiet) as progress:
             while position.epoch < most and loop.is_active.any():
@@ -192,7 +192,7 @@ def _run(loop: Loop, checkpoints: Checkpoints, folder: PurePath, is_quiet: bool)
                 # The line comes before the checkpoint. A run that is cut off between the two drops the line and
                 # computes the epoch again; in the other order the line would be lost.
                 if writer is not None:
-                    writer.write(position.epoch, line | timing.entries(since_s))
+                    writer.write(position.epoch, line | goodput.entries(since_s))
                 save(position)
                 progress.update(note=_summary(line, loop))
                 if notice.has_come():
