@@ -4,6 +4,7 @@ The fields and their defaults stand in `config_fields`, the rules between them i
 says which choice of the method each field stands for.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -150,6 +151,9 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         options = typing.get_args(hint)
         if isinstance(value, str) and int in options and value.removeprefix("-").isdecimal():
             return int(value)
+        if isinstance(value, str) and float in options:
+            with contextlib.suppress(ValueError):
+                value = float(value)
         if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
             items = value.strip("()[] ").rstrip(",").split(",")
             if all(item.strip().isdigit() for item in items):

@@ -155,7 +155,12 @@ class ExtractConfig:
         256, "utterances in a shard; a killed run repeats at most one", lowest=1, changes_results=False
     )
     num_buckets: int = _field(8, "padded lengths, each compiled once", lowest=1, changes_results=False)
-    batch_seconds: float = _field(160.0, "padded audio in one batch", lowest=1, changes_results=False)
+    batch_seconds: str | float = _field(
+        "auto",
+        "padded audio in one batch; auto: 10 for each device on CPU, whose caches hold no more, 160 on accelerators",
+        lowest=1,
+        changes_results=False,
+    )
     num_threads: int = _field(4, "threads that decode audio", lowest=1, changes_results=False)
 
 

@@ -66,7 +66,7 @@ def _single_values(config: Any) -> Iterator[str]:
                 if choices and value not in choices:
                     yield f"{path} = {value!r}: choose one of {', '.join(choices)}"
                 # `not >=` and not `<`, so that NaN breaks the rule, too.
-                if lowest is not None and not value >= lowest:
+                if lowest is not None and not isinstance(value, str) and not value >= lowest:
                     yield f"{path} must be at least {lowest}, is {value}"
     for path in _SEEDS:
         for value in _values(config, path):
@@ -119,6 +119,8 @@ def _layers(config: Any) -> Iterator[str]:
 def _audio(config: Any) -> Iterator[str]:
     if config.backbone.level_dbfs > 0:
         yield f"backbone.level_dbfs = {config.backbone.level_dbfs:g}: full scale is 0, and speech lies below it"
+    if isinstance(config.extract.batch_seconds, str) and config.extract.batch_seconds != "auto":
+        yield f"extract.batch_seconds = {config.extract.batch_seconds!r}: give seconds of audio, or 'auto'"
 
 
 def _splits(config: Any) -> Iterator[str]:

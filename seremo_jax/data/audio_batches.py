@@ -20,8 +20,11 @@ from seremo_jax.data import audio
 from seremo_jax.data.level import NO_LEVEL, Hearing
 
 _BATCHES_AHEAD = 2
-_BATCH_COST_S, _SHAPE_COST_S = 5.0, 120.0
-"""What starting a batch and compiling a shape cost, as seconds of audio; they only steer how batches are filled."""
+_BATCH_COST, _BATCH_COST_S, _SHAPE_COST_S = 1 / 4, 5.0, 60.0
+"""What starting a batch costs, as a share of a full one and at most as seconds of audio, and compiling a shape.
+
+They only steer how batches are filled. A shape of Whisper base takes two cores about 4 s, in which they hear 60 s.
+"""
 _FRACTIONS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 _SLACK_SAMPLES = 2
 """How far a resampled length may be from the rounded duration of the table."""
@@ -131,6 +134,7 @@ def plan(
       least_samples: What a shorter utterance costs at least (`Backbone.least_samples`).
       multiple: Slots of every batch are a multiple of this: the devices that share it.
     """
+    batch_cost = min(_BATCH_COST * batch_samples, _BATCH_COST_S * audio.SAMPLE_RATE_HZ)
     orders = [sorted(shard, key=lambda row: (-num_samples[row], row)) for shard in shards]
     best_cost, best = np.inf, []
     for bucketing in bucketings:
@@ -139,10 +143,11 @@ def plan(
         for fraction in _FRACTIONS:
             fills = [_fill(lengths, int(batch_samples * fraction), least_samples, multiple) for lengths in padded]
             batches = [batch for fill in fills for batch in fill]
-            overhead_s = _BATCH_COST_S * len(batches) + _SHAPE_COST_S * len({length for _, _, length in batches})
+            num_shapes = len({length for _, _, length in batches})
             cost = (
                 sum(num_slots * max(length, least_samples) for _, num_slots, length in batches)
-                + overhead_s * audio.SAMPLE_RATE_HZ
+                + batch_cost * len(batches)
+                + _SHAPE_COST_S * audio.SAMPLE_RATE_HZ * num_shapes
             )
             if cost < best_cost:
                 best_cost, best = cost, fills

@@ -4,6 +4,7 @@ There is one path from recordings to frames. Extraction takes it shard by shard,
 block by block.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,24 @@ from seremo_jax import backbones
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.config_fields import ExtractConfig
+from seremo_jax.core.goodput import Clock
 from seremo_jax.core.sharding import by_utterance, replicated, spread
 from seremo_jax.data import audio, audio_batches
 from seremo_jax.data.level import Hearing
 from seremo_jax.features.manifest import DTYPES
 from seremo_jax.saliency import correlation
+
+PHASES = ("audio", "forward", "fetch", "sums", "store")
+"""Where the time of the thread that drives a pass goes; see `core.goodput`.
+
+It waits for decoded audio, and for the program with everything between waveforms and means in it. It copies outputs,
+adds up, and writes. Threads that decode, and devices that compute while it does something else, are not counted.
+"""
+CPU_BATCH_SECONDS, BATCH_SECONDS = 10.0, 160.0
+"""Audio in a batch where `extract.batch_seconds` is `auto`: for each device of a processor, and on accelerators.
+
+Behind 10 s of audio a core finds the states of a block in its caches; larger batches are up to a fifth slower.
+"""
 
 
 class Outputs(NamedTuple):
@@ -77,6 +91,7 @@ def plan_batches(
     num_samples: Int[np.ndarray, " N"],
     least_samples: int = 0,
     num_devices: int = 1,
+    is_cpu: bool = False,
 ) -> list[list[audio_batches.Planned]]:
     """Batches of each group of utterances, as the settings of an extraction ask for; see `audio_batches.plan`.
 
@@ -86,11 +101,15 @@ def plan_batches(
       num_samples: Samples of each row of the table.
       least_samples: Samples that a shorter utterance costs at least (`Backbone.least_samples`).
       num_devices: Devices that share each batch.
+      is_cpu: Whether they are those of a processor.
     """
     lengths = num_samples[np.concatenate([np.asarray(group, np.int64) for group in groups])]
     # Many buckets pad little, few buckets compile fast. The plan tries every number up to the one that is allowed.
     bucketings = [backbones.bucket_lengths(lengths, n + 1) for n in range(extract.num_buckets)]
-    batch_samples = int(extract.batch_seconds * audio.SAMPLE_RATE_HZ)
+    seconds = extract.batch_seconds
+    if isinstance(seconds, str):
+        seconds = CPU_BATCH_SECONDS * num_devices if is_cpu else BATCH_SECONDS
+    batch_samples = int(seconds * audio.SAMPLE_RATE_HZ)
     return audio_batches.plan(groups, num_samples, bucketings, batch_samples, least_samples, num_devices)
 
 
@@ -116,20 +135,24 @@ class BackbonePass:
         self, groups: Sequence[Sequence[int]], num_samples: Int[np.ndarray, " N"]
     ) -> list[list[audio_batches.Planned]]:
         """Batches of each group of utterances; see `plan_batches`."""
-        num_devices = 1 if self.mesh is None else self.mesh.size
-        return plan_batches(self.config.extract, groups, num_samples, self.backbone.least_samples, num_devices)
+        num_devices, is_cpu = 1 if self.mesh is None else self.mesh.size, jax.default_backend() == "cpu"
+        least = self.backbone.least_samples
+        return plan_batches(self.config.extract, groups, num_samples, least, num_devices, is_cpu)
 
     def stream(
         self,
         planned: Sequence[audio_batches.Planned],
         recordings: audio_batches.Recordings,
+        clock: Clock | None = None,
     ) -> Iterator[tuple[audio_batches.Batch, Outputs]]:
         """Batches with their outputs, on the host.
 
         Args:
           planned: The batches.
           recordings: The audio.
+          clock: Counts its time among `PHASES`.
         """
+        phase = _untimed if clock is None else clock.phase
         backbone, place = self.backbone, jnp.asarray
         compiled = functools.partial(_compiled, self.layers, self.config.extract.dtype, self.keeps_means)
         if self.mesh is not None:
@@ -140,16 +163,27 @@ class BackbonePass:
         section = self.config.backbone
         hearing = Hearing(section.level, section.level_dbfs)
         batches = audio_batches.stream(planned, recordings, self.config.extract.num_threads, hearing)
+
+        def fetch(dispatched: Outputs) -> Outputs:
+            with phase("forward"):
+                jax.block_until_ready(dispatched)
+            with phase("fetch"):
+                return jax.device_get(dispatched)
+
         # Outputs are fetched one batch late: the device computes the next batch while the host copies these.
         running = None
         try:
-            for batch in batches:
-                dispatched = compiled(backbone, *map(place, (batch.waveforms, batch.num_samples)))
+            while True:
+                with phase("audio"):
+                    batch = next(batches, None)
+                if batch is not None:
+                    with phase("forward"):
+                        dispatched = compiled(backbone, *map(place, (batch.waveforms, batch.num_samples)))
                 if running is not None:
-                    yield running[0], jax.device_get(running[1])
+                    yield running[0], fetch(running[1])
+                if batch is None:
+                    return
                 running = batch, dispatched
-            if running is not None:
-                yield running[0], jax.device_get(running[1])
         finally:
             batches.close()
 
@@ -175,6 +209,10 @@ class BackbonePass:
                     f"= {dtype!r}: set --config.extract.dtype=float32"
                 )
             yield row, output.frames[:, slot, : output.num_frames[slot]]
+
+
+def _untimed(_: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def one_batch(

@@ -189,6 +189,9 @@ def test_what_config_dict_alone_would_let_through_is_refused(tree: dict, message
         ("extract.layers", "(1, 2)", (1, 2)),
         ("extract.layers", "1,2,", (1, 2)),
         ("extract.layers", "all", "all"),
+        ("extract.batch_seconds", "24", 24.0),
+        ("extract.batch_seconds", 60, 60.0),
+        ("extract.batch_seconds", "auto", "auto"),
     ],
 )
 def test_harmless_conversions(path: str, value: object, expected: object):
@@ -209,6 +212,8 @@ def test_harmless_conversions(path: str, value: object, expected: object):
         ({"data": {"min_seconds": 5.0, "max_seconds": 4.0}}, "data.min_seconds must be below"),
         ({"backbone": {"level_dbfs": 3.0}}, "backbone.level_dbfs = 3: full scale is 0"),
         ({"backbone": {"level": "loud"}}, "backbone.level = 'loud': choose one of none, rms"),
+        ({"extract": {"batch_seconds": "large"}}, "extract.batch_seconds = 'large': give seconds of audio, or 'auto'"),
+        ({"extract": {"batch_seconds": "0.5"}}, "extract.batch_seconds must be at least 1, is 0.5"),
         ({"model": {"conv_kernel": 4}}, "model.conv_kernel must be odd"),
         ({"model": {"dropout": 1.0}}, "model.dropout must be in"),
         ({"model": {"dropout": -0.1}}, "model.dropout must be at least 0"),

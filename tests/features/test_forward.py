@@ -1,7 +1,9 @@
 """Extraction on several devices and processes, in windows, and from a published checkpoint to the store."""
 
+import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,6 +102,29 @@ def test_batches_of_several_devices_have_a_slot_for_each():
     assert {batch.num_slots for batch in planned[0]} == {4}
     planned = audio_batches.plan([range(5)], lengths, [(16_000,)], 64_000, least_samples=32_000)
     assert {batch.num_slots for batch in planned[0]} <= {1, 2}
+
+
+def test_auto_batches_fit_the_caches_of_a_processor_and_fill_an_accelerator():
+    lengths, extract_config = np.array([32_000] * 400), from_config_dict({}).extract
+    for is_cpu, num_devices, most_s in ((True, 1, 10), (True, 4, 40), (False, 4, 160)):
+        planned = forward.plan_batches(extract_config, [range(400)], lengths, 0, num_devices, is_cpu)[0]
+        largest_s = max(batch.num_slots * batch.num_samples for batch in planned) / 16_000
+        assert 0.6 * most_s <= largest_s <= most_s
+        # A number says how much, whatever the devices.
+        given = dataclasses.replace(extract_config, batch_seconds=20.0)
+        planned = forward.plan_batches(given, [range(400)], lengths, 0, 2, is_cpu)[0]
+        assert max(batch.num_slots for batch in planned) == 10
+
+
+def test_an_extraction_says_where_its_time_went(corpus, tmp_path, capsys):
+    config = config_of(corpus, backbone__name="logmel", extract__layers="all")
+    extract.run(config, fresh(corpus, tmp_path))
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("extract: goodput"))
+    shares = {name: float(share) for name, share in re.findall(r"(\w+) ([\d.]+) %[, ]", line.partition(";")[0])}
+    assert list(shares) == ["audio", "forward", "fetch", "sums", "store", "compile", "rest"]
+    assert sum(shares.values()) == pytest.approx(100, abs=0.4)
+    assert all(shares[name] > 0 for name in ("forward", "store"))
+    assert re.search(r"; \d+ batches of \d shapes, \d+\.\d % padding$", line)
 
 
 def test_long_audio_is_heard_in_windows(corpus, tmp_path):
