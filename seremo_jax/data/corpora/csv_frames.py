@@ -26,6 +26,9 @@ MISSING = ("", "na", "n/a", "n.a.", "<na>", "#n/a", "nan", "-nan", "none", "null
 MOST_COUNTED, MOST_IN_ALL = 10_000, 50_000_000
 """More votes of one class for one utterance, or of all for a whole corpus, are a mistake in a file."""
 
+_PATTERN = re.compile(r"(?s)\*|\^.*\$")
+"""Polars takes such a name for a pattern of names: `*` is every column, `^u.*$` is every one that begins with u."""
+
 _NUMBER_REMEDY = ": write digits with a decimal point, no comma between thousands and no percent sign"
 _CHUNK_LINES = 200_000
 _SEPARATORS = (",", ";", "\t", "|")
@@ -141,6 +144,11 @@ def refuse_names(columns: Sequence[str], path: Path) -> None:
     """
     if odd := [name for name in columns if "\0" in name]:
         raise CorpusError(f"{path}: column {odd[0][:80]!r} has a NUL in its name: rename it")
+    if patterns := [name for name in columns if _PATTERN.fullmatch(name.strip())]:
+        raise CorpusError(
+            f"{path}: column {patterns[0][:80]!r} has a name that stands for several columns where tables are read: "
+            "rename it"
+        )
     if taken := sorted({LINE, _TEXT} & set(columns)):
         raise CorpusError(f"{path}: column {taken[0]!r} has a name that this project needs itself: rename it")
 
