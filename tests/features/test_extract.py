@@ -202,7 +202,7 @@ def test_batching_changes_no_number_and_compiles_few_programs(corpus, tmp_path, 
     np.testing.assert_array_equal(small.num_frames, large.num_frames)
     for layer in small.layers:
         for a, b in zip(small.read(layer, range(22)), large.read(layer, range(22)), strict=True):
-            # The passes of these two backbones round alike in batches of any shape.
+            # One pass rounds nothing, the other alike in batches of any shape.
             np.testing.assert_array_equal(a, b)
     for name, wanted in large.arrays("norm").items():
         np.testing.assert_array_equal(small.arrays("norm")[name], wanted)
