@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import simulated
-from seremo_jax.core import ensemble, sharding
+from seremo_jax.core import ensemble, goodput, sharding
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import ingest, tables
@@ -80,7 +80,9 @@ def test_log_has_a_line_an_epoch_and_a_value_a_member(trained):
 
 def test_log_shares_the_wall_time_out(trained):
     for line in writer_module.read_log(trained / "train" / "log.jsonl"):
-        assert sum(line[f"goodput_{name}"] for name in timing.PHASES) == pytest.approx(1)
+        assert sum(
+            line[f"goodput_{name}"] for name in (*timing.PHASES, goodput.COMPILE, goodput.REST)
+        ) == pytest.approx(1)
         assert line["wall_s"] >= line["epoch_s"] > 0
         assert all(line[f"goodput_{name}"] > 0 for name in ("steps", "input", "evaluation", "rest"))
 

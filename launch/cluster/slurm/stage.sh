@@ -24,10 +24,10 @@ pass_on() { # signal
 }
 
 requeue() {
-  local state
+  local state n
   # A job that was cancelled must stay so, and one that Slurm itself preempted is in the queue already. SIGNALING says
   # only that a signal of Slurm's is on its way; what the job is shows when it has arrived.
-  for _ in $(seq 60); do
+  for ((n = 0; n < 60; n++)); do
     state=$(scontrol show job --oneliner "$SLURM_JOB_ID" | sed -n 's/.* JobState=\([A-Z_]*\).*/\1/p')
     [ "$state" = SIGNALING ] || break
     sleep 1
