@@ -5,15 +5,18 @@ layers, in Flax. A new architecture is one module here, one entry in a dict belo
 no experiment is known here.
 """
 
+import dataclasses
 import difflib
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from seremo_jax.backbones import logmel, wav2vec2, whisper
+from seremo_jax.backbones import costs, logmel, wav2vec2, whisper
 from seremo_jax.backbones.base import Backbone, bucket_lengths, pick_layers
-from seremo_jax.backbones.hub import is_here
+from seremo_jax.backbones.hub import Place, is_here
+from seremo_jax.backbones.preprocessors import Wav2Vec2FeatureExtractor
 from seremo_jax.backbones.transformer import Transformer
-from seremo_jax.backbones.weights import CheckpointError, open_checkpoint
+from seremo_jax.backbones.weights import Checkpoint, CheckpointError, open_checkpoint
 from seremo_jax.backbones.windows import Windowed, Windows
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "bucket_lengths",
     "is_here",
     "load",
+    "outline",
     "pick_layers",
     "windowed",
 ]
@@ -64,7 +68,36 @@ def load(
       CheckpointError: No such checkpoint, or it cannot be used; the message says why and what to do.
       ValueError: Unknown name, dtype, window or layer.
     """
-    name = os.fspath(path_or_id)
+    return _load(open_checkpoint, os.fspath(path_or_id), layers, dtype, final_norm, window)
+
+
+def outline(
+    path_or_id: str | os.PathLike,
+    layers: Iterable[int] | None = None,
+    dtype: str = "float32",
+    *,
+    final_norm: bool = False,
+    window: str = "padded",
+) -> Backbone:
+    """The backbone of `load` with shapes (`jax.ShapeDtypeStruct`) in place of its weights, to compile programs with.
+
+    No weights are read or fetched. `costs.PUBLISHED` names models that need no file either.
+
+    Raises:
+      CheckpointError: No such checkpoint, or its settings cannot be used.
+      ValueError: Unknown name, dtype, window or layer.
+    """
+    return _load(open_outline, os.fspath(path_or_id), layers, dtype, final_norm, window)
+
+
+def _load(
+    opened: Callable[[str], Checkpoint],
+    name: str,
+    layers: Iterable[int] | None,
+    dtype: str,
+    final_norm: bool,
+    window: str,
+) -> Backbone:
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"unknown dtype {dtype!r} for backbone {name!r}: choose float32 or bfloat16")
     if window not in WINDOWS:
@@ -78,8 +111,19 @@ def load(
             f"unknown backbone {name!r}: known are {', '.join(sorted(LOADERS))}, the folder of a published checkpoint, "
             f"and ids on the model hub such as microsoft/wavlm-large{hint}"
         )
-    checkpoint = open_checkpoint(name)
+    checkpoint = opened(name)
     return ARCHITECTURES[checkpoint.config.model_type](checkpoint, layers, dtype, final_norm=final_norm, window=window)
+
+
+def open_outline(name: str) -> Checkpoint:
+    """A checkpoint whose settings alone are read.
+
+    Raises:
+      CheckpointError: It is not there, or one of its settings is missing, damaged or of an unknown kind.
+    """
+    if name in costs.PUBLISHED:
+        return Checkpoint(Place(name, Path(), None), costs.published_config(name), Wav2Vec2FeatureExtractor(), (), True)
+    return dataclasses.replace(open_checkpoint(name), is_outline=True)
 
 
 def windowed(backbone: Backbone, window_s: float, overlap_s: float) -> Backbone:

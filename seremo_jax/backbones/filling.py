@@ -1,6 +1,7 @@
 """From published tensors to the parameters of a module tree, in little more memory than these take.
 
-Shapes are compared before any memory is taken, and tensors are read one after another into the array that is kept.
+Shapes are compared before any memory is taken, and tensors are read one after another into the array that is kept. An
+outline has no tensors: its parameters stay shapes, from which programs can be compiled.
 """
 
 import math
@@ -31,13 +32,14 @@ def published_shapes(module: nnx.Module, published_name: Callable[[str], str]) -
 
 
 def fill(
-    module: nnx.Module, tensors: Mapping[str, np.ndarray], published_name: Callable[[str], str], dtype: str
+    module: nnx.Module, tensors: Mapping[str, np.ndarray] | None, published_name: Callable[[str], str], dtype: str
 ) -> None:
     """Fills the parameters of `module` from published tensors, one after another.
 
     Args:
       module: Made of empty parameters.
-      tensors: Those of `published_shapes`; each is asked for once and let go of.
+      tensors: Those of `published_shapes`; each is asked for once and let go of. None leaves shapes, in the dtypes that
+        the parameters would have.
       published_name: As there.
       dtype: Compute dtype; modules that say `STAYS_FLOAT32` keep float32, spectra complex64.
 
@@ -45,7 +47,10 @@ def fill(
       CheckpointError: Numbers that are finite as published are not finite in the dtype that is computed in.
     """
     for leaf in walk(module):
-        leaf.param.set_value(jax.device_put(_filled(leaf, tensors, published_name, dtype)).block_until_ready())
+        if tensors is None:
+            leaf.param.set_value(jax.ShapeDtypeStruct(leaf.param.get_value().shape, leaf.kind(dtype)))
+        else:
+            leaf.param.set_value(jax.device_put(_filled(leaf, tensors, published_name, dtype)).block_until_ready())
 
 
 def _filled(

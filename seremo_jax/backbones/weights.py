@@ -33,12 +33,14 @@ class Checkpoint:
       config: The published config, as transformers names its fields.
       preprocessor: Settings of the published feature extractor; None where there are none.
       settings: Files that config and preprocessor were read from.
+      is_outline: Its weights are left where they are, and a model of it has shapes in their place.
     """
 
     place: Place
     config: Any
     preprocessor: Any | None
     settings: tuple[Path, ...]
+    is_outline: bool = False
 
     @property
     def name(self) -> str:
@@ -67,7 +69,9 @@ class Checkpoint:
 
     @functools.cached_property
     def revision(self) -> str:
-        """Hash of weights, config and preprocessor: the same however they came here."""
+        """Hash of weights, config and preprocessor: the same however they came here; of an outline a word."""
+        if self.is_outline:
+            return "outline"
         return fingerprint_of([sha256_of_file(path) for path in (*self.settings, *self.files)])
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -123,8 +127,8 @@ class Tensors(Mapping):
 
 def read_tensors(
     checkpoint: Checkpoint, wanted: Mapping[str, tuple[int, ...]], canonical: Callable[[str], str | None]
-) -> Tensors:
-    """The tensors a model needs, their names and shapes checked and none of them read.
+) -> Tensors | None:
+    """The tensors a model needs, their names and shapes checked and none of them read; None for an outline.
 
     Whatever a training script put before all the names (`wav2vec2.`, `module.wav2vec2.`) is taken off: it is what
     stands before the first of `wanted`.
@@ -138,6 +142,8 @@ def read_tensors(
       CheckpointError: Tensors are missing, unexpected, there twice, of another shape or no floating-point numbers. All
         of them are named at once.
     """
+    if checkpoint.is_outline:
+        return None
     readers = [_open(path) for path in checkpoint.files]
     problems: dict[str, list[str]] = collections.defaultdict(list)
     sources: dict[str, tuple[Any, str]] = {}

@@ -98,8 +98,8 @@ def by_utterance(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
-def spread(mesh: Mesh, tree: Any) -> Any:
-    """Arrays laid over the data axis, each along its last axis that divides evenly."""
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """How arrays lie over the data axis: each along its last axis that divides evenly."""
     size = mesh.shape[DATA]
 
     def sharding(array: jax.Array) -> NamedSharding:
@@ -109,7 +109,7 @@ def spread(mesh: Mesh, tree: Any) -> Any:
                 return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA))
         return replicated(mesh)
 
-    return jax.device_put(tree, jax.tree.map(sharding, tree))
+    return jax.tree.map(sharding, tree)
 
 
 def is_first_process() -> bool:

@@ -21,7 +21,7 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.config_fields import ExtractConfig
 from seremo_jax.core.goodput import Clock
-from seremo_jax.core.sharding import by_utterance, replicated, spread
+from seremo_jax.core.sharding import by_utterance, replicated, shardings
 from seremo_jax.data import audio, audio_batches
 from seremo_jax.data.level import Hearing
 from seremo_jax.features.manifest import DTYPES
@@ -57,12 +57,15 @@ class Outputs(NamedTuple):
     peak: Any
 
 
-def load_backbone(config: Config, layers: Sequence[int] | None = None) -> backbones.Backbone:
+def load_backbone(
+    config: Config, layers: Sequence[int] | None = None, outlined_for: str | None = None
+) -> backbones.Backbone:
     """The backbone of the config, which hears long audio in windows.
 
     Args:
       config: The experiment.
       layers: Layers that it gives; None means all. It computes none above the highest of them.
+      outlined_for: Platform to compile for: shapes stand in place of weights. None reads weights, for these devices.
 
     Raises:
       ConfigError: The backbone does not exist, cannot be used, or hears another sampling rate.
@@ -71,9 +74,10 @@ def load_backbone(config: Config, layers: Sequence[int] | None = None) -> backbo
     dtype = section.dtype
     # bfloat16 is what accelerators are fast at. Processors emulate it.
     if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        dtype = "float32" if (outlined_for or jax.default_backend()) == "cpu" else "bfloat16"
+    load = backbones.load if outlined_for is None else backbones.outline
     try:
-        backbone = backbones.load(section.name, layers, dtype, final_norm=section.final_norm, window=section.window)
+        backbone = load(section.name, layers, dtype, final_norm=section.final_norm, window=section.window)
         backbone = backbones.windowed(backbone, section.window_seconds, section.overlap_seconds)
     except ValueError as error:
         raise ConfigError(f"backbone.name = {section.name!r}: {error}") from error
@@ -156,9 +160,7 @@ class BackbonePass:
         backbone, place = self.backbone, jnp.asarray
         compiled = functools.partial(_compiled, self.layers, self.config.extract.dtype, self.keeps_means)
         if self.mesh is not None:
-            # Weights lie whole on every device, or each device has a part of them and gathers a block when it needs it.
-            is_spread = self.config.backbone.shards_params
-            backbone = spread(self.mesh, backbone) if is_spread else jax.device_put(backbone, replicated(self.mesh))
+            backbone = jax.device_put(backbone, self._shardings())
             place = functools.partial(jax.device_put, device=by_utterance(self.mesh))
         section = self.config.backbone
         hearing = Hearing(section.level, section.level_dbfs)
@@ -186,6 +188,27 @@ class BackbonePass:
                 running = batch, dispatched
         finally:
             batches.close()
+
+    def _shardings(self) -> Any:
+        """How the weights lie on the mesh: whole on every device, or spread, and gathered when a block needs them."""
+        if self.config.backbone.shards_params:
+            return shardings(self.mesh, self.backbone)
+        return jax.tree.map(lambda _: replicated(self.mesh), self.backbone)
+
+    def lower(self, num_slots: int, num_samples: int) -> jax.stages.Lowered:
+        """The program of `stream` for batches [num_slots, num_samples], to be compiled for the devices of the mesh.
+
+        Nothing is placed or run, so the devices may be those of a topology that is not here, and the backbone an
+        outline.
+        """
+        where = by_utterance(self.mesh)
+        weights = jax.tree.map(
+            lambda array, lies: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=lies),
+            self.backbone, self._shardings(),
+        )  # fmt: skip
+        waveforms = jax.ShapeDtypeStruct((num_slots, num_samples), np.float32, sharding=where)
+        counts = jax.ShapeDtypeStruct((num_slots,), np.int32, sharding=where)
+        return _compiled.lower(self.layers, self.config.extract.dtype, self.keeps_means, weights, waveforms, counts)
 
     def frames(
         self, batch: audio_batches.Batch, output: Outputs, recordings: audio_batches.Recordings

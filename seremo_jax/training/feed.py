@@ -48,10 +48,16 @@ class Cache:
             * np.dtype(self._data.store.manifest["dtype"]).itemsize
         )
 
-    def fits(self, num_views: int) -> bool:
-        """Whether the frames fill at most `CACHE_SHARE` of the free memory of each device of this process."""
+    def fits(self, num_views: int, free_bytes: float | None = None) -> bool:
+        """Whether the frames fill at most `CACHE_SHARE` of the memory that is free on each device.
+
+        Args:
+          num_views: Layers that members read.
+          free_bytes: Bytes that are free; None asks the devices of this process.
+        """
+        free_bytes = _free_bytes() if free_bytes is None else free_bytes
         # Places of frames are int32 in a batch.
-        return self.num_frames < 2**31 and self.num_bytes(num_views) <= CACHE_SHARE * _free_bytes()
+        return self.num_frames < 2**31 and self.num_bytes(num_views) <= CACHE_SHARE * free_bytes
 
     def frames(self, mesh: Mesh, views: Sequence[Sequence[int]]) -> jax.Array:
         """[V, F, D] frames on the mesh. `views` are the layers that each shard of the member axis holds."""
@@ -79,6 +85,84 @@ def _free_bytes() -> float:
     if all(entry and "bytes_limit" in entry for entry in stats):
         return min(entry["bytes_limit"] - entry["bytes_in_use"] for entry in stats)
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
+
+
+def cache_of(
+    data: Data,
+    members: Sequence[ensemble.Member],
+    splits: Sequence[dict[Fold, np.ndarray]],
+    free_bytes: float | None = None,
+) -> Cache | None:
+    """Frames of these splits in device memory, as `train.device_cache` says; None where batches bring their frames.
+
+    Args:
+      data: The data.
+      members: The members.
+      splits: Of each split, fold -> rows of the utterance table.
+      free_bytes: As in `Cache.fits`.
+    """
+    wanted = data.config.train.device_cache
+    if wanted == "off":
+        return None
+    cache = Cache(data, np.unique(np.concatenate([rows for split in splits for rows in split.values()])))
+    layers = {layer for member in members for layer in data.layers_of(member)}
+    return cache if wanted == "on" or cache.fits(len(layers), free_bytes) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What each shard of the member axis holds for its members, and where each member finds its own.
+
+    Attributes:
+      streams: Fold and data seed of each stream. Members of one fold and one order share it: a batch then has one
+        layout for all of them.
+      stream: [P] int32, stream of the member at each position.
+      views: Of each shard, (stream, layer) of the frames that it holds.
+      view_slot: [P] int32, first view of each member in its shard.
+      norms: Of each shard, (fold, layer) of the feature statistics that it holds.
+      norm_slot: [P] int32, likewise.
+    """
+
+    streams: list[tuple[Fold, int | None]]
+    stream: np.ndarray
+    views: list[list[tuple[int, int]]]
+    view_slot: np.ndarray
+    norms: list[list[tuple[Fold, int]]]
+    norm_slot: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        data: Data,
+        members: Sequence[ensemble.Member],
+        current: Arrangement,
+        *,
+        has_own_order: bool,
+        is_cached: bool,
+    ) -> "Layout":
+        """The layout of members at their positions; see `Feed` for the arguments."""
+        keys = [(member.fold, member.data_seed if has_own_order else None) for member in members]
+        streams = list(dict.fromkeys(keys))
+        stream = np.array([streams.index(keys[m]) for m in current.member], np.int32)
+        layers = [data.layers_of(member) for member in members]
+        # Frames in device memory are in the order of the cache, so that all streams point into one view of a layer.
+        of_member = [0 if is_cached else streams.index(key) for key in keys]
+        views, view_slot = share_out(
+            current, [tuple((s, layer) for layer in own) for s, own in zip(of_member, layers, strict=True)]
+        )
+        norms, norm_slot = share_out(
+            current, [tuple((m.fold, layer) for layer in own) for m, own in zip(members, layers, strict=True)]
+        )
+        return cls(streams, stream, views, view_slot, norms, norm_slot)
+
+
+def num_rows_of(shape: loader.Shape, mesh: Mesh, micro_batches: int) -> int:
+    """Rows of a batch on a mesh: split over the devices of the data axis, and there into parts, empty ones at the end.
+
+    The parts are computed one after the other and have equal numbers of rows.
+    """
+    num_parts = mesh.shape[sharding.DATA] * micro_batches
+    return -(-shape.num_rows // num_parts) * num_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,23 +216,12 @@ class Feed:
     ):
         members, current = placement.members, placement.arrangement
         self._data, self._mesh, self._shape, self._rows, self._cache = data, placement.mesh, shape, rows, cache
-        # Members of one fold and one order share a stream: a batch then has one layout for all of them.
-        keys = [(member.fold, member.data_seed if has_own_order else None) for member in members]
-        self._streams = list(dict.fromkeys(keys))
-        self.stream = np.array([self._streams.index(keys[m]) for m in current.member], np.int32)
-        layers = [data.layers_of(member) for member in members]
-        # Frames in device memory are in the order of the cache, so that all streams point into one view of a layer.
-        streams = [0 if cache is not None else self._streams.index(key) for key in keys]
-        self._views, view_slot = share_out(
-            current, [tuple((s, layer) for layer in own) for s, own in zip(streams, layers, strict=True)]
-        )
-        norms, norm_slot = share_out(
-            current, [tuple((m.fold, layer) for layer in own) for m, own in zip(members, layers, strict=True)]
-        )
+        layout = Layout.of(data, members, current, has_own_order=has_own_order, is_cached=cache is not None)
+        self._streams, self.stream, self._views = layout.streams, layout.stream, layout.views
         weights = placement.class_weights or [np.ones(len(data.targets.class_names), np.float32)] * len(members)
         values = values_of([members[m] for m in current.member], [weights[m] for m in current.member])
-        self.members = self._by_member(Members(values, self.stream, view_slot, norm_slot))
-        tables = [np.stack([placement.statistics[key][i] for shard in norms for key in shard]) for i in range(2)]
+        self.members = self._by_member(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
+        tables = [np.stack([placement.statistics[key][i] for shard in layout.norms for key in shard]) for i in range(2)]
         labels = jax.tree.map(lambda table: sharding.place(placement.mesh, _SAME, table), data.labels())
         if cache is not None and frames is None:
             frames = cache.frames(placement.mesh, [[layer for _, layer in shard] for shard in self._views])
@@ -181,10 +254,7 @@ class Feed:
     def batches(self, epoch: int | None = None, start: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from number `start` on, on the devices; `epoch` None keeps the order of the table."""
         data = self._data
-        # Rows are split over the devices of the data axis, and there into parts that are computed one after the other.
-        # Empty rows fill them up to equal numbers.
-        num_parts = self._mesh.shape[sharding.DATA] * data.config.train.micro_batches
-        num_rows = -(-self._shape.num_rows // num_parts) * num_parts
+        num_rows = num_rows_of(self._shape, self._mesh, data.config.train.micro_batches)
         specs = steps.batch_specs(self._cache is not None)
         # Each process reads only the rows and the shards of members that its own devices hold.
         rows = sharding.local_part(self._mesh, specs.slot, 2, num_rows)

@@ -19,7 +19,7 @@ from seremo_jax.training import predictions, roofline, steps
 from seremo_jax.training.arrangement import arrange, is_worth_compacting
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
-from seremo_jax.training.feed import Cache, Feed, Placement, shape_of
+from seremo_jax.training.feed import Feed, Placement, cache_of, shape_of
 from seremo_jax.training.state import TrainState
 from seremo_jax.training.timing import PHASES, StepTrace
 
@@ -89,7 +89,7 @@ class Loop:
 
     def _feed(self, is_active: np.ndarray | None) -> None:
         self._current = arrange(len(self.members), self._mesh.shape[sharding.MEMBER], is_active)
-        cache = self._cache()
+        cache = cache_of(self._data, self.members, (self._rows, self._development_rows))
         placement = Placement(
             self.members, self._mesh, self._current, self._statistics, class_weights=self._class_weights
         )
@@ -105,16 +105,6 @@ class Loop:
             frames=self._train.inputs.frames,
         )
         self._is_cached = cache is not None
-
-    def _cache(self) -> Cache | None:
-        """Frames of both splits in device memory; None where each batch is to bring its frames."""
-        wanted = self.config.train.device_cache
-        if wanted == "off":
-            return None
-        rows = np.unique(np.concatenate([*self._rows.values(), *self._development_rows.values()]))
-        cache = Cache(self._data, rows)
-        layers = {layer for member in self.members for layer in self._data.layers_of(member)}
-        return cache if wanted == "on" or cache.fits(len(layers)) else None
 
     def like(self, num_positions: int) -> TrainState:
         """Shapes of a state with so many positions, with shardings on this mesh.

@@ -127,11 +127,11 @@ def _mean_ccc(pred: Float[AnyArray, "m N Y"], target: Float[AnyArray, "N Y"], ma
     return jnp.where(is_defined[None, :], ccc, 0).sum(1) / jnp.maximum(is_defined.sum(), 1)
 
 
-def settings_of(config: Config, data: Data) -> Settings:
-    """Settings that all members of a run share."""
+def settings_of(config: Config, data: Data, platform: str | None = None) -> Settings:
+    """Settings that all members of a run share, on a platform; None means that of these devices."""
     num_layers = len(data.store.layers) if ensemble.reads_layer_sum(config) else 0
     targets = data.targets
-    return Settings.of(config, data.num_features, len(targets.class_names), num_layers, targets.levels)
+    return Settings.of(config, data.num_features, len(targets.class_names), num_layers, targets.levels, platform)
 
 
 def load_members(folder: PurePath, settings: steps.Settings, members: Sequence[ensemble.Member], mesh: Mesh) -> Any:

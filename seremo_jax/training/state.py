@@ -110,6 +110,7 @@ class Settings(NamedTuple):
         num_classes: int,
         num_layers: int = 0,
         levels: tuple[float, ...] = (),
+        platform: str | None = None,
     ) -> "Settings":
         """The settings that an experiment asks for. The platform decides what `train.member_map = auto` is.
 
@@ -119,6 +120,7 @@ class Settings(NamedTuple):
           num_classes: C.
           num_layers: Layers that are summed; 0 where members read one layer.
           levels: Values of the levels of the rating scale, for `loss.attribute_kind = emd`.
+          platform: `cpu`, `gpu` or `tpu`; None means that of these devices.
         """
         sizes = model.Sizes(
             num_features=num_features,
@@ -137,7 +139,7 @@ class Settings(NamedTuple):
         member_map = config.train.member_map
         if member_map == "auto":
             # Measured on CPU: small products that are batched over members gain nothing and fall out of the cache.
-            member_map = "map" if jax.default_backend() == "cpu" else "vmap"
+            member_map = "map" if (platform or jax.default_backend()) == "cpu" else "vmap"
         loss = config.loss
         return cls(
             sizes=sizes,

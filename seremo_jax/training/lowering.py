@@ -1,0 +1,137 @@
+"""The compiled steps of a training, and shapes of all that they are called with, so that they compile elsewhere, too.
+
+`Loop` calls the steps with arrays, and this module calls the same steps with shapes. Members, streams, views, batches and
+the choice of frames in device memory come from the functions that the loop and its feeds ask, too.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from seremo_jax.core import ensemble, sharding, vocab
+from seremo_jax.core.schema import Batch
+from seremo_jax.training import loader, predictions, steps
+from seremo_jax.training.arrangement import Arrangement, arrange
+from seremo_jax.training.dataset import Data
+from seremo_jax.training.feed import Cache, Layout, cache_of, num_rows_of, shape_of
+from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init, values_of
+
+
+class Arguments(NamedTuple):
+    """Shapes of what `Steps.train` and `Steps.predict` are called with; see there."""
+
+    state: TrainState
+    members: Members
+    batch: Batch
+    inputs: Inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training on a mesh, before any array of it is made.
+
+    Attributes:
+      steps: The compiled steps, which `Loop` calls.
+      settings: Static settings of the steps.
+      train: What a training step is called with.
+      development: What a prediction of the development split is called with.
+      shape: Shape of the batches.
+      num_batches: Batches of an epoch.
+      cache: Frames in device memory; None where batches bring theirs.
+    """
+
+    steps: steps.Steps
+    settings: Settings
+    train: Arguments
+    development: Arguments
+    shape: loader.Shape
+    num_batches: int
+    cache: Cache | None
+
+    def lower(self) -> dict[str, Any]:
+        """Name -> function that gives the lowered program: `train`, `predict` and `finish`."""
+        state, members, batch, inputs = self.train
+        num_positions = state.step.shape[0]
+        scores, epoch = jax.ShapeDtypeStruct((num_positions,), np.float32), jax.ShapeDtypeStruct((), np.int32)
+        return {
+            "train": lambda: self.steps.train.lower(state, members, batch, inputs),
+            "predict": lambda: self.steps.predict.lower(self.development.state.params, *self.development[1:]),
+            "finish": lambda: self.steps.finish_epoch.lower(state, scores, epoch),
+        }
+
+
+def training_on(
+    data: Data, members: Sequence[ensemble.Member], mesh: Mesh, platform: str, memory_bytes: float | None = None
+) -> Training:
+    """The training of these members on a mesh, whose devices need not be here.
+
+    Args:
+      data: The data. Its store needs no frames.
+      members: The members.
+      mesh: Mesh with the axes `("member", "data")`.
+      platform: `cpu`, `gpu` or `tpu`, that of the mesh.
+      memory_bytes: Memory of a device of the mesh; None asks the devices of this process.
+
+    Raises:
+      ArtefactError: A split lacks labelled utterances.
+    """
+    rows, development = (
+        {fold: data.labelled_rows(fold, split) for fold in data.splits} for split in (vocab.TRAIN, vocab.DEVELOPMENT)
+    )
+    shape = shape_of(data, rows, development)
+    settings = predictions.settings_of(data.config, data, platform)
+    current = arrange(len(members), mesh.shape[sharding.MEMBER])
+    cache = cache_of(data, members, (rows, development), memory_bytes)
+    t = data.config.train
+    compiled = steps.compile_steps(
+        settings, mesh, t.patience, t.min_delta, num_running=current.num_running, is_cached=cache is not None
+    )
+    called_with = functools.partial(_arguments, data, members, mesh, settings, current, shape, cache)
+    longest = max(rows.values(), key=len)
+    lengths = data.num_frames[data.store_rows[longest]]
+    num_batches = len(loader.plan_epoch(lengths, shape, t.data_seed, None))
+    return Training(compiled, settings, called_with(True), called_with(False), shape, num_batches, cache)
+
+
+def _arguments(
+    data: Data,
+    members: Sequence[ensemble.Member],
+    mesh: Mesh,
+    settings: Settings,
+    current: Arrangement,
+    shape: loader.Shape,
+    cache: Cache | None,
+    has_own_order: bool,
+) -> Arguments:
+    is_cached = cache is not None
+    layout = Layout.of(data, members, current, has_own_order=has_own_order, is_cached=is_cached)
+    weights = [np.ones(len(data.targets.class_names), np.float32)] * len(members)
+    values = values_of([members[m] for m in current.member], [weights[m] for m in current.member])
+    placed = _shapes(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
+    width, dtype = data.num_features, np.dtype(data.store.manifest["dtype"])
+    num_views, num_norms = (sum(map(len, entries)) for entries in (layout.views, layout.norms))
+    statistics = jax.ShapeDtypeStruct((num_norms, width), np.float32)
+    rows = num_rows_of(shape, mesh, data.config.train.micro_batches)
+    layouts = (len(layout.streams), shape.num_frames, rows)
+    slots = jax.ShapeDtypeStruct((len(layout.streams), shape.num_utterances), np.int32)
+    batch = Batch(
+        features=None if is_cached else jax.ShapeDtypeStruct((num_views, *layouts[1:], width), dtype),
+        frame=jax.ShapeDtypeStruct(layouts, np.int32) if is_cached else None,
+        reset=jax.ShapeDtypeStruct(layouts, np.bool_),
+        slot=jax.ShapeDtypeStruct(layouts, np.int32),
+        last_frame=slots,
+        utterance=slots,
+    )
+    frames = jax.ShapeDtypeStruct((num_views, cache.num_frames, width), dtype) if is_cached else None
+    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames)
+    state = jax.eval_shape(functools.partial(init, settings), placed.values)
+    return Arguments(state, placed, batch, inputs)
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)

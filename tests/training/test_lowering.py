@@ -1,0 +1,46 @@
+"""Shapes of what the steps are compiled with, against the arrays that a loop calls them with."""
+
+import jax
+import pytest
+
+from seremo_jax.core import ensemble
+from seremo_jax.training import lowering
+from tests.support import toy_training
+
+
+def _described(tree):
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+
+
+@pytest.mark.parametrize("device_cache", ["on", "off"])
+@pytest.mark.parametrize("num_data", [1, 2])
+@pytest.mark.parametrize("kind", ["ccc", "emd"])
+def test_shapes_are_those_of_a_loop(device_cache, num_data, kind):
+    config = toy_training.config(
+        train={"device_cache": device_cache, "data_shards": num_data, "micro_batches": 3},
+        ensemble={"data_seeds": (0, 1), "seeds": (0,)},
+        loss={"attribute_kind": kind},
+    )
+    mesh = toy_training.mesh(2, num_data)
+    loop = toy_training.loop(config, mesh)
+    planned = lowering.training_on(loop._data, ensemble.members(config, None), mesh, "cpu")
+    for feed, arguments in ((loop._train, planned.train), (loop._development, planned.development)):
+        batch = next(iter(feed.batches(None if feed is loop._development else 1)))
+        called_with = lowering.Arguments(loop._state, feed.members, batch, feed.inputs)
+        assert _described(called_with) == _described(arguments)
+    assert planned.steps is loop._steps
+    assert planned.num_batches == loop._train.num_batches()
+    assert (planned.cache is None) == (device_cache == "off")
+
+
+def test_the_platform_decides_how_members_are_computed():
+    config = toy_training.config(train={"member_map": "auto"})
+    loop = toy_training.loop(config, toy_training.mesh(1))
+    maps = {
+        platform: lowering.training_on(loop._data, loop.members, toy_training.mesh(1), platform).settings.member_map
+        for platform in ("cpu", "gpu", "tpu")
+    }
+    assert maps == {"cpu": "map", "gpu": "vmap", "tpu": "vmap"}
+    assert set(lowering.training_on(loop._data, loop.members, toy_training.mesh(1), "cpu").lower()) == {
+        "train", "predict", "finish",
+    }  # fmt: skip
