@@ -33,12 +33,13 @@ _WORKDIR = paths.define(
 )
 
 
-def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
+def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1, needs_workdir: bool = True) -> None:
     """Parses the flags, runs `stage(config, workdir)`, and ends the process.
 
     Args:
       stage: The work.
       num_cpu_devices: Devices JAX should split the processor into; 0 leaves JAX alone.
+      needs_workdir: Whether a workdir must be given; without one it is None.
     """
 
     def main(argv: list[str]) -> None:
@@ -47,7 +48,8 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
             raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.section.field=value")
         try:
             config = from_config_dict(_CONFIG.value)
-            require_place(_WORKDIR.value)
+            if _WORKDIR.value is not None:
+                require_place(_WORKDIR.value)
             _keep_compiled(_COMPILED.value, _WORKDIR.value)
             if num_cpu_devices > 1:
                 import jax
@@ -78,7 +80,7 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1) -> None:
 
     module = sys.modules["__main__"]
     module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(["config", "workdir"] if needs_workdir else ["config"])
     pipes.run(lambda: app.run(main, flags_parser=_parse))
 
 
@@ -122,11 +124,11 @@ def _stop(message: str) -> NoReturn:
     sys.exit(message)
 
 
-def _keep_compiled(where: str, workdir: str) -> None:
+def _keep_compiled(where: str, workdir: str | None) -> None:
     """Has compiled programs kept in a folder, so that the next command reads them; JAX is not imported for it."""
     name = "JAX_COMPILATION_CACHE_DIR"
     if where == "auto":
-        where = os.environ.get(name) or os.path.join(workdir, "compiled")
+        where = os.environ.get(name) or (os.path.join(workdir, "compiled") if workdir else "off")
     # A folder that the environment names is other programs', too; those in a bucket are JAX's own business.
     is_ours = where not in ("off", os.environ.get(name)) and not in_bucket(where)
     if is_ours and (removed := compiled_programs.remove_damaged(Path(where))):

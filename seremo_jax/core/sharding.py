@@ -1,5 +1,6 @@
 """The device mesh with its axes `member` and `data`, and how arrays are laid over it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ class ShardingError(ValueError):
     """The devices at hand cannot be laid out as asked."""
 
 
-def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
+def make_mesh(num_members: int, num_data: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over the devices of all processes, with members spread over as many of them as there are.
 
     Where members do not divide evenly, the last shards hold inactive copies. Where fewer devices would leave each with
@@ -25,15 +26,17 @@ def make_mesh(num_members: int, num_data: int = 1) -> Mesh:
     Args:
       num_members: E, members of the ensemble.
       num_data: Devices that share each batch.
+      devices: Devices, of all processes; None means those that are here.
 
     Raises:
       ShardingError: Fewer devices than `num_data`, or several processes whose devices it does not divide.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
+    num_processes = len({device.process_index for device in devices})
     most = len(devices) // num_data
-    if not most or (jax.process_count() > 1 and len(devices) % num_data):
+    if not most or (num_processes > 1 and len(devices) % num_data):
         raise ShardingError(f"train.data_shards = {num_data}: there are {len(devices)} devices")
-    num_shards = num_member_shards(num_members, most, jax.process_count())
+    num_shards = num_member_shards(num_members, most, num_processes)
     return Mesh(
         np.array(devices[: num_shards * num_data]).reshape(num_shards, num_data),
         (MEMBER, DATA),
@@ -87,10 +90,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def make_data_mesh() -> Mesh:
-    """A mesh over the devices of this process alone, which share every batch of audio."""
-    devices = np.array(jax.local_devices()).reshape(1, -1)
-    return Mesh(devices, (MEMBER, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+def make_data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh over the devices of one process, which share every batch of audio; None means those of this process."""
+    devices = jax.local_devices() if devices is None else devices
+    return Mesh(np.array(devices).reshape(1, -1), (MEMBER, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def by_utterance(mesh: Mesh) -> NamedSharding:

@@ -83,7 +83,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
         is_quiet=is_quiet,
         mesh=mesh,
     )
-    layers, path = _known_layers(config, job.backbone), workdir / STORE_FOLDER
+    layers, path = known_layers(config, job.backbone), workdir / STORE_FOLDER
     answered = [asked for asked in questions if (workdir / ranking.sums_file(asked.split_fold)).exists()]
     has_store = (path / MANIFEST_FILE).exists()
     # The sums of every layer are needed to choose a layer, and to explain the choice beside a store. A pass that stores
@@ -117,7 +117,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
     return path
 
 
-def _known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ...] | None:
+def known_layers(config: Config, backbone: backbones.Backbone) -> tuple[int, ...] | None:
     """Layers to store, ascending; None where saliency is to choose."""
     if config.extract.layers == "all":
         return tuple(range(backbone.num_layers))

@@ -1,7 +1,7 @@
 """The compiled steps of a training, and shapes of all that they are called with, so that they compile elsewhere, too.
 
-`Loop` calls the steps with arrays, and this module calls the same steps with shapes. Members, streams, views, batches and
-the choice of frames in device memory come from the functions that the loop and its feeds ask, too.
+`Loop` calls the steps with arrays, and this module calls the same steps with shapes. Members, streams, views,
+batches and the choice of frames in device memory come from the functions that the loop and its feeds ask, too.
 """
 
 import dataclasses
@@ -17,9 +17,12 @@ from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import loader, predictions, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
-from seremo_jax.training.dataset import Data
+from seremo_jax.training.dataset import Data, Fold
 from seremo_jax.training.feed import Cache, Layout, cache_of, num_rows_of, shape_of
 from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init, values_of
+
+_PLANNED = 20_000
+"""Utterances that the number of batches is planned from at most."""
 
 
 class Arguments(NamedTuple):
@@ -41,7 +44,7 @@ class Training:
       train: What a training step is called with.
       development: What a prediction of the development split is called with.
       shape: Shape of the batches.
-      num_batches: Batches of an epoch.
+      num_batches, num_development_batches: Batches of an epoch, and of the development split.
       cache: Frames in device memory; None where batches bring theirs.
     """
 
@@ -51,6 +54,7 @@ class Training:
     development: Arguments
     shape: loader.Shape
     num_batches: int
+    num_development_batches: int
     cache: Cache | None
 
     def lower(self) -> dict[str, Any]:
@@ -92,10 +96,8 @@ def training_on(
         settings, mesh, t.patience, t.min_delta, num_running=current.num_running, is_cached=cache is not None
     )
     called_with = functools.partial(_arguments, data, members, mesh, settings, current, shape, cache)
-    longest = max(rows.values(), key=len)
-    lengths = data.num_frames[data.store_rows[longest]]
-    num_batches = len(loader.plan_epoch(lengths, shape, t.data_seed, None))
-    return Training(compiled, settings, called_with(True), called_with(False), shape, num_batches, cache)
+    num_batches = [_num_batches(data, split, shape) for split in (rows, development)]
+    return Training(compiled, settings, called_with(True), called_with(False), shape, *num_batches, cache)
 
 
 def _arguments(
@@ -131,6 +133,14 @@ def _arguments(
     inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames)
     state = jax.eval_shape(functools.partial(init, settings), placed.values)
     return Arguments(state, placed, batch, inputs)
+
+
+def _num_batches(data: Data, rows: dict[Fold, np.ndarray], shape: loader.Shape) -> int:
+    """Batches of the largest stream, planned in the order of the table; of a large corpus from a part of it."""
+    longest = max(rows.values(), key=len)
+    lengths = data.num_frames[data.store_rows[longest]]
+    sample = lengths[:: -(-len(lengths) // _PLANNED)]
+    return round(len(loader.plan_epoch(sample, shape, data.config.train.data_seed, None)) * len(lengths) / len(sample))
 
 
 def _shapes(tree: Any) -> Any:

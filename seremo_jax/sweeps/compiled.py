@@ -1,0 +1,136 @@
+"""One program compiled for one target, and what the compiler says of it: memory, operations, collectives, kernels.
+
+Nothing is run. What a device would need at least is a bound by its maker's peaks, and the largest of the bounds binds.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+from seremo_jax.sweeps import counted, hlo_text
+from seremo_jax.sweeps.programs import Program
+from seremo_jax.sweeps.targets import GPU, Target, compiler_version
+
+KERNEL_LAUNCH_S = 2e-6
+"""ASSUMED: seconds between two kernels on a GPU that wait for each other, launched one by one."""
+_REFUSED = "RESOURCE_EXHAUSTED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program. Bytes, operations and kernels are of one run on one device.
+
+    Attributes:
+      target: Name of the target.
+      program: Name of the program.
+      shape: What it is called with.
+      num_runs: How often it runs; see `Program`.
+      details: Numbers about it.
+      fits: Whether a device holds it: the compiler's word on a TPU, its figure against the memory on a GPU.
+      refusal: The compiler's words where it refused, else empty.
+      argument_bytes, temporary_bytes, output_bytes: Memory; outputs that take the place of arguments are left out.
+      usable_bytes: Memory of a device that programs can have.
+      flops, accessed_bytes: Operations, and bytes read and written.
+      collectives: Kind -> number of runs and bytes that a device puts in.
+      products: Operands and result of matrix products -> number of runs.
+      kernels: Kernels; None on a TPU.
+      loops: Of each loop its trips, kernels a trip, and how often it runs.
+      seconds: Name of a bound -> seconds.
+      compile_s: Seconds that lowering and compiling took here.
+      compiler: Its version.
+    """
+
+    target: str
+    program: str
+    shape: str
+    num_runs: float
+    details: dict[str, Any]
+    fits: bool
+    refusal: str
+    usable_bytes: float
+    compile_s: float
+    compiler: str
+    argument_bytes: int = 0
+    temporary_bytes: int = 0
+    output_bytes: int = 0
+    flops: float = 0.0
+    accessed_bytes: float = 0.0
+    collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    products: dict[str, int] = dataclasses.field(default_factory=dict)
+    kernels: int | None = None
+    loops: tuple[tuple[int | None, int, int], ...] = ()
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that a device needs."""
+        return self.argument_bytes + self.temporary_bytes + self.output_bytes
+
+    @property
+    def binds(self) -> str:
+        """Name of the largest bound; empty where the program was refused."""
+        return max(self.seconds, key=self.seconds.__getitem__) if self.seconds else ""
+
+
+def compile_program(program: Program, target: Target) -> Compiled:
+    """Compiles a program and reads what the compiler says of it.
+
+    Raises:
+      RuntimeError: The compiler fails for another reason than memory.
+    """
+    began_s = time.monotonic()
+    try:
+        executable = program.lower().compile()
+    except RuntimeError as error:
+        if _REFUSED not in str(error):
+            raise
+        return Compiled(
+            **_common(program, target, began_s), fits=False, refusal=" ".join(str(error).split())[:400]
+        )  # fmt: skip
+    common = _common(program, target, began_s)
+    memory, text = executable.memory_analysis(), executable.as_text()
+    read = hlo_text.read(text)
+    flops, accessed_bytes = counted.cost(text, read.loops)
+    output_bytes = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
+    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + output_bytes
+    collectives = {entry.kind: (entry.num_runs, entry.num_bytes) for entry in read.collectives}
+    kernels = read.kernels if target.platform == GPU else None
+    return Compiled(
+        **common,
+        fits=needed <= target.usable_bytes,
+        refusal="",
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        output_bytes=output_bytes,
+        flops=flops,
+        accessed_bytes=accessed_bytes,
+        collectives=collectives,
+        products={f"{' x '.join(entry.operands)} -> {entry.result}": entry.num_runs for entry in read.products},
+        kernels=kernels,
+        loops=tuple((loop.num_trips, loop.kernels, loop.num_runs) for loop in read.loops),
+        seconds=bounds(target, flops, accessed_bytes, sum(n for _, n in collectives.values()), kernels),
+    )
+
+
+def bounds(
+    target: Target, flops: float, accessed_bytes: float, moved_bytes: float, kernels: int | None
+) -> dict[str, float]:
+    """Least seconds by the device's peaks, of operations, memory and links, and of kernel launches on a GPU.
+
+    All of them are bounds from below but that of launches, which is an assumption (`KERNEL_LAUNCH_S`).
+    """
+    figures = target.figures
+    seconds = {
+        "operations": flops / figures.flops_per_s,
+        "memory": accessed_bytes / figures.bytes_per_s,
+        "links": moved_bytes / figures.link_bytes_per_s,
+    }
+    return seconds if kernels is None else seconds | {"launches (assumed)": kernels * KERNEL_LAUNCH_S}
+
+
+def _common(program: Program, target: Target, began_s: float) -> dict[str, Any]:
+    return {
+        "target": target.name, "program": program.name, "shape": program.shape, "num_runs": program.num_runs,
+        "details": program.details, "usable_bytes": target.usable_bytes,
+        "compile_s": time.monotonic() - began_s, "compiler": compiler_version(target),
+    }  # fmt: skip

@@ -1,0 +1,104 @@
+"""What the compilers of a TPU slice and of an H100 say of small programs: collectives, memory, kernels a frame.
+
+The recorded figures are those of the versions in constraints-3.12.txt. A change that makes one worse is to be explained,
+and one that makes it better is to be recorded.
+"""
+
+import os
+import sys
+
+import pytest
+
+from seremo_jax.core.config import from_config_dict
+from seremo_jax.sweeps import compiled_report, targets
+from tests.conftest import is_ci
+from tests.support.small_models import GOLDEN
+
+pytestmark = pytest.mark.stack
+
+SLICE, GPU = "v5e:2x4", "h100"
+MEMBERS, DATA_AXIS = "members", "data axis"
+RECORDED_MB = {(SLICE, "train", MEMBERS): 1.0, (SLICE, "extract", MEMBERS): 1.0, (GPU, "train", MEMBERS): 1.0}
+RECORDED_KERNELS_A_FRAME = (9, 9)
+
+
+def _config(num_data=1):
+    return from_config_dict(
+        {
+            "backbone": {"name": os.fspath(GOLDEN / "wavlm-base")},
+            "extract": {"layers": "all", "batch_seconds": 2.0},
+            "model": {"layer": 1, "gru_units": 16, "gru_layers": 1, "embedding_size": 8},
+            "train": {"batch_size": 8, "data_shards": num_data},
+            "ensemble": {"seeds": tuple(range(8))},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """(target, program or arrangement) -> what the compiler says."""
+    if sys.version_info < (3, 12):
+        pytest.skip("the compilers for devices elsewhere (aot-tpu, aot-cuda) need the newest jax, on Python 3.12")
+    try:
+        for name in (SLICE, GPU):
+            targets.require_compiler(targets.parse(name))
+    except targets.TargetError as error:
+        pytest.fail(str(error)) if is_ci() else pytest.skip(str(error))
+    from seremo_jax.sweeps import compile_all
+
+    results = {}
+    for arrangement, num_data, tasks in (
+        (MEMBERS, 1, [(SLICE, "extract"), (SLICE, "train"), (GPU, "train")]),
+        (DATA_AXIS, 2, [(SLICE, "train")]),
+    ):
+        source = compile_all.Source(_config(num_data), None, 60, 0.04, 0.02, 0.06)
+        rows = compile_all.run(
+            source, [(targets.parse(target), name) for target, name in tasks], compile_all.compile_one, lambda row: None
+        )
+        results |= {(row.target, row.program, arrangement): row for row in rows}
+    return results
+
+
+def test_members_need_no_collective(compiled):
+    row = compiled[SLICE, "train", MEMBERS]
+    assert row.details["mesh"] == {"member": 8, "data": 1}
+    assert row.collectives == {}
+
+
+def test_a_data_axis_needs_two_all_reduces(compiled):
+    row = compiled[SLICE, "train", DATA_AXIS]
+    assert row.details["mesh"] == {"member": 4, "data": 2}
+    assert set(row.collectives) == {"all-reduce"}
+    assert row.collectives["all-reduce"][0] == 2
+
+
+def test_an_extraction_moves_no_frames(compiled):
+    row = compiled[SLICE, "extract", MEMBERS]
+    assert row.details["num_devices"] == 4
+    assert row.collectives == {}
+
+
+@pytest.mark.parametrize(("key", "megabytes"), RECORDED_MB.items())
+def test_memory_is_what_was_recorded(compiled, key, megabytes):
+    assert compiled[key].num_bytes / 1e6 == pytest.approx(megabytes, rel=0.1)
+
+
+def test_kernels_a_frame_are_no_more_than_recorded(compiled):
+    row = compiled[GPU, "train", MEMBERS]
+    frames = row.details["num_frames"]
+    a_frame = sorted(kernels for trips, kernels, _ in row.loops if trips == frames)
+    assert len(a_frame) == len(RECORDED_KERNELS_A_FRAME)
+    assert all(now <= then for now, then in zip(a_frame, RECORDED_KERNELS_A_FRAME, strict=True)), a_frame
+
+
+def test_a_report_says_what_fits_and_what_binds(compiled):
+    about = {"workload": "60 utterances", "backbone": "wavlm-base", "notes": []}
+    text = compiled_report.markdown(about, list(compiled.values()))
+    assert "Compiled for, not run on." in text
+    assert "| yes |" in text
+    assert "2 all-reduce" in text
+    for row in compiled.values():
+        assert row.fits
+        assert row.binds in row.seconds
+        assert row.flops > 0
+    assert len(compiled_report.to_json(about, list(compiled.values()))["programs"]) == len(compiled)
