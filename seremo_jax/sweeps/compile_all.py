@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from seremo_jax.core import artefacts
 from seremo_jax.core.config import Config
 from seremo_jax.sweeps import compiled, fit, programs, targets, workload
+from seremo_jax.sweeps import compiled_report as reporting
 from seremo_jax.sweeps.compiled import Compiled
 from seremo_jax.sweeps.targets import Target, TargetError
 from seremo_jax.sweeps.workload import Workload
@@ -91,10 +93,44 @@ def fit_one(work: Workload, target: Target, devices: list[Any], name: str) -> di
     return fit.search(work, target, devices, name)
 
 
-def about(source: Source) -> dict[str, Any]:
-    """What is compiled, in words, for the report."""
+def report(
+    source: Source,
+    wanted: Sequence[Target],
+    names: Sequence[str] = (),
+    is_searched: bool = False,
+    num_processes: int = 0,
+    out: str | None = None,
+) -> str:
+    """The report on programs for targets, as Markdown; progress is printed.
+
+    Args:
+      source: The workload.
+      wanted: The targets.
+      names: Names of programs; none means all.
+      is_searched: Whether the largest sizes are searched, too.
+      num_processes: As in `run`.
+      out: Folder that `compiled.json` and `compiled.md` are written to; None writes nothing.
+
+    Raises:
+      TargetError: A name is that of no program, or a compiler ended its process.
+    """
+    names = names or programs.PROGRAMS
+    if unknown := sorted(set(names) - set(programs.PROGRAMS)):
+        raise TargetError(f"--programs: {', '.join(unknown)} is none of {', '.join(programs.PROGRAMS)}")
     work = source.workload()
-    return {"workload": work.about, "notes": list(work.notes), "backbone": source.config.backbone.name}
+    about = {"workload": work.about, "notes": list(work.notes), "backbone": source.config.backbone.name}
+    print(work.about, flush=True)
+    tasks = [(target, name) for target in wanted for name in names]
+    rows = run(source, tasks, compile_one, lambda row: print(reporting.line(row), flush=True), num_processes)
+    fits = []
+    if is_searched and (searched := [task for task in tasks if task[1] in fit.SEARCHED]):
+        fits = run(source, searched, fit_one, lambda found: print(reporting.fit_line(found), flush=True), num_processes)
+    text = reporting.markdown(about, rows, fits)
+    if out is not None:
+        folder = artefacts.place_of(out)
+        artefacts.write_json(folder / "compiled.json", reporting.to_json(about, rows, fits))
+        artefacts.write_text(folder / "compiled.md", text)
+    return text
 
 
 _made: dict[str, Any] = {}

@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 TPU, GPU = "tpu", "gpu"
@@ -169,6 +170,20 @@ def parse(name: str) -> Target:
     if len(sizes) != 2 or 0 in sizes or (layout and not _MESH.fullmatch(layout)):
         raise TargetError(f"--target={name}: write {kind}, {kind}:8 for 8 of one host, or {kind}:4x8 for 4 such hosts")
     return Target(name, kind, sizes)
+
+
+def parse_all(names: Sequence[str]) -> list[Target]:
+    """The targets of these names, each once, whose compilers are installed.
+
+    Raises:
+      TargetError: No name is given, there is no such target, or its compiler is not installed.
+    """
+    if not names:
+        raise TargetError(f"name a --target, or several; known are {', '.join(known())}")
+    wanted = [parse(name) for name in dict.fromkeys(names)]
+    for target in wanted:
+        require_compiler(target)
+    return wanted
 
 
 def known() -> list[str]:

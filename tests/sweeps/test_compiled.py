@@ -1,7 +1,7 @@
 """What the compilers of a TPU slice and of an H100 say of small programs: collectives, memory, kernels a frame.
 
-The recorded figures are those of the versions in constraints-3.12.txt. A change that makes one worse is to be explained,
-and one that makes it better is to be recorded.
+The recorded figures are those of the versions in constraints-3.12.txt. Explain a change that makes one worse, and record
+one that makes it better.
 """
 
 import os
