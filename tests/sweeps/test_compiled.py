@@ -1,7 +1,7 @@
 """What the compilers of a TPU slice and of an H100 say of small programs: collectives, memory, kernels a frame.
 
-The recorded figures are those of the versions in constraints-3.12.txt. Explain a change that makes one worse, and record
-one that makes it better.
+The recorded figures are those of the versions in constraints-3.12.txt. Explain a change that makes one worse, and
+record one that makes it better.
 """
 
 import os
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.stack
 
 SLICE, GPU = "v5e:2x4", "h100"
 MEMBERS, DATA_AXIS = "members", "data axis"
-RECORDED_MB = {(SLICE, "train", MEMBERS): 1.0, (SLICE, "extract", MEMBERS): 1.0, (GPU, "train", MEMBERS): 1.0}
-RECORDED_KERNELS_A_FRAME = (9, 9)
+RECORDED_MB = {(SLICE, "train", MEMBERS): 2.59, (SLICE, "extract", MEMBERS): 1.17, (GPU, "train", MEMBERS): 4.36}
+RECORDED_KERNELS_A_FRAME = (6, 9)
 
 
 def _config(num_data=1):
