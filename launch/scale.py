@@ -12,7 +12,7 @@ from absl import app, flags
 
 from launch import paths, plain
 from seremo_jax.backbones import costs
-from seremo_jax.sweeps import scale, scale_table, scale_terms
+from seremo_jax.sweeps import scale, scale_table, scale_terms, workload
 
 _BACKBONE = flags.DEFINE_string(
     "backbone", "microsoft/wavlm-large", f"one of {', '.join(costs.PUBLISHED)}, or a folder"
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     if _WORKDIR.value:
         num_samples = scale.lengths_of(_WORKDIR.value)
     else:
-        num_samples = scale.draw_lengths(_NUM.value, _MEAN_S.value, *map(float, _RANGE_S.value))
+        num_samples = workload.draw_lengths(_NUM.value, _MEAN_S.value, *map(float, _RANGE_S.value))
     corpus = scale.Corpus(scale.config_of(_SEEDS.value), backbone, num_samples, scale_terms.Assumptions(**values))
     rows = scale_table.rows_of(corpus, device, [int(count) for count in _DEVICES.value])
     form = scale_table.markdown if _FORMAT.value == "markdown" else scale_table.csv_text

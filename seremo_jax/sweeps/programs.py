@@ -100,7 +100,7 @@ def training(workload: Workload, target: Target, devices: list[Any], num_members
         "mesh": dict(mesh.shape), "member_map": planned.settings.member_map, "dtype": planned.settings.sizes.dtype,
     }  # fmt: skip
     runs = {TRAIN: planned.num_batches, PREDICT: planned.num_development_batches, FINISH: 1}
-    return {name: Program(name, shape, runs[name], lower, details) for name, lower in planned.lower().items()}
+    return {name: Program(name, shape, float(runs[name]), lower, details) for name, lower in planned.lower().items()}
 
 
 def program(workload: Workload, target: Target, devices: list[Any], name: str) -> Program:

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from seremo_jax.backbones import costs
 from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import ArtefactError
-from seremo_jax.core.config import Config, ConfigError, from_config_dict
+from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.data import audio, audio_batches, tables
 from seremo_jax.features import forward
 from seremo_jax.features.manifest import DTYPES, shards_of, shards_of_process
@@ -28,26 +28,7 @@ LEFT_FREE = 0.3
 """Of a device's memory: for what else the compiler asks."""
 AUDIO_BYTES_PER_S = 2 * audio.SAMPLE_RATE_HZ
 """16-bit PCM; FLAC takes about half."""
-_LENGTH_SPREAD = 4.0
 _BATCHES_IN_FLIGHT = 3
-
-
-def draw_lengths(
-    num_utterances: int, mean_s: float, shortest_s: float, longest_s: float, seed: int = 0
-) -> Int[np.ndarray, " N"]:
-    """Samples of utterances between two lengths with a given mean, a seeded draw.
-
-    Raises:
-      ConfigError: The mean is not between the two.
-    """
-    if not (num_utterances > 0 and 0 < shortest_s < mean_s < longest_s):
-        raise ConfigError(
-            f"{num_utterances} utterances of {mean_s} s on average, {shortest_s} to {longest_s} s: "
-            "give at least one utterance, and a mean between the shortest and the longest"
-        )
-    place = (mean_s - shortest_s) / (longest_s - shortest_s)
-    draw = np.random.default_rng(seed).beta(_LENGTH_SPREAD * place, _LENGTH_SPREAD * (1 - place), num_utterances)
-    return np.round((shortest_s + draw * (longest_s - shortest_s)) * audio.SAMPLE_RATE_HZ).astype(np.int64)
 
 
 def lengths_of(workdir: str | os.PathLike) -> Int[np.ndarray, " N"]:

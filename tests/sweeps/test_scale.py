@@ -22,7 +22,7 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import ConfigError, from_config_dict
 from seremo_jax.core.schema import Batch, Labels
 from seremo_jax.features import manifest, store
-from seremo_jax.sweeps import scale, scale_table, scale_terms
+from seremo_jax.sweeps import scale, scale_table, scale_terms, workload
 from seremo_jax.sweeps.scale_terms import ACCELERATORS, Accelerator, Assumptions
 from seremo_jax.training import arrangement, steps
 from seremo_jax.training import state as training_state
@@ -35,7 +35,7 @@ H100 = ACCELERATORS["h100"]
 @pytest.fixture(scope="module")
 def corpus():
     """4,000 utterances of MSP-Podcast's lengths before WavLM large, one process a host."""
-    num_samples = scale.draw_lengths(4_000, 5.7, 2.75, 11.0)
+    num_samples = workload.draw_lengths(4_000, 5.7, 2.75, 11.0)
     return _corpus(num_samples, devices_per_process=8)
 
 
@@ -80,7 +80,7 @@ def test_direct_positions_are_more_work_and_arrays_are_their_entries():
 
 
 def test_bytes_are_those_of_a_real_store(tmp_path):
-    num_samples, config = scale.draw_lengths(12, 2.0, 1.0, 4.0), scale.config_of(1)
+    num_samples, config = workload.draw_lengths(12, 2.0, 1.0, 4.0), scale.config_of(1)
     config = dataclasses.replace(config, extract=dataclasses.replace(config.extract, shard_utterances=5))
     folder = small_models.GOLDEN / "wavlm-base"
     model, ids = load(folder), [f"u{i}" for i in range(12)]
@@ -210,12 +210,12 @@ def test_what_binds():
 
 
 def test_lengths_have_the_mean_asked_for():
-    drawn = scale.draw_lengths(100_000, 5.7, 2.75, 11.0)
+    drawn = workload.draw_lengths(100_000, 5.7, 2.75, 11.0)
     assert drawn.mean() / 16_000 == pytest.approx(5.7, rel=0.005)
     assert drawn.min() >= 2.75 * 16_000
     assert drawn.max() <= 11 * 16_000
     with pytest.raises(ConfigError, match="mean between"):
-        scale.draw_lengths(10, 12.0, 2.75, 11.0)
+        workload.draw_lengths(10, 12.0, 2.75, 11.0)
 
 
 def test_frames_are_those_of_the_backbone():
@@ -251,7 +251,7 @@ def test_launcher_prints_unrounded_numbers():
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     values = {(row["devices"], row["stage"], row["quantity"]): row["value"] for row in rows}
-    num_samples = scale.draw_lengths(3_000, 5.7, 2.75, 11.0)
+    num_samples = workload.draw_lengths(3_000, 5.7, 2.75, 11.0)
     device = dataclasses.replace(ACCELERATORS["tpu-v5e"], share=0.5)
     actual = _corpus(num_samples, epochs=3).extraction(device, 64)
     assert float(values["64", "extraction", "compute_s"]) == actual.seconds["compute"]
