@@ -90,7 +90,7 @@ pip_install() {
     rm -f "$VENV/.seremo-installing"
   fi
   if grep -q 'No space left on device' "$log"; then
-    say "The disk is full: the environment takes about 2 GB here ($PWD), pip's temporary files as much in ${TMPDIR:-/tmp}." >&2
+    say "The disk is full: the environment takes up to 3 GB here ($PWD), pip's temporary files as much in ${TMPDIR:-/tmp}." >&2
   elif grep -qE 'NewConnectionError|NameResolutionError|ProxyError|ConnectTimeout|ReadTimeout' "$log"; then
     say "The package registry cannot be reached. Connect to the network, or name a mirror: PIP_INDEX_URL=... bash $0" >&2
   elif grep -qE 'No matching distribution|Could not find a version' "$log"; then
