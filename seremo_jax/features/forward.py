@@ -139,7 +139,9 @@ class BackbonePass:
         self, groups: Sequence[Sequence[int]], num_samples: Int[np.ndarray, " N"]
     ) -> list[list[audio_batches.Planned]]:
         """Batches of each group of utterances; see `plan_batches`."""
-        num_devices, is_cpu = 1 if self.mesh is None else self.mesh.size, jax.default_backend() == "cpu"
+        # The devices of the mesh may be of another kind than those that are here; see `lower`.
+        devices = jax.devices()[:1] if self.mesh is None else self.mesh.devices.ravel()
+        num_devices, is_cpu = len(devices), devices[0].platform == "cpu"
         least = self.backbone.least_samples
         return plan_batches(self.config.extract, groups, num_samples, least, num_devices, is_cpu)
 
