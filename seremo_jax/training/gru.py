@@ -4,7 +4,10 @@ The cell is PyTorch's, with all six biases: the hidden bias of the candidate gat
 reset gate. Rows are packed: `reset` marks the first frame of each utterance, where the state starts from zero again.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,12 @@ from jaxtyping import Array, Bool, Float
 
 Params = Mapping[str, Array]
 """w_i [D, 3H], w_h [H, 3H], b_i [3H], b_h [3H]. The gates stand in the order reset, update, candidate."""
+
+_FRAMES_A_TRIP_ON_GPU = 8
+"""Frames that one trip of a loop takes on a GPU, which waits for the launch of every kernel and hardly for its work.
+What is kept of the frames is written once a trip, and the kernel that computes a state clears it, too. On a CPU a loop
+of one frame a trip is faster, and compiles sooner. `loader.plan_shape` makes T a multiple of 8.
+"""
 
 
 def gru(params: Params, x: Float[Array, "T R D"], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
@@ -74,6 +83,43 @@ def _recurrence(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Arr
 
 
 def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> tuple[Array, tuple[Array, ...]]:
+    states, *saved = _as_the_device_likes(_states, (projected, reset), w_h, b_i, b_h)
+    return states, (w_h, reset, *saved)
+
+
+def _as_the_device_likes(function: Callable, frames: tuple[Array, ...], *others: Array) -> tuple[Array, ...]:
+    """`function` of the number of frames a trip of its loop, of arrays with T frames, and of other arrays.
+
+    The device is the one that the program is compiled for, which need not be here.
+    """
+    num_frames = frames[0].shape[0]
+    # An exported model has a T that is not known yet.
+    num_together = math.gcd(num_frames, _FRAMES_A_TRIP_ON_GPU) if isinstance(num_frames, int) else 1
+    on_gpu = functools.partial(function, num_together)
+    return jax.lax.platform_dependent(frames, *others, cuda=on_gpu, rocm=on_gpu, default=functools.partial(function, 1))
+
+
+def _scan(step: Callable, carry: Array, frames: Any, num_together: int, reverse: bool = False) -> Any:
+    """What `jax.lax.scan` stacks, from a loop that takes `num_together` frames a trip."""
+    if num_together == 1:
+        return jax.lax.scan(step, carry, frames, reverse=reverse)[1]
+
+    def trip(carry: Array, frames: Any) -> tuple[Array, Any]:
+        outputs: list[Any] = [None] * num_together
+        for k in range(num_together)[:: -1 if reverse else 1]:
+            carry, outputs[k] = step(carry, jax.tree.map(lambda x, k=k: x[k], frames))
+        return carry, jax.tree.map(lambda *x: jnp.stack(x), *outputs)
+
+    trips = jax.tree.map(lambda x: x.reshape(-1, num_together, *x.shape[1:]), frames)
+    _, outputs = jax.lax.scan(trip, carry, trips, reverse=reverse)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+
+
+def _states(
+    num_together: int, frames: tuple[Array, Array], w_h: Array, b_i: Array, b_h: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """States, and everything else that the backward pass reads, of all frames."""
+    projected, _ = frames
     units = w_h.shape[0]
     # Input and hidden bias only ever appear as a sum in the reset and the update gate. In the candidate they do not.
     b_gates, b_i_n, b_h_n = (b_i + b_h)[None, : 2 * units], b_i[None, 2 * units :], b_h[None, 2 * units :]
@@ -92,8 +138,7 @@ def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array)
         return after, (after, before, gates, n, hidden_n)
 
     zero = jnp.zeros((projected.shape[1], units), projected.dtype)
-    _, (states, *saved) = jax.lax.scan(step, zero, (projected, reset))
-    return states, (w_h, reset, *saved)
+    return _scan(step, zero, frames, num_together)
 
 
 def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, Array, Array, None]:
@@ -112,7 +157,23 @@ def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, 
     """
     w_h, reset, before, gates, candidates, hidden_n = saved
     units = w_h.shape[0]
-    w_h_transposed = w_h.T
+    frames = (g_states.astype(before.dtype), reset, before, gates, candidates, hidden_n)
+    g_projected, g_hidden = _as_the_device_likes(_gradients, frames, w_h)
+    g_hidden = g_hidden.reshape(-1, 3 * units)
+    # One product over all frames after the scan. Inside the scan it would be T small ones, at a fraction of peak speed.
+    g_w_h = jnp.matmul(
+        before.reshape(-1, units).T.astype(w_h.dtype), g_hidden.astype(w_h.dtype), preferred_element_type=before.dtype
+    )
+    return g_projected, g_w_h.astype(w_h.dtype), g_projected.sum((0, 1)), g_hidden.sum(0), None
+
+
+def _gradients(num_together: int, frames: tuple[Array, ...], w_h: Array) -> tuple[Array, Array]:
+    """Gradients [T, R, 3H] with respect to the projected inputs and to the hidden product; see `_backward`."""
+    units = w_h.shape[0]
+    # On a GPU the product reads the gradient of the state, too, and multiplies it by zero. What the product reads and
+    # what is added to it are then one array, which one kernel writes.
+    is_joined = num_together > 1
+    weights = (jnp.pad(w_h, ((0, 0), (0, units))) if is_joined else w_h).T
 
     def step(g_after, inputs):
         g_state, starts, state, gate, n, hidden = inputs
@@ -124,20 +185,18 @@ def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, 
         g_reset = g_candidate * hidden * r * (1 - r)
         # They are joined here, while they are in cache, so that the products after the scan read contiguous memory. The
         # candidate's gradient with respect to the hidden part has the reset gate as a factor.
+        g_hidden = operand = jnp.concatenate([g_reset, g_update, g_candidate * r], axis=-1)
+        if is_joined:
+            # Without the barrier the compiler sees through the array, and computes its parts in kernels of their own.
+            operand = jax.lax.optimization_barrier(jnp.concatenate([g_hidden, g], axis=-1))
+            g_reset, g_update, _, g = jnp.split(operand, 4, axis=-1)
+            g_hidden, g_candidate = operand[:, : 3 * units], g * (1 - z) * (1 - n * n)
         g_projected = jnp.concatenate([g_reset, g_update, g_candidate], axis=-1)
-        g_hidden = jnp.concatenate([g_reset, g_update, g_candidate * r], axis=-1)
-        g_before = g * z + _dot(g_hidden, w_h_transposed)
+        g_before = g * z + _dot(operand, weights)
         # An utterance started from zero and not from a state, so nothing flows back to its neighbour in the row.
         return jnp.where(starts[:, None], 0, g_before), (g_projected, g_hidden)
 
-    inputs = (g_states.astype(before.dtype), reset, before, gates, candidates, hidden_n)
-    _, (g_projected, g_hidden) = jax.lax.scan(step, jnp.zeros_like(before[0]), inputs, reverse=True)
-    g_hidden = g_hidden.reshape(-1, 3 * units)
-    # One product over all frames after the scan. Inside the scan it would be T small ones, at a fraction of peak speed.
-    g_w_h = jnp.matmul(
-        before.reshape(-1, units).T.astype(w_h.dtype), g_hidden.astype(w_h.dtype), preferred_element_type=before.dtype
-    )
-    return g_projected, g_w_h.astype(w_h.dtype), g_projected.sum((0, 1)), g_hidden.sum(0), None
+    return _scan(step, jnp.zeros_like(frames[0][0]), frames, num_together, reverse=True)
 
 
 _recurrence.defvjp(_forward, _backward)

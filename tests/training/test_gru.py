@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seremo_jax.training import gru as gru_module
 from seremo_jax.training.gru import gru, gru_beside
 
 pytestmark = pytest.mark.stack
@@ -85,6 +86,55 @@ def test_backward_pass_equals_autodiff_of_the_plain_cell_in_float64():
         np.testing.assert_allclose(ours, plain, atol=1e-12)
         for got, expected in zip(jax.tree.leaves(pull_ours(g)), jax.tree.leaves(pull_plain(g)), strict=True):
             np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Runs the loops that a GPU gets, with several frames a trip."""
+    original = jax.lax.platform_dependent
+    monkeypatch.setattr(
+        gru_module.jax.lax,
+        "platform_dependent",
+        lambda *arrays, cuda, rocm, default: original(*arrays, default=cuda),
+    )
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("num_frames", [16, 12, 9], ids=["8 a trip", "4 a trip", "1 a trip"])
+def test_the_loops_of_a_gpu_equal_autodiff_of_the_plain_cell_in_float64(num_frames):
+    with jax.enable_x64(True):
+        params = _params(3, 4, dtype=np.float64)
+        rng = np.random.default_rng(2)
+        x, g = jnp.asarray(rng.normal(size=(num_frames, 3, 3))), jnp.asarray(rng.normal(size=(num_frames, 3, 4)))
+        reset = _starts(num_frames, 3, {0: [4, 8], 2: [1, 7]})
+        compiled = jax.jit(lambda p, x: gru(p, x, reset))
+        text = compiled.lower(params, x).as_text()
+        assert text.count("stablehlo.dot_general") == 1 + np.gcd(num_frames, 8)
+        ours, pull_ours = jax.vjp(compiled, params, x)
+        plain, pull_plain = jax.vjp(lambda p, x: _plain(p, x, reset), params, x)
+        np.testing.assert_allclose(ours, plain, atol=1e-12)
+        for got, expected in zip(jax.tree.leaves(pull_ours(g)), jax.tree.leaves(pull_plain(g)), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("of_gpu", [False, True])
+def test_a_neighbour_that_is_not_finite_changes_nothing(of_gpu, request):
+    if of_gpu:
+        request.getfixturevalue("as_on_a_gpu")
+    params, rng = _params(3, 4), np.random.default_rng(6)
+    x, g = np.float32(rng.normal(size=(16, 2, 3))), np.float32(rng.normal(size=(16, 2, 4)))
+    bad_x, bad_g = x.copy(), g.copy()
+    bad_x[:5, 0], bad_x[11:, 0], bad_g[11:, 0] = np.nan, np.inf, np.inf
+    reset = _starts(16, 2, {0: [5, 11]})
+    own = np.ones((16, 2), bool)
+    own[:5, 0] = own[11:, 0] = False
+    states, g_x = [], []
+    for some_x, some_g in ((x, g), (bad_x, bad_g)):
+        state, pull = jax.vjp(lambda x: gru(params, x, reset), jnp.asarray(some_x))
+        states.append(np.asarray(state)[own])
+        g_x.append(np.asarray(pull(jnp.asarray(some_g))[0])[own])
+    np.testing.assert_array_equal(*states)
+    np.testing.assert_array_equal(*g_x)
 
 
 def test_features_in_parts_equal_them_side_by_side():
