@@ -19,7 +19,8 @@ pytestmark = pytest.mark.stack
 SLICE, GPU = "v5e:2x4", "h100"
 MEMBERS, DATA_AXIS = "members", "data axis"
 RECORDED_MB = {(SLICE, "train", MEMBERS): 2.59, (SLICE, "extract", MEMBERS): 1.17, (GPU, "train", MEMBERS): 4.36}
-RECORDED_KERNELS_A_FRAME = (6, 9)
+RECORDED_KERNELS_A_FRAME = (2.5, 2.875)
+"""Backward and forward."""
 
 
 def _config(num_data=1):
@@ -85,8 +86,9 @@ def test_memory_is_what_was_recorded(compiled, key, megabytes):
 
 def test_kernels_a_frame_are_no_more_than_recorded(compiled):
     row = compiled[GPU, "train", MEMBERS]
+    # A trip of a loop on a GPU takes several frames.
     frames = row.details["num_frames"]
-    a_frame = sorted(kernels for trips, kernels, _ in row.loops if trips == frames)
+    a_frame = sorted(kernels * trips / frames for trips, kernels, _ in row.loops if trips > 1 and not frames % trips)
     assert len(a_frame) == len(RECORDED_KERNELS_A_FRAME)
     assert all(now <= then for now, then in zip(a_frame, RECORDED_KERNELS_A_FRAME, strict=True)), a_frame
 
