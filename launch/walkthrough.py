@@ -95,7 +95,8 @@ print(f"{len(waveform) / 16_000:.2f} s -> {hidden.shape} (layers, utterances, fr
 # %% [markdown]
 # ## Which layer carries emotion
 # One pass over the audio stores frames and gathers the saliency of every layer: the mean absolute correlation of its
-# features with the vote shares, and a ridge probe's CCC on held-out speakers.
+# features with the vote shares (`ccs`), the share of their variance that all features explain together (`dccs`), and a
+# ridge probe's CCC on held-out speakers.
 # (The layers of `logmel` are log-mel bands and their modulation at six time scales.)
 
 # %%

@@ -17,7 +17,7 @@ from seremo_jax.reports.condition_section import DROP, DROP_LABEL, STABLE_SHARE
 from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 from seremo_jax.saliency import uncertainty
 
-CURVES = {"ccs": "saliency (ccs)", "probe": "ridge probe"}
+CURVES = {"ccs": "saliency (ccs)", "dccs": "saliency (dccs)", "probe": "ridge probe"}
 
 
 def backbone_words(row: Entry) -> str:
@@ -64,7 +64,7 @@ def scores_part(
 
 
 def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
-    """One row a system and layer: both curves there, and the head's scores."""
+    """One row a system and layer: all curves there, and the head's scores."""
     run, metrics = _run_label(rows), _head_metrics(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):

@@ -1,4 +1,7 @@
-"""The section on layers: both curves with intervals, saliency of every target, what each layer lacks to the best."""
+"""The section on layers: all curves with intervals, saliency of every target, what each layer lacks to the best.
+
+Beside them stands what else a layer holds: the share of its variance between genders, speakers and sentences.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,15 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from seremo_jax.reports import failure_signs, figures, page
+from seremo_jax.reports import failure_signs, layer_figures, page
 from seremo_jax.reports.artefacts import Artefacts, picture
 from seremo_jax.reports.table import Cell, Row, Table, measured
 
-_CURVES = {"ccs": "ccs", "probe": "ridge probe"}
-_CURVE_WORDS = (
-    "ccs: mean over features of the absolute correlation between a feature's mean over an utterance and a target. "
-    "Ridge probe: CCC of ridge regression on all features, predicting speakers it was not fitted to; its intervals "
-    "hold for other speakers to predict, not others to fit."
+_CURVES = {"ccs": "ccs", "dccs": "dccs", "probe": "ridge probe"}
+_CURVE_WORDS = {
+    "ccs": "ccs: mean over features of the absolute correlation between a feature's mean over an utterance and a "
+    "target.",
+    "dccs": "dccs: share of a target's variance that goes with all features together, less what chance gives. What "
+    "many features hold counts once.",
+    "probe": "Ridge probe: CCC of ridge regression on all features, predicting speakers it was not fitted to; its "
+    "intervals hold for other speakers to predict, not others to fit.",
+}
+_SHARE_WORDS = (
+    "Mean over features of epsilon squared, the share of a feature's variance that lies between genders, speakers or "
+    "sentences, less what chance gives. The share of speakers has that of gender in it."
 )
 
 
@@ -34,25 +44,27 @@ def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
     used = "shares of votes" if saliency["use"] == "votes" else "attributes"
     score = np.array(curves["ccs"]["score"], np.float64)
     layers, kind = saliency["layers"], saliency["kind"]
-    by_title = {_CURVES[name]: curve for name, curve in curves.items() if curve is not None}
+    curves = {name: curves[name] for name in _CURVES if curves.get(name) is not None}
+    by_title = {_CURVES[name]: curve for name, curve in curves.items()}
+    words = " ".join(_CURVE_WORDS[name] for name in curves)
     pictures = [
         picture(
             artefacts, None, folder, "layer_curves",
-            ("Both curves over layers, with intervals over speakers", f"Means over {used}. {_CURVE_WORDS}"),
-            lambda style: figures.layer_curves(style, layers, by_title, _CURVES[kind]),
+            ("Curves over layers, with intervals over speakers", f"Means over {used}. {words}"),
+            lambda style: layer_figures.layer_curves(style, layers, by_title, _CURVES[kind]),
         ),
         picture(
             artefacts, None, folder, "saliency",
             ("Saliency (ccs) of every layer for every target", f"The bold line is the mean over {used}."),
-            lambda style: figures.saliency(
+            lambda style: layer_figures.saliency(
                 style, layers, panels, score, saliency["chosen"], used, saliency["num_utterances"]
             ),
         ),
     ]  # fmt: skip
     largest = [f"{_CURVES[name]} is largest in layer {curve['chosen']} ({max(curve['score']):.3f})"
-            for name, curve in curves.items() if curve is not None]  # fmt: skip
+            for name, curve in curves.items()]  # fmt: skip
     text = (
-        f"Over {used} of {saliency['num_utterances']:,} training utterances, {' and '.join(largest)}, of layers "
+        f"Over {used} of {saliency['num_utterances']:,} training utterances, {', '.join(largest)}, of layers "
         f"{layers[0]} to {layers[-1]}. Layer {saliency['chosen']} was chosen by {kind} (saliency.kind)."
     )
     if folds := saliency.get("folds"):
@@ -60,11 +72,42 @@ def saliency_section(artefacts: Artefacts, folder: Path) -> page.Section:
         text += f" Heads of folds read the layer that the training speakers of their own fold chose: {listed}."
     warnings = saliency.get("warnings") or failure_signs.of_saliency(layers, saliency["chosen"])
     signs = tuple(f"{sign[0].upper()}{sign[1:].rstrip('.')}." for sign in warnings)
-    items = (pictures[0], _curve_table(artefacts, layers, by_title), pictures[1])
-    return page.Section("saliency", title, (text,), signs, items)
+    items = [pictures[0], _curve_table(artefacts, layers, by_title, words), pictures[1]]
+    factors = saliency.get("variance_shares", {})
+    if shares := {name: entry for name, entry in factors.items() if "absent" not in entry}:
+        items += [_shares_picture(artefacts, shares, folder), _shares_table(artefacts, shares)]
+    if absent := [f"by {name}: {entry['absent']}" for name, entry in factors.items() if "absent" in entry]:
+        text += f" No share of variance {'; '.join(absent)}."
+    return page.Section("saliency", title, (text,), signs, tuple(items))
 
 
-def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]]) -> Table:
+def _shares_picture(artefacts: Artefacts, shares: Mapping[str, Mapping[str, Any]], folder: Path) -> page.Picture:
+    layers, chosen = artefacts.saliency["layers"], artefacts.saliency["chosen"]
+    labels = {f"{name} ({entry['num_values']})": entry for name, entry in shares.items()}
+    return picture(
+        artefacts, None, folder, "variance_shares",
+        ("Share of variance between genders, speakers and sentences", _SHARE_WORDS),
+        lambda style: layer_figures.variance_shares(style, layers, labels, chosen),
+    )  # fmt: skip
+
+
+def _shares_table(artefacts: Artefacts, shares: Mapping[str, Mapping[str, Any]]) -> Table:
+    def cell(entry: Mapping[str, Any], k: int) -> Cell:
+        return measured({"value": entry["share"][k], "low": entry["low"][k], "high": entry["high"][k]})
+
+    rows = tuple(
+        Row((str(layer),), tuple(cell(entry, k) for entry in shares.values()))
+        for k, layer in enumerate(artefacts.saliency["layers"])
+    )
+    columns = tuple(f"{name} ({entry['num_values']})" for name, entry in shares.items())
+    simulated = "Simulated speech. " if artefacts.is_simulated else ""
+    caption = f"{simulated}{_SHARE_WORDS} Columns: number of values. Brackets: 95 % interval over speakers."
+    return Table("What else a layer holds", ("layer",), columns, rows, caption)
+
+
+def _curve_table(
+    artefacts: Artefacts, layers: Sequence[int], curves: Mapping[str, Mapping[str, Any]], words: str
+) -> Table:
     """Scores of every layer with intervals, and what each lacks to the best one."""
 
     def cell(curve: Mapping[str, Any], name: str, k: int, prefix: str) -> Cell:
@@ -72,11 +115,11 @@ def _curve_table(artefacts: Artefacts, layers: Sequence[int], curves: Mapping[st
         return measured({key: values[k] for key, values in numbers.items()})
 
     parts = [("score", "", ""), ("behind", "behind_", " behind the best")]
-    columns = tuple(f"{title}{words}" for title in curves for _, _, words in parts)
+    columns = tuple(f"{title}{suffix}" for title in curves for _, _, suffix in parts)
     rows = tuple(
         Row((str(layer),), tuple(cell(curve, name, k, prefix) for curve in curves.values()
                                  for name, prefix, _ in parts)) for k, layer in enumerate(layers)
     )  # fmt: skip
     notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
-    caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{_CURVE_WORDS} {notes}".strip()
+    caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{words} {notes}".strip()
     return Table("Layers", ("layer",), columns, rows, f"{caption} Brackets: 95 % interval over speakers.")

@@ -124,6 +124,11 @@ GLOSSARY = (
     ("gap", "value for the first group minus value for the second; unknown gender takes no part"),
     ("saliency, ccs", "mean over features of the absolute correlation between a layer's mean feature and a target"),
     (
+        "saliency, dccs",
+        "squared multiple correlation: share of a target's variance that goes with all mean features of a layer, less "
+        "what chance gives",
+    ),
+    (
         "probe",
         "ridge regression from all mean features of a layer to a target, scored on speakers it was not fitted to",
     ),

@@ -161,7 +161,10 @@ def _speaker_rows(artefacts: Artefacts) -> Iterator[dict[str, Any]]:
 
 
 def _saliency_rows(saliency: Mapping[str, Any], is_simulated: bool) -> Iterator[dict[str, Any]]:
-    """One row a curve x layer x target; the target `score` is what the curve picks its layer by."""
+    """One row a curve x layer x target; the target `score` is what the curve picks its layer by.
+
+    The curve `variance_share` has factors in the place of targets: gender, speaker, sentence.
+    """
     for kind, curve in saliency["curves"].items():
         for k, layer in enumerate(saliency["layers"] if curve is not None else ()):
             values: list[tuple[str, Any, Any, Any]] = [
@@ -180,3 +183,15 @@ def _saliency_rows(saliency: Mapping[str, Any], is_simulated: bool) -> Iterator[
                     "high": high,
                     "is_chosen": kind == saliency["kind"] and layer == saliency["chosen"],
                 }
+    for factor, entry in saliency.get("variance_shares", {}).items():
+        for k, layer in enumerate(saliency["layers"] if "absent" not in entry else ()):
+            yield {
+                "is_simulated": is_simulated,
+                "curve": "variance_share",
+                "layer": layer,
+                "target": factor,
+                "value": entry["share"][k],
+                "low": entry["low"][k],
+                "high": entry["high"][k],
+                "is_chosen": False,
+            }

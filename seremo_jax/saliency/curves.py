@@ -10,7 +10,8 @@ import numpy as np
 
 from seremo_jax.core.progress import track
 from seremo_jax.metrics.moments import Moments
-from seremo_jax.saliency import correlation, probe, ranking
+from seremo_jax.saliency import correlation, decorrelation, probe, variance_shares
+from seremo_jax.saliency.curve_records import Curves
 from seremo_jax.saliency.question import Question
 
 _BLOCK_ROWS = 2_048
@@ -28,7 +29,7 @@ def measure(
     question: Question,
     num_layers: int,
     is_quiet: bool = False,
-) -> tuple[correlation.State, ranking.Curves]:
+) -> tuple[correlation.State, Curves]:
     """Reads the parts of all shards, in their order.
 
     Args:
@@ -47,14 +48,35 @@ def measure(
     is_asked = question.is_drawn[rows]
     rows = rows[is_asked]
     values, mask = question.values[rows], question.mask[rows]
+    fold, group = question.fold[rows], question.group[rows]
+    factors = {name: value[rows] for name, value in question.factors.items()}
+    # Features are chosen by the splits of the table only.
+    scores_features = question.split_fold is None
     measured = []
     for k in track(range(num_layers), num_layers, "compare layers", "layers", is_quiet):
         means = np.concatenate([read(s, (_name(k),))[_name(k)] for s, part_rows in enumerate(parts) if len(part_rows)])
         means = means[is_asked]
-        measured.append(_measure_layer(means, values, mask, question.fold[rows], question.group[rows]))
-    states, without, ridge, ccc, moments = zip(*measured, strict=True)
-    held_out = Moments(*(np.stack(leaf) for leaf in zip(*moments, strict=True)))
-    return concatenate(states), ranking.Curves(np.stack(without), np.stack(ridge), np.stack(ccc), held_out)
+        measured.append(
+            (
+                *_measure_layer(means, values, mask, fold, group),
+                *_measure_together(means, values, mask, group, scores_features),
+                {name: variance_shares.share(means, value, group) for name, value in factors.items()},
+            )
+        )
+    states, without, ridge, ccc, moments, multiple, multiple_without, shrinkage, scores, shares = zip(
+        *measured, strict=True
+    )
+    return concatenate(states), Curves(
+        without=np.stack(without),
+        ridge=np.stack(ridge),
+        probe=np.stack(ccc),
+        held_out=Moments(*(np.stack(leaf) for leaf in zip(*moments, strict=True))),
+        multiple=np.stack(multiple),
+        multiple_without=np.stack(multiple_without),
+        shrinkage=np.stack(shrinkage),
+        feature_scores=np.stack(scores) if scores_features else None,
+        shares={name: np.stack([by_factor[name] for by_factor in shares]) for name in factors},
+    )
 
 
 def _name(k: int) -> str:
@@ -88,6 +110,29 @@ def _measure_layer(
         prediction[:, targets] = probe.predict(fitted, means[None], fold)[0]
         is_predicted[:, targets] = has[:, None]
     return state, without, ridge, ccc, Moments.empty(G, Y).update(group, prediction, values, is_predicted)
+
+
+def _measure_together(
+    means: np.ndarray, values: np.ndarray, mask: np.ndarray, group: np.ndarray, scores_features: bool
+) -> tuple:
+    """One layer's means [N, D] -> multiple [Y]; per group without it [G, Y]; shrinkage [Y]; feature scores [D, Y]."""
+    Y, G = values.shape[1], int(group.max()) + 1
+    multiple, without, shrinkage = np.zeros(Y), np.zeros((G, Y)), np.zeros(Y)
+    scores = np.zeros((means.shape[1], Y), np.float32)
+    for targets in probe.same_utterances(mask):
+        has = mask[:, targets[0]]
+        features, asked = decorrelation.standardised(means[has]), values[has][:, targets]
+        rows = decorrelation.coordinates(features)
+        state = decorrelation.empty(1, rows.shape[1], len(targets))
+        for first in range(0, len(rows), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            state = decorrelation.update(state, rows[None, block], asked[block])
+        answer = decorrelation.compute(state)
+        multiple[targets], shrinkage[targets] = answer.multiple[0], answer.shrinkage[0]
+        without[:, targets] = decorrelation.without_each(state, rows, asked, group[has], G)
+        if scores_features:
+            scores[:, targets] = decorrelation.feature_scores(features, asked)
+    return multiple, without, shrinkage, scores
 
 
 def _blocks(*arrays: np.ndarray) -> Iterator[list[np.ndarray]]:

@@ -18,6 +18,7 @@ from seremo_jax.core.ensemble import folds_to_choose_for
 from seremo_jax.data import policies, splits, targets
 from seremo_jax.data.screening import in_fold
 from seremo_jax.data.tables import in_split
+from seremo_jax.saliency.variance_shares import FACTORS
 
 _MOST_GROUPS = 100
 
@@ -35,6 +36,8 @@ class Question:
         fold together: nobody can say who else they are.
       group: [N] int32 group of speakers that the intervals leave out together (one speaker a group up to 100 speakers),
         -1 likewise.
+      factors: Column of the table, of `variance_shares.FACTORS` -> [N] int32 which of its values a drawn row has; -1
+        where the row was not drawn or the value is unknown. A column that the table lacks is left out.
       attribute_names: Names of the attributes.
       class_names: Names of the classes.
       about: Everything that decides `rows`, `values` and `mask`.
@@ -47,6 +50,7 @@ class Question:
     is_drawn: np.ndarray
     fold: np.ndarray
     group: np.ndarray
+    factors: dict[str, np.ndarray]
     attribute_names: tuple[str, ...]
     class_names: tuple[str, ...]
     about: dict[str, Any]
@@ -104,6 +108,7 @@ def ask(
         is_drawn=is_drawn,
         fold=fold,
         group=group,
+        factors={name: _values(utterances[name], is_drawn) for name in FACTORS if name in utterances.column_names},
         attribute_names=built.attribute_names,
         class_names=built.class_names,
         about=about(config, fingerprint, split_fold),
@@ -121,6 +126,13 @@ def _parts(speakers: np.ndarray, is_drawn: np.ndarray, most: int, salt: str) -> 
     """[N] int32 part that each drawn row's speaker was dealt to, at most `most`; -1 for the other rows."""
     part_of = splits.deal(set(speakers[is_drawn].tolist()), most, salt)
     return np.array([part_of[name] if drawn else -1 for name, drawn in zip(speakers, is_drawn, strict=True)], np.int32)
+
+
+def _values(column: pa.ChunkedArray, is_drawn: np.ndarray) -> np.ndarray:
+    """[N] int32 place of each drawn row's value among all values of the drawn rows; -1 where it is unknown."""
+    words = [word if drawn else None for word, drawn in zip(column.to_pylist(), is_drawn, strict=True)]
+    place = {word: i for i, word in enumerate(sorted(set(words) - {None, "", vocab.UNKNOWN}))}
+    return np.array([place.get(word, -1) for word in words], np.int32)
 
 
 def about(config: Config, fingerprint: str, split_fold: int | None = None) -> dict[str, Any]:

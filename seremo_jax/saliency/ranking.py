@@ -1,18 +1,18 @@
-"""The answer of the layers: two curves over them, the layer and the features that they choose.
+"""The answer of the layers: three curves over them, the layer and the features that they choose.
 
-The curve `ccs` is the mean absolute correlation of single features with the targets. The curve `probe` is the CCC that
-ridge regression on all features reaches on held-out speakers. `saliency.npz` holds the sums behind both, with the
-question that they answer. `saliency.json` holds the curves, each with its interval over speakers, and the layer chosen.
+The curve `ccs` is the mean absolute correlation of single features with the targets. The curve `dccs` is the multiple
+correlation with all features together. The curve `probe` is the CCC that ridge regression on all features reaches on
+held-out speakers. `saliency.npz` holds what lies behind them, with the question that they answer. `saliency.json` holds
+the curves, each with its interval over speakers, the layer chosen, and what else every layer holds.
 """
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from seremo_jax.core.arrays import read_arrays, write_arrays
 from seremo_jax.core.artefacts import (
@@ -30,9 +30,9 @@ from seremo_jax.core.ensemble import folds_to_choose_for
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.sharding import is_first_process
 from seremo_jax.data.tables import read_for
-from seremo_jax.metrics import intervals
 from seremo_jax.metrics.moments import Moments
-from seremo_jax.saliency import correlation, uncertainty
+from seremo_jax.saliency import correlation, curve_records
+from seremo_jax.saliency.curve_records import Curves
 from seremo_jax.saliency.question import Question, about
 
 SUMMARY_FILE = "saliency.json"
@@ -44,23 +44,8 @@ def sums_file(split_fold: int | None = None) -> str:
 
 
 SUMS_FILE = sums_file()
+_RENEW = f"delete {SUMS_FILE} and run python -m launch.extract again, or set --config.saliency.kind=ccs or probe"
 _REMEDY = f"Use another --workdir, or delete {SUMS_FILE} and run python -m launch.extract again"
-
-
-class Curves(NamedTuple):
-    """The NumPy arrays behind the intervals and the probe.
-
-    Attributes:
-      without: [K, G, Y] float64 mean absolute correlation without each group of speakers.
-      ridge: [K, Y] float64 strength of the probe that did best; NaN where a target's utterances are of one fold.
-      probe: [K, V, Y] float64 CCC of the probe for each strength, likewise.
-      held_out: Moments [K, G, Y] of the probe's predictions for held-out speakers.
-    """
-
-    without: Any
-    ridge: Any
-    probe: Any
-    held_out: Moments
 
 
 def write(
@@ -82,8 +67,11 @@ def write(
         "classes": question.class_names,
         "num_utterances": len(question.rows),
         "num_folds": int(question.fold.max()) + 1,
+        "num_values": {name: len(np.unique(value[value >= 0])) for name, value in question.factors.items()},
     }
-    arrays = {f"curves.{name}": getattr(curves, name) for name in _PLAIN}
+    arrays = {f"curves.{name}": getattr(curves, name) for name in (*_PLAIN, *_TOGETHER)}
+    arrays |= {} if curves.feature_scores is None else {_SCORES: curves.feature_scores}
+    arrays |= {f"shares.{name}": values for name, values in curves.shares.items()}
     arrays |= {f"held_out.{name}": leaf for name, leaf in curves.held_out._asdict().items()}
     path = place_of(workdir) / sums_file(question.split_fold)
     with clear_when_full(path):
@@ -91,6 +79,8 @@ def write(
 
 
 _PLAIN = ("without", "ridge", "probe")
+_TOGETHER = ("multiple", "multiple_without", "shrinkage")
+_SCORES = "curves.feature_scores"
 
 
 def read(workdir: str | os.PathLike, split_fold: int | None = None) -> tuple[correlation.State, Curves, dict[str, Any]]:
@@ -107,8 +97,14 @@ def read(workdir: str | os.PathLike, split_fold: int | None = None) -> tuple[cor
     arrays = read_arrays(path, "run python -m launch.extract with this --workdir")
     try:
         held_out = Moments(*(arrays[f"held_out.{name}"] for name in Moments._fields))
-        curves = Curves(*(arrays[f"curves.{name}"] for name in _PLAIN), held_out)
-        return correlation.from_arrays(arrays), curves, json.loads(str(arrays["about"]))
+        origin = json.loads(str(arrays["about"]))
+        plain = [arrays[f"curves.{name}"] for name in _PLAIN]
+        # Files that were made before the multiple correlation lack it, and serve the other curves as they did.
+        together, shares = [None] * len(_TOGETHER), None
+        if "num_values" in origin:
+            together = [arrays[f"curves.{name}"] for name in _TOGETHER]
+            shares = {name: arrays[f"shares.{name}"] for name in origin["num_values"]}
+        return correlation.from_arrays(arrays), Curves(*plain, held_out, *together, arrays.get(_SCORES), shares), origin
     except (KeyError, ValueError, ArtefactError) as error:
         raise ArtefactError(f"{path} is damaged or of an older version ({error}). {_REMEDY}") from None
 
@@ -136,11 +132,15 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
       chooses the layer of each fold, `folds` has an entry for each: `fold`, `kind`, `chosen`, `num_utterances`,
       `warnings` and the fields of the curve in use, all over the training split of that fold.
 
-      `curves` has `ccs` and `probe` (None where the speakers are too few for it), each with `per_layer` [K][Y] mean
-      absolute correlation or CCC; `score` [K], its mean over the targets in use that vary; `low` and `high` [K] its
-      95 % interval over speakers; `behind`, `behind_low` and `behind_high` [K] what it lacks to the chosen layer's,
-      on the same speakers; `chosen`, the layer of largest score, the lowest of equal ones. `probe` has `ridge` [K][Y],
-      too. Its interval is that of the probes as they were fitted: other speakers to predict, not others to fit.
+      `curves` has `ccs`, `dccs` (None where an older version wrote `saliency.npz`) and `probe` (None where the speakers
+      are too few for it), each with `per_layer` [K][Y] mean absolute correlation, multiple correlation or CCC; `score`
+      [K], its mean over the targets in use that vary; `low` and `high` [K] its 95 % interval over speakers; `behind`,
+      `behind_low` and `behind_high` [K] what it lacks to the chosen layer's, on the same speakers; `chosen`, the layer
+      of largest score, the lowest of equal ones. `dccs` has `shrinkage` [K][Y] and `probe` has `ridge` [K][Y], too. The
+      probe's interval is that of the probes as they were fitted: other speakers to predict, not others to fit.
+
+      `variance_shares` has for each of `variance_shares.FACTORS` `num_values`, `share`, `low` and `high` [K], or only
+      `absent`, a sentence that says why there is none.
 
     Raises:
       ArtefactError: `saliency.npz` is missing, damaged, or belongs to other tables or settings; or another process is
@@ -186,12 +186,15 @@ def _answer(workdir: PurePath, config: Config, fingerprint: str, split_fold: int
     try:
         is_used = correlation.targets_in_use(answer, names, origin["attributes"], use)
         curves = {
-            "ccs": _curve(layers, np.asarray(answer.per_layer, np.float64), sums.without, is_used),
-            "probe": _probe_curve(layers, sums, is_used),
+            "ccs": curve_records.curve(layers, np.asarray(answer.per_layer, np.float64), sums.without, is_used),
+            "dccs": curve_records.dccs_curve(layers, sums, is_used),
+            "probe": curve_records.probe_curve(layers, sums, is_used),
         }
     except ValueError as error:
         raise ConfigError(f"saliency of {path}: {error}") from None
     kind, num_constant = config.saliency.kind, np.asarray(answer.num_constant)
+    if curves[kind] is None and kind == "dccs":
+        raise ConfigError(f"saliency.kind = 'dccs', but {path} was made before there was such a curve: {_RENEW}")
     if curves[kind] is None:
         raise ConfigError(
             "saliency.kind = 'probe' looks at held-out speakers, but the targets in use are of one speaker (or of "
@@ -205,6 +208,7 @@ def _answer(workdir: PurePath, config: Config, fingerprint: str, split_fold: int
         "attributes": origin["attributes"],
         "classes": origin["classes"],
         "curves": curves,
+        "variance_shares": curve_records.variance_shares(sums.shares, origin.get("num_values", {})),
         "kind": kind,
         "chosen": chosen,
         "use": use,
@@ -216,7 +220,7 @@ def _answer(workdir: PurePath, config: Config, fingerprint: str, split_fold: int
         "num_features": int(answer.correlation.shape[1]),
         "num_constant": num_constant,
         "backbone": origin["backbone"],
-        "warnings": _warnings(layers, chosen, num_constant, curves["probe"] is None),
+        "warnings": _warnings(layers, chosen, num_constant, curves),
     }
 
 
@@ -228,38 +232,11 @@ def _is_written(path: PurePath, summary: dict[str, Any]) -> bool:
         return False
 
 
-def _curve(
-    layers: list[int], per_layer: Float[np.ndarray, "K Y"], without: Float[np.ndarray, "K G Y"], is_used: np.ndarray
-) -> dict[str, Any]:
-    score, score_without = per_layer[:, is_used].mean(axis=1), without[..., is_used].mean(axis=2).T
-    place = uncertainty.pick_layer(score)
-    low, high = uncertainty.jackknife(score, score_without)
-    behind = score[place] - score
-    behind_low, behind_high = uncertainty.jackknife(behind, score_without[:, [place]] - score_without)
-    bounds = {"low": low, "high": high, "behind_low": behind_low, "behind_high": behind_high}
-    return {
-        "per_layer": per_layer,
-        "score": score,
-        "behind": behind,
-        **{name: [None if np.isnan(value) else value for value in values.tolist()] for name, values in bounds.items()},
-        "chosen": layers[place],
-    }
-
-
-def _probe_curve(layers: list[int], sums: Curves, is_used: np.ndarray) -> dict[str, Any] | None:
-    if np.isnan(sums.ridge[:, is_used]).any():
-        return None
-    by_group = Moments(*(np.swapaxes(leaf, 0, 1) for leaf in sums.held_out))
-    sums_of_group, shift = intervals.moment_sums(by_group, "")
-    total = {name: values.sum(axis=0, keepdims=True) for name, values in sums_of_group.items()}
-    others = {name: total[name] - values for name, values in sums_of_group.items()}
-    whole, without = (intervals.moments_of_sums(part, "", shift).compute().ccc for part in (total, others))
-    ridge = [[None if np.isnan(value) else value for value in row] for row in sums.ridge.tolist()]
-    return {**_curve(layers, whole[0], np.swapaxes(without, 0, 1), is_used), "ridge": ridge}
-
-
 def top_features(workdir: str | os.PathLike, config: Config, layers: Sequence[int]) -> dict[int, np.ndarray]:
     """Layer -> its `model.top_features` features of largest saliency, ascending; empty where all features are kept.
+
+    Where `saliency.kind` is `dccs`, a feature's saliency is the mean over the targets in use of its squared
+    `decorrelation.feature_scores`, else of its absolute correlations.
 
     Args:
       workdir: Folder of the experiment, with `saliency.npz`.
@@ -274,19 +251,24 @@ def top_features(workdir: str | os.PathLike, config: Config, layers: Sequence[in
     num = config.model.top_features
     if not num:
         return {}
-    state, _, origin = read(workdir)
+    state, curves, origin = read(workdir)
     answer = correlation.compute(state)
     num_features = answer.correlation.shape[1]
     if num > num_features:
         raise ArtefactError(f"model.top_features = {num}: the backbone has {num_features} features")
     names = [*origin["attributes"], *origin["classes"]]
     is_used = correlation.targets_in_use(answer, names, origin["attributes"], config.saliency.targets)
-    scores = np.asarray(answer.correlation)[:, :, is_used].mean(axis=2)
+    by_feature = np.asarray(answer.correlation)
+    if config.saliency.kind == "dccs":
+        if curves.feature_scores is None:
+            raise ArtefactError(f"{place_of(workdir) / SUMS_FILE} lacks scores of features by dccs: {_RENEW}")
+        by_feature = np.square(curves.feature_scores, dtype=np.float64)
+    scores = by_feature[:, :, is_used].mean(axis=2)
     slots = {layer: origin["backbone"]["layers"].index(layer) for layer in layers}
     return {layer: np.sort(np.argsort(-scores[slot], kind="stable")[:num]) for layer, slot in slots.items()}
 
 
-def _warnings(layers: list[int], chosen: int, num_constant: np.ndarray, lacks_probe: bool) -> list[str]:
+def _warnings(layers: list[int], chosen: int, num_constant: np.ndarray, curves: Mapping[str, Any]) -> list[str]:
     warnings = []
     if chosen == layers[-1]:
         warnings.append(
@@ -295,6 +277,8 @@ def _warnings(layers: list[int], chosen: int, num_constant: np.ndarray, lacks_pr
     if num_constant.any():
         listed = ", ".join(f"{count} in layer {layers[k]}" for k, count in enumerate(num_constant.tolist()) if count)
         warnings.append(f"features that never vary count as saliency 0: {listed}")
-    if lacks_probe:
+    if curves["dccs"] is None:
+        warnings.append(f"{SUMS_FILE} was made before there was a curve dccs, or shares of variance: {_RENEW}")
+    if curves["probe"] is None:
         warnings.append("no probe of the layers: the targets in use are of one speaker, or of unknown ones")
     return warnings

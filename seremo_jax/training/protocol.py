@@ -31,6 +31,9 @@ def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -
     fields["data.modality"] = config.data.modality
     fields["data.self_reports"] = config.data.self_reports
     fields["data.keep_no_agreement"] = config.data.keep_no_agreement
+    if config.model.top_features and config.saliency.kind == "dccs":
+        # It chooses other features than the single correlations that chose them before there was this curve.
+        fields["saliency.kind"] = config.saliency.kind
     # These fields are read from the members and not from the config: a single value (`train.seed=3`) and an axis of one
     # value (`ensemble.seeds=(3,)`) are the same run.
     for field, path in MEMBER_FIELDS.items():

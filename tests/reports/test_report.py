@@ -22,7 +22,7 @@ NBEST, THRESHOLDS = (1, 2, 3), (50, 75)
 GAP = {"kind": "gap", "column": "gender", "groups": ["female", "male"]}
 NOTE = "Audio and ratings of this corpus are simulated: results on it say nothing about real speech."
 SMALL = {"num_speakers": 7, "num_seeds": 1}
-PNGS = ("layer_curves", "saliency", "training", "speakers", "confusion", "speaker_shares")
+PNGS = ("layer_curves", "saliency", "variance_shares", "training", "speakers", "confusion", "speaker_shares")
 
 
 def curve_of(layers, per_layer, score) -> dict:
@@ -31,6 +31,12 @@ def curve_of(layers, per_layer, score) -> dict:
     bounds = {"low": score - 0.01, "high": score + 0.01, "behind_low": behind - 0.02, "behind_high": behind + 0.02}
     fields = {"per_layer": per_layer, "score": score, "behind": behind, **bounds}
     return {name: value.tolist() for name, value in fields.items()} | {"chosen": layers[int(score.argmax())]}
+
+
+def share_of(num_values: int, share: np.ndarray) -> dict:
+    """A share of variance over layers as `saliency.json` has it."""
+    bounds = {"low": (share - 0.02).tolist(), "high": (share + 0.02).tolist()}
+    return {"num_values": num_values, "share": share.tolist(), **bounds}
 
 
 def entry(members: list[float] | None, width: float, count: int, chance: float | None = None) -> dict:
@@ -206,7 +212,12 @@ def write_artefacts(workdir: Path, records=None, has_optional=True, is_simulated
     artefacts.write_json(workdir / "saliency.json", {
         "layers": layers, "targets": names, "attributes": names[:3], "classes": names[3:], "warnings": [],
         "varies": [is_simulated] * 3 + [True] * len(CLASSES), "curves": {
-            "ccs": curve_of(layers, curves, score), "probe": curve_of(layers, curves[::-1] * 2, score[::-1] * 2)},
+            "ccs": curve_of(layers, curves, score), "dccs": curve_of(layers, curves * 1.5, score * 1.5),
+            "probe": curve_of(layers, curves[::-1] * 2, score[::-1] * 2)},
+        "variance_shares": {
+            "gender": share_of(2, 0.1 - 0.01 * np.array(layers)),
+            "speaker": share_of(20, 0.3 - 0.02 * np.array(layers)),
+            "sentence": {"absent": "the utterance table has no column sentence"}},
         "kind": "ccs", "chosen": int(score.argmax()), "use": "attributes" if is_simulated else "votes",
         "num_utterances": 402,
     })  # fmt: skip
@@ -366,8 +377,12 @@ def test_csv_holds_every_number_unrounded(reported):
     assert [(s["system"], s["speaker"], [float(s[f"uar_{n}_best"]) for n in NBEST]) for s in speakers] == expected
     saliency = json.loads((reported / "saliency.json").read_text())
     curve = list(csv.DictReader(io.StringIO((folder / "saliency.csv").read_text())))
-    assert len(curve) == 2 * len(saliency["layers"]) * (len(saliency["targets"]) + 1)
-    for kind in ("ccs", "probe"):
+    assert len(curve) == len(saliency["layers"]) * (3 * (len(saliency["targets"]) + 1) + 2)
+    for factor in ("gender", "speaker"):
+        own = [row for row in curve if (row["curve"], row["target"]) == ("variance_share", factor)]
+        assert [float(row["value"]) for row in own] == saliency["variance_shares"][factor]["share"]
+        assert [float(row["high"]) for row in own] == saliency["variance_shares"][factor]["high"]
+    for kind in ("ccs", "dccs", "probe"):
         own = [row for row in curve if row["curve"] == kind]
         valence = [float(row["value"]) for row in own if row["target"] == "valence"]
         assert valence == [layer[0] for layer in saliency["curves"][kind]["per_layer"]]
@@ -466,6 +481,34 @@ def test_simulated_speech_is_named_everywhere(reported, whole):
     assert content.banner in page.markdown(content)
     assert "(simulated speech)</title>" in page.html(content)
     assert "Simulated speech" in report.markdown_summary(reported)
+
+
+def test_shares_of_variance_stand_beside_the_curves(drawn, tmp_path):
+    workdir = write_artefacts(tmp_path / "w")
+    content = page_of(workdir, tmp_path)
+    whole, figures = page.markdown(content), dict(drawn)
+    text = text_of_figure(figures["variance_shares.png"])
+    assert all(words in text for words in ("gender (2)", "speaker (20)", "What else a layer holds"))
+    assert tables_of(content)["What else a layer holds"].header == ("layer", "gender (2)", "speaker (20)")
+    assert "No share of variance by sentence: the utterance table has no column sentence." in whole
+    curves = json.loads((workdir / "saliency.json").read_text())["curves"]
+    titles = [ax.get_title() for ax in figures["layer_curves.png"].axes]
+    assert titles == [
+        f"ccs: layer {curves['ccs']['chosen']} (in use)",
+        f"dccs: layer {curves['dccs']['chosen']}",
+        f"ridge probe: layer {curves['probe']['chosen']}",
+    ]
+
+
+def test_saliency_of_an_older_version_has_two_curves_and_no_shares(drawn, tmp_path):
+    workdir = write_artefacts(tmp_path / "w")
+    saliency = json.loads((workdir / "saliency.json").read_text())
+    del saliency["curves"]["dccs"], saliency["variance_shares"]
+    artefacts.write_json(workdir / "saliency.json", saliency)
+    content = page_of(workdir, tmp_path)
+    assert "variance_shares.png" not in dict(drawn)
+    assert len(dict(drawn)["layer_curves.png"].axes) == 2
+    assert "What else a layer holds" not in tables_of(content)
 
 
 def test_real_speech_is_never_called_simulated(drawn, tmp_path):

@@ -1,6 +1,7 @@
 """The question put to the layers and its answer: the seeded draw, the layer chosen, warnings, refusals."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from seremo_jax.core.config import Config, ConfigError, from_config_dict
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
 from seremo_jax.data import policies, tables, targets
 from seremo_jax.data.screening import in_fold
-from seremo_jax.saliency import curves, probe, question, ranking
+from seremo_jax.saliency import correlation, curves, decorrelation, probe, question, ranking, variance_shares
 from seremo_jax.saliency.question import Question
 
 N = 40
@@ -218,6 +219,103 @@ def test_the_probe_picks_where_single_features_mislead(workdir):
     assert curve["behind_low"][1] > 0
 
 
+def copies_and_cues(asked: Question) -> np.ndarray:
+    """Means [3, N, 8]: layer 0 has copies of one weak cue of the share of angry, layer 2 two halves of the share."""
+    rng = np.random.default_rng(5)
+    share = asked.values[:, 3] - asked.values[:, 3].mean()
+    means = rng.normal(0, 1, (3, N, 8))
+    means[0] = (share + rng.normal(0, 0.3, N))[:, None] + rng.normal(0, 0.05, (N, 8))
+    half = rng.normal(0, 1, N)
+    means[2, :, 0], means[2, :, 1] = share + half, share - half
+    return means.astype(np.float32)
+
+
+def test_the_multiple_correlation_picks_where_copies_mislead(workdir):
+    config = from_config_dict({"saliency": {"targets": "votes", "kind": "dccs"}, "model": {"top_features": 2}})
+    asked = ask(workdir, config)
+    means = copies_and_cues(asked)
+    write(workdir, means, asked)
+    summary = ranking.summarise(workdir, config)
+    assert (summary["kind"], summary["chosen"], summary["curves"]["ccs"]["chosen"]) == ("dccs", 2, 0)
+    curve, targets = summary["curves"]["dccs"], asked.values[asked.rows][:, [3, 6]]
+    for k in range(3):
+        rows = decorrelation.standardised(means[k, asked.rows])
+        alone = decorrelation.compute(decorrelation.update(decorrelation.empty(1, 8, 2), rows[None], targets))
+        np.testing.assert_allclose(np.array(curve["per_layer"])[k, [3, 6]], alone.multiple[0], rtol=1e-9)
+        assert curve["score"][k] == pytest.approx(alone.multiple.mean())
+        assert curve["shrinkage"][k][3] == pytest.approx(alone.shrinkage[0])
+        assert curve["low"][k] < curve["score"][k] < curve["high"][k]
+    assert not np.array(curve["per_layer"])[:, [0, 1, 2, 4, 5, 7, 8]].any()
+    features = ranking.top_features(workdir, config, [2])[2]
+    np.testing.assert_array_equal(features, [0, 1])
+    by_ccs = dataclasses.replace(config, saliency=dataclasses.replace(config.saliency, kind="ccs"))
+    single = correlation.compute(ranking.read(workdir)[0]).correlation[2, :, [3, 6]].mean(axis=0)
+    assert set(ranking.top_features(workdir, by_ccs, [2])[2]) == set(np.argsort(-single)[:2])
+
+
+def test_no_number_of_shards_changes_a_bit_of_it(workdir):
+    config = from_config_dict(VOTES)
+    asked = ask(workdir, config)
+    means = copies_and_cues(asked)
+
+    def measured(num_shards: int) -> ranking.Curves:
+        parts = [curves.part(means[:, rows], rows.tolist()) for rows in np.array_split(asked.rows, num_shards)]
+        return curves.measure(num_shards, lambda s, names: {n: parts[s][n] for n in names}, asked, 3, True)[1]
+
+    one, many = measured(1), measured(7)
+    for name in ("multiple", "multiple_without", "shrinkage", "feature_scores"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(many, name))
+    np.testing.assert_array_equal(one.shares["speaker"], many.shares["speaker"])
+
+
+def test_what_else_a_layer_holds(workdir):
+    """Speakers are known, all of one gender, and this table has no sentences."""
+    config = from_config_dict(VOTES)
+    asked = ask(workdir, config)
+    means = copies_and_cues(asked)
+    speakers = np.array(tables.read_tables(workdir)[0]["speaker"].to_pylist())[asked.rows]
+    value = np.unique(speakers, return_inverse=True)[1].astype(np.int32)
+    means[1, asked.rows] += 2 * value[:, None]
+    write(workdir, means, asked)
+    shares = ranking.summarise(workdir, config)["variance_shares"]
+    for k in range(3):
+        wanted = variance_shares.share(means[k, asked.rows], value, asked.group[asked.rows])
+        assert shares["speaker"]["share"][k] == pytest.approx(wanted[0])
+    assert shares["speaker"]["num_values"] == 6
+    assert shares["speaker"]["share"][1] > 0.8 > shares["speaker"]["high"][0]
+    assert shares["speaker"]["low"][1] < shares["speaker"]["share"][1] < shares["speaker"]["high"][1]
+    assert shares["gender"] == {"absent": "too few known genders, or one utterance of each"}
+    assert shares["sentence"] == {"absent": "the utterance table has no column sentence"}
+
+
+def test_sums_of_an_older_version_serve_the_curves_they_have(workdir):
+    """A file from before there was a multiple correlation, as `tests/golden/before_rooms` has one."""
+    config = from_config_dict({"saliency": {"targets": "votes", "kind": "ccs"}})
+    answer(workdir, config, [0.1, 2.0, 0.5])
+    before = ranking.summarise(workdir, config)
+    arrays = dict(np.load(workdir / "saliency.npz"))
+    about = json.loads(str(arrays.pop("about")))
+    del about["num_values"]
+    new = ("curves.multiple", "curves.multiple_without", "curves.shrinkage", "curves.feature_scores", "shares.")
+    old = {name: values for name, values in arrays.items() if not name.startswith(new)}
+    np.savez(workdir / "saliency.npz", about=np.array(json.dumps(about)), **old)
+    summary = ranking.summarise(workdir, config)
+    assert summary["curves"]["dccs"] is None
+    assert {kind: summary["curves"][kind] for kind in ("ccs", "probe")} == {
+        kind: before["curves"][kind] for kind in ("ccs", "probe")
+    }
+    assert all(
+        entry["absent"].startswith("saliency.npz was made before") for entry in summary["variance_shares"].values()
+    )
+    assert any("made before there was a curve dccs" in warning for warning in summary["warnings"])
+    remedy = r"delete saliency.npz and run python -m launch.extract again, or set --config.saliency.kind=ccs or probe"
+    dccs = {"saliency": {"targets": "votes", "kind": "dccs"}}
+    with pytest.raises(ConfigError, match=rf"saliency.kind = 'dccs'.*{remedy}"):
+        ranking.summarise(workdir, from_config_dict(dccs))
+    with pytest.raises(ArtefactError, match=rf"lacks scores of features by dccs: {remedy}"):
+        ranking.top_features(workdir, from_config_dict(dccs | {"model": {"top_features": 2}}), [1])
+
+
 def test_speakers_are_dealt_by_name_and_seed(workdir):
     config = from_config_dict({"saliency": {"targets": "votes", "num_folds": 3}})
     utterances, ratings, fingerprint = tables.read_tables(workdir)
@@ -249,7 +347,7 @@ def test_one_speaker_has_no_probe_and_says_so(workdir):
         ranking.summarise(workdir, from_config_dict({"saliency": {"targets": "votes", "kind": "probe"}}))
 
 
-@pytest.mark.parametrize("kind", ["ccs", "probe"])
+@pytest.mark.parametrize("kind", ["ccs", "dccs", "probe"])
 def test_each_fold_chooses_as_it_would_alone(workdir, tmp_path, kind):
     """The layer of a fold is that of an experiment of this fold, whose table has its splits, to the bit."""
     tree = VOTES | {"data": {"split_kind": "kfold", "num_folds": 4, "keep_no_agreement": "train_only"}}
