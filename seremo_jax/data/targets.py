@@ -45,6 +45,7 @@ class Targets:
       counts: What the policies kept, pooled and dropped, by name.
       levels: The L steps of the rating scale, on the scale of `attributes`; empty unless asked for.
       attribute_shares: [N, A, L] float32 shares of the ratings at each step, 0 where masked; None unless asked for.
+      votes_outside: [N] votes for words outside the class set; None where there are none.
     """
 
     ids: np.ndarray
@@ -64,6 +65,7 @@ class Targets:
     counts: dict[str, Any]
     levels: tuple[float, ...] = ()
     attribute_shares: np.ndarray | None = None
+    votes_outside: np.ndarray | None = None
 
 
 def vote_distribution(
@@ -172,6 +174,7 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
         counts=counts,
         levels=levels,
         attribute_shares=shares,
+        votes_outside=voted.outside,
     )
     is_train = in_split(utterances, vocab.TRAIN) if policies.keep_no_agreement == "train_only" else None
     return without_no_agreement(built, policies.keep_no_agreement, is_train)
@@ -204,6 +207,7 @@ class _Voted(NamedTuple):
 
     Attributes:
       votes: [N, C] votes of each class, those outside the class set left out.
+      outside: [N] those outside the class set.
       shared: [N, C] the same with votes outside the class set spread over the classes, where a policy says so.
       index: [N] plurality class, see `Targets.consensus_index`.
       consensus: [N, C] see `Targets.consensus`.
@@ -212,6 +216,7 @@ class _Voted(NamedTuple):
     """
 
     votes: np.ndarray
+    outside: np.ndarray
     shared: np.ndarray
     index: np.ndarray
     consensus: np.ndarray
@@ -238,7 +243,7 @@ def _voted(
         "num_consensus": {name: int((index == c).sum()) for c, name in enumerate(class_names)},
         "num_consensus_other": int((by_class.max(axis=1, initial=0) < other).sum()),
     }
-    return _Voted(by_class, by_class + spread, index, consensus, class_names, single)
+    return _Voted(by_class, other, by_class + spread, index, consensus, class_names, single)
 
 
 def _kept_ratings(

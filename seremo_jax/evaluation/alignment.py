@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Num
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import Predictions
@@ -69,6 +69,8 @@ class Aligned:
       class_names: Class set in order.
       attribute_names: Attributes in order.
       ground: How far classes are apart, read from all targets that were given; None where they do not say.
+      votes: [B, C + 1] votes of each class and, last, outside the class set; int64, or float64 where policies make
+        parts of votes.
     """
 
     predictions_attributes: np.ndarray
@@ -85,6 +87,7 @@ class Aligned:
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
     ground: Ground | None
+    votes: np.ndarray
 
     @property
     def is_known(self) -> np.ndarray:
@@ -177,9 +180,17 @@ def align(
         class_names=targets.class_names,
         attribute_names=targets.attribute_names,
         ground=ground_of(targets.votes, targets.consensus_index, targets.attributes, targets.has_attribute),
+        votes=_all_votes(targets)[of_target],
     )
     _check_predictions(aligned, num_members)
     return aligned
+
+
+def _all_votes(targets: Targets) -> Num[np.ndarray, "N C1"]:
+    """[N, C + 1] votes, those outside the class set last; whole numbers where all of them are."""
+    outside = np.zeros(len(targets.votes)) if targets.votes_outside is None else targets.votes_outside
+    votes = np.concatenate([targets.votes, outside[:, None]], axis=1)
+    return votes.astype(np.int64) if (votes % 1 == 0).all() else votes
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,14 +17,13 @@ from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import group_gaps, speakers, system_scores, system_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.differences import Compared, differences
+from seremo_jax.evaluation.raters import GAP_GROUP, Raters
 from seremo_jax.evaluation.states import RowTargets, Settings, States, member_states
 from seremo_jax.evaluation.system_sums import GroupTargets, Statistics
 from seremo_jax.metrics import intervals, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
 from seremo_jax.metrics.catalogue import compared as compared_metrics
 from seremo_jax.metrics.passing import chance_passing
-
-GAP_GROUP = "gap:female-male"
 
 _PADDED_CELLS = 64
 """States are made for a multiple of so many cells, so that splits of about the same size compile once."""
@@ -63,6 +62,7 @@ class _Split:
       chance_curve: [U, N, curve] how likely each unit passes each T of the curve by guessing.
       chance: [U, N, T] how likely each unit passes each T of the metrics by guessing.
       groups: Group -> what is known of it before any prediction, `all` first.
+      raters: What human raters score on the same utterances.
     """
 
     aligned: Aligned
@@ -72,9 +72,10 @@ class _Split:
     chance_curve: np.ndarray
     chance: np.ndarray
     groups: dict[str, GroupTargets]
+    raters: Raters
 
     @classmethod
-    def of(cls, aligned: Aligned, section: EvalConfig) -> "_Split":
+    def of(cls, aligned: Aligned, section: EvalConfig, condition: str) -> "_Split":
         """Guessers are simulated once where every speaker is in one group only, else for each group."""
         settings = Settings(
             class_names=aligned.class_names,
@@ -101,7 +102,9 @@ class _Split:
             own = chance if is_nested or group == "all" else unit_chance(is_in, settings.thresholds)
             share = 100 * np.einsum("uf,unt->fnt", eligible, own) / np.maximum(eligible.sum(axis=0), 1)[:, None, None]
             groups[group] = GroupTargets(aligned.support(is_in), eligible, share)
-        return cls(aligned, cells, settings, section, chance_curve, chance, groups)
+        raters = Raters.of(aligned, cells, groups, settings, section, condition)
+        settings = dataclasses.replace(settings, num_others=raters.num_others)
+        return cls(aligned, cells, settings, section, chance_curve, chance, groups, raters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,7 @@ def score(aligned: Aligned, request: ScoreRequest, states: Callable[..., States]
     """
     if 1 not in request.section.nbest:
         raise ValueError(f"nbest = {request.section.nbest}: 1 must be among them")
-    split = _Split.of(aligned, request.section)
+    split = _Split.of(aligned, request.section, request.condition)
     shared = {"split": request.split, "condition": request.condition, "protocol": dict(request.protocol)}
     # Systems are scored one after the other with the same seed, so all of them see the same resampled speakers.
     records, by_system = [], {}
@@ -148,6 +151,10 @@ def score(aligned: Aligned, request: ScoreRequest, states: Callable[..., States]
         by_system[about["system"]] = scored
     if request.section.num_permutations:
         _add_differences(split, records, by_system)
+    # Raters are the same for all systems, so only the records of the first one say what they score.
+    for record in records:
+        if record.system == records[0].system and record.group in split.raters.states:
+            record.states["raters"] = split.raters.states[record.group]
     return records
 
 
@@ -156,7 +163,7 @@ def _statistics(split: _Split, rows: Sequence[int], states: Callable[..., States
     aligned, cells, settings = split.aligned, split.cells, split.settings
     targets = RowTargets(
         cells.cell, aligned.consensus, aligned.distribution, aligned.has_votes, aligned.attributes,
-        aligned.has_attribute,
+        aligned.has_attribute, split.raters.panel,
     )  # fmt: skip
     num_cells = -(-len(cells.unit) // _PADDED_CELLS) * _PADDED_CELLS
     # A generator: states of one member at a time are on the device and in memory.
@@ -168,6 +175,7 @@ def _statistics(split: _Split, rows: Sequence[int], states: Callable[..., States
         for row in rows
     )  # fmt: skip
     sums = system_sums.cell_sums(by_member, len(rows), cells, settings)
+    sums.sums.update(split.raters.sums)
     for group, group_targets in split.groups.items():
         yield group, system_sums.unit_statistics(sums, cells, group, group_targets, settings)
 

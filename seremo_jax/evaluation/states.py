@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Float
 
 from seremo_jax.metrics.class_distances import Ground
@@ -21,6 +23,7 @@ class RowTargets(NamedTuple):
       has_votes: [B] bool.
       attributes: [B, A] float32.
       has_attribute: [B, A] bool.
+      panel: [B, C] float32 probability of each consensus of a few raters (`raters.Raters`); 0 where there is none.
     """
 
     cell: Any
@@ -29,6 +32,7 @@ class RowTargets(NamedTuple):
     has_votes: Any
     attributes: Any
     has_attribute: Any
+    panel: Any
 
 
 class States(NamedTuple):
@@ -38,11 +42,13 @@ class States(NamedTuple):
       counts: [cells, N, C, C] confusion counts of N-best.
       attributes: Moments [cells, A].
       distribution: Sums behind the scores of the vote distribution.
+      panel_right: [cells, C] float32 expected number of 1-best classes that are the consensus of a few raters.
     """
 
     counts: AnyArray
     attributes: Moments
     distribution: DistributionSums
+    panel_right: AnyArray
 
 
 def member_states(
@@ -58,12 +64,14 @@ def member_states(
     Pure JAX: `evaluate` compiles it, the last two arguments static.
     """
     cell, (_, num_attributes) = targets.cell, predicted_attributes.shape
+    best = jnp.arange(predicted_distribution.shape[1])[None, :] == predicted_distribution.argmax(axis=1)[:, None]
     return States(
         nbest_counts(cell, predicted_distribution, targets.consensus, nbest, num_cells),
         Moments.empty(num_cells, num_attributes).update(
             cell, predicted_attributes, targets.attributes, targets.has_attribute
         ),
         distribution_sums(cell, predicted_distribution, targets.distribution, targets.has_votes, num_cells),
+        jax.ops.segment_sum(jnp.where(best & (targets.panel > 0), targets.panel, 0), cell, num_cells),
     )
 
 
@@ -78,6 +86,7 @@ class Settings:
       thresholds: The T of paUAR-T, in percent.
       f1_classes: Macro-F1 over the classes `present`, or `all`.
       ground: How far classes are apart; None where the corpus does not say.
+      num_others: Raters whose plurality the panels of raters are judged against; 0 where there are no panels.
     """
 
     class_names: tuple[str, ...]
@@ -86,6 +95,7 @@ class Settings:
     thresholds: tuple[int, ...]
     f1_classes: str
     ground: Ground | None
+    num_others: int = 0
 
     @property
     def groups_of_classes(self) -> tuple[int, ...]:

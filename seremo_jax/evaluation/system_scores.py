@@ -1,16 +1,28 @@
 """Every metric of one system from sums over units, as `system_sums` makes them, in R resamples at once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from seremo_jax.evaluation.states import Settings
-from seremo_jax.evaluation.system_sums import ATTRIBUTES, CLASSES, ENTROPIES, ROW_SUMS, RowSum, Statistics
+from seremo_jax.evaluation.system_sums import (
+    ATTRIBUTES,
+    CLASSES,
+    ENTROPIES,
+    PANEL_ANSWERS,
+    PANEL_RIGHT,
+    PANEL_SUPPORT,
+    ROW_SUMS,
+    RowSum,
+    Statistics,
+)
 from seremo_jax.metrics import intervals, resampling
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, Metric, compared, metric
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import RegressionScores
+from seremo_jax.metrics.raters import worth
 
 Scores = dict[Metric, intervals.Score]
 
@@ -23,6 +35,16 @@ def scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) ->
         | _attribute_scores(sums, statistics, settings)
         | _distribution_scores(sums, statistics, settings)
         | _semantic_scores(sums, statistics, settings)
+        | _panel_scores(sums, settings)
+    )
+
+
+def rater_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
+    """The metrics of human raters, whose answers are classes and shares, from sums under the keys of a system's."""
+    return (
+        _class_scores(sums, statistics, settings)
+        | _speaker_scores(sums, statistics, settings)
+        | _class_ccc_scores(sums, statistics, settings)
     )
 
 
@@ -37,11 +59,11 @@ def main_scores(sums: resampling.Sums, statistics: Statistics, settings: Setting
     return {key: available[key] for key in compared(available)}
 
 
-def point(statistics: Statistics, settings: Settings) -> Scores:
-    """Every metric on all units, R = 1."""
+def point(statistics: Statistics, settings: Settings, make: Callable[..., Scores] = scores) -> Scores:
+    """Every metric on all units, R = 1, as `make` makes them of sums."""
     # All units once: the same function that serves resamples, so that value and interval are of one definition.
     whole = {name: values.sum(axis=0, keepdims=True) for name, values in statistics.sums.items()}
-    return scores(whole, statistics, settings)
+    return make(whole, statistics, settings)
 
 
 def _class_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:
@@ -165,6 +187,21 @@ def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Se
             merged.uar, merged.is_defined[:, 0], merged.num_classes[:, 0], 1 / number
         )
     return result
+
+
+def _panel_scores(sums: resampling.Sums, settings: Settings) -> Scores:
+    """UAR against the consensus of a few raters, and the panel of raters whose UAR is the same."""
+    if not settings.num_others:
+        return {}
+    support, answers = sums[PANEL_SUPPORT], sums[PANEL_ANSWERS]
+    own = class_scores(sums[PANEL_RIGHT], support, support)
+    panels = class_scores(answers, support[:, :, None], support[:, :, None]).uar
+    is_defined, num_classes, chance = own.is_defined[:, 0], own.num_classes[:, 0], 1 / len(settings.class_names)
+    size = worth(own.uar, panels, chance)
+    return {
+        metric("panel_uar", raters=settings.num_others): intervals.Score(own.uar, is_defined, num_classes, chance),
+        metric("raters_worth", most=panels.shape[-1]): intervals.Score(size, is_defined, num_classes, 0.0),
+    }
 
 
 def record_states(statistics: Statistics, settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.evaluation.alignment import Cells
 from seremo_jax.evaluation.states import Settings, States
@@ -38,6 +38,10 @@ TARGET_SUMS = {
 }
 """Sums of targets only, the same for all members: they are kept once."""
 
+PANEL_RIGHT, PANEL_SUPPORT, PANEL_ANSWERS = "panel right", "panel support", "panel answers"
+"""Keys of expected sums against the consensus of a few raters: right answers of the system, utterances of each class,
+and right answers of panels of raters of every size."""
+
 WHOLE_SUMS = ("support", "passing", "eligible")
 """Statistics of a unit's utterances as a whole, which those of its cells do not add up to."""
 
@@ -47,12 +51,12 @@ class GroupTargets:
     """What is known of a group of utterances before any prediction.
 
     Attributes:
-      support: [U, C] scored utterances of each unit and class.
+      support: [U, C] scored utterances of each unit and class, of human raters their expected number.
       eligible: [U, filters] bool, units that each speaker filter counts.
       chance: [filters, N, T] paUAR of a random guesser.
     """
 
-    support: Int[np.ndarray, "U C"]
+    support: Num[np.ndarray, "U C"]
     eligible: Bool[np.ndarray, "U filters"]
     chance: Float[np.ndarray, "filters N T"]
 
@@ -116,6 +120,7 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
         confusions.append(confusion)
         # What is left of a member is a few numbers a cell. The sums of all members then fit in memory side by side.
         own = _count_sums(state.counts, settings)
+        own[PANEL_RIGHT] = state.panel_right
         own |= {RowSum(name): getattr(state.distribution, name) for name in ROW_SUMS}
         for of, moments in (
             (ATTRIBUTES, state.attributes),

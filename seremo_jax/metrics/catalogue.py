@@ -99,6 +99,17 @@ KINDS: dict[str, Kind] = {
                 "share (%) of speakers whose own UAR is above T/100. A high UAR with a low paUAR-75 hides speakers"
             ),
         ),
+        Kind(
+            "raters_worth",
+            "worth in raters (up to {most})",
+            "scores",
+            digits=1,
+            word="worth in raters",
+            sentence=(
+                "size of the panel of human raters whose UAR is that of the system, both against the same plurality of "
+                "a few other raters; 0 is a guesser, and the largest size stands for more raters, too"
+            ),
+        ),
         Kind("pearson", "Pearson {attribute}", "attributes"),
         Kind("rmse", "RMSE {attribute}", "attributes", direction=-1),
         Kind("mae", "MAE {attribute}", "attributes", direction=-1),
@@ -149,6 +160,7 @@ KINDS: dict[str, Kind] = {
             ),
         ),
         Kind("expected_cost", "expected cost ({source})", "further", direction=-1),
+        Kind("panel_uar", "UAR (against {raters} raters)", "further"),
         Kind("merged_uar", "merged UAR ({num_groups} groups)", "further"),
         Kind(
             "stable_share",

@@ -9,7 +9,7 @@ import numpy as np
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.ensemble import layer_word
 from seremo_jax.metrics.catalogue import Metric
-from seremo_jax.reports import published, score_tables
+from seremo_jax.reports import published, rater_rows, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run
 from seremo_jax.reports.blocks import ordered
 from seremo_jax.reports.condition_scores import Conditions, gather
@@ -44,23 +44,25 @@ def _run_label(rows: Sequence[Entry]) -> tuple[str, ...]:
     return ("run",) if len({row.run.name for row in rows}) > 1 else ()
 
 
-def _chance_row(rows: Sequence[Entry], metrics: Sequence[Metric], num_labels: int) -> Row:
+def _reference_rows(rows: Sequence[Entry], metrics: Sequence[Metric], num_labels: int) -> list[Row]:
+    """Human raters and chance."""
     block = rows[0].block
     cells = tuple(measured({"value": block.chance(metric)}, metric) for metric in metrics)
-    return Row(("chance (random ranking)", *([""] * (num_labels - 1))), cells, is_reference=True)
+    chance = Row(("chance (random ranking)", *([""] * (num_labels - 1))), cells, is_reference=True)
+    return [*rater_rows.rows(block, metrics, num_labels), chance]
 
 
 def scores_part(
     rows: Sequence[Entry], flags: Sequence[str], labels: Sequence[str], words: Callable[[Entry], tuple[str, ...]]
 ) -> Table:
-    """One row a system with the main scores, the number of its seeds and its commit; the chance row last."""
+    """One row a system with the main scores, the number of its seeds and its commit; human raters and chance last."""
     metrics, run = _main_metrics(rows), _run_label(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
         own = (*words(row), *([row.run.name] if run else []), str(len(row.record.seeds)), row.commit)
         lines.append(Row(own, tuple(_cell(row, metric) for metric in metrics), marks=flag))
     header = (*labels, *run, "seeds", "commit")
-    return Table("Our records", header, names(metrics), (*lines, _chance_row(rows, metrics, len(header))))
+    return Table("Our records", header, names(metrics), (*lines, *_reference_rows(rows, metrics, len(header))))
 
 
 def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
@@ -151,7 +153,7 @@ def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tupl
 
 
 def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
-    """paUAR-T by threshold, filter and N, of all speakers, of each group and of their gap; chance below each."""
+    """paUAR-T by threshold, filter and N, of all speakers, each group and their gap; raters and chance below each."""
     shares = score_tables.share_lines([metric for row in rows for metric in row.block.metrics])
     run, lines = _run_label(rows), []
     groups = ("all", *dict.fromkeys(group for row in rows for group in row.block.groups))
@@ -167,12 +169,15 @@ def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
                 labels = (row.system, *([row.run.name] if run else []), *place, " / ".join(sorted(counts)),
                           str(len(row.record.seeds)), row.commit)  # fmt: skip
                 lines.append(Row(labels, cells, marks=flag))
+            blank = [""] * len(run)
+            human = rater_rows.cells_of(first.block, metrics, group)
+            if any(cell.numbers for cell in human):
+                lines.append(Row((rater_rows.ONE, *blank, *place, "", "", ""), human, is_reference=True))
             guess = [(first.block.entry(first.system, metric, group) or {}).get("chance") for metric in metrics]
             if any(chance is not None for chance in guess):
                 cells = tuple(
                     measured({"value": chance}, metric) for metric, chance in zip(metrics, guess, strict=True)
                 )
-                blank = [""] * len(run)
                 lines.append(Row(("chance", *blank, *place, "", "", ""), cells, is_reference=True))
     header = ("system", *run, "UAR of the speaker", "counted", "group", "speakers", "seeds", "commit")
     return Table("Our records", header, score_tables.share_columns(shares), tuple(lines))

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Num
 
 from seremo_jax.metrics.catalogue import Metric, metric
+from seremo_jax.reports import rater_rows
 from seremo_jax.reports.blocks import Block, value_of
-from seremo_jax.reports.score_tables import SPEAKER_SHARE, UAR
+from seremo_jax.reports.score_tables import HIGH_THRESHOLD, SPEAKER_SHARE, UAR
 
 HIGH_UAR_OVER_CHANCE = 1.5
 LOW_PA_UAR_PERCENT = 25.0
@@ -37,7 +38,21 @@ def of_scores(block: Block) -> list[str]:
         facts = {system: fact for system in block.systems if (fact := facts_of(block, system))}
         if facts:
             signs.append(f"{headline}: " + "; ".join(f"{system}, {fact}" for system, fact in facts.items()) + ".")
-    return signs
+    return signs + _raters(block)
+
+
+def _raters(block: Block) -> list[str]:
+    """How many speakers one human rater serves, without which no share of speakers can be read."""
+    share, uar = rater_rows.entry(block, SPEAKER_SHARE), rater_rows.entry(block, UAR)
+    if value_of(share) is None or value_of(uar) is None:
+        return []
+    ranks = [system for system in block.systems if (value := block.value(system, SPEAKER_SHARE)) is not None
+             and value > share["value"]]  # fmt: skip
+    return [
+        "Human raters disagree, too: one of them, judged like a model against the consensus of the others, has a UAR "
+        f"above {HIGH_THRESHOLD / 100:.2f} for {share['value']:.1f} % of the speakers "
+        f"(UAR {uar['value']:.3f} over all). {len(ranks)} of {len(block.systems)} systems exceed that share."
+    ]
 
 
 def of_saliency(layers: Sequence[int], chosen: int) -> list[str]:

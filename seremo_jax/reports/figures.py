@@ -111,7 +111,10 @@ def _swarm(values: Float[np.ndarray, " n"], room: float) -> Float[np.ndarray, " 
 
 
 def speakers(
-    look: Look, entries: Mapping[str, Sequence[Mapping[str, object]]], shares: Mapping[str, Mapping[int, float]]
+    look: Look,
+    entries: Mapping[str, Sequence[Mapping[str, object]]],
+    shares: Mapping[str, Mapping[int, float]],
+    raters: Mapping[int, float],
 ) -> Figure:
     """Every speaker's UAR, by gender, with the thresholds of paUAR; one panel a system.
 
@@ -119,6 +122,7 @@ def speakers(
       look: Theme and words.
       entries: System -> speakers {gender, num_scored, num_classes, uar}, `uar` the 1-best UAR in [0, 1].
       shares: System -> T -> paUAR-T (1-best, all) in %, as in the table.
+      raters: T -> that of one human rater, where known.
     """
     theme = look.theme
     least_scored, least_classes = SPEAKER_FILTERS[_FIRM]
@@ -151,9 +155,10 @@ def speakers(
                 )
             ax.plot([uar.mean()] * 2, [lane - 0.42, lane + 0.42], color=theme.muted, lw=3, zorder=1.5)
         for threshold, share in sorted(shares[system].items()):
+            human = f"\n rater {raters[threshold]:.1f} %" if threshold in raters else ""
             ax.axvline(threshold / 100, color=theme.ink, lw=1.2, ls=(0, (4, 3)), zorder=1)
             ax.text(
-                threshold / 100, len(genders) - 0.02, f" paUAR-{threshold}\n {share:.1f} %", size=9.5, va="top",
+                threshold / 100, len(genders) - 0.02, f" paUAR-{threshold}\n {share:.1f} %{human}", size=9.5, va="top",
                 ha="left", color=theme.ink, linespacing=1.25,
             )  # fmt: skip
         counts = [sum(s["gender"] == gender for s in speakers_) for gender in genders]
@@ -169,6 +174,7 @@ def speaker_shares(
     look: Look,
     points: Mapping[str, Mapping[tuple[int, str, int], tuple[float, float, float]]],
     chance: Mapping[tuple[int, str, int], float],
+    raters: Mapping[tuple[int, str, int], float],
 ) -> Figure:
     """paUAR-T over N with 95 % intervals: one panel a threshold, filled and open markers for the speaker filters.
 
@@ -176,12 +182,14 @@ def speaker_shares(
       look: Theme and words.
       points: System -> (T, filter, N) -> value, low, high, all in %.
       chance: (T, filter, N) -> % for a random guesser, where known.
+      raters: (T, filter, 1) -> % for one human rater, where known.
     """
     keys = sorted({key for values in points.values() for key in values})
     thresholds = sorted({key[0] for key in keys}, reverse=True)
     filters = sorted({key[1] for key in keys})
     numbers = sorted({key[2] for key in keys})
     note = "bars: 95 % interval over speakers" + (" · grey bars: random guesser" if chance else "")
+    note += " · dashes: one human rater" if raters else ""
     figure, axes = canvas(
         look, "For how many speakers does it hold?", note, (5.2 * len(thresholds) + 0.4, 4.7), (1, len(thresholds)),
         sharey=True,
@@ -210,6 +218,8 @@ def speaker_shares(
                         zorder=1.5,
                         solid_capstyle="butt",
                     )
+        if (human := raters.get((threshold, filters[0], 1))) is not None:
+            ax.plot([-0.5, 0.5], [human] * 2, color=look.theme.ink, lw=1.8, ls=(0, (2, 1.5)), zorder=4)
         ax.set(title=f"UAR above {threshold / 100:.2f}", ylim=(-3, 103), xlim=(-0.6, len(numbers) - 0.4))
         ax.set_xticks(range(len(numbers)), [f"{n}-best" for n in numbers])
         ax.grid(axis="x", visible=False)

@@ -19,6 +19,7 @@ from seremo_jax.reports import (
     layer_section,
     look,
     page,
+    rater_rows,
     score_tables,
     speaker_section,
 )
@@ -103,19 +104,20 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
     entries = {system: _speaker_entries(block, system) for system in shown}
     shares = {system: {t: points[system][t, f, n][0] for t, f, n in points[system] if (f, n) == ("all", 1)}
               for system in shown}  # fmt: skip
+    raters = {t: value for (t, f, _), value in rater_rows.shares(block).items() if f == "all"}
     counts = {system: matrix for system in shown if (matrix := block.confusion(system)) is not None}
     speakers: list[Table | page.Picture] = [score_tables.speaker_table(block)]
     if chance or any(points.values()):
         speakers.append(drawn(
             "speaker_shares", "Share of speakers above the thresholds, by N",
             "Markers: value; bars: 95 % interval resampled by speaker.",
-            lambda style: figures.speaker_shares(style, points, chance),
+            lambda style: figures.speaker_shares(style, points, chance, rater_rows.shares(block)),
         ))  # fmt: skip
     if any(entries.values()):
         speakers.append(drawn(
             "speakers", "UAR of every speaker, by gender",
             "paUAR in the figure is that of the table (mean over seeds of the share, all speakers counted).",
-            lambda style: figures.speakers(style, entries, shares),
+            lambda style: figures.speakers(style, entries, shares, raters),
         ))  # fmt: skip
     speakers += speaker_section.items(block, shown, drawn)
     classes: list[Table | page.Picture] = []

@@ -132,6 +132,11 @@ GLOSSARY = (
         "probe",
         "ridge regression from all mean features of a layer to a target, scored on speakers it was not fitted to",
     ),
+    (
+        "one human rater",
+        "a vote drawn from each utterance, judged like a model against the consensus of the other raters (ties left "
+        "out); what a system should be held against, for raters disagree",
+    ),
     ("chance", "what random guessing scores: N / C for N-best UAR with C classes"),
 )
 """Words that are no metrics, and their meaning, for the reader who opens the page a year later."""

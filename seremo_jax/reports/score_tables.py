@@ -6,6 +6,7 @@ from typing import Any
 from seremo_jax.core import vocab
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
+from seremo_jax.reports import rater_rows
 from seremo_jax.reports.blocks import Block, is_number, ordered
 from seremo_jax.reports.table import NOTHING, Cell, Row, Table, measured, names, plain
 
@@ -20,8 +21,9 @@ def score_table(block: Block) -> Table:
     """UAR, N-best UAR, F1 and CCC of every system, and the chance row."""
     metrics = _columns(block, is_main)
     rows = [_row(block, system, metrics) for system in block.systems]
+    rows += rater_rows.rows(block, metrics)
     rows.append(Row(("chance (random ranking)",), _chance_cells(block, metrics), is_reference=True))
-    return Table("Scores of every system", ("system",), names(metrics), tuple(rows), caption(block))
+    return Table("Scores of every system", ("system",), names(metrics), tuple(rows), _with_raters(block))
 
 
 def is_main(metric: Metric) -> bool:
@@ -66,12 +68,15 @@ def speaker_table(block: Block) -> Table:
             count = " / ".join(sorted(map(str, counts))) or NOTHING
             cells = (*plain(count), *_cells(block, system, "all", metrics))
             rows.append(Row((system, *labels), cells))
+        if rater_rows.rows(block, metrics):
+            cells = (*plain(count), *rater_rows.cells_of(block, metrics))
+            rows.append(Row((rater_rows.ONE, *labels), cells, is_reference=True))
         if any(block.chance(metric) is not None for metric in metrics):
             cells = (*plain(""), *_chance_cells(block, metrics))
             rows.append(Row(("chance", *labels), cells, is_reference=True))
     labels, columns = ("system", "UAR of the speaker", "counted"), ("speakers", *share_columns(lines))
     text = "Share of speakers (%) whose own UAR is above the threshold (paUAR-75 and so on; strictly above)."
-    return Table("Speakers above a threshold (paUAR)", labels, columns, tuple(rows), f"{caption(block)} {text}")
+    return Table("Speakers above a threshold (paUAR)", labels, columns, tuple(rows), f"{_with_raters(block)} {text}")
 
 
 def share_lines(metrics: Sequence[Metric]) -> dict[tuple[int, str], list[Metric]]:
@@ -100,13 +105,18 @@ def group_table(block: Block) -> Table:
                 counts = plain(record.num_speakers, record.num_scored)
                 labels = (block.group_label(group), system)
                 rows.append(Row(labels, (*counts, *_cells(block, system, group, metrics))))
+        for row in rater_rows.rows(block, metrics, group=group):
+            labels = (block.group_label(group), *row.labels)
+            rows.append(Row(labels, (*plain("", ""), *row.cells), is_reference=True))
     columns = ("speakers", "scored utterances", *names(metrics))
     text = (
         "paUAR in %. Gap: first group minus second; an interval without 0 speaks for a gap. (Of other columns the best "
         "minus the worst, which is never negative.) Worst group and ratio: metric by metric, without unknown speakers, "
         "chosen anew in every resample."
     )
-    return Table("Scores by group of speakers", ("group", "system"), columns, tuple(rows), f"{caption(block)} {text}")
+    return Table(
+        "Scores by group of speakers", ("group", "system"), columns, tuple(rows), f"{_with_raters(block)} {text}"
+    )
 
 
 def _is_of_groups(metric: Metric) -> bool:
@@ -116,10 +126,10 @@ def _is_of_groups(metric: Metric) -> bool:
 def class_table(block: Block) -> Table:
     """CCC of predicted and voted share, class by class."""
     metrics = [catalogue.metric("class_ccc", label=name) for name in block.class_names]
-    rows = [_row(block, system, metrics) for system in block.systems]
+    rows = [*(_row(block, system, metrics) for system in block.systems), *rater_rows.rows(block, metrics)]
     text = "CCC between the predicted and the voted share of a class, over all utterances with votes."
     return Table(
-        "CCC of the share of each class", ("system",), block.class_names, tuple(rows), f"{caption(block)} {text}"
+        "CCC of the share of each class", ("system",), block.class_names, tuple(rows), f"{_with_raters(block)} {text}"
     )
 
 
@@ -156,6 +166,9 @@ def _grid(block: Block, title: str, kinds: Mapping[str, str], parameter: tuple[s
         for kind, label in kinds.items()
         if words
     ]
+    for kind, label in kinds.items():
+        metrics = [catalogue.metric(kind, **{name: word}) for word in words]
+        rows += [Row((row.labels[0], label), row.cells, is_reference=True) for row in rater_rows.rows(block, metrics)]
     return Table(title, ("system", "score"), tuple(words), tuple(rows), f"{caption(block)} {text}")
 
 
@@ -185,19 +198,21 @@ def other_table(block: Block) -> Table:
     """Every metric that no other table shows: those made for this one, and N-best F1."""
     tables = ("further", "scores")
     metrics = _columns(block, lambda metric: metric.about.table in tables and not is_main(metric))
-    rows = [_row(block, system, metrics) for system in block.systems]
+    rows = [*(_row(block, system, metrics) for system in block.systems), *rater_rows.rows(block, metrics)]
     return Table("Further scores", ("system",), names(metrics), tuple(rows), caption(block))
 
 
 def summary_table(block: Block) -> Table:
     """The main numbers with systems side by side, narrow enough for a terminal."""
-    rows = []
+    rows, has_raters = [], bool(rater_rows.found(block))
     for metric in _columns(block, lambda metric: is_main(metric) or metric.field("threshold") == HIGH_THRESHOLD):
         label = metric.name + (f" ({metric.about.unit})" if metric.about.unit else "")
         by_system = (measured(block.entry(system, metric), metric) for system in block.systems)
-        rows.append(Row((label,), (*by_system, *_chance_cells(block, [metric]))))
+        reference = rater_rows.cells_of(block, [metric]) if has_raters else ()
+        rows.append(Row((label,), (*by_system, *reference, *_chance_cells(block, [metric]))))
     title = f"Scores, {block.split} split, {block.condition}"
-    return Table(title, ("",), (*block.systems, "chance"), tuple(rows), caption(block))
+    columns = (*block.systems, *([rater_rows.ONE] if has_raters else []), "chance")
+    return Table(title, ("",), columns, tuple(rows), _with_raters(block))
 
 
 def speaker_points(
@@ -233,6 +248,12 @@ def caption(block: Block) -> str:
         f"Cells: {spread} [95 % interval, resampled by speaker{drawn}]."
         + "".join(f" {note}" for note in block.protocol.get("notes", ()))
     )
+
+
+def _with_raters(block: Block) -> str:
+    """The caption of a table with the row of human raters, or why there is none."""
+    return " ".join(filter(None, (caption(block), rater_rows.READING if rater_rows.found(block) else
+                                  rater_rows.absent(block))))  # fmt: skip
 
 
 def _columns(block: Block, is_wanted: Callable[[Metric], bool]) -> list[Metric]:

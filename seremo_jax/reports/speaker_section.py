@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from seremo_jax.reports import rater_rows
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.look import Look, canvas, legend_below
 from seremo_jax.reports.page import Picture
@@ -34,19 +35,30 @@ def items(
         pictures.append(picture(
             "pa_uar_curve", "Share of speakers above every threshold T",
             "Line and band: value and 95 % interval resampled by speaker; all speakers with a scored utterance. "
-            "Dotted: a random guesser with the same speakers.",
-            lambda style: pa_uar_curve(style, curves),
+            "Dotted: a random guesser with the same speakers. Dashed: one human rater against the consensus of the "
+            "others.",
+            lambda style: pa_uar_curve(style, curves, rater_rows.curve(block)),
         ))  # fmt: skip
-    tables = (extreme_table(block), size_table(block), dependence_table(block))
+    tables = (
+        rater_rows.panel_table(block, caption(block)),
+        extreme_table(block),
+        size_table(block),
+        dependence_table(block),
+    )
     return pictures + [table for table in tables if table.rows]
 
 
-def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+def pa_uar_curve(
+    look: Look,
+    curves: Mapping[str, Mapping[str, Any]],
+    raters: tuple[Sequence[int], Sequence[float]] | None = None,
+) -> Figure:
     """paUAR(T) with its band, one panel for each N.
 
     Args:
       look: Theme and words.
       curves: System -> `states["pa_uar_curve"]` of its record.
+      raters: T, in percent, and share of speakers above each by one human rater; None where not known.
     """
     first = next(iter(curves.values()))["filters"]["all"]
     numbers = sorted(first.keys() - {"num_speakers"}, key=int)
@@ -65,11 +77,14 @@ def pa_uar_curve(look: Look, curves: Mapping[str, Mapping[str, Any]]) -> Figure:
             ax.fill_between(thresholds, low, high, step="post", color=color, alpha=0.18, lw=0)
             ax.step(thresholds, value, where="post", color=color, lw=2.2, label=system)
         ax.step(thresholds, chance, where="post", color=look.theme.muted, lw=1.6, ls=":", label="random guesser")
+        if raters and n == "1":
+            at, value = np.asarray(raters[0]) / 100, np.asarray(raters[1])
+            ax.step(at, value, where="post", color=look.theme.ink, lw=1.8, ls=(0, (4, 1.5)), label=rater_rows.ONE)
         for threshold in (0.5, 0.75):
             ax.axvline(threshold, color=look.theme.ink, lw=1, ls=(0, (4, 3)), alpha=0.6, zorder=1)
         ax.set(title=f"{n}-best", xlim=(0, 1), ylim=(-2, 102), xlabel="threshold T of the speaker's UAR")
     axes[0, 0].set_ylabel("speakers above T (%)")
-    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], 3)
+    legend_below(figure, axes[0, 0].get_legend_handles_labels()[0], 4)
     return figure
 
 

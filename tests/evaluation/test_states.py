@@ -31,7 +31,8 @@ KINDS = {
 
 
 NAMES = ("angry", "happy", "neutral", "sad")
-SETTINGS = Settings(NAMES, ("valence", "activation"), NBEST, (50,), "present", None)
+NUM_PANELS, NUM_OTHERS = 2, 3
+SETTINGS = Settings(NAMES, ("valence", "activation"), NBEST, (50,), "present", None, NUM_OTHERS)
 
 
 def rows_of(seed, consensus, predicted, targets, values):
@@ -53,7 +54,9 @@ def rows_of(seed, consensus, predicted, targets, values):
     p, q = (np.where(has_votes[:, None] | (y >= 0)[:, None], part, np.nan) for part in (p, q))
     unit = rng.integers(0, NUM_UNITS - 1, NUM_ROWS).astype(np.int32)
     value, q, p, target = (part.astype(np.float32) for part in (value, q, p, target))
-    return value, q, RowTargets(unit, y.astype(np.int32), p, has_votes, target, has_attribute)
+    is_heard = (rng.random(NUM_ROWS) < 0.7) & (has_votes | (y >= 0))
+    panel = np.where(is_heard[:, None], rng.dirichlet(np.ones(C), NUM_ROWS) * 0.9, 0)
+    return value, q, RowTargets(unit, y.astype(np.int32), p, has_votes, target, has_attribute, panel.astype(np.float32))
 
 
 cases = st.builds(rows_of, st.integers(0, 10**6), *(st.sampled_from(kinds) for kinds in KINDS.values()))
@@ -79,6 +82,11 @@ def scores_of(rows, unit_of_cell, is_in, batch=0):
     np.add.at(support, (targets.cell[is_scored], targets.consensus[is_scored]), 1)
     nothing = system_sums.GroupTargets(support, np.zeros((NUM_UNITS, 2), bool), np.zeros((2, len(NBEST), 1)))
     sums = system_sums.cell_sums([states], 1, cells, SETTINGS)
+    # Panels of one and of two raters who hit half and three quarters of the targets.
+    panel = np.zeros((len(unit_of_cell), C))
+    np.add.at(panel, targets.cell * per_unit + batch, targets.panel)
+    sums.sums[system_sums.PANEL_SUPPORT] = panel[:, None]
+    sums.sums[system_sums.PANEL_ANSWERS] = np.stack([panel * 0.5, panel * 0.75], axis=1)[:, None]
     statistics = system_sums.unit_statistics(sums, cells, "those", nothing, SETTINGS)
     return system_scores.point(statistics, SETTINGS)
 
@@ -112,7 +120,7 @@ def regression_scores(x, y):
 def check(actual, rows, is_in):
     """Scores of some rows against scikit-learn, audmetric and scipy."""
     value, q, targets = rows
-    _, consensus, p, has_votes, target, has_attribute = targets
+    _, consensus, p, has_votes, target, has_attribute, panel = targets
     is_scored, voted = is_in & (consensus >= 0), is_in & has_votes
     same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
 
@@ -129,6 +137,15 @@ def check(actual, rows, is_in):
         same([[score("uar", n), score("micro_f1", n), score("macro_f1", n, classes="present")] for n in NBEST],
              [row[:3] for row in expected])  # fmt: skip
         same([score("accuracy"), score("weighted_f1")], expected[0][1::2])
+    heard = is_in & panel.any(axis=1)
+    size, own = metric("raters_worth", most=NUM_PANELS), metric("panel_uar", raters=NUM_OTHERS)
+    assert actual[own].is_defined.tolist() == actual[size].is_defined.tolist() == [bool(heard.any())]
+    if heard.any():
+        # Every class of an utterance is its target with the weight of its probability.
+        best = np.repeat(q[heard].argmax(axis=1), C), np.tile(np.arange(C), heard.sum())
+        uar = sklearn.metrics.recall_score(best[1], best[0], average="macro", sample_weight=panel[heard].ravel())
+        same(score("panel_uar", raters=NUM_OTHERS), uar)
+        same(score("raters_worth", most=NUM_PANELS), np.interp(uar, [1 / C, 0.5, 0.75], [0, 1, 2]), atol=1e-5)
     for a, name in enumerate(SETTINGS.attribute_names):
         kept = is_in & has_attribute[:, a]
         x, y = value[kept, a].astype(np.float64), target[kept, a].astype(np.float64)
