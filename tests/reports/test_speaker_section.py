@@ -1,11 +1,13 @@
 """What scoring leaves of speakers, groups and systems is shown by the report: cells equal the records."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from seremo_jax.core.schema import Predictions
 from seremo_jax.metrics.catalogue import KINDS, entries_by_metric
-from seremo_jax.reports import blocks, look, report, score_tables, speaker_section
+from seremo_jax.reports import blocks, failure_signs, look, rater_rows, report, score_tables, speaker_section
 from seremo_jax.reports.table import Table, measured
 from tests.evaluation.test_scoring import parts, score
 from tests.reports.test_report import write_artefacts
@@ -114,11 +116,64 @@ def test_every_metric_stands_in_some_table(block):
         assert str(measured(entry, metric)) in shown, metric.name
 
 
+def test_one_human_rater_stands_in_every_table_of_systems(block):
+    row = next(row for row in block.whole("vote distribution").states["raters"]["rows"] if row["others"] == "all")
+    entries = row["metrics"]
+    for make, labels in (
+        (score_tables.score_table, {}), (score_tables.class_table, {}),
+        (score_tables.recall_table, {"score": "recall"}),
+        (score_tables.speaker_table, {"UAR of the speaker": "above 0.50", "counted": "all"}),
+        (score_tables.group_table, {"group": "female"}), (score_tables.other_table, {}),
+    ):  # fmt: skip
+        (cells,) = (cells for cells in cells_of(make(block))
+                    if cells["system"] == rater_rows.ONE and labels.items() <= cells.items())  # fmt: skip
+        shown = [text for text in cells.values() if "[" in text]
+        assert shown, make.__name__
+        if make is not score_tables.group_table:
+            known = {f"{e['value']:.{d}f} [{e['low']:.{d}f}, {e['high']:.{d}f}]" for e in entries.values()
+                     for d in (1, 3) if e["low"] is not None}  # fmt: skip
+            assert set(shown) <= known, make.__name__
+    rows = {row[""]: row[rater_rows.ONE] for row in cells_of(score_tables.summary_table(block))}
+    assert rows["UAR"].startswith(f"{entries['UAR']['value']:.3f}")
+    assert rows["2-best UAR"] == "–"
+    assert rater_rows.READING in score_tables.score_table(block).caption
+
+
+def test_panels_of_raters(block):
+    rows = cells_of(rater_rows.panel_table(block, ""))
+    assert [(row["raters"], row["judged against"]) for row in rows] == [
+        ("1", "all others"), ("half of them", "the other half"), ("1", "3 others"), ("2 together", "3 others"),
+    ]  # fmt: skip
+    states = block.whole("vote distribution").states["raters"]["rows"]
+    assert rows[3]["UAR"].startswith(f"{states[3]['metrics']['UAR']['value']:.3f} [")
+    assert rows[1]["UAR"] == "–" != rows[1]["class CCC mean"]
+
+
+def test_the_signs_name_the_raters(block):
+    (sign,) = (sign for sign in failure_signs.of_scores(block) if "Human raters" in sign)
+    share = rater_rows.entry(block, score_tables.SPEAKER_SHARE)["value"]
+    assert f"above 0.75 for {share:.1f} % of the speakers" in sign
+
+
+def test_why_there_are_no_raters(parts):
+    predictions, targets, table = parts
+    single = dataclasses.replace(targets, votes=np.eye(6, dtype=np.int32)[targets.votes.argmax(1)])
+    scored = score(predictions, single, table, protocol=CARD, num_permutations=0)
+    (alone,) = blocks.blocks(scored, is_simulated=True)
+    assert "No row of human raters: no utterance has votes of two raters." in score_tables.score_table(alone).caption
+    assert rater_rows.ONE not in {row["system"] for row in cells_of(score_tables.score_table(alone))}
+    assert not rater_rows.panel_table(alone, "").rows
+    assert rater_rows.curve(alone) is None
+
+
 @pytest.mark.parametrize("theme", [look.LIGHT, look.DARK])
 def test_the_curve_is_the_records(block, theme, tmp_path):
     systems = ("vote distribution", "consensus")
     curves = {system: block.whole(system).states["pa_uar_curve"] for system in systems}
-    figure = speaker_section.pa_uar_curve(look.Look(theme, "made", systems), curves)
+    raters = rater_rows.curve(block)
+    figure = speaker_section.pa_uar_curve(look.Look(theme, "made", systems), curves, raters)
+    human = {line.get_label(): line for line in figure.axes[0].lines}[rater_rows.ONE]
+    np.testing.assert_allclose(human.get_ydata(), raters[1])
     assert [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes] == ["1-best", "2-best", "3-best"]
     lines = {line.get_label(): line for line in figure.axes[1].lines}
     for system in systems:
@@ -133,7 +188,7 @@ def test_the_page_shows_them(records, tmp_path):
     text = (folder / "report.md").read_text()
     for title in ("Speakers served worst and best", "Small speakers pass by luck", "What a speaker's UAR goes with",
                   "Spread over seeds and over speakers", "Differences between systems",
-                  "Recall, precision and F1 of each class", "Attributes",
+                  "Recall, precision and F1 of each class", "Attributes", "What human raters score", "one human rater",
                   "pa_uar_curve.png", "entropy correlation", "expected cost (attributes)"):  # fmt: skip
         assert title in text, title
     assert (folder / "pa_uar_curve.png").stat().st_size > 10_000
