@@ -187,9 +187,12 @@ def align(
 
 
 def _all_votes(targets: Targets) -> Num[np.ndarray, "N C1"]:
-    """[N, C + 1] votes, those outside the class set last; whole numbers where all of them are."""
+    """[N, C + 1] votes, those outside the class set last; whole numbers where all of them are.
+
+    Utterances whose votes a policy leaves out have none.
+    """
     outside = np.zeros(len(targets.votes)) if targets.votes_outside is None else targets.votes_outside
-    votes = np.concatenate([targets.votes, outside[:, None]], axis=1)
+    votes = np.concatenate([targets.votes, outside[:, None]], axis=1) * targets.has_votes[:, None]
     return votes.astype(np.int64) if (votes % 1 == 0).all() else votes
 
 

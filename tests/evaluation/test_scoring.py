@@ -1,5 +1,7 @@
 import dataclasses
+import itertools
 import json
+import statistics
 
 import audmetric
 import jax
@@ -123,10 +125,27 @@ def expected_metrics(predictions, targets, table, is_in, member):
     expected["total variation"] = scipy.spatial.distance.cdist(p, q, "cityblock").diagonal()[has_votes].mean() / 2
     entropies = scipy.stats.entropy(q, axis=1)[has_votes], scipy.stats.entropy(p[has_votes], axis=1)
     expected["entropy correlation"] = scipy.stats.pearsonr(*entropies).statistic
-    expected |= expected_by_distance(targets, q, y, is_scored)
+    expected |= expected_by_distance(targets, q, y, is_scored) | expected_by_panels(targets, order[:, 0], is_in)
     flags = p[has_votes] > 1 / 6 + 1e-7, q[has_votes] > 1 / 6
     expected["multi-label macro-F1 (1/6)"] = sklearn.metrics.f1_score(*flags, average="macro")
     return expected
+
+
+def expected_by_panels(targets, best, is_in):
+    """UAR against three raters, and the panel of one or two who have the same, by every choice of the raters."""
+    rows = []
+    for i in np.flatnonzero(is_in & targets.has_votes & (targets.votes.sum(axis=1) >= 5)):
+        raters = np.repeat(np.arange(NUM_CLASSES), targets.votes[i]).tolist()
+        for others in itertools.combinations(range(5), 3):
+            target = statistics.multimode([raters[j] for j in others])
+            if len(target) == 1:
+                left = [raters[j] for j in range(5) if j not in others]
+                # Two raters who do not agree are as likely to give the answer of either: one drawn of the two.
+                rows += [(target[0], best[i], answer) for answer in left]
+    target, own, answer = np.asarray(rows).T
+    uar, one = (sklearn.metrics.balanced_accuracy_score(target, said) for said in (own, answer))
+    worth = 2 if uar > one else np.clip((uar - 1 / 6) / (one - 1 / 6), 0, 1)
+    return {"UAR (against 3 raters)": uar, "worth in raters (up to 2)": worth}
 
 
 def expected_by_distance(targets, q, y, is_scored):
