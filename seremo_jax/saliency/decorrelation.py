@@ -59,11 +59,11 @@ class Decorrelated(NamedTuple):
     """What `compute` returns, float64.
 
     Attributes:
-      multiple: [K, Y] squared multiple correlation, at most 1. It is 0 on average where nothing but chance links target
-        and features, and so may be below 0. It is 0 where the target or every coordinate is constant, or the
-        utterances are too few to leave a degree of freedom.
+      multiple: [K, Y] squared multiple correlation. It is 0 on average where nothing but chance links target and
+        features, and so may be below 0; with fewer utterances than coordinates it may be above 1. It is 0 where the
+        target or every coordinate is constant, or the utterances are too few to leave a degree of freedom.
       shrinkage: [K] Ledoit-Wolf's intensity in [0, 1]: 0 keeps the covariance, 1 leaves only its mean variance.
-      freedom: [K] effective degrees of freedom, the trace of the hat matrix, at most M and n - 1.
+      freedom: [K] effective degrees of freedom, the trace of the hat matrix, at most M.
     """
 
     multiple: np.ndarray
@@ -137,7 +137,7 @@ def remove(whole: State, part: State) -> State:
 
 
 def compute(state: State) -> Decorrelated:
-    """Squared multiple correlations by a covariance whose weak directions are shrunk, and less what chance gives.
+    """Squared multiple correlations by the covariance that Ledoit and Wolf shrink, less what chance gives.
 
     Source: METHOD.md, section 7 (OURS); KNOWN: O. Ledoit, M. Wolf, A well-conditioned estimator for large-dimensional
     covariance matrices, J. Multivariate Analysis 88(2), 2004; adjustment after M. Ezekiel, 1930.
@@ -181,7 +181,7 @@ class _Directions(NamedTuple):
       shrinkage: Ledoit-Wolf's intensity.
       vectors: [M, M] directions, one a column.
       variances: [M] variance along each, at least 0.
-      shrunk: [M] the same, raised where Ledoit and Wolf raise it; 1 where nothing varies.
+      shrunk: [M] the same, shrunk towards their mean; 1 where nothing varies.
       with_target: [M, Y] covariance of each direction with each target.
       target_variance: [Y] variance of each target, 1 of one that is constant.
       is_varying: [Y] whether a target is not.
@@ -208,10 +208,8 @@ def _directions(state: State, k: int) -> _Directions:
     a = _ledoit_wolf(n, mean, covariance, state.cubic[k] / n, state.quartic[k] / n) if size > 0 else 0.0
     variances, vectors = scipy.linalg.eigh(covariance)
     variances = np.maximum(variances, 0)
-    # Ledoit and Wolf move every variance towards their mean. Only small ones are too small by chance to divide by, so
-    # only those are moved: what is larger than the mean is kept, and no target is explained beyond its own variance.
-    shrunk = np.maximum(variances, (1 - a) * variances + (a + RESOLUTION**2) * size)
-    shrunk = np.where(shrunk > 0, shrunk, 1)
+    # Copies of one feature may need no shrinkage, and have no inverse; the smallest ridge gives them one.
+    shrunk = (1 - a) * variances + (a + RESOLUTION**2) * size if size > 0 else np.ones(M)
     with_target = vectors.T @ (state.cross[k] / n - np.outer(mean, target_mean))
     return _Directions(a, vectors, variances, shrunk, with_target, np.where(is_varying, target_variance, 1), is_varying)
 

@@ -224,8 +224,8 @@ def copies_and_cues(asked: Question) -> np.ndarray:
     rng = np.random.default_rng(5)
     share = asked.values[:, 3] - asked.values[:, 3].mean()
     means = rng.normal(0, 1, (3, N, 8))
-    means[0] = (share + rng.normal(0, 0.3, N))[:, None] + rng.normal(0, 0.05, (N, 8))
-    half = rng.normal(0, 1, N)
+    means[0] = (share + rng.normal(0, 0.6, N))[:, None] + rng.normal(0, 0.05, (N, 8))
+    half = rng.normal(0, 0.5, N)
     means[2, :, 0], means[2, :, 1] = share + half, share - half
     return means.astype(np.float32)
 
