@@ -100,9 +100,14 @@ def _shares_table(artefacts: Artefacts, shares: Mapping[str, Mapping[str, Any]])
         for k, layer in enumerate(artefacts.saliency["layers"])
     )
     columns = tuple(f"{name} ({entry['num_values']})" for name, entry in shares.items())
-    simulated = "Simulated speech. " if artefacts.is_simulated else ""
-    caption = f"{simulated}{_SHARE_WORDS} Columns: number of values. Brackets: 95 % interval over speakers."
+    caption = _caption(artefacts, f"{_SHARE_WORDS} In brackets behind a name: how many there are.")
     return Table("What else a layer holds", ("layer",), columns, rows, caption)
+
+
+def _caption(artefacts: Artefacts, words: str) -> str:
+    notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
+    whole = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{words} {notes}".strip()
+    return f"{whole} Brackets: 95 % interval over speakers."
 
 
 def _curve_table(
@@ -120,6 +125,4 @@ def _curve_table(
         Row((str(layer),), tuple(cell(curve, name, k, prefix) for curve in curves.values()
                                  for name, prefix, _ in parts)) for k, layer in enumerate(layers)
     )  # fmt: skip
-    notes = " ".join(artefacts.ingest["corpus"].get("notes", ()))
-    caption = f"{'Simulated speech. ' if artefacts.is_simulated else ''}{words} {notes}".strip()
-    return Table("Layers", ("layer",), columns, rows, f"{caption} Brackets: 95 % interval over speakers.")
+    return Table("Layers", ("layer",), columns, rows, _caption(artefacts, words))

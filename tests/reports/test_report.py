@@ -14,7 +14,7 @@ import pytest
 
 from seremo_jax.core import artefacts, ensemble, schema, vocab
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS, entries_by_name, metric
-from seremo_jax.reports import blocks, failure_signs, figures, look, overview, page, report, score_tables
+from seremo_jax.reports import blocks, failure_signs, figures, layer_figures, look, overview, page, report, score_tables
 from seremo_jax.reports.table import Table, measured
 
 CLASSES = vocab.CLASS_SETS["crema6"]
@@ -784,7 +784,7 @@ def test_same_figure_same_bytes(tmp_path):
 
 def test_labels_and_dots_keep_apart():
     positions = np.array([0.5, 0.1, 0.11, 0.12, 0.9])
-    placed = figures._spread(positions, 0.05)
+    placed = layer_figures._spread(positions, 0.05)
     assert (np.diff(np.sort(placed)) > 0.05 - 1e-12).all()
     assert (np.argsort(placed) == np.argsort(positions, kind="stable")).all()
     assert placed[[0, 4]] == pytest.approx([0.5, 0.9])
