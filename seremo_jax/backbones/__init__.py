@@ -87,7 +87,7 @@ def outline(
       CheckpointError: No such checkpoint, or its settings cannot be used.
       ValueError: Unknown name, dtype, window or layer.
     """
-    return _load(open_outline, os.fspath(path_or_id), layers, dtype, final_norm, window)
+    return _load(_open_outline, os.fspath(path_or_id), layers, dtype, final_norm, window)
 
 
 def _load(
@@ -115,12 +115,8 @@ def _load(
     return ARCHITECTURES[checkpoint.config.model_type](checkpoint, layers, dtype, final_norm=final_norm, window=window)
 
 
-def open_outline(name: str) -> Checkpoint:
-    """A checkpoint whose settings alone are read.
-
-    Raises:
-      CheckpointError: It is not there, or one of its settings is missing, damaged or of an unknown kind.
-    """
+def _open_outline(name: str) -> Checkpoint:
+    """A checkpoint whose settings alone are read."""
     if name in costs.PUBLISHED:
         return Checkpoint(Place(name, Path(), None), costs.published_config(name), Wav2Vec2FeatureExtractor(), (), True)
     return dataclasses.replace(open_checkpoint(name), is_outline=True)

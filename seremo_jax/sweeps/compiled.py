@@ -26,7 +26,6 @@ class Compiled:
       shape: What it is called with.
       num_runs: How often it runs; see `Program`.
       details: Numbers about it.
-      fits: Whether a device holds it: the compiler's word on a TPU, its figure against the memory on a GPU.
       refusal: The compiler's words where it refused, else empty.
       argument_bytes, temporary_bytes, output_bytes: Memory; outputs that take the place of arguments are left out.
       usable_bytes: Memory of a device that programs can have.
@@ -45,7 +44,6 @@ class Compiled:
     shape: str
     num_runs: float
     details: dict[str, Any]
-    fits: bool
     refusal: str
     usable_bytes: float
     compile_s: float
@@ -67,6 +65,11 @@ class Compiled:
         return self.argument_bytes + self.temporary_bytes + self.output_bytes
 
     @property
+    def fits(self) -> bool:
+        """Whether a device holds it: the compiler's word on a TPU, its figure against the memory on a GPU."""
+        return not self.refusal and self.num_bytes <= self.usable_bytes
+
+    @property
     def binds(self) -> str:
         """Name of the largest bound; empty where the program was refused."""
         return max(self.seconds, key=self.seconds.__getitem__) if self.seconds else ""
@@ -84,24 +87,19 @@ def compile_program(program: Program, target: Target) -> Compiled:
     except RuntimeError as error:
         if _REFUSED not in str(error):
             raise
-        return Compiled(
-            **_common(program, target, began_s), fits=False, refusal=" ".join(str(error).split())[:400]
-        )  # fmt: skip
+        return Compiled(**_common(program, target, began_s), refusal=" ".join(str(error).split())[:400])
     common = _common(program, target, began_s)
     memory, text = executable.memory_analysis(), executable.as_text()
     read = hlo_text.read(text)
     flops, accessed_bytes = counted.cost(text, read.loops)
-    output_bytes = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
-    needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + output_bytes
     collectives = {entry.kind: (entry.num_runs, entry.num_bytes) for entry in read.collectives}
     kernels = read.kernels if target.platform == GPU else None
     return Compiled(
         **common,
-        fits=needed <= target.usable_bytes,
         refusal="",
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
-        output_bytes=output_bytes,
+        output_bytes=max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes),
         flops=flops,
         accessed_bytes=accessed_bytes,
         collectives=collectives,

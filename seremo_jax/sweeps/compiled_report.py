@@ -12,7 +12,8 @@ FORMAT = 1
 
 def to_json(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Everything, for a file."""
-    content = [dataclasses.asdict(row) | {"num_bytes": row.num_bytes, "binds": row.binds} for row in rows]
+    derived = ("fits", "num_bytes", "binds")
+    content = [dataclasses.asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
     return {"format": FORMAT, **about, "programs": content, "fit": list(fits)}
 
 
