@@ -97,6 +97,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
         remove_tree(workdir / RANKING_FOLDER)
     if layers is None:
         layers = ranking.chosen_layers(ranking.summarise(workdir, config))
+        # Loaded again: this one computes nothing above the highest layer that was chosen.
         job = dataclasses.replace(job, backbone=load_backbone(config, layers), has_ranked=True)
     if has_store:
         job.require_store(layers)
@@ -229,6 +230,7 @@ class _Job:
         reader = store.Reader(self.workdir / STORE_FOLDER)
         there, asked = identity(reader.manifest), identity(self._settings(layers).to_dict())
         if set(layers) <= set(reader.layers):
+            # Layers are read one by one, so that further ones do no harm.
             asked["layers"] = there["layers"]
         require_same(f"the store {reader.path}", there, asked, f"Use another --workdir, or {REMEDY}.")
         if is_first_process():

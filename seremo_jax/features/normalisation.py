@@ -109,6 +109,8 @@ class InTableOrder:
         return next(iter(whole._nodes.values()))
 
     def _put(self, level: int, place: int, state: State) -> None:
+        # The halves of a node differ in the last bit of their places. The even one is always the left one, so that the
+        # rounding does not depend on which of them came first.
         while (other := self._nodes.pop((level, place ^ 1), None)) is not None:
             state = merge(other, state) if place % 2 else merge(state, other)
             level, place = level + 1, place // 2

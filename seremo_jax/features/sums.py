@@ -44,11 +44,13 @@ class Sums:
         self._means = np.zeros((num_layers, len(drawn), num_features), np.float32)
         self._is_train, self._left_out = is_train, normalisation.empty(num_stored, num_features)
         self._moments = normalisation.InTableOrder() if num_stored else None
+        # In the order of the rows, in which the store reads them; batches come in another one.
         self._dbfs = dict.fromkeys(rows, np.nan)
 
     def add_frames(self, row: int, frames: Float[np.ndarray, "K T D"]) -> None:
         """Adds the frames of a row of the table, as they are stored: those are the numbers that the head reads."""
         if self._moments is not None:
+            # Others count as empty, so that the tree of all rows, which the rounding hangs on, is complete.
             state = normalisation.of_utterance(frames) if self._is_train[row] else self._left_out
             self._moments.add(row, state)
 
