@@ -253,10 +253,13 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
     result = [REGRESSION] if axes["model"] == "regression" else []
     values = axes if "class_kind" not in axes else axes | {"class_kind": class_loss_words(axes)}
     result += [f"{name.replace('_', ' ')} {values[name]}" for name in shown if name != "is_balanced"]
-    if "is_balanced" in shown and axes["is_balanced"]:
+    # Of a mean over several regressions it is a list, and what is balanced in part has no word.
+    if "is_balanced" in shown and axes["is_balanced"] is True:
         result.append(BALANCED)
     if axes["model"] == "mean":
         result.append(f"mean of {axes['num_heads']} heads")
+    elif axes["num_heads"] > 1:
+        result.append(f"mean of {axes['num_heads']}")
     return result
 
 

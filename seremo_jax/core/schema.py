@@ -162,7 +162,8 @@ class ResultRecord:
       axes: What tells this system from others, as data: `model` (`head`, `mean` or `regression`), `num_heads` behind
         it, every field of its members but seeds and fold (`class_kind` is a list where a mean is over several), and
         under `varying` the names of those fields that differ between the systems of this evaluation. A regression has
-        `layer`, `class_target` and `is_balanced` (whether its classes weigh the same) instead of a member's fields.
+        `layer`, `class_target` and `is_balanced` (whether its classes weigh the same) instead of a member's fields; a
+        mean of regressions has a list of the latter, and `both` for its class target.
         `system` is these in words.
       comparison: Of a comparison of groups its `kind` (`gap`, `worst` or `ratio`), the grouping `column`, and for a gap
         with a sign the two `groups`; empty for a group by itself.

@@ -89,6 +89,8 @@ SPLIT_KINDS = {
 GENDERS = ("female", "male", UNKNOWN)
 MODALITIES = ("voice", "face", "both")
 CLASS_TARGETS = ("votes", "consensus")
+BOTH_TARGETS = "both"
+"""Class target of a mean over predictions of members that learned from either."""
 CLEAN = "clean"
 """The condition an utterance was recorded in."""
 

@@ -2,13 +2,14 @@
 
 Mean and standard deviation of each feature over an utterance's frames, z-scored, then multinomial logistic regression:
 on the votes, each class of an utterance weighing its share, or on the consensus; with and without classes balanced.
-Attributes, where there are any, by ridge regression. Nothing is selected, so it learns from every utterance that isn't
-in the test part, development ones, too. Source: OURS.
+Attributes, where there are any, by ridge regression. It learns from the training utterances, as heads do. Its penalty
+is chosen from `STRENGTHS` on the development utterances of each fold, by the score that chooses the epoch of a head.
+The mean of three of the regressions is a system of its own. Source: OURS.
 """
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from seremo_jax.core import ensemble, vocab
-from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, remove_leftovers
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, remove_leftovers, write_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
@@ -32,12 +33,19 @@ from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
 from seremo_jax.training.dataset import split_of, targets_by_role
+from seremo_jax.training.predictions import Predicted, development_scores
 
-STRENGTH = 0.003
-"""C of scikit-learn's logistic regression: the inverse of its L2 penalty."""
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""C of scikit-learn's logistic regression: the inverse of its L2 penalty. One is chosen."""
+
+CHOSEN_FILE = "chosen.json"
+"""Below the folder of the records: the strength that each regression has in each fold, and every development score."""
 
 _KINDS = ("soft_ce", "balanced_soft_ce")
 """Class losses of which the regression is the counterpart: with and without classes balanced."""
+
+_AVERAGED = (("votes", "soft_ce"), ("votes", "balanced_soft_ce"), ("consensus", "balanced_soft_ce"))
+"""Class target and class loss of the regressions that the mean is over."""
 
 _ROWS_AT_ONCE = 256
 _MOST_STEPS, _TOLERANCE = 2000, 1e-6
@@ -59,14 +67,19 @@ def fit_classes(
     shares: Float[np.ndarray, "N C"],
     is_balanced: bool,
     heard: Float[np.ndarray, "M F"],
-) -> Float[np.ndarray, "M C"]:
-    """Fits the regression and predicts other utterances; classes that nobody chose in training get 0.
+    strengths: Sequence[float] = STRENGTHS,
+) -> Float[np.ndarray, "S M C"]:
+    """Fits the regression at every strength and predicts other utterances.
 
     Args:
       features: Of the training utterances, z-scored.
       shares: Their vote distribution, or one-hot consensus; a class weighs its share.
       is_balanced: Whether each class weighs the same in all.
       heard: Features of the utterances to predict.
+      strengths: Values of C, ascending.
+
+    Returns:
+      [S, M, C] float32, rows sum to 1. Classes that nobody chose in training get 0.
 
     Raises:
       ArtefactError: Fewer than two classes are chosen in training.
@@ -82,27 +95,47 @@ def fit_classes(
     weight = shares[row, label].astype(np.float64)
     if is_balanced:
         weight *= weight.sum() / len(classes) / np.bincount(label, weight, minlength=shares.shape[1])[label]
-    model = LogisticRegression(C=STRENGTH, max_iter=_MOST_STEPS, tol=_TOLERANCE).fit(
-        features[row], label, sample_weight=weight
-    )
-    predicted = np.zeros((len(heard), shares.shape[1]), np.float32)
-    predicted[:, classes] = model.predict_proba(heard)
+    # Each strength starts from the optimum of the one before, which is near. The optimum itself is unique.
+    model = LogisticRegression(max_iter=_MOST_STEPS, tol=_TOLERANCE, warm_start=True)
+    predicted = np.zeros((len(strengths), len(heard), shares.shape[1]), np.float32)
+    for of_strength, strength in zip(predicted, strengths, strict=True):
+        model.set_params(C=strength).fit(features[row], label, sample_weight=weight)
+        of_strength[:, classes] = model.predict_proba(heard)
     return predicted
 
 
 def fit_attributes(
-    features: Float[np.ndarray, "N F"], targets: Targets, rows: np.ndarray, heard: Float[np.ndarray, "M F"]
-) -> Float[np.ndarray, "M A"]:
-    """Ridge regression of each attribute on the rows where it's rated; 0 where it's rated in none."""
+    features: Float[np.ndarray, "N F"],
+    targets: Targets,
+    rows: np.ndarray,
+    heard: Float[np.ndarray, "M F"],
+    strengths: Sequence[float] = STRENGTHS,
+) -> Float[np.ndarray, "S M A"]:
+    """Ridge regression of each attribute on the rows where it's rated, at every strength; 0 if it's rated in none."""
     from sklearn.linear_model import Ridge
 
-    predicted = np.zeros((len(heard), targets.attributes.shape[1]), np.float32)
-    for a in range(predicted.shape[1]):
+    predicted = np.zeros((len(strengths), len(heard), targets.attributes.shape[1]), np.float32)
+    for a in range(predicted.shape[2]):
         is_rated = targets.has_attribute[rows, a]
         if is_rated.any():
-            model = Ridge(alpha=1 / STRENGTH).fit(features[is_rated], targets.attributes[rows[is_rated], a])
-            predicted[:, a] = model.predict(heard)
+            for of_strength, strength in zip(predicted, strengths, strict=True):
+                model = Ridge(alpha=1 / strength).fit(features[is_rated], targets.attributes[rows[is_rated], a])
+                of_strength[:, a] = model.predict(heard)
     return predicted
+
+
+def _best(
+    attributes: Float[np.ndarray, "S M A"],
+    distribution: Float[np.ndarray, "S M C"],
+    rows: np.ndarray,
+    targets: Targets,
+    class_target: str,
+) -> tuple[int, list[float]]:
+    """Number of the strength with the largest development score, the smallest of equal ones, and all the scores."""
+    strengths = np.arange(len(distribution))
+    predicted = Predicted(strengths, rows, attributes, distribution)
+    scores = development_scores([predicted], targets, [class_target] * len(strengths))
+    return int(scores.argmax()), scores.tolist()
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
@@ -135,31 +168,41 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
     require_config(store.path, store.manifest, config)
     targets, learned = targets_by_role(config, utterances, ratings)
     like = ensemble.members_in(workdir, config)
-    members = members_of(config, like, store.layers)
-    checkpoint = fingerprint_of({"baseline": STRENGTH, "scikit-learn": version})
+    single = members_of(config, like, store.layers)
+    members = single + [member for _, member in means_of(single)]
+    checkpoint = fingerprint_of({"baseline": STRENGTHS, "averaged": _AVERAGED, "scikit-learn": version})
     card = protocol.card(
         config, workdir, utterances, store, {"checkpoint_id": checkpoint, "members": list(map(vars, like))}
     )
-    results = folder / FILE
-    if protocol.is_card_of(card, results) and are_whole(results):
+    results, chosen_path = folder / FILE, folder / CHOSEN_FILE
+    if protocol.is_card_of(card, results) and are_whole(results) and chosen_path.exists():
         if not is_quiet:
             print(f"{results} is up to date")
         return results
     folds = config.ensemble.folds or (None,)
-    splits = {fold: split_of(config, utterances, fold) for fold in folds}
-    layers = {member.fold: member.layer for member in like}
+    source = _Source(
+        targets=targets,
+        learned=learned,
+        keep_no_agreement=config.data.keep_no_agreement,
+        splits={fold: split_of(config, utterances, fold) for fold in folds},
+        layers={member.fold: member.layer for member in like},
+    )
     records: list[ResultRecord] = []
+    chosen: dict[str, list[dict[str, Any]]] = {}
     with Progress(
-        len(config.eval.splits) * len(folds) * len(members), "baseline", "regressions", is_quiet=is_quiet
+        len(config.eval.splits) * len(folds) * len(single), "baseline", "regressions", is_quiet=is_quiet
     ) as progress:
         for split in config.eval.splits:
-            keep = config.data.keep_no_agreement
-            predictions = _predictions(store, (targets, learned), members, (splits, layers), split, keep, progress)
+            predictions, chosen[split] = _predictions(store, source, single, split, progress)
             path = results.parent / "predictions" / f"{split}_{vocab.CLEAN}.parquet"
             origin = write_predictions(path, predictions, members, targets, checkpoint)
             table = with_words(utterances, {split: np.isin(targets.ids, predictions.utterances)})
-            scored = _scored(config, predictions, targets, table, members, split, card)
+            scored = _scored(config, predictions, targets, table, single, split, card)
             records += [dataclasses.replace(record, predictions=origin) for record in scored]
+    write_json(chosen_path, {"strengths": STRENGTHS, "checkpoint_id": checkpoint, "splits": chosen})
+    if not is_quiet:
+        for line in _in_words(next(iter(chosen.values()))):
+            print(line)
     write_records(results, records)
     return results
 
@@ -181,83 +224,164 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
     ]  # fmt: skip
 
 
+def means_of(single: Sequence[ensemble.Member]) -> list[tuple[list[int], ensemble.Member]]:
+    """Of each layer that has them all: the regressions that the mean is over, and that mean as a member."""
+    means = []
+    for layer in dict.fromkeys(member.layer for member in single):
+        place = {(m.class_target, m.class_kind): i for i, m in enumerate(single) if m.layer == layer}
+        if set(_AVERAGED) <= set(place):
+            rows = [place[kind] for kind in _AVERAGED]
+            kinds = tuple(kind for _, kind in _AVERAGED)
+            member = dataclasses.replace(
+                single[rows[0]], seed=ensemble.MEAN, class_target=vocab.BOTH_TARGETS, class_kind=kinds
+            )
+            means.append((rows, member))
+    return means
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What the regressions learn from.
+
+    Attributes:
+      targets: Those that are scored and chosen by.
+      learned: Those that are learned from, before `keep_no_agreement`.
+      keep_no_agreement: Whether votes without a consensus count; see `data.targets`.
+      splits: Split of every utterance, by fold.
+      layers: Layer that heads read, by fold.
+    """
+
+    targets: Targets
+    learned: Targets
+    keep_no_agreement: str
+    splits: dict[int | None, np.ndarray]
+    layers: dict[int | None, int]
+
+
 def _predictions(
-    store: Reader, by_role: tuple[Targets, Targets], members: Sequence[ensemble.Member],
-    by_fold: tuple[dict[int | None, np.ndarray], dict[int | None, int]], split: str, keep_no_agreement: str,
-    progress: Progress,
-) -> Predictions:  # fmt: skip
-    """What every regression says; `by_fold` has the splits of each fold, and the layer that heads read there."""
-    (targets, learned_from), (splits, layer_of) = by_role, by_fold
+    store: Reader, source: _Source, members: Sequence[ensemble.Member], split: str, progress: Progress
+) -> tuple[Predictions, list[dict[str, Any]]]:
+    """What every regression says, their means last, and the strength that each of them has in each fold."""
+    targets = source.targets
     place = {utterance: row for row, utterance in enumerate(store.utterances)}
     absent = [utterance for utterance in targets.ids if utterance not in place]
     if absent:
         raise ArtefactError(f"{len(absent)} utterances of the table, {absent[0]!r} first, are not in the store "
                             f"{store.path}: run python -m launch.extract again")  # fmt: skip
-    rows = np.unique(np.concatenate([np.flatnonzero(of_fold == split) for of_fold in splits.values()]))
+    rows = np.unique(np.concatenate([np.flatnonzero(of_fold == split) for of_fold in source.splits.values()]))
     if not len(rows):
         raise ArtefactError(f"eval.splits names {split!r}, but no utterance is in it")
     shape = (len(members), len(rows))
     attributes = np.full((*shape, targets.attributes.shape[1]), np.nan, np.float32)
     distribution = np.full((*shape, len(targets.class_names)), np.nan, np.float32)
+    chosen = []
     wanted = [
-        (layer_of[fold] if member.layer == ensemble.BY_FOLD else member.layer, fold, e)
-        for fold in splits
+        (source.layers[fold] if member.layer == ensemble.BY_FOLD else member.layer, fold, e)
+        for fold in source.splits
         for e, member in enumerate(members)
     ]
     for layer in dict.fromkeys(layer for layer, _, _ in wanted):
         features = pooled_frames(store, layer, [place[utterance] for utterance in targets.ids])
-        for fold, of_fold in splits.items():
-            if not (reading := [e for other, of, e in wanted if (other, of) == (layer, fold)]):
-                continue
-            here = np.flatnonzero(of_fold == split)
-            learned = np.flatnonzero(_is_learned(of_fold, split))
-            # Standardised by what the regression learns from, fold by fold: no number of a test utterance enters.
-            mean, sd = features[learned].mean(axis=0), features[learned].std(axis=0)
-            scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
-            at = np.searchsorted(rows, here)
-            rated = fit_attributes(scaled[learned], targets, learned, scaled[here])
-            # Votes without a consensus may count in training only, and that is another split in each fold.
-            taught_by = without_no_agreement(learned_from, keep_no_agreement, of_fold == vocab.TRAIN)
-            tables = {
-                "votes": (taught_by.distribution, taught_by.has_votes),
-                "consensus": (targets.consensus, targets.has_consensus),
+        for fold in source.splits:
+            if reading := [e for *there, e in wanted if there == [layer, fold]]:
+                predicted, strengths = _of_fold(source, features, fold, split, [members[e] for e in reading])
+                at = np.searchsorted(rows, np.flatnonzero(source.splits[fold] == split))
+                attributes[np.ix_(reading, at)], distribution[np.ix_(reading, at)] = predicted
+                chosen += [{"fold": fold, "layer": layer, **strength} for strength in strengths]
+                progress.update(len(reading))
+    for behind, _ in means_of(members):
+        attributes = np.concatenate([attributes, attributes[behind].mean(axis=0, keepdims=True)])
+        distribution = np.concatenate([distribution, distribution[behind].mean(axis=0, keepdims=True)])
+    return Predictions(targets.ids[rows], attributes, distribution), chosen
+
+
+def _of_fold(
+    source: _Source, features: Float[np.ndarray, "N F"], fold: int | None, split: str,
+    members: Sequence[ensemble.Member],
+) -> tuple[tuple[np.ndarray, np.ndarray], list[dict[str, Any]]]:  # fmt: skip
+    """Attributes [m, n, A] and distributions [m, n, C] of a fold's part of the split, and each member's strength."""
+    targets, of_fold = source.targets, source.splits[fold]
+    is_train = of_fold == vocab.TRAIN
+    learned, judged, here = (np.flatnonzero(of_fold == part) for part in (vocab.TRAIN, vocab.DEVELOPMENT, split))
+    judged = judged[(targets.has_votes | targets.has_attribute.any(axis=1))[judged]]
+    if len(judged) < 2:
+        raise ArtefactError(
+            f"the development split{'' if fold is None else f' of fold {fold}'} has {len(judged)} labelled utterances: "
+            "the regression's penalty is chosen on them, and needs 2 or more. Check data.split_shares"
+        )
+    # Standardised by what the regression learns from, fold by fold: no number of a test utterance enters.
+    mean, sd = features[learned].mean(axis=0), features[learned].std(axis=0)
+    scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
+    heard, num_judged = scaled[np.concatenate([judged, here])], len(judged)
+    # Votes without a consensus may count in training only, and that is another split in each fold.
+    votes = without_no_agreement(source.learned, source.keep_no_agreement, is_train)
+    tables = {
+        "votes": (votes.distribution, votes.has_votes),
+        "consensus": (targets.consensus, targets.has_consensus),
+    }
+    rated = fit_attributes(scaled[learned], targets, learned, heard)
+    silent = np.zeros((len(STRENGTHS), num_judged, len(targets.class_names)), np.float32)
+    rated_best, _ = _best(rated[:, :num_judged], silent, judged, targets, "votes")
+    attributes = np.broadcast_to(rated[rated_best, num_judged:], (len(members), *rated[0, num_judged:].shape))
+    distributions, chosen = [], []
+    for member in members:
+        shares, is_there = tables[member.class_target]
+        taught = learned[is_there[learned]]
+        is_balanced = vocab.CLASS_LOSSES[member.class_kind].is_balanced
+        predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard)
+        unrated = np.zeros((len(STRENGTHS), num_judged, targets.attributes.shape[1]), np.float32)
+        best, scores = _best(unrated, predicted[:, :num_judged], judged, targets, member.class_target)
+        distributions.append(predicted[best, num_judged:])
+        chosen.append(
+            {
+                "class_target": member.class_target,
+                "is_balanced": is_balanced,
+                "strength": STRENGTHS[best],
+                "development_scores": scores,
+                "attribute_strength": STRENGTHS[rated_best] if rated.shape[2] else None,
             }
-            for e in reading:
-                shares, is_there = tables[members[e].class_target]
-                taught = learned[is_there[learned]]
-                is_balanced = vocab.CLASS_LOSSES[members[e].class_kind].is_balanced
-                attributes[e, at] = rated
-                distribution[e, at] = fit_classes(scaled[taught], shares[taught], is_balanced, scaled[here])
-            progress.update(len(reading))
-    return Predictions(targets.ids[rows], attributes, distribution)
+        )
+    return (attributes, np.stack(distributions)), chosen
 
 
-def _is_learned(splits: np.ndarray, split: str) -> np.ndarray:
-    """Training and development utterances; of these not the ones that are predicted."""
-    return ((splits == vocab.TRAIN) | (splits == vocab.DEVELOPMENT)) & (splits != split)
+def _in_words(chosen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each regression: the strength it has in each fold."""
+    by_regression: dict[tuple, list[str]] = {}
+    for entry in chosen:
+        key = (entry["class_target"], entry["is_balanced"])
+        by_regression.setdefault(key, []).append(f"{entry['strength']:g}")
+    return [
+        f"{target}{', classes balanced' if is_balanced else ''}: C = {', '.join(strengths)}, chosen on development "
+        "utterances"
+        for (target, is_balanced), strengths in by_regression.items()
+    ]
 
 
 def _scored(
     config: Config, predictions: Predictions, targets: Targets, table: Any, members: Sequence[ensemble.Member],
     split: str, card: dict[str, Any],
 ) -> list[ResultRecord]:  # fmt: skip
-    aligned = align(predictions, targets, table, num_members=len(members), split=split, group_by=config.eval.group_by)
-    return scoring.score(aligned, scoring.ScoreRequest(systems(members), split, config.eval, card))
+    described = systems(members)
+    aligned = align(predictions, targets, table, num_members=len(described), split=split, group_by=config.eval.group_by)
+    return scoring.score(aligned, scoring.ScoreRequest(described, split, config.eval, card))
 
 
 def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[str, Any]]]:
-    """Each regression as a system of its own, as `core.ensemble.systems` describes those of heads."""
+    """Each regression as a system of its own, then their means, as `core.ensemble.systems` describes those of heads."""
     differing = ["layer"] if len({member.layer for member in members}) > 1 else []
+    means = means_of(members)
+    everything = [([row], member) for row, member in enumerate(members)] + means
     described = []
-    for row, member in enumerate(members):
+    for row, (behind, member) in enumerate(everything):
+        balanced = [vocab.CLASS_LOSSES[members[i].class_kind].is_balanced for i in behind]
         axes = {
             "model": "regression",
-            "num_heads": 1,
+            "num_heads": len(behind),
             "varying": [*differing, "is_balanced"],
             "layer": member.layer,
             "class_target": member.class_target,
-            "is_balanced": vocab.CLASS_LOSSES[member.class_kind].is_balanced,
+            "is_balanced": balanced if len(behind) > 1 else balanced[0],
         }
-        about = {"system": ensemble.label(axes), "layer": member.layer, "seeds": (member.seed,), "axes": axes}
+        about = {"system": ensemble.label(axes), "layer": member.layer, "seeds": (0,), "axes": axes}
         described.append(([row], about))
     return described

@@ -68,17 +68,18 @@ class Entry:
     @property
     def is_balanced(self) -> bool:
         """Whether classes weigh the same in training, in that of every head."""
-        if self.is_baseline:
-            return self.record.axes["is_balanced"]
         return all(self._heads_balanced)
 
     @property
     def is_balanced_in_part(self) -> bool:
         """Whether classes weigh the same in the training of some of the heads behind a mean, and not of all."""
-        return not self.is_baseline and not self.is_balanced and any(self._heads_balanced)
+        return not self.is_balanced and any(self._heads_balanced)
 
     @property
     def _heads_balanced(self) -> list[bool]:
+        if self.is_baseline:
+            balanced = self.record.axes["is_balanced"]
+            return balanced if isinstance(balanced, list) else [balanced]
         return [vocab.CLASS_LOSSES[kind].is_balanced for kind in ensemble.class_losses(self.record.axes)]
 
     @property

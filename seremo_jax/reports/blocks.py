@@ -28,7 +28,7 @@ settings, which are compared one by one; `code_version` names the commit, too; `
 COUNTS = ("num_utterances", "num_scored", "num_speakers")
 """Fields of a record that two systems scored on the same utterances share."""
 
-CLASS_TARGET_LABELS = {"votes": "vote distribution", "consensus": "consensus"}
+CLASS_TARGET_LABELS = {"votes": "vote distribution", "consensus": "consensus", vocab.BOTH_TARGETS: "both"}
 
 
 class ReportError(ValueError):

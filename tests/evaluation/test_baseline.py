@@ -1,10 +1,12 @@
 """The regression every user would pick instead: against scipy's own optimum, by hand, and as records."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.optimize
 import scipy.special
@@ -26,14 +28,14 @@ def _data(num=60, features=4, classes=3, seed=0):
     return x, shares
 
 
-def _optimum(x, weights, heard):
-    """Minimises C * weighted cross-entropy + |W|^2 / 2 over W and a free intercept."""
+def _optimum(x, weights, heard, strength):
+    """Minimises strength * weighted cross-entropy + |W|^2 / 2 over W and a free intercept."""
     C, F = weights.shape[1], x.shape[1]
 
     def loss(flat):
         W, b = flat[: C * F].reshape(C, F), flat[C * F :]
         log_p = scipy.special.log_softmax(x @ W.T + b[None, :], axis=1)
-        return -baseline.STRENGTH * (weights * log_p).sum() + 0.5 * (W**2).sum()
+        return -strength * (weights * log_p).sum() + 0.5 * (W**2).sum()
 
     best = scipy.optimize.minimize(loss, np.zeros(C * F + C), method="BFGS", options={"gtol": 1e-7}).x
     return scipy.special.softmax(heard @ best[: C * F].reshape(C, F).T + best[C * F :][None, :], axis=1)
@@ -46,17 +48,20 @@ def test_the_regression_is_the_optimum_of_shares_as_weights(is_balanced):
     weights = shares.astype(float)
     if is_balanced:
         weights *= weights.sum() / shares.shape[1] / weights.sum(0)
-    got = baseline.fit_classes(x * 10, shares, is_balanced, heard * 10)
-    assert np.ptp(got) > 0.3
-    np.testing.assert_allclose(got, _optimum(x * 10.0, weights, heard * 10.0), atol=1e-3)
+    strengths = (0.0003, 0.003, 0.1)
+    got = baseline.fit_classes(x * 10, shares, is_balanced, heard * 10, strengths)
+    assert np.ptp(got[-1]) > 0.3
+    for of_strength, strength in zip(got, strengths, strict=True):
+        expected = _optimum(x * 10.0, weights, heard * 10.0, strength)
+        np.testing.assert_allclose(of_strength, expected, atol=1e-3)
 
 
 def test_a_class_nobody_chose_gets_nothing_and_one_class_alone_is_refused():
     x, shares = _data()
     wider = np.insert(shares, 1, 0, axis=1)
     got = baseline.fit_classes(x, wider, True, x)
-    assert (got[:, 1] == 0).all()
-    np.testing.assert_allclose(got.sum(1), 1, atol=1e-6)
+    assert (got[..., 1] == 0).all()
+    np.testing.assert_allclose(got.sum(axis=-1), 1, atol=1e-6)
     with pytest.raises(artefacts.ArtefactError, match="1 class"):
         baseline.fit_classes(x, np.eye(3, dtype=np.float32)[np.zeros(60, int)], False, x)
 
@@ -69,10 +74,51 @@ def test_pooled_is_mean_and_sd_of_the_frames_of_each_utterance():
         np.testing.assert_allclose(item, [*frames.mean(0), *frames.std(0)], atol=1e-3)
 
 
-def test_nothing_is_learned_from_what_is_predicted():
-    splits = np.array(["train", "development", "test", "test2"])
-    assert baseline._is_learned(splits, "test").tolist() == [True, True, False, False]
-    assert baseline._is_learned(splits, "development").tolist() == [True, False, False, False]
+def _mean_ccc(x, y):
+    """Mean over the columns of the concordance by its definition, in float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    covariance = ((x - x.mean(0)) * (y - y.mean(0))).mean(0)
+    return np.mean(2 * covariance / (x.var(0) + y.var(0) + (x.mean(0) - y.mean(0)) ** 2))
+
+
+@pytest.mark.parametrize("class_target", ["votes", "consensus"])
+def test_the_strength_is_that_of_the_best_development_score(class_target):
+    """Fitted anew at every strength on the training utterances, and scored on the development ones, by hand."""
+    rng, targets = np.random.default_rng(0), toy_training.targets()
+    learned, judged, _ = np.split(rng.permutation(len(targets.ids)), [len(targets.ids) // 2, -8])
+    splits = np.full(len(targets.ids), "test", dtype="U11")
+    splits[learned], splits[judged] = "train", "development"
+    features = (targets.distribution @ rng.normal(size=(targets.distribution.shape[1], 5))).astype(np.float32)
+    features += rng.normal(size=features.shape).astype(np.float32)
+    source = baseline._Source(targets, targets, "keep", {None: splits}, {None: 5})
+    member = dataclasses.replace(
+        ensemble.members(toy_training.config(), 5)[0], class_target=class_target, class_kind="soft_ce"
+    )
+    (_, got), (chosen,) = baseline._of_fold(source, features, None, "test", [member])
+
+    shares, is_there = {
+        "votes": (targets.distribution, targets.has_votes),
+        "consensus": (targets.consensus, targets.has_consensus),
+    }[class_target]
+    learned, judged = np.sort(learned[is_there[learned]]), np.sort(judged[is_there[judged]])
+    every = np.flatnonzero(splits == "train")
+    scaled = (features - features[every].mean(0)[None]) / features[every].std(0)[None]
+    scores = []
+    for strength in baseline.STRENGTHS:
+        (said,) = baseline.fit_classes(scaled[learned], shares[learned], False, scaled, (strength,))
+        scores.append(_mean_ccc(said[judged], shares[judged]))
+    np.testing.assert_allclose(chosen["development_scores"], scores, atol=1e-3)
+    assert chosen["strength"] == baseline.STRENGTHS[int(np.argmax(scores))]
+    (expected,) = baseline.fit_classes(scaled[learned], shares[learned], False, scaled, (chosen["strength"],))
+    np.testing.assert_allclose(got[0], expected[splits == "test"], atol=1e-3)
+
+
+def test_no_development_utterance_is_refused():
+    targets = toy_training.targets()
+    splits = np.full(len(targets.ids), "train", dtype="U11")
+    source = baseline._Source(targets, targets, "keep", {3: splits}, {3: 5})
+    with pytest.raises(artefacts.ArtefactError, match="development split of fold 3 has 0 labelled utterances"):
+        baseline._of_fold(source, np.zeros((len(splits), 2), np.float32), 3, "train", [])
 
 
 FOLDS = {"data__split_kind": "kfold", "ensemble__folds": tuple(range(5)), "model__layer": 2}
@@ -113,24 +159,34 @@ def test_records_of_all_folds_stand_in_a_table(workdir):
     assert results == folder / "baseline" / "results.jsonl"
     records = [json.loads(line) for line in results.read_text().splitlines()]
     systems = [record["system"] for record in records if record["group"] == "all"]
-    assert systems == [f"logistic regression, {balanced}{target}" for target in ("votes", "consensus")
-                       for balanced in ("", "classes balanced, ")]  # fmt: skip
+    single = [f"{balanced}{target}" for target in ("votes", "consensus") for balanced in ("", "classes balanced, ")]
+    assert systems == [f"logistic regression, {words}" for words in (*single, "mean of 3, both")]
     assert {record["layer"] for record in records} == {2}
     for record in records:
         axes = record["axes"]
         assert (axes["model"], axes["layer"]) == ("regression", 2)
         assert record["system"].endswith(f", {axes['class_target']}")
-        assert axes["is_balanced"] == ("classes balanced" in record["system"])
+        if axes["num_heads"] == 1:
+            assert axes["is_balanced"] == ("classes balanced" in record["system"])
     assert {r["num_utterances"] for r in records if r["group"] == "all"} == {toy_corpus.NUM_UTTERANCES}
     than = {entry["than"] for record in records for entry in record["states"].get("differences", ())}
     assert than <= set(systems)
     assert than
     table = benchmark.build("targets", [folder])
     rows = [line.labels[:4] for line in table.parts[0].rows if not line.is_reference]
-    assert rows == [
-        ("logistic regression", target, "log loss", balanced)
-        for balanced in ("no", "yes") for target in ("vote distribution", "consensus")
-    ]  # fmt: skip
+    unbalanced, balanced = (
+        [("logistic regression", target, "log loss", word) for target in ("vote distribution", "consensus")]
+        for word in ("no", "yes")
+    )
+    assert rows == [*unbalanced, ("logistic regression, mean of 3", "both", "log loss", "in part"), *balanced]
+    table = pq.read_table(folder / "baseline" / "predictions" / "test_clean.parquet")
+    classes = [name for name in table.column_names if name.startswith("p_")]
+    says = np.stack([table[name].to_numpy() for name in classes], axis=1).reshape(5, -1, len(classes))
+    # Votes, votes with classes balanced, and the consensus with classes balanced.
+    np.testing.assert_allclose(says[4], says[[0, 1, 3]].mean(axis=0), atol=1e-6)
+    assert np.ptp(says[[0, 1, 3]], axis=0).max() > 0.01
+    chosen = json.loads((folder / "baseline" / "chosen.json").read_text())["splits"]["test"]
+    assert [entry["fold"] for entry in chosen] == [fold for fold in range(5) for _ in range(4)]
     before = results.stat().st_mtime_ns
     baseline.run(config, folder, is_quiet=True)
     assert results.stat().st_mtime_ns == before
