@@ -258,7 +258,7 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
         result.append(BALANCED)
     if axes["model"] == "mean":
         result.append(f"mean of {axes['num_heads']} heads")
-    elif axes["num_heads"] > 1:
+    elif axes["model"] == "regression" and axes["num_heads"] > 1:
         result.append(f"mean of {axes['num_heads']}")
     return result
 
