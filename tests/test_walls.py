@@ -40,7 +40,7 @@ OWNERS = {
     "torch": (),
     "crowdkit": ("data.reliability",),
     "krippendorff": ("data.agreement",),
-    "sklearn": ("evaluation.baseline",),
+    "sklearn": ("evaluation.regression",),
     "pyroomacoustics": ("conditions.rooms",),
     "etils": ("core.artefacts",),
     "fsspec": ("core.artefacts",),

@@ -3,8 +3,8 @@
 Mean and standard deviation of each feature over an utterance's frames, z-scored, then multinomial logistic regression:
 on the votes, each class of an utterance weighing its share, or on the consensus; with and without classes balanced.
 Attributes, where there are any, by ridge regression. It learns from the training utterances, as heads do. Its penalty
-is chosen from `STRENGTHS` on the development utterances of each fold, by the score that chooses the epoch of a head.
-The mean of three of the regressions is a system of its own. Source: OURS.
+is chosen from `regression.STRENGTHS` on the development utterances of each fold, by the score that chooses the epoch
+of a head. The mean of three of the regressions is a system of its own. Source: OURS.
 """
 
 import dataclasses
@@ -29,14 +29,18 @@ from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, are_whole, write_predictions
 from seremo_jax.evaluation.records import write as write_records
+from seremo_jax.evaluation.regression import (
+    STRENGTHS,
+    best_strength,
+    fit_attributes,
+    fit_classes,
+    library_version,
+    pooled_frames,
+)
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
 from seremo_jax.training.dataset import split_of, targets_by_role
-from seremo_jax.training.predictions import Predicted, development_scores
-
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-"""C of scikit-learn's logistic regression: the inverse of its L2 penalty. One is chosen."""
 
 CHOSEN_FILE = "chosen.json"
 """Below the folder of the records: the strength that each regression has in each fold, and every development score."""
@@ -46,96 +50,6 @@ _KINDS = ("soft_ce", "balanced_soft_ce")
 
 _AVERAGED = (("votes", "soft_ce"), ("votes", "balanced_soft_ce"), ("consensus", "balanced_soft_ce"))
 """Class target and class loss of the regressions that the mean is over."""
-
-_ROWS_AT_ONCE = 256
-_MOST_STEPS, _TOLERANCE = 2000, 1e-6
-
-
-def pooled_frames(store: Reader, layer: int, rows: Sequence[int]) -> Float[np.ndarray, "N F"]:
-    """Mean and standard deviation of every feature over the frames of each utterance, [N, 2 D] float32."""
-    summaries = np.empty((len(rows), 2 * store.manifest["num_features"]), np.float32)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = list(rows[start : start + _ROWS_AT_ONCE])
-        for i, frames in enumerate(store.read(layer, part), start):
-            wide = np.asarray(frames, np.float32)
-            summaries[i] = np.concatenate([wide.mean(axis=0), wide.std(axis=0)])
-    return summaries
-
-
-def fit_classes(
-    features: Float[np.ndarray, "N F"],
-    shares: Float[np.ndarray, "N C"],
-    is_balanced: bool,
-    heard: Float[np.ndarray, "M F"],
-    strengths: Sequence[float] = STRENGTHS,
-) -> Float[np.ndarray, "S M C"]:
-    """Fits the regression at every strength and predicts other utterances.
-
-    Args:
-      features: Of the training utterances, z-scored.
-      shares: Their vote distribution, or one-hot consensus; a class weighs its share.
-      is_balanced: Whether each class weighs the same in all.
-      heard: Features of the utterances to predict.
-      strengths: Values of C, ascending.
-
-    Returns:
-      [S, M, C] float32, rows sum to 1. Classes that nobody chose in training get 0.
-
-    Raises:
-      ArtefactError: Fewer than two classes are chosen in training.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    # A distribution as several labelled rows of one utterance, each weighing its share: the log loss is then that of
-    # soft cross-entropy, and scikit-learn needs no other interface.
-    row, label = np.nonzero(shares)
-    classes = np.unique(label)
-    if len(classes) < 2:
-        raise ArtefactError(f"{len(classes)} class in the training utterances: a regression needs two or more")
-    weight = shares[row, label].astype(np.float64)
-    if is_balanced:
-        weight *= weight.sum() / len(classes) / np.bincount(label, weight, minlength=shares.shape[1])[label]
-    # Each strength starts from the optimum of the one before, which is near. The optimum itself is unique.
-    model = LogisticRegression(max_iter=_MOST_STEPS, tol=_TOLERANCE, warm_start=True)
-    predicted = np.zeros((len(strengths), len(heard), shares.shape[1]), np.float32)
-    for of_strength, strength in zip(predicted, strengths, strict=True):
-        model.set_params(C=strength).fit(features[row], label, sample_weight=weight)
-        of_strength[:, classes] = model.predict_proba(heard)
-    return predicted
-
-
-def fit_attributes(
-    features: Float[np.ndarray, "N F"],
-    targets: Targets,
-    rows: np.ndarray,
-    heard: Float[np.ndarray, "M F"],
-    strengths: Sequence[float] = STRENGTHS,
-) -> Float[np.ndarray, "S M A"]:
-    """Ridge regression of each attribute on the rows where it's rated, at every strength; 0 if it's rated in none."""
-    from sklearn.linear_model import Ridge
-
-    predicted = np.zeros((len(strengths), len(heard), targets.attributes.shape[1]), np.float32)
-    for a in range(predicted.shape[2]):
-        is_rated = targets.has_attribute[rows, a]
-        if is_rated.any():
-            for of_strength, strength in zip(predicted, strengths, strict=True):
-                model = Ridge(alpha=1 / strength).fit(features[is_rated], targets.attributes[rows[is_rated], a])
-                of_strength[:, a] = model.predict(heard)
-    return predicted
-
-
-def _best(
-    attributes: Float[np.ndarray, "S M A"],
-    distribution: Float[np.ndarray, "S M C"],
-    rows: np.ndarray,
-    targets: Targets,
-    class_target: str,
-) -> tuple[int, list[float]]:
-    """Number of the strength with the largest development score, the smallest of equal ones, and all the scores."""
-    strengths = np.arange(len(distribution))
-    predicted = Predicted(strengths, rows, attributes, distribution)
-    scores = development_scores([predicted], targets, [class_target] * len(strengths))
-    return int(scores.argmax()), scores.tolist()
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
@@ -147,15 +61,9 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> P
       ArtefactError: An artefact of an earlier stage is missing or belongs to other settings, a split is empty, or
         scikit-learn is not installed.
     """
-    try:
-        import sklearn
-    except ImportError:
-        raise ArtefactError(
-            "the baseline needs scikit-learn: pip install 'seremo_jax[baseline]', or pip install scikit-learn"
-        ) from None
-    workdir = place_of(workdir)
+    version, workdir = library_version(), place_of(workdir)
     with at_work(workdir, "baseline"):
-        return _run(config, workdir, is_quiet, sklearn.__version__)
+        return _run(config, workdir, is_quiet, version)
 
 
 def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> PurePath:
@@ -321,7 +229,7 @@ def _of_fold(
     }
     rated = fit_attributes(scaled[learned], targets, learned, heard)
     silent = np.zeros((len(STRENGTHS), num_judged, len(targets.class_names)), np.float32)
-    rated_best, _ = _best(rated[:, :num_judged], silent, judged, targets, "votes")
+    rated_best, _ = best_strength(rated[:, :num_judged], silent, judged, targets, "votes")
     attributes = np.broadcast_to(rated[rated_best, num_judged:], (len(members), *rated[0, num_judged:].shape))
     distributions, chosen = [], []
     for member in members:
@@ -330,7 +238,7 @@ def _of_fold(
         is_balanced = vocab.CLASS_LOSSES[member.class_kind].is_balanced
         predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard)
         unrated = np.zeros((len(STRENGTHS), num_judged, targets.attributes.shape[1]), np.float32)
-        best, scores = _best(unrated, predicted[:, :num_judged], judged, targets, member.class_target)
+        best, scores = best_strength(unrated, predicted[:, :num_judged], judged, targets, member.class_target)
         distributions.append(predicted[best, num_judged:])
         chosen.append(
             {

@@ -14,7 +14,7 @@ import scipy.special
 from seremo_jax import backbones
 from seremo_jax.core import artefacts, ensemble
 from seremo_jax.core.config import from_config_dict
-from seremo_jax.evaluation import baseline
+from seremo_jax.evaluation import baseline, regression
 from seremo_jax.reports import benchmark
 from tests.support import toy_corpus, toy_training
 
@@ -49,7 +49,7 @@ def test_the_regression_is_the_optimum_of_shares_as_weights(is_balanced):
     if is_balanced:
         weights *= weights.sum() / shares.shape[1] / weights.sum(0)
     strengths = (0.0003, 0.003, 0.1)
-    got = baseline.fit_classes(x * 10, shares, is_balanced, heard * 10, strengths)
+    got = regression.fit_classes(x * 10, shares, is_balanced, heard * 10, strengths)
     assert np.ptp(got[-1]) > 0.3
     for of_strength, strength in zip(got, strengths, strict=True):
         expected = _optimum(x * 10.0, weights, heard * 10.0, strength)
@@ -59,16 +59,16 @@ def test_the_regression_is_the_optimum_of_shares_as_weights(is_balanced):
 def test_a_class_nobody_chose_gets_nothing_and_one_class_alone_is_refused():
     x, shares = _data()
     wider = np.insert(shares, 1, 0, axis=1)
-    got = baseline.fit_classes(x, wider, True, x)
+    got = regression.fit_classes(x, wider, True, x)
     assert (got[..., 1] == 0).all()
     np.testing.assert_allclose(got.sum(axis=-1), 1, atol=1e-6)
     with pytest.raises(artefacts.ArtefactError, match="1 class"):
-        baseline.fit_classes(x, np.eye(3, dtype=np.float32)[np.zeros(60, int)], False, x)
+        regression.fit_classes(x, np.eye(3, dtype=np.float32)[np.zeros(60, int)], False, x)
 
 
 def test_pooled_is_mean_and_sd_of_the_frames_of_each_utterance():
     store = toy_training.ToyStore(toy_training.targets())
-    got = baseline.pooled_frames(store, 5, [7, 3])
+    got = regression.pooled_frames(store, 5, [7, 3])
     for row, item in zip((7, 3), got, strict=True):
         frames = store.read(5, [row])[0].astype(np.float64)
         np.testing.assert_allclose(item, [*frames.mean(0), *frames.std(0)], atol=1e-3)
@@ -104,12 +104,12 @@ def test_the_strength_is_that_of_the_best_development_score(class_target):
     every = np.flatnonzero(splits == "train")
     scaled = (features - features[every].mean(0)[None]) / features[every].std(0)[None]
     scores = []
-    for strength in baseline.STRENGTHS:
-        (said,) = baseline.fit_classes(scaled[learned], shares[learned], False, scaled, (strength,))
+    for strength in regression.STRENGTHS:
+        (said,) = regression.fit_classes(scaled[learned], shares[learned], False, scaled, (strength,))
         scores.append(_mean_ccc(said[judged], shares[judged]))
     np.testing.assert_allclose(chosen["development_scores"], scores, atol=1e-3)
-    assert chosen["strength"] == baseline.STRENGTHS[int(np.argmax(scores))]
-    (expected,) = baseline.fit_classes(scaled[learned], shares[learned], False, scaled, (chosen["strength"],))
+    assert chosen["strength"] == regression.STRENGTHS[int(np.argmax(scores))]
+    (expected,) = regression.fit_classes(scaled[learned], shares[learned], False, scaled, (chosen["strength"],))
     np.testing.assert_allclose(got[0], expected[splits == "test"], atol=1e-3)
 
 

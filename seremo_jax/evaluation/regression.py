@@ -1,0 +1,123 @@
+"""Logistic and ridge regression on pooled frames, fitted at several strengths, and the choice of one.
+
+features = pooled_frames(store, layer, rows)                           # [N, 2 D] float32
+predicted = fit_classes(features[train], shares, False, features)      # [S, N, C] for each of `STRENGTHS`
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.data.targets import Targets
+from seremo_jax.features.store import Reader
+from seremo_jax.training.predictions import Predicted, development_scores
+
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""C of scikit-learn's logistic regression: the inverse of its L2 penalty. One is chosen."""
+
+_ROWS_AT_ONCE = 256
+_MOST_STEPS, _TOLERANCE = 2000, 1e-6
+
+
+def library_version() -> str:
+    """Version of scikit-learn.
+
+    Raises:
+      ArtefactError: It is not installed.
+    """
+    try:
+        import sklearn
+    except ImportError:
+        raise ArtefactError(
+            "the baseline needs scikit-learn: pip install 'seremo_jax[baseline]', or pip install scikit-learn"
+        ) from None
+    return sklearn.__version__
+
+
+def pooled_frames(store: Reader, layer: int, rows: Sequence[int]) -> Float[np.ndarray, "N F"]:
+    """Mean and standard deviation of every feature over the frames of each utterance, [N, 2 D] float32."""
+    summaries = np.empty((len(rows), 2 * store.manifest["num_features"]), np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = list(rows[start : start + _ROWS_AT_ONCE])
+        for i, frames in enumerate(store.read(layer, part), start):
+            wide = np.asarray(frames, np.float32)
+            summaries[i] = np.concatenate([wide.mean(axis=0), wide.std(axis=0)])
+    return summaries
+
+
+def fit_classes(
+    features: Float[np.ndarray, "N F"],
+    shares: Float[np.ndarray, "N C"],
+    is_balanced: bool,
+    heard: Float[np.ndarray, "M F"],
+    strengths: Sequence[float] = STRENGTHS,
+) -> Float[np.ndarray, "S M C"]:
+    """Fits the regression at every strength and predicts other utterances.
+
+    Args:
+      features: Of the training utterances, z-scored.
+      shares: Their vote distribution, or one-hot consensus; a class weighs its share.
+      is_balanced: Whether each class weighs the same in all.
+      heard: Features of the utterances to predict.
+      strengths: Values of C, ascending.
+
+    Returns:
+      [S, M, C] float32, rows sum to 1. Classes that nobody chose in training get 0.
+
+    Raises:
+      ArtefactError: Fewer than two classes are chosen in training.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # A distribution as several labelled rows of one utterance, each weighing its share: the log loss is then that of
+    # soft cross-entropy, and scikit-learn needs no other interface.
+    row, label = np.nonzero(shares)
+    classes = np.unique(label)
+    if len(classes) < 2:
+        raise ArtefactError(f"{len(classes)} class in the training utterances: a regression needs two or more")
+    weight = shares[row, label].astype(np.float64)
+    if is_balanced:
+        weight *= weight.sum() / len(classes) / np.bincount(label, weight, minlength=shares.shape[1])[label]
+    # Each strength starts from the optimum of the one before, which is near. The optimum itself is unique.
+    model = LogisticRegression(max_iter=_MOST_STEPS, tol=_TOLERANCE, warm_start=True)
+    predicted = np.zeros((len(strengths), len(heard), shares.shape[1]), np.float32)
+    for of_strength, strength in zip(predicted, strengths, strict=True):
+        model.set_params(C=strength).fit(features[row], label, sample_weight=weight)
+        of_strength[:, classes] = model.predict_proba(heard)
+    return predicted
+
+
+def fit_attributes(
+    features: Float[np.ndarray, "N F"],
+    targets: Targets,
+    rows: np.ndarray,
+    heard: Float[np.ndarray, "M F"],
+    strengths: Sequence[float] = STRENGTHS,
+) -> Float[np.ndarray, "S M A"]:
+    """Ridge regression of each attribute on the rows where it's rated, at every strength; 0 if it's rated in none."""
+    from sklearn.linear_model import Ridge
+
+    predicted = np.zeros((len(strengths), len(heard), targets.attributes.shape[1]), np.float32)
+    for a in range(predicted.shape[2]):
+        is_rated = targets.has_attribute[rows, a]
+        if is_rated.any():
+            for of_strength, strength in zip(predicted, strengths, strict=True):
+                model = Ridge(alpha=1 / strength).fit(features[is_rated], targets.attributes[rows[is_rated], a])
+                of_strength[:, a] = model.predict(heard)
+    return predicted
+
+
+def best_strength(
+    attributes: Float[np.ndarray, "S M A"],
+    distribution: Float[np.ndarray, "S M C"],
+    rows: np.ndarray,
+    targets: Targets,
+    class_target: str,
+) -> tuple[int, list[float]]:
+    """Number of the strength with the largest development score, the smallest of equal ones, and all the scores."""
+    strengths = np.arange(len(distribution))
+    predicted = Predicted(strengths, rows, attributes, distribution)
+    scores = development_scores([predicted], targets, [class_target] * len(strengths))
+    return int(scores.argmax()), scores.tolist()
