@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import Predictions
@@ -71,6 +71,7 @@ class Aligned:
       ground: How far classes are apart, read from all targets that were given; None where they do not say.
       votes: [B, C + 1] votes of each class and, last, outside the class set; int64, or float64 where policies make
         parts of votes.
+      durations: [B] seconds; NaN where the table does not say.
     """
 
     predictions_attributes: np.ndarray
@@ -88,6 +89,7 @@ class Aligned:
     attribute_names: tuple[str, ...]
     ground: Ground | None
     votes: np.ndarray
+    durations: np.ndarray
 
     @property
     def is_known(self) -> np.ndarray:
@@ -181,6 +183,7 @@ def align(
         attribute_names=targets.attribute_names,
         ground=ground_of(targets.votes, targets.consensus_index, targets.attributes, targets.has_attribute),
         votes=_all_votes(targets)[of_target],
+        durations=_durations(utterances)[rows.to_numpy()],
     )
     _check_predictions(aligned, num_members)
     return aligned
@@ -194,6 +197,13 @@ def _all_votes(targets: Targets) -> Num[np.ndarray, "N C1"]:
     outside = np.zeros(len(targets.votes)) if targets.votes_outside is None else targets.votes_outside
     votes = np.concatenate([targets.votes, outside[:, None]], axis=1) * targets.has_votes[:, None]
     return votes.astype(np.int64) if (votes % 1 == 0).all() else votes
+
+
+def _durations(utterances: pa.Table) -> Float[np.ndarray, " N"]:
+    """[N] seconds of each utterance of the table; NaN where it has no such column."""
+    if "duration_s" not in utterances.column_names:
+        return np.full(utterances.num_rows, np.nan)
+    return utterances["duration_s"].to_numpy().astype(np.float64)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -36,9 +36,10 @@ class Compared:
 def differences(systems: Mapping[str, Compared], num_permutations: int, seed: int) -> dict[str, list[dict[str, Any]]]:
     """System -> its differences from systems before it, one entry a metric.
 
-    `value` is this system minus `than`. `p_holm` corrects, over all entries of all systems, the p of the permutation
-    test; the two systems of a pair must have as many members for it, and the bootstrap's p stands in where they do not.
-    Intervals hold for these members; whether other seeds would agree is what `sd` of each system's metric says.
+    `value` is this system minus `than`. `p_holm` corrects, over all entries of all systems of one family of metrics
+    (`Kind.family`), the p of the permutation test; the two systems of a pair must have as many members for it, and the
+    bootstrap's p stands in where they do not. Intervals hold for these members; whether other seeds would agree is what
+    `sd` of each system's metric says.
 
     Args:
       systems: In the order of the table.
@@ -64,7 +65,7 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
             there, is_defined = second.points[metric], bool(here.is_defined[0])
             # Both systems were resampled with the same speakers, so subtracting resample by resample pairs them.
             drawn = first.resampled[metric][:, 0] - second.resampled[metric][:, 0]
-            low, high = intervals.interval(drawn, first.num_units) if is_defined else (None, None)
+            low, high = intervals.interval(drawn, here.num_units or first.num_units) if is_defined else (None, None)
             rows[after, before, metric] = {
                 "than": before,
                 "metric": metric.name,
@@ -75,10 +76,13 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
                 "p_bootstrap": significance.bootstrap_p(drawn) if is_defined else None,
                 "p_permutation": p_permutation.get(metric) if is_defined else None,
             }
-    # All tests of this split are one family, whatever the metric: a reader looks at all of them.
-    corrected = significance.holm(
-        {key: row["p_bootstrap"] if row["p_permutation"] is None else row["p_permutation"] for key, row in rows.items()}
-    )
+    # All tests of one table are one family, whatever the metric: a reader looks at all of them.
+    corrected: dict[tuple[str, str, Metric], float | None] = {}
+    for family in {metric.about.family for _, _, metric in rows}:
+        corrected |= significance.holm(
+            {key: row["p_bootstrap"] if row["p_permutation"] is None else row["p_permutation"]
+             for key, row in rows.items() if key[2].about.family == family}
+        )  # fmt: skip
     by_system: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for key, row in rows.items():
         by_system[key[0]].append(row | {"p_holm": corrected[key]})

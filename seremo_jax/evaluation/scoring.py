@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from seremo_jax.core import vocab
 from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.schema import ResultRecord
-from seremo_jax.evaluation import group_gaps, speakers, system_scores, system_sums
+from seremo_jax.evaluation import group_gaps, served, speakers, strata, system_scores, system_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.differences import Compared, differences
 from seremo_jax.evaluation.raters import GAP_GROUP, Raters
@@ -63,6 +63,7 @@ class _Split:
       chance: [U, N, T] how likely each unit passes each T of the metrics by guessing.
       groups: Group -> what is known of it before any prediction, `all` first.
       raters: What human raters score on the same utterances.
+      strata: [B, kinds] strata of each utterance.
     """
 
     aligned: Aligned
@@ -73,6 +74,7 @@ class _Split:
     chance: np.ndarray
     groups: dict[str, GroupTargets]
     raters: Raters
+    strata: np.ndarray
 
     @classmethod
     def of(cls, aligned: Aligned, section: EvalConfig, condition: str) -> "_Split":
@@ -104,7 +106,7 @@ class _Split:
             groups[group] = GroupTargets(aligned.support(is_in), eligible, share)
         raters = Raters.of(aligned, cells, groups, settings, section, condition)
         settings = dataclasses.replace(settings, num_others=raters.num_others)
-        return cls(aligned, cells, settings, section, chance_curve, chance, groups, raters)
+        return cls(aligned, cells, settings, section, chance_curve, chance, groups, raters, strata.strata_of(aligned))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _statistics(split: _Split, rows: Sequence[int], states: Callable[..., States
     aligned, cells, settings = split.aligned, split.cells, split.settings
     targets = RowTargets(
         cells.cell, aligned.consensus, aligned.distribution, aligned.has_votes, aligned.attributes,
-        aligned.has_attribute, split.raters.panel,
+        aligned.has_attribute, split.raters.panel, split.strata,
     )  # fmt: skip
     num_cells = -(-len(cells.unit) // _PADDED_CELLS) * _PADDED_CELLS
     # A generator: states of one member at a time are on the device and in memory.
@@ -175,9 +177,10 @@ def _statistics(split: _Split, rows: Sequence[int], states: Callable[..., States
         for row in rows
     )  # fmt: skip
     sums = system_sums.cell_sums(by_member, len(rows), cells, settings)
-    sums.sums.update(split.raters.sums)
+    sums.sums.update(split.raters.sums | {strata.SUPPORT: strata.support_sums(aligned, cells, split.strata)})
     for group, group_targets in split.groups.items():
-        yield group, system_sums.unit_statistics(sums, cells, group, group_targets, settings)
+        statistics = system_sums.unit_statistics(sums, cells, group, group_targets, settings)
+        yield group, served.with_sums(statistics, settings, split.section.seed) if group == "all" else statistics
 
 
 def _score_system(split: _Split, rows: Sequence[int], states: Callable[..., States]) -> _Scored:
@@ -203,7 +206,7 @@ def _score_system(split: _Split, rows: Sequence[int], states: Callable[..., Stat
         if group == "all" and len(split.groups) > 1:
             # Every utterance is in exactly one other group, so most sums over all are those of the groups added up.
             parts = tuple(name for name in split.groups if name != "all")
-            own = {name: statistics.sums[name] for name in system_sums.WHOLE_SUMS}
+            own = {name: statistics.sums[name] for name in system_sums.WHOLE_SUMS if name in statistics.sums}
             summed = tuple(name for name in statistics.sums if name not in own)
         drawn[group] = resampling.Group(own, means, statistics.units, parts, summed)
     # One draw serves all groups. A gap between groups is thus taken within a resample, and its interval is paired.

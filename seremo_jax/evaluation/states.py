@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
+from seremo_jax.evaluation import strata
 from seremo_jax.metrics.class_distances import Ground
 from seremo_jax.metrics.confusions import nbest_counts
-from seremo_jax.metrics.distributions import DistributionSums, distribution_sums
+from seremo_jax.metrics.distributions import DistributionSums, distribution_sums, served_votes
 from seremo_jax.metrics.moments import AnyArray, Moments
 
 
@@ -24,6 +25,7 @@ class RowTargets(NamedTuple):
       attributes: [B, A] float32.
       has_attribute: [B, A] bool.
       panel: [B, C] float32 probability of each consensus of a few raters (`raters.Raters`); 0 where there is none.
+      strata: [B, kinds] int32 strata of each utterance (`strata.strata_of`), -1 in none.
     """
 
     cell: Any
@@ -33,6 +35,7 @@ class RowTargets(NamedTuple):
     attributes: Any
     has_attribute: Any
     panel: Any
+    strata: Any
 
 
 class States(NamedTuple):
@@ -43,12 +46,16 @@ class States(NamedTuple):
       attributes: Moments [cells, A].
       distribution: Sums behind the scores of the vote distribution.
       panel_right: [cells, C] float32 expected number of 1-best classes that are the consensus of a few raters.
+      strata_right: [cells, strata, C] int32 utterances of each class whose 1-best class is the consensus.
+      raters_served: [cells, N] float32 summed share of the votes that is for one of the N-best.
     """
 
     counts: AnyArray
     attributes: Moments
     distribution: DistributionSums
     panel_right: AnyArray
+    strata_right: AnyArray
+    raters_served: AnyArray
 
 
 def member_states(
@@ -72,7 +79,22 @@ def member_states(
         ),
         distribution_sums(cell, predicted_distribution, targets.distribution, targets.has_votes, num_cells),
         jax.ops.segment_sum(jnp.where(best & (targets.panel > 0), targets.panel, 0), cell, num_cells),
+        _strata_right(best, targets, num_cells),
+        served_votes(cell, predicted_distribution, targets.distribution, targets.has_votes, nbest, num_cells),
     )
+
+
+def _strata_right(best: Bool[AnyArray, "B C"], targets: RowTargets, num_cells: int) -> Int[AnyArray, "cells strata C"]:
+    """Utterances of each cell, stratum and class whose 1-best class is the consensus."""
+    classes = jnp.arange(best.shape[1])[None, :]
+    is_right = (best & (classes == targets.consensus[:, None])).astype(jnp.int32)
+    num_strata = len(strata.NAMES)
+    counts = jnp.zeros((num_cells * num_strata, best.shape[1]), jnp.int32)
+    # An utterance is in one stratum of each kind; in none, its count of right answers is made 0.
+    for stratum in targets.strata.T:
+        place = targets.cell * num_strata + jnp.maximum(stratum, 0)
+        counts += jax.ops.segment_sum(is_right * (stratum >= 0)[:, None], place, num_cells * num_strata)
+    return counts.reshape(num_cells, num_strata, best.shape[1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from seremo_jax.evaluation import served, strata
 from seremo_jax.evaluation.states import Settings
 from seremo_jax.evaluation.system_sums import (
     ATTRIBUTES,
@@ -14,6 +15,7 @@ from seremo_jax.evaluation.system_sums import (
     PANEL_ANSWERS,
     PANEL_RIGHT,
     PANEL_SUPPORT,
+    RATERS_SERVED,
     ROW_SUMS,
     RowSum,
     Statistics,
@@ -36,6 +38,9 @@ def scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) ->
         | _distribution_scores(sums, statistics, settings)
         | _semantic_scores(sums, statistics, settings)
         | _panel_scores(sums, settings)
+        | _served_votes(sums, settings)
+        | strata.scores(sums, statistics.sums)
+        | served.scores(sums, statistics, settings)
     )
 
 
@@ -55,6 +60,9 @@ def main_scores(sums: resampling.Sums, statistics: Statistics, settings: Setting
         | _speaker_scores(sums, statistics, settings)
         | _attribute_scores(sums, statistics, settings)
         | _class_ccc_scores(sums, statistics, settings)
+        | _served_votes(sums, settings)
+        | strata.scores(sums, statistics.sums)
+        | served.scores(sums, statistics, settings)
     )
     return {key: available[key] for key in compared(available)}
 
@@ -165,6 +173,18 @@ def _distribution_scores(sums: resampling.Sums, statistics: Statistics, settings
         labels.macro_f1, has_rows, np.full_like(num_rows, num_classes)
     )
     return result
+
+
+def _served_votes(sums: resampling.Sums, settings: Settings) -> Scores:
+    """Share of the raters whose vote is among the N-best."""
+    num_rows = sums[RowSum("num_rows")][:, 0]
+    share = 100 * sums[RATERS_SERVED] / np.maximum(num_rows, 1)[:, None, None]
+    return {
+        metric("raters_served", n): intervals.Score(
+            share[..., i], num_rows > 0, num_rows, 100 * n / len(settings.class_names)
+        )
+        for i, n in enumerate(settings.nbest)
+    }
 
 
 def _semantic_scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) -> Scores:

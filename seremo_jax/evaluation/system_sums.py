@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
+from seremo_jax.evaluation import strata
 from seremo_jax.evaluation.alignment import Cells
 from seremo_jax.evaluation.states import Settings, States
 from seremo_jax.metrics import class_distances, intervals, resampling
@@ -42,7 +43,16 @@ PANEL_RIGHT, PANEL_SUPPORT, PANEL_ANSWERS = "panel right", "panel support", "pan
 """Keys of expected sums against the consensus of a few raters: right answers of the system, utterances of each class,
 and right answers of panels of raters of every size."""
 
-WHOLE_SUMS = ("support", "passing", "eligible")
+RATERS_SERVED = "raters served"
+"""Key of the summed share of the votes that is for one of the N-best, [cells, E, N]."""
+
+SPEAKERS, EQUAL, HALVES, TRUE, MATCHED, LARGE = SERVED_SUMS = tuple(
+    f"speakers {what}" for what in ("as they are", "if equal", "by halves", "without noise", "of equal size", "large")
+)
+"""Keys of the sums of `served`, over all speakers only: histograms of UAR [V, E, 2, bins], three of them; number, UAR,
+its square and its noise [V, E, 4]; who passes at each size [V, E, sizes, T]; who has so many utterances [V, sizes]."""
+
+WHOLE_SUMS = ("support", "passing", "eligible", *SERVED_SUMS)
 """Statistics of a unit's utterances as a whole, which those of its cells do not add up to."""
 
 
@@ -120,7 +130,7 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
         confusions.append(confusion)
         # What is left of a member is a few numbers a cell. The sums of all members then fit in memory side by side.
         own = _count_sums(state.counts, settings)
-        own[PANEL_RIGHT] = state.panel_right
+        own |= {PANEL_RIGHT: state.panel_right, strata.RIGHT: state.strata_right, RATERS_SERVED: state.raters_served}
         own |= {RowSum(name): getattr(state.distribution, name) for name in ROW_SUMS}
         for of, moments in (
             (ATTRIBUTES, state.attributes),
@@ -186,9 +196,9 @@ def unit_statistics(sums: CellSums, cells: Cells, group: str, targets: GroupTarg
 def main_sums(statistics: Statistics) -> resampling.Sums:
     """The statistics that `system_scores.main_scores` reads."""
     wanted = {
-        *("right", "predicted"),
-        *WHOLE_SUMS,
+        *("right", "predicted", RATERS_SERVED, RowSum("num_rows"), strata.RIGHT, strata.SUPPORT),
+        *("support", "passing", "eligible", *SERVED_SUMS),
         *intervals.moment_names(ATTRIBUTES),
         *intervals.moment_names(CLASSES, has_errors=False),
     }
-    return {name: values for name, values in statistics.sums.items() if name in wanted}
+    return {name: values for name, values in statistics.sums.items() if name in wanted and name != EQUAL}

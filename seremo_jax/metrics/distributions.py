@@ -93,3 +93,34 @@ def distribution_sums(
         entropies=Moments.empty(num_units).update(unit, entropy(q), entropy(p), mask),
         classes=Moments.empty(num_units, num_classes).update(unit, prediction, target, is_used),
     )
+
+
+def served_votes(
+    unit: Int[AnyArray, " B"],
+    prediction: Float[AnyArray, "B C"],
+    target: Float[AnyArray, "B C"],
+    mask: Bool[AnyArray, " B"],
+    nbest: tuple[int, ...],
+    num_units: int,
+) -> Float[AnyArray, "U N"]:
+    """Sum over each unit's rows of the share of the votes that is for one of the N classes predicted most, [U, N].
+
+    Args:
+      unit: [B] unit of each row, in 0..U-1 where the mask is True.
+      prediction: [B, C] predicted shares; equal ones rank by class order.
+      target: [B, C] shares of the votes, rows sum to 1.
+      mask: [B] bool; False leaves the row out, which may then hold anything.
+      nbest: The N.
+      num_units: U.
+
+    Source: METHOD.md, section 8.13 (OURS).
+    """
+    is_used = mask[:, None]
+    q, p = jnp.where(is_used, prediction, 0), jnp.where(is_used, target, 0)
+    place = jnp.arange(q.shape[1])
+    is_earlier = (place[:, None] < place[None, :])[None]
+    # The place of every class in the ranking, without sorting: classes above it, and equal ones before it.
+    other, own = q[:, :, None], q[:, None, :]
+    rank = ((other > own) | ((other == own) & is_earlier)).sum(axis=1)
+    served = jnp.stack([jnp.where(rank < n, p, 0).sum(axis=1) for n in nbest], axis=1)
+    return jax.ops.segment_sum(served, unit, num_units)

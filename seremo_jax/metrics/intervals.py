@@ -155,6 +155,7 @@ class Score:
       count: [R] number of things the metric is over.
       chance: What a random guesser scores, where known.
       is_share: Whether the metric is the share, in percent, of `count` speakers.
+      num_units: Units that it hangs on, where these are fewer than were resampled, e.g. the worst fifth of them.
     """
 
     values: np.ndarray
@@ -162,6 +163,7 @@ class Score:
     count: np.ndarray
     chance: float | None = None
     is_share: bool = False
+    num_units: int | None = None
 
     def means(self, member_weights: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
         """[R, 2] mean over members, each once and each as often as drawn; NaN where not defined."""
@@ -183,8 +185,7 @@ def entry(point: Score, resampled: Float[np.ndarray, "R 2"], num_units: int | No
     is_defined = bool(point.is_defined[0])
     members = point.values[0]
     value, count = (float(members.mean()) if is_defined else None), int(point.count[0])
-    if point.is_share:
-        num_units = count
+    num_units = count if point.is_share else point.num_units or num_units
     bounds = [interval(column, num_units) if is_defined else (None, None) for column in resampled.T]
     if point.is_share and is_defined:
         bounds = [_widened(pair, value, count) for pair in bounds]

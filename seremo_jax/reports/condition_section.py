@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
-from seremo_jax.reports import page, score_tables
+from seremo_jax.reports import page, rater_rows, score_tables
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.condition_scores import Conditions, Point, Range, gather
 from seremo_jax.reports.figures import MARKERS
@@ -95,6 +95,9 @@ def condition_table(conditions: Conditions) -> Table:
         for system in conditions.systems:
             cells = _cells(conditions, condition, system, [*metrics, DROP, STABLE_SHARE])
             rows.append(Row((condition.id, system), cells, is_reference=not condition.effects))
+        # Raters heard the recordings as they are.
+        for row in rater_rows.rows(conditions.clean, metrics) if not condition.effects else ():
+            rows.append(Row((condition.id, *row.labels), (*row.cells, *plain("", "")), is_reference=True))
     columns = (*names(metrics), DROP_LABEL, STABLE_SHARE.name)
     text = f"{score_tables.caption(conditions.clean)} paUAR in %. Drop: 100 (clean - here) / clean."
     return Table("Scores in every condition", ("condition", "system"), columns, tuple(rows), text)

@@ -1,5 +1,6 @@
 """The sections of the report: which tables, pictures and sentences stand where."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from seremo_jax.reports import (
     page,
     rater_rows,
     score_tables,
+    served_tables,
     speaker_section,
 )
 from seremo_jax.reports.artefacts import Artefacts, member_systems, picture
@@ -76,8 +78,10 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
 
 def _tiles(block: Block) -> Iterable[page.Tile]:
     """The UAR of the first systems and their share of speakers above the high threshold, with interval and chance."""
-    above = f"speakers with a UAR above {score_tables.HIGH_THRESHOLD / 100:.2f}"
-    for metric, words in ((score_tables.UAR, "UAR"), (score_tables.SPEAKER_SHARE, above)):
+    share = served_tables.main_share(block)
+    kind = "true UAR" if share == served_tables.TRUE_SHARE else "UAR"
+    above = f"speakers with a {kind} above {score_tables.HIGH_THRESHOLD / 100:.2f}"
+    for metric, words in ((score_tables.UAR, "UAR"), (share, above)):
         digits, unit = metric.about.digits, f" {metric.about.unit}".rstrip()
         for system in block.systems[:_MOST_TILES]:
             entry = block.entry(system, metric)
@@ -87,6 +91,9 @@ def _tiles(block: Block) -> Iterable[page.Tile]:
                 notes = [f"95 % interval {low:.{digits}f} to {high:.{digits}f}"] if has_interval else []
                 if chance is not None:
                     notes.append(f"chance {chance:.{digits}f}{unit}")
+                if metric == served_tables.TRUE_SHARE:
+                    observed = block.value(system, score_tables.SPEAKER_SHARE)
+                    notes.append(f"observed {observed:.{digits}f}{unit}")
                 yield page.Tile(f"{words}, {system}", f"{value:.{digits}f}{unit}", "; ".join(notes))
 
 
@@ -131,10 +138,15 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
         score_tables.class_table,
         score_tables.recall_table,
         score_tables.attribute_table,
+        served_tables.strata_table,
         score_tables.other_table,
     )
     classes += [table for make in tables if (table := make(block)).rows]
-    makers = (score_tables.spread_table, score_tables.difference_table)
+    makers = (
+        score_tables.spread_table,
+        score_tables.difference_table,
+        functools.partial(score_tables.difference_table, family="served"),
+    )
     further = [table for make in makers if (table := make(block)).rows]
     groups = (score_tables.group_table(block),) if block.groups else ()
     sure = calibration_section.section(block, f"Knowing when not to answer{place}", f"calibration{key}", shown, drawn)

@@ -172,12 +172,19 @@ def _grid(block: Block, title: str, kinds: Mapping[str, str], parameter: tuple[s
     return Table(title, ("system", "score"), tuple(words), tuple(rows), f"{caption(block)} {text}")
 
 
-def difference_table(block: Block) -> Table:
-    """Every system against those before it: difference, interval, p of the paired tests, Holm's correction."""
+def difference_table(block: Block, family: str = "main") -> Table:
+    """Every system against those before it: difference, interval, p of the paired tests, Holm's correction.
+
+    Args:
+      block: The records.
+      family: Of the metrics (`metrics.kinds.Kind.family`).
+    """
     rows, labels = [], {block.whole(system).system: system for system in block.systems}
     for system in block.systems:
         for entry in block.whole(system).states.get("differences", ()):
             metric = catalogue.from_json(entry["about"])
+            if metric.about.family != family:
+                continue
             tests = plain(*(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))
             difference = measured(entry, metric, is_difference=True)
             rows.append(Row((metric.name, system, labels[entry["than"]]), (difference, *tests)))
@@ -186,7 +193,8 @@ def difference_table(block: Block) -> Table:
         "Tests by speaker, on the same utterances; Holm corrects for all rows of this table. They hold for the members "
         "trained: whether other seeds would agree is the ± of the scores."
     )
-    return Table("Differences between systems", ("score", "system", "minus"), columns, tuple(rows),
+    title = {"main": "Differences between systems", "served": "Differences in how speakers are served"}[family]
+    return Table(title, ("score", "system", "minus"), columns, tuple(rows),
                  f"{caption(block)} {text}")  # fmt: skip
 
 

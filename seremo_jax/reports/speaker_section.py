@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax.reports import rater_rows
+from seremo_jax.reports import rater_rows, served_tables
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.look import Look, canvas, legend_below
 from seremo_jax.reports.page import Picture
@@ -40,6 +40,8 @@ def items(
             lambda style: pa_uar_curve(style, curves, rater_rows.curve(block)),
         ))  # fmt: skip
     tables = (
+        served_tables.size_curve_table(block),
+        served_tables.served_table(block),
         rater_rows.panel_table(block, caption(block)),
         extreme_table(block),
         size_table(block),

@@ -56,7 +56,9 @@ def rows_of(seed, consensus, predicted, targets, values):
     value, q, p, target = (part.astype(np.float32) for part in (value, q, p, target))
     is_heard = (rng.random(NUM_ROWS) < 0.7) & (has_votes | (y >= 0))
     panel = np.where(is_heard[:, None], rng.dirichlet(np.ones(C), NUM_ROWS) * 0.9, 0)
-    return value, q, RowTargets(unit, y.astype(np.int32), p, has_votes, target, has_attribute, panel.astype(np.float32))
+    strata = rng.integers(-1, [3, 6], (NUM_ROWS, 2)).astype(np.int32)
+    panel = panel.astype(np.float32)
+    return value, q, RowTargets(unit, y.astype(np.int32), p, has_votes, target, has_attribute, panel, strata)
 
 
 cases = st.builds(rows_of, st.integers(0, 10**6), *(st.sampled_from(kinds) for kinds in KINDS.values()))
@@ -120,7 +122,7 @@ def regression_scores(x, y):
 def check(actual, rows, is_in):
     """Scores of some rows against scikit-learn, audmetric and scipy."""
     value, q, targets = rows
-    _, consensus, p, has_votes, target, has_attribute, panel = targets
+    _, consensus, p, has_votes, target, has_attribute, panel, _ = targets
     is_scored, voted = is_in & (consensus >= 0), is_in & has_votes
     same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
 

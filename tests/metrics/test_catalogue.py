@@ -75,7 +75,8 @@ def test_every_kind_is_computed_by_the_evaluation():
 
 
 def test_every_kind_is_shown_somewhere_and_explained_once():
-    tables = {"scores", "speakers", "classes", "shares", "attributes", "calibration", "conditions", "further"}
+    tables = {"scores", "speakers", "served", "strata", "classes", "shares", "attributes", "calibration"}
+    tables |= {"conditions", "further"}
     assert {kind.table for kind in KINDS.values()} == tables
     further = {"scores", "groups", "layers", "conditions", "sets"}
     assert {table for kind in KINDS.values() for table in kind.also_in} == further

@@ -7,7 +7,16 @@ import pytest
 
 from seremo_jax.core.schema import Predictions
 from seremo_jax.metrics.catalogue import KINDS, entries_by_metric
-from seremo_jax.reports import blocks, failure_signs, look, rater_rows, report, score_tables, speaker_section
+from seremo_jax.reports import (
+    blocks,
+    failure_signs,
+    look,
+    rater_rows,
+    report,
+    score_tables,
+    served_tables,
+    speaker_section,
+)
 from seremo_jax.reports.table import Table, measured
 from tests.evaluation.test_scoring import parts, score
 from tests.reports.test_report import write_artefacts
@@ -63,8 +72,11 @@ def test_luck_and_dependence(block):
 
 def test_differences_and_groups(block):
     entries = block.whole("consensus").states["differences"]
-    rows = cells_of(score_tables.difference_table(block))
-    assert len(rows) == len(entries)
+    tables = [score_tables.difference_table(block, family) for family in ("main", "served")]
+    rows = [row for table in tables for row in cells_of(table)]
+    entries = sorted(entries, key=lambda entry: KINDS[entry["about"]["kind"]].family == "served")
+    assert len(rows) == len(entries) > len(tables[0].rows) > 0
+    assert len({table.title for table in tables}) == 2
     for row, entry in zip(rows, entries, strict=True):
         assert (row["score"], row["system"], row["minus"]) == (entry["metric"], "consensus", "vote distribution")
         digits = KINDS[entry["about"]["kind"]].digits
@@ -108,10 +120,11 @@ def test_every_metric_stands_in_some_table(block):
     whole = block.whole("consensus")
     shown = set()
     tables = (score_tables.score_table, score_tables.speaker_table, score_tables.class_table, score_tables.recall_table,
-              score_tables.attribute_table, score_tables.other_table)  # fmt: skip
+              score_tables.attribute_table, score_tables.other_table, served_tables.served_table,
+              served_tables.strata_table, served_tables.size_curve_table)  # fmt: skip
     for make in tables:
         for row in make(block).rows:
-            shown |= {text for text in row.texts if row.labels[0] == "consensus"}
+            shown |= {text for text in row.texts if "consensus" in row.labels}
     for metric, entry in entries_by_metric(whole.metrics).items():
         assert str(measured(entry, metric)) in shown, metric.name
 
