@@ -13,7 +13,6 @@ from seremo_jax.backbones import layers
 from seremo_jax.backbones.wav2vec2_front import RelativeBias, SpectralConv
 from tests.support import small_models
 
-pytestmark = pytest.mark.stack
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 LENGTHS = (1_500, 900, 411, 37)
@@ -71,6 +70,7 @@ def assert_close(ours, theirs):
     assert np.linalg.norm(ours - theirs) <= 1e-5 * np.linalg.norm(theirs)
 
 
+@pytest.mark.stack
 @pytest.mark.skipif(HAS_TORCH and jax.default_backend() == "cpu", reason="compared with PyTorch itself")
 def test_every_layer_equals_the_golden_files(variant):
     """The same where PyTorch is not installed, and on a GPU."""
@@ -119,6 +119,7 @@ def test_bfloat16_keeps_the_direction_of_every_frame_through_24_layers(tmp_path)
         assert cosine.min() >= 0.999
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(("kernel", "num_frames"), [(1, 5), (8, 3), (9, 40), (19, 64), (128, 129), (128, 400)])
 def test_spectral_convolution_equals_the_direct_one(kernel, num_frames):
     rng = np.random.default_rng(kernel)
@@ -148,6 +149,7 @@ def test_relative_position_buckets_are_those_published():
     assert (buckets[distance < -800] == 159).all()
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("is_biased", [False, True])
 def test_attention_by_head_is_attention_of_all_heads(is_biased):
     """The form for CPU and the form for accelerators; a row of padding alone stays finite."""

@@ -10,7 +10,6 @@ from seremo_jax.backbones import logmel, whisper
 from tests.backbones.test_wav2vec2 import assert_close, run
 from tests.support import small_models
 
-pytestmark = pytest.mark.stack
 
 GOLDEN = small_models.GOLDEN.parent / "whisper"
 REAL = ("whisper-tiny.en-encoder", "whisper-base-encoder")
@@ -34,6 +33,7 @@ def test_every_layer_equals_pytorch(num_layers, num_bands, activation, tmp_path)
         assert_close(normed[-1, row, :frames], last_hidden[:frames])
 
 
+@pytest.mark.stack
 def test_every_layer_equals_the_golden_files():
     hidden, num_frames = run(backbones.load(GOLDEN), small_models.waves([20_000]), 24_000)
     with np.load(GOLDEN / "states.npz") as golden:
@@ -42,6 +42,7 @@ def test_every_layer_equals_the_golden_files():
             assert_close(hidden[layer, 0, :63], theirs)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("name", REAL)
 def test_real_weights_on_real_speech_give_the_reference(name, shared):
     """Log-mel and every layer at the frames that the reference file keeps; the frames of silence are not returned."""

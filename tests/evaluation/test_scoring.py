@@ -24,7 +24,6 @@ from seremo_jax.evaluation.states import member_states
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.passing import chance_passing
 
-pytestmark = pytest.mark.stack
 
 NUM_ROWS, NUM_CLASSES = 160, 6
 CLASSES = vocab.CLASS_SETS["crema6"]
@@ -174,6 +173,7 @@ def expected_by_distance(targets, q, y, is_scored):
     }
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("group", ["all", "female", "male"])
 def test_every_metric_agrees_with_other_code(parts, records, group):
     predictions, targets, table = parts
@@ -364,6 +364,7 @@ def test_states_of_speakers(parts, records):
     assert actual["class_mix"]["rho"] == pytest.approx(scipy.stats.spearmanr(mix, uar).statistic)
 
 
+@pytest.mark.stack
 def test_differences_of_systems(parts, records):
     assert records["votes", "all"].states["differences"] == []
     rows = {row["metric"]: row for row in records["consensus", "all"].states["differences"]}
@@ -406,6 +407,7 @@ def test_a_metric_to_compare_systems_by_that_no_test_computes_is_refused(parts, 
         score(*parts)
 
 
+@pytest.mark.stack
 def test_no_order_of_predictions_or_tables_changes_a_byte(parts, records):
     predictions, targets, table = parts
     order = np.random.default_rng(3).permutation(NUM_ROWS)

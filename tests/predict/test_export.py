@@ -13,7 +13,6 @@ from seremo_jax.predict import export as head
 from seremo_jax.training import model
 from tests.support.small_heads import SIZES, heads_of, one_head
 
-pytestmark = pytest.mark.stack
 
 UNITS = ((4.0, 3.0), (0.5, 0.25), (0.0, 1.0))
 HAS_UNITS = (True, False, True)
@@ -55,6 +54,7 @@ def exported():
     return heads, head.to_stablehlo(SIZES, heads, 6, UNITS, HAS_UNITS)
 
 
+@pytest.mark.stack
 def test_the_module_is_the_model_at_every_shape(exported):
     heads, content = exported
     module = export.deserialize(bytearray(content))
@@ -68,6 +68,7 @@ def test_the_module_is_the_model_at_every_shape(exported):
         np.testing.assert_allclose(exported["attributes"], scaled, rtol=0, atol=4e-6)
 
 
+@pytest.mark.stack
 def test_the_module_runs_without_flax_and_without_this_package(exported, tmp_path):
     heads, content = exported
     hidden, num_frames = states([5, 8], 8, filler=0)
@@ -88,6 +89,7 @@ np.savez("out.npz", **module.call(inputs["hidden"], inputs["num_frames"]))
     np.testing.assert_allclose(np.load(tmp_path / "out.npz")["distribution"], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.stack
 def test_parameters_by_name_and_what_does_not_fit():
     heads = heads_of(SIZES, 2, 1)
     arrays = head.flatten(heads.params)

@@ -14,7 +14,6 @@ from seremo_jax.saliency import correlation as saliency
 from seremo_jax.saliency import curves
 from tests.support.compiler import LOOPS_AS_IN_PRODUCTION
 
-pytestmark = pytest.mark.stack
 
 K, N, D, Y = 3, 240, 10, 4
 PLANTED_LAYER, PLANTED_FEATURES = 1, (2, 7)
@@ -60,6 +59,7 @@ def correlation_of(state):
     return np.asarray(saliency.compute(state).correlation)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(("offset", "scale"), [(0, 1), (500, 1), (-500, 1), (5, 0.01), (0, 1e-6), (0, 1e6)])
 def test_one_pass_equals_two_passes(offset, scale):
     """To 1e-5 relative, and 1e-7 where the correlation itself is near 0; mean/sd is up to 500."""
@@ -89,6 +89,7 @@ def test_targets_that_all_have_the_same_utterances_share_their_sums():
     np.testing.assert_array_equal(result.count, mask.sum(axis=0))
 
 
+@pytest.mark.stack
 @settings(max_examples=10)
 @given(st.lists(st.sampled_from([0, 1, 7, 40]), max_size=8), st.randoms(use_true_random=False))
 def test_any_split_order_and_tree_of_the_data_gives_the_same(sizes, random):
@@ -195,6 +196,7 @@ def test_one_utterance_is_no_correlation():
     assert not np.asarray(result.correlation[:, :, 1:]).any()
 
 
+@pytest.mark.stack
 def test_the_planted_layer_and_features_are_found():
     result = saliency.compute(state_of(*data(offset=3)))
     names = ("valence", "activation", "angry", "sad")
@@ -226,6 +228,7 @@ def test_a_layer_with_a_feature_that_is_not_finite_shows_in_its_curve():
     assert np.isfinite(per_layer[:, 0]).tolist() == [True, True, False]
 
 
+@pytest.mark.stack
 def test_a_state_survives_a_file(tmp_path):
     state = state_of(*data(offset=500))
     np.savez(tmp_path / "saliency.npz", split="train", **saliency.to_arrays(state))
@@ -238,6 +241,7 @@ def test_a_state_survives_a_file(tmp_path):
         saliency.from_arrays(arrays | {"count": arrays["count"][:3]})
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_mean_over_frames_never_sees_padding(dtype):
     hidden = np.random.default_rng(0).standard_normal((K, 4, 9, D)).astype(np.float32)

@@ -10,7 +10,6 @@ import pytest
 from seremo_jax.core import vocab
 from seremo_jax.training import loader, model
 
-pytestmark = pytest.mark.stack
 
 KERNELS = (0, 3, 5, 9)
 SIZES = model.Sizes(num_features=5, num_attributes=3, num_classes=6, gru_units=8, embedding_size=4)
@@ -25,6 +24,7 @@ def test_parameter_count_of_the_method(num_features, num_outputs, expected):
     assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
 
 
+@pytest.mark.stack
 def test_initial_parameters_are_the_draws_of_jax_one_after_the_other():
     key, params = jax.random.key(3), jax.jit(model.init, static_argnums=0)(SIZES, jax.random.key(3))
     layers = [params["conv"], *(params["grus"][depth] for depth in range(2))]
@@ -93,6 +93,7 @@ def utterances():
     return [rng.normal(size=(n, 5)).astype(np.float32) for n in (6, 9, 4)]
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_packed_predictions_equal_a_numpy_loop(utterances, kernel):
     sizes = dataclasses.replace(SIZES, conv_kernel=kernel)
@@ -106,6 +107,7 @@ def test_packed_predictions_equal_a_numpy_loop(utterances, kernel):
         np.testing.assert_allclose(out.distribution[number], distribution, atol=2e-6)
 
 
+@pytest.mark.stack
 def test_order_padding_and_neighbours_change_nothing(utterances):
     params = model.init(SIZES, jax.random.key(1))
     expected = model.apply(SIZES, params, *_rows(utterances, 16, [[0, 1], [2]]))
@@ -142,6 +144,7 @@ def _dropout(key, rate, rows):
     return model.Dropout(key, jnp.float32(rate), jnp.asarray(rows))
 
 
+@pytest.mark.stack
 def test_dropout_keeps_the_mean(utterances):
     sizes = dataclasses.replace(SIZES, gru_layers=1)
     params = model.init(sizes, jax.random.key(1))
@@ -172,6 +175,7 @@ POOLED = {
 }
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("kind", vocab.POOLINGS)
 def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
     utterances = [*utterances, utterances[0][:1]]

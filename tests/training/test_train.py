@@ -23,8 +23,6 @@ from seremo_jax.training import log as writer_module
 from seremo_jax.training import protocol, timing, train
 from seremo_jax.training.dataset import Data
 
-pytestmark = pytest.mark.stack
-
 
 @pytest.fixture(scope="module")
 def config():
@@ -71,6 +69,7 @@ def _results(workdir):
     return (workdir / "results.jsonl").read_text()
 
 
+@pytest.mark.stack
 def test_log_has_a_line_an_epoch_and_a_value_a_member(trained):
     lines = writer_module.read_log(trained / "train" / "log.jsonl")
     assert [line["epoch"] for line in lines] == [1, 2, 3]
@@ -103,6 +102,7 @@ def test_profile_leaves_a_trace_and_changes_nothing(tmp_path, extracted, trained
     assert _results(workdir) == _results(trained)
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after the checkpoint"])
 def test_cut_off_training_goes_on_and_gives_identical_results(
     tmp_path, monkeypatch, extracted, trained, config, moment
@@ -133,6 +133,7 @@ def test_cut_off_training_goes_on_and_gives_identical_results(
     assert [line["epoch"] for line in writer_module.read_log(workdir / "train" / "log.jsonl")] == [1, 2, 3]
 
 
+@pytest.mark.stack
 def test_finished_work_is_left_alone_and_other_settings_are_refused(trained, config):
     before = (trained / "train" / "finished.json").stat().st_mtime_ns
     _train(config, trained)
@@ -159,6 +160,7 @@ def test_training_does_not_read_the_test_split(tmp_path, monkeypatch, extracted,
     _train(config, workdir)
 
 
+@pytest.mark.stack
 def test_predictions_are_distributions_of_every_member(trained, config):
     arrow = pq.read_table(trained / "predictions" / "test_clean.parquet")
     shares = np.stack([arrow[name].to_numpy() for name in arrow.column_names if name.startswith("p_")], axis=1)
@@ -168,6 +170,7 @@ def test_predictions_are_distributions_of_every_member(trained, config):
     assert {"valence", "activation", "dominance"} <= set(arrow.column_names)
 
 
+@pytest.mark.stack
 def test_best_parameters_belong_to_the_best_epoch(trained):
     stamp = json.loads((trained / "train" / "finished.json").read_text())
     lines = writer_module.read_log(trained / "train" / "log.jsonl")
@@ -177,6 +180,7 @@ def test_best_parameters_belong_to_the_best_epoch(trained):
         assert epoch == 1 + int(np.argmax(curve))
 
 
+@pytest.mark.stack
 def test_results_carry_their_protocol(trained, config):
     records = [json.loads(line) for line in _results(trained).splitlines()]
     assert {record["system"] for record in records} == {"votes", "consensus"}
