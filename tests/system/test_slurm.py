@@ -122,16 +122,6 @@ def one_process(ingested, tmp_path_factory) -> Path:
     return workdir
 
 
-def test_two_nodes_extract_what_one_process_extracts_to_the_byte(slurm, ingested, one_process, tmp_path):
-    workdir = tmp_path / "a workdir, 100% shared"
-    shutil.copytree(ingested, workdir)
-    (job,) = _submit(slurm, workdir, "extract", "--nodes=2")
-    ended = _end(slurm, job, workdir)
-    assert ended["NodeList"] == "seremo-node[1-2]"
-    assert _artefacts(workdir) == _artefacts(one_process)
-    assert "--distributed" in _output(workdir, job)
-
-
 SLOW = """
     import runpy, sys, time
     from seremo_jax.features import store
@@ -151,19 +141,22 @@ def _interpreter(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_preempted_extraction_goes_back_into_the_queue_and_ends_the_same(slurm, ingested, one_process, tmp_path):
+def test_two_nodes_that_are_preempted_extract_what_one_process_extracts_to_the_byte(
+    slurm, ingested, one_process, tmp_path
+):
     (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
     slow = _interpreter(tmp_path / "slow", f'#!/bin/sh\nexec {sys.executable} {tmp_path}/slow.py "$@"\n')
-    workdir = tmp_path / "workdir"
+    workdir = tmp_path / "a workdir, 100% shared"
     shutil.copytree(ingested, workdir)
     environment = slurm | {"SEREMO_PYTHON": slow, "PYTHONPATH": str(ROOT)}
-    (job,) = _submit(environment, workdir, "extract", "--ntasks-per-node=2")
+    (job,) = _submit(environment, workdir, "extract", "--nodes=2")
     _until(lambda: any(workdir.glob("store/parts/*.json")), "the first shards of the store")
     _preempt(slurm, job)
     ended = _end(slurm, job, workdir)
-    assert ended["Restarts"] == "1"
+    assert (ended["Restarts"], ended["NodeList"]) == ("1", "seremo-node[1-2]")
     assert _artefacts(workdir) == _artefacts(one_process)
     output = _output(workdir, job)
+    assert "--distributed" in output
     assert "not finished: back into the queue (restart 1)" in output
     assert "extract (job" in output.splitlines()[-1]
 
