@@ -13,7 +13,6 @@ from seremo_jax.backbones import layers
 from seremo_jax.backbones.wav2vec2_front import RelativeBias, SpectralConv
 from tests.support import small_models
 
-
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 LENGTHS = (1_500, 900, 411, 37)
 """Samples; the last is too short for one frame and is padded to one."""

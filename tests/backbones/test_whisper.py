@@ -10,7 +10,6 @@ from seremo_jax.backbones import logmel, whisper
 from tests.backbones.test_wav2vec2 import assert_close, run
 from tests.support import small_models
 
-
 GOLDEN = small_models.GOLDEN.parent / "whisper"
 REAL = ("whisper-tiny.en-encoder", "whisper-base-encoder")
 

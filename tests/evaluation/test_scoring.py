@@ -24,7 +24,6 @@ from seremo_jax.evaluation.states import member_states
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.passing import chance_passing
 
-
 NUM_ROWS, NUM_CLASSES = 160, 6
 CLASSES = vocab.CLASS_SETS["crema6"]
 SEEN_ELSEWHERE = ("served", "strata")

@@ -13,7 +13,6 @@ from seremo_jax.predict import export as head
 from seremo_jax.training import model
 from tests.support.small_heads import SIZES, heads_of, one_head
 
-
 UNITS = ((4.0, 3.0), (0.5, 0.25), (0.0, 1.0))
 HAS_UNITS = (True, False, True)
 

@@ -14,7 +14,6 @@ from seremo_jax.saliency import correlation as saliency
 from seremo_jax.saliency import curves
 from tests.support.compiler import LOOPS_AS_IN_PRODUCTION
 
-
 K, N, D, Y = 3, 240, 10, 4
 PLANTED_LAYER, PLANTED_FEATURES = 1, (2, 7)
 

@@ -10,7 +10,6 @@ import pytest
 from seremo_jax.core import vocab
 from seremo_jax.training import loader, model
 
-
 KERNELS = (0, 3, 5, 9)
 SIZES = model.Sizes(num_features=5, num_attributes=3, num_classes=6, gru_units=8, embedding_size=4)
 
