@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import errno
+import glob
 import os
 import sys
 import traceback
@@ -87,11 +88,17 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1, needs_wo
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; what is wrong with one, in a recipe too, ends the process with one line and no traceback."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
     except Exception as error:
         if pipes.is_unread(error):
             raise
         sys.exit(f"error: {_in_words(error, argv)}")
+    # A recipe that is not there raises only where its settings are read, and in many words.
+    if not os.path.isfile(recipe()):
+        near = difflib.get_close_matches(recipe(), glob.glob("configs/*.py"), n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; recipes are in configs/"
+        sys.exit(f"error: --config: there is no file {recipe()}{hint}")
+    return rest
 
 
 def _in_words(error: Exception, argv: Sequence[str]) -> str:
