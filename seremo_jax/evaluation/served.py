@@ -97,5 +97,7 @@ def scores(sums: resampling.Sums, statistics: Statistics, settings: Settings) ->
         for s, size in enumerate(sizes_of(statistics)):
             num_large = sums[LARGE][:, s]
             passed = 100 * sums[MATCHED][:, :, s, t] / np.maximum(num_large, 1)[:, None]
-            result[metric("pa_uar_matched", threshold=threshold, size=size)] = _score(passed, num_large)
+            result[metric("pa_uar_matched", threshold=threshold, size=size)] = intervals.Score(
+                passed, num_large > 0, num_large, is_share=True
+            )
     return result

@@ -72,7 +72,7 @@ def scores(sums: resampling.Sums, whole: resampling.Sums) -> dict[Metric, interv
     for s, (by, words) in enumerate(NAMES):
         if has_rows[s]:
             number = support[:, 0, s].sum(axis=-1)
-            result[metric("stratum_uar", by=by, stratum=words)] = intervals.Score(
+            result[metric("stratum_uar", by=by, place=s, stratum=words)] = intervals.Score(
                 values.uar[..., s], number > 0, number, 1 / right.shape[-1]
             )
     return result

@@ -58,11 +58,12 @@ class Metric:
 
         Args:
           words: Order of parameters that are words, e.g. the attributes and then the classes; others follow the
-            alphabet.
+            alphabet, and whole numbers their size.
         """
         threshold = self.field("threshold")
         first = -threshold if isinstance(threshold, int) else 0
-        named = [words.index(value) if value in words else len(words) for _, value in self.fields]
+        named = [words.index(value) if value in words else value if isinstance(value, int) else len(words)
+                 for _, value in self.fields]  # fmt: skip
         return _PLACES[self.kind], first, self.n, named, self.name
 
     def field(self, name: str) -> Any:

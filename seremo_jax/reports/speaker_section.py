@@ -42,6 +42,7 @@ def items(
     tables = (
         served_tables.size_curve_table(block),
         served_tables.served_table(block),
+        served_tables.worst_table(block),
         rater_rows.panel_table(block, caption(block)),
         extreme_table(block),
         size_table(block),

@@ -143,9 +143,9 @@ def test_strata_and_raters_served(parts, group):
         ("duration", "2 to 4 s"): (seconds >= 2) & (seconds <= 4), ("duration", "over 4 s"): seconds > 4,
     }  # fmt: skip
     assert tuple(rows) == strata.NAMES
-    for (by, words), own in rows.items():
+    for place, ((by, words), own) in enumerate(rows.items()):
         own = own & is_in & (y >= 0)
-        entry = entries[metric("stratum_uar", by=by, stratum=words)]
+        entry = entries[metric("stratum_uar", by=by, place=place, stratum=words)]
         expected = [uar_of(y[own], q[own].argmax(axis=1) == y[own]) for q in predictions.distribution[:2]]
         np.testing.assert_allclose(entry["members"], expected)
         assert entry["count"] == own.sum()

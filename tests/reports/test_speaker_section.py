@@ -121,12 +121,18 @@ def test_every_metric_stands_in_some_table(block):
     shown = set()
     tables = (score_tables.score_table, score_tables.speaker_table, score_tables.class_table, score_tables.recall_table,
               score_tables.attribute_table, score_tables.other_table, served_tables.served_table,
-              served_tables.strata_table, served_tables.size_curve_table)  # fmt: skip
+              served_tables.strata_table, served_tables.size_curve_table, served_tables.worst_table)  # fmt: skip
     for make in tables:
         for row in make(block).rows:
             shown |= {text for text in row.texts if "consensus" in row.labels}
     for metric, entry in entries_by_metric(whole.metrics).items():
         assert str(measured(entry, metric)) in shown, metric.name
+
+
+def test_strata_stand_in_their_order(block):
+    (row, *_) = cells_of(served_tables.strata_table(block))
+    names = ("UAR, entropy: raters agree", "UAR, entropy: under 1 bit", "UAR, entropy: 1 bit or more")
+    assert tuple(row) == ("system", *names), "no durations there"
 
 
 def test_one_human_rater_stands_in_every_table_of_systems(block):
@@ -201,6 +207,8 @@ def test_the_page_shows_them(records, tmp_path):
     text = (folder / "report.md").read_text()
     for title in ("Speakers served worst and best", "Small speakers pass by luck", "What a speaker's UAR goes with",
                   "Spread over seeds and over speakers", "Differences between systems",
+                  "Differences in how speakers are served", "How raters and speakers are served",
+                  "The worst served, and what luck alone would show", "UAR by agreement of raters",
                   "Recall, precision and F1 of each class", "Attributes", "What human raters score", "one human rater",
                   "pa_uar_curve.png", "entropy correlation", "expected cost (attributes)"):  # fmt: skip
         assert title in text, title
