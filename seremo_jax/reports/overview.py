@@ -1,6 +1,5 @@
 """The sections of the report: which tables, pictures and sentences stand where."""
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,11 +141,7 @@ def _block_sections(artefacts: Artefacts, block: Block, folder: Path) -> list[pa
         score_tables.other_table,
     )
     classes += [table for make in tables if (table := make(block)).rows]
-    makers = (
-        score_tables.spread_table,
-        score_tables.difference_table,
-        functools.partial(score_tables.difference_table, family="served"),
-    )
+    makers = (score_tables.spread_table, score_tables.difference_table)
     further = [table for make in makers if (table := make(block)).rows]
     groups = (score_tables.group_table(block),) if block.groups else ()
     sure = calibration_section.section(block, f"Knowing when not to answer{place}", f"calibration{key}", shown, drawn)

@@ -18,17 +18,20 @@ FEW_UTTERANCES = 100
 """Scored utterances of the median speaker below which the share of speakers by true UAR is named first."""
 
 
+ENOUGH_SPEAKERS = 12
+"""Speakers from which on the intervals of that share were simulated (METHOD.md, section 8.13)."""
+
+
 def main_share(block: Block) -> Metric:
-    """The share of speakers to name first: by true UAR where speakers are small and the records have it."""
-    if TRUE_SHARE in block.metrics and (number := _median_size(block)) is not None and number < FEW_UTTERANCES:
-        return TRUE_SHARE
-    return SPEAKER_SHARE
+    """The share of speakers to name first: by true UAR where speakers are small, enough, and the records have it."""
+    sizes = _sizes(block)
+    is_sure = len(sizes) >= ENOUGH_SPEAKERS and np.median(sizes) < FEW_UTTERANCES
+    return TRUE_SHARE if is_sure and TRUE_SHARE in block.metrics else SPEAKER_SHARE
 
 
-def _median_size(block: Block) -> float | None:
-    """Scored utterances of the median speaker; None without speakers."""
-    sizes = [speaker["num_scored"] for speaker in block.whole(block.systems[0]).speakers]
-    return float(np.median(sizes)) if sizes else None
+def _sizes(block: Block) -> list[int]:
+    """Scored utterances of each speaker."""
+    return [speaker["num_scored"] for speaker in block.whole(block.systems[0]).speakers]
 
 
 def size_curve_table(block: Block) -> Table:
@@ -44,8 +47,7 @@ def size_curve_table(block: Block) -> Table:
             rows.append(Row((f"above {threshold / 100:.2f}", system), _cells(block, system, metrics)))
         counts = (_count(block, metric) for metric in metrics)
         rows.append(Row((f"above {threshold / 100:.2f}", "speakers"), plain(*counts), is_reference=True))
-    size = _median_size(block)
-    observed = "all (observed)" if size is None else f"all, median {size:.0f} (observed)"
+    observed = f"all, median {np.median(own):.0f} (observed)" if (own := _sizes(block)) else "all (observed)"
     columns = (*(f"{size} utterances" for size in sizes), observed, "very many (true UAR)")
     text = (
         "Share of speakers (%) whose own 1-best UAR is above the threshold, on so many of each speaker's utterances, "

@@ -10,7 +10,7 @@ from seremo_jax.reports import rater_rows, served_tables
 from seremo_jax.reports.blocks import Block
 from seremo_jax.reports.look import Look, canvas, legend_below
 from seremo_jax.reports.page import Picture
-from seremo_jax.reports.score_tables import caption
+from seremo_jax.reports.score_tables import caption, difference_table
 from seremo_jax.reports.table import NOTHING, Row, Table, measured, plain
 
 NUM_SHOWN = 5
@@ -43,6 +43,7 @@ def items(
         served_tables.size_curve_table(block),
         served_tables.served_table(block),
         served_tables.worst_table(block),
+        difference_table(block, "served"),
         rater_rows.panel_table(block, caption(block)),
         extreme_table(block),
         size_table(block),

@@ -1,5 +1,7 @@
 """Scores that see each speaker, from records: loops over speakers and draws of another generator."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -131,6 +133,10 @@ def test_strata_and_raters_served(parts, group):
     predictions, targets, table = parts
     rng = np.random.default_rng(0)
     seconds = rng.choice([1.0, 2.0, 3.0, 4.0, 5.0], len(targets.ids))
+    # Exactly 1 bit: raters in two halves.
+    distribution = targets.distribution.copy()
+    distribution[20:40] = np.eye(NUM_CLASSES)[0] / 2 + np.eye(NUM_CLASSES)[1] / 2
+    targets = dataclasses.replace(targets, distribution=distribution)
     table = table.append_column("duration_s", pa.array(seconds))
     records = {record.group: record for record in score(predictions, targets, table, num_permutations=0)
                if record.system == "votes"}  # fmt: skip

@@ -177,3 +177,13 @@ def test_bounds_of_what_no_resample_defines_are_not_defined():
     assert low.shape == high.shape == (2, 3)
     assert np.isnan(low).all()
     assert np.isnan(high).all()
+
+
+def test_what_hangs_on_few_of_the_units_has_the_interval_of_so_few():
+    resampled = np.random.default_rng(0).normal(size=(500, 2))
+    ones = np.ones(1, bool)
+    few = intervals.Score(np.zeros((1, 2)), ones, np.full(1, 40), num_units=8)
+    entry = intervals.entry(few, resampled, 40)
+    assert (entry["low"], entry["high"]) == intervals.interval(resampled[:, 0], 8)
+    assert entry["count"] == 40
+    assert entry["low"] < intervals.interval(resampled[:, 0], 40)[0]

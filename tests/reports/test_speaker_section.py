@@ -11,6 +11,7 @@ from seremo_jax.reports import (
     blocks,
     failure_signs,
     look,
+    overview,
     rater_rows,
     report,
     score_tables,
@@ -127,6 +128,19 @@ def test_every_metric_stands_in_some_table(block):
             shown |= {text for text in row.texts if "consensus" in row.labels}
     for metric, entry in entries_by_metric(whole.metrics).items():
         assert str(measured(entry, metric)) in shown, metric.name
+
+
+@pytest.mark.parametrize(("enough", "few", "is_true"), [(9, 100, True), (10, 100, False), (9, 5, False)])
+def test_the_share_named_first(block, monkeypatch, enough, few, is_true):
+    """Nine speakers, the median one with 13 utterances."""
+    monkeypatch.setattr(served_tables, "ENOUGH_SPEAKERS", enough)
+    monkeypatch.setattr(served_tables, "FEW_UTTERANCES", few)
+    metric = served_tables.TRUE_SHARE if is_true else score_tables.SPEAKER_SHARE
+    assert served_tables.main_share(block) == metric
+    entry = block.whole("consensus").metrics[metric.name]
+    (tile,) = (tile for tile in overview._tiles(block) if "speakers" in tile.label and "consensus" in tile.label)
+    assert tile.value == f"{entry['value']:.1f} %"
+    assert ("true UAR" in tile.label) == ("observed" in tile.note) == is_true
 
 
 def test_strata_stand_in_their_order(block):
