@@ -53,7 +53,8 @@ def size_curve_table(block: Block) -> Table:
         "Share of speakers (%) whose own 1-best UAR is above the threshold, on so many of each speaker's utterances, "
         "drawn at random; speakers with fewer are left out. Fewer utterances scatter a UAR more, so more speakers pass "
         "a high threshold by luck: compare corpora at one size, or by the last column. It takes that luck out, and "
-        "assumes that the true UAR of speakers is Beta distributed."
+        "assumes that the true UAR of speakers is Beta distributed; of fewer than "
+        f"{ENOUGH_SPEAKERS} speakers its intervals may be far too narrow."
     )
     return Table("Speakers above a threshold, by utterances a speaker", ("UAR of the speaker", "system"), columns,
                  tuple(rows), f"{caption(block)} {text}")  # fmt: skip
