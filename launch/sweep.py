@@ -29,8 +29,8 @@ def main(config, workdir):
     artefacts.require_disk(workdir, "a sweep")
     name = _SWEEP.value or run.name_in(workdir)
     points = algebra.read(cli.recipe(), name)
-    most_members = (lambda _: _MOST.value) if _MOST.value else cost.most_members
-    planned = plan.plan(config, points, most_members)
+    prepare = None if _DRY_RUN.value else lambda: run.ingest_tables(config, workdir)
+    planned = plan.plan(config, points, lambda program: _MOST.value or cost.most_members(program, workdir, prepare))
     if _DRY_RUN.value:
         print(cost.describe(planned, workdir))
         return

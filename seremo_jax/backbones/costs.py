@@ -1,13 +1,8 @@
-"""Operations and frames of a forward pass, computed from a published config: no weights are read, nothing is run."""
+"""Operations of a forward pass, computed from a published config: no weights are read, nothing is run."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from seremo_jax.backbones.published_config import CONFIG, read_config
-from seremo_jax.backbones.wav2vec2 import MODEL_TYPES
-from seremo_jax.backbones.weights import CheckpointError
 
 _LARGE = {
     "hidden_size": 1_024,
@@ -29,43 +24,14 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """Hub id -> `model_type`, and what its config says besides that type's defaults."""
-_RATE_HZ = 16_000
 
 
 def published_config(name: str) -> Any:
-    """The config of a folder with `config.json`, or of one of `PUBLISHED`, without a network.
+    """The config of one of `PUBLISHED`, without a network."""
+    import transformers
 
-    Raises:
-      CheckpointError: There is neither, or it is not of the wav2vec 2.0 family.
-    """
-    if name in PUBLISHED:
-        import transformers
-
-        kind, settings = PUBLISHED[name]
-        return transformers.AutoConfig.for_model(kind, **settings)
-    if not (Path(name) / CONFIG).is_file():
-        known = ", ".join(PUBLISHED)
-        raise CheckpointError(f"{name!r} is no folder with {CONFIG}; without one, these are known: {known}")
-    config = read_config(Path(name))
-    if config.model_type not in MODEL_TYPES:
-        raise CheckpointError(
-            f"{name}/{CONFIG}: operations of model_type {config.model_type!r} are not counted here; "
-            f"counted are {', '.join(MODEL_TYPES)}"
-        )
-    return config
-
-
-def num_frames(config: Any, num_samples: Any) -> Any:
-    """Frames behind the convolutions, for integers or integer arrays of samples: as many as the model itself gives."""
-    frames = num_samples
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        frames = (frames - kernel) // stride + 1
-    return np.maximum(frames, 1)
-
-
-def frame_rate_hz(config: Any) -> float:
-    """Frames a second."""
-    return _RATE_HZ / float(np.prod(config.conv_stride))
+    kind, settings = PUBLISHED[name]
+    return transformers.AutoConfig.for_model(kind, **settings)
 
 
 def forward_flops(config: Any, num_samples: Any, is_direct: bool = False) -> Any:

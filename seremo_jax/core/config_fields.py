@@ -263,7 +263,11 @@ class TrainConfig:
     device_cache: str = _field(
         "auto",
         "frames live in device memory",
-        choices={"auto": "where they fit into half of it", "on": "", "off": ""},
+        choices={
+            "auto": "where the compiler says that they fit; on CPU into half of what is free",
+            "on": "",
+            "off": "",
+        },
         changes_results=False,
     )
     checkpoint_batches: int = _field(

@@ -80,6 +80,11 @@ def fetch(tree: Any) -> Any:
     return jax.device_get(tree)
 
 
+def least(value: int | float) -> float:
+    """The least of the values that the processes have, the same on every process."""
+    return float(np.min(fetch(np.array([value], np.float32)))) if jax.process_count() > 1 else float(value)
+
+
 def by_member(mesh: Mesh) -> NamedSharding:
     """Leading axis over members: training state, member settings, outputs of members."""
     return NamedSharding(mesh, PartitionSpec(MEMBER))

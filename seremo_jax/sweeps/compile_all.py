@@ -5,6 +5,7 @@ JAX takes its platforms at its start, so call `targets.prepare` before this modu
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -14,9 +15,13 @@ from seremo_jax.core import artefacts
 from seremo_jax.core.config import Config
 from seremo_jax.sweeps import compiled, fit, programs, targets, workload
 from seremo_jax.sweeps import compiled_report as reporting
-from seremo_jax.sweeps.compiled import Compiled
 from seremo_jax.sweeps.targets import Target, TargetError
 from seremo_jax.sweeps.workload import Workload
+from seremo_jax.training.fitting import Judge
+from seremo_jax.training.memory import Records
+
+Names = tuple[str, ...]
+Job = Callable[[Any, Target, list[Any], Judge, Names], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +49,15 @@ class Source:
 
 
 def run(
-    source: Source, tasks: Sequence[tuple[Target, str]], job: Callable[[Any, Target, list[Any], str], Any],
-    tell: Callable[[Any], None], num_processes: int = 0,
+    source: Source, tasks: Sequence[tuple[Target, Names]], job: Job, tell: Callable[[Any], None],
+    num_processes: int = 0,
 ) -> list[Any]:  # fmt: skip
     """Results of a job for every task, in their order; each is told of as soon as it is there.
 
     Args:
       source: The workload.
-      tasks: Targets with names of programs.
-      job: Function of (workload, target, devices, name), importable by name.
+      tasks: Targets with names of programs, from `tasks_of`.
+      job: Function of (workload, target, devices, judge, names), importable by name.
       tell: Called with each result.
       num_processes: Processes at once; 0 takes as many as there are cores.
 
@@ -63,13 +68,13 @@ def run(
     context = multiprocessing.get_context("spawn")
     results: dict[int, Any] = {}
     with concurrent.futures.ProcessPoolExecutor(min(most, len(tasks)), context, targets.prepare) as pool:
-        futures = {pool.submit(_do, source, target, name, job): number for number, (target, name) in enumerate(tasks)}
+        futures = {pool.submit(_do, source, target, names, job): number for number, (target, names) in enumerate(tasks)}
         try:
             for future in concurrent.futures.as_completed(futures):
                 results[futures[future]] = future.result()
                 tell(results[futures[future]])
         except concurrent.futures.process.BrokenProcessPool as error:
-            left = ", ".join(f"{t.name} {name}" for i, (t, name) in enumerate(tasks) if i not in results)
+            left = ", ".join(f"{t.name} {'/'.join(names)}" for i, (t, names) in enumerate(tasks) if i not in results)
             raise TargetError(
                 f"a compiler ended its process, at work were {left}: often for want of memory on this machine; "
                 "give fewer --target at once, or --processes=1"
@@ -83,14 +88,30 @@ def run(
     return [results[number] for number in range(len(tasks))]
 
 
-def compile_one(work: Workload, target: Target, devices: list[Any], name: str) -> Compiled:
-    """A job: one program at the sizes of the config."""
-    return compiled.compile_program(programs.program(work, target, devices, name), target)
+def tasks_of(wanted: Sequence[Target], names: Sequence[str]) -> list[tuple[Target, Names]]:
+    """Each target with the extraction, and with the programs of the training, which one process compiles together."""
+    groups = [tuple(name for name in names if (name == programs.EXTRACT) == is_first) for is_first in (True, False)]
+    return [(target, group) for target in wanted for group in groups if group]
 
 
-def fit_one(work: Workload, target: Target, devices: list[Any], name: str) -> dict[str, Any]:
-    """A job: the largest size of one program."""
-    return fit.search(work, target, devices, name)
+def compile_together(
+    work: Workload, target: Target, devices: list[Any], judge: Judge, names: Names
+) -> list[compiled.Compiled]:
+    """A job: programs at the sizes of the config."""
+    known: dict[str, programs.Program] = {}
+    if programs.EXTRACT in names:
+        known[programs.EXTRACT] = programs.extraction(work, target.platform, devices)
+    if set(names) - {programs.EXTRACT}:
+        known |= programs.training(work, target.platform, devices, judge)
+    return [compiled.compile_program(known[name], target, devices[0], judge.records) for name in names]
+
+
+def fit_together(
+    work: Workload, target: Target, devices: list[Any], judge: Judge, names: Names
+) -> list[dict[str, Any]]:
+    """A job: the largest sizes of programs."""
+    judge = dataclasses.replace(judge, records=Records())  # keeps no executable
+    return [fit.search(work, target, devices, judge, name) for name in names if name in fit.SEARCHED]
 
 
 def report(
@@ -120,11 +141,14 @@ def report(
     work = source.workload()
     about = {"workload": work.about, "notes": list(work.notes), "backbone": source.config.backbone.name}
     print(work.about, flush=True)
-    tasks = [(target, name) for target in wanted for name in names]
-    rows = run(source, tasks, compile_one, lambda row: print(reporting.line(row), flush=True), num_processes)
+    tell = functools.partial(_print_each, reporting.line)
+    rows = _joined(run(source, tasks_of(wanted, names), compile_together, tell, num_processes))
     fits = []
-    if is_searched and (searched := [task for task in tasks if task[1] in fit.SEARCHED]):
-        fits = run(source, searched, fit_one, lambda found: print(reporting.fit_line(found), flush=True), num_processes)
+    if is_searched and (searched := [name for name in names if name in fit.SEARCHED]):
+        tell = functools.partial(_print_each, reporting.fit_line)
+        fits = _joined(run(source, tasks_of(wanted, searched), fit_together, tell, num_processes))
+    if source.workdir is not None:
+        Records(source.workdir).add({row.key: row.memory for row in rows})
     text = reporting.markdown(about, rows, fits)
     if out is not None:
         folder = artefacts.place_of(out)
@@ -133,13 +157,23 @@ def report(
     return text
 
 
+def _print_each(line: Callable[[Any], str], found: list[Any]) -> None:
+    for one in found:
+        print(line(one), flush=True)
+
+
+def _joined(parts: Sequence[list[Any]]) -> list[Any]:
+    return [one for part in parts for one in part]
+
+
 _made: dict[str, Any] = {}
-"""Workload and devices of this process, so that a target's programs plan their batches once."""
+"""Workload, devices and judges of this process, so that a target's programs plan their batches once."""
 
 
-def _do(source: Source, target: Target, name: str, job: Callable[[Any, Target, list[Any], str], Any]) -> Any:
+def _do(source: Source, target: Target, names: Names, job: Job) -> Any:
     if "workload" not in _made:
         _made["workload"] = source.workload()
     if target.name not in _made:
-        _made[target.name] = target.devices()
-    return job(_made["workload"], target, _made[target.name], name)
+        devices = target.devices()
+        _made[target.name] = devices, Judge(compiled.Compilers(), target.usable_bytes, devices[0])
+    return job(_made["workload"], target, *_made[target.name], names)

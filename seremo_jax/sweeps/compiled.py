@@ -10,10 +10,11 @@ from typing import Any
 from seremo_jax.sweeps import counted, hlo_text
 from seremo_jax.sweeps.programs import Program
 from seremo_jax.sweeps.targets import GPU, Target, compiler_version
+from seremo_jax.training import memory
+from seremo_jax.training.memory import Memory, Records
 
 KERNEL_LAUNCH_S = 2e-6
 """ASSUMED: seconds between two kernels on a GPU that wait for each other, launched one by one."""
-_REFUSED = "RESOURCE_EXHAUSTED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,7 @@ class Compiled:
       shape: What it is called with.
       num_runs: How often it runs; see `Program`.
       details: Numbers about it.
-      refusal: The compiler's words where it refused, else empty.
-      argument_bytes, temporary_bytes, output_bytes: Memory; outputs that take the place of arguments are left out.
+      memory: What it takes of a device.
       usable_bytes: Memory of a device that programs can have.
       flops, accessed_bytes: Operations, and bytes read and written.
       collectives: Kind -> number of runs and bytes that a device puts in.
@@ -35,8 +35,9 @@ class Compiled:
       kernels: Kernels; None on a TPU.
       loops: Of each loop its trips, kernels a trip, and how often it runs.
       seconds: Name of a bound -> seconds.
-      compile_s: Seconds that lowering and compiling took here.
+      compile_s: Seconds that compiling took here.
       compiler: Its version.
+      key: Its key in the records of what programs take.
     """
 
     target: str
@@ -44,13 +45,11 @@ class Compiled:
     shape: str
     num_runs: float
     details: dict[str, Any]
-    refusal: str
+    memory: Memory
     usable_bytes: float
     compile_s: float
     compiler: str
-    argument_bytes: int = 0
-    temporary_bytes: int = 0
-    output_bytes: int = 0
+    key: str
     flops: float = 0.0
     accessed_bytes: float = 0.0
     collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -60,14 +59,9 @@ class Compiled:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
-    def num_bytes(self) -> int:
-        """Memory that a device needs."""
-        return self.argument_bytes + self.temporary_bytes + self.output_bytes
-
-    @property
     def fits(self) -> bool:
         """Whether a device holds it: the compiler's word on a TPU, its figure against the memory on a GPU."""
-        return not self.refusal and self.num_bytes <= self.usable_bytes
+        return not self.memory.refusal and self.memory.num_bytes <= self.usable_bytes
 
     @property
     def binds(self) -> str:
@@ -75,31 +69,58 @@ class Compiled:
         return max(self.seconds, key=self.seconds.__getitem__) if self.seconds else ""
 
 
-def compile_program(program: Program, target: Target) -> Compiled:
+class Compilers(Records):
+    """Compiles programs for devices elsewhere, each once, and keeps the executables in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._executables: dict[str, tuple[Any, Memory, float]] = {}
+
+    def __call__(self, lowered: Any, device: Any) -> Memory:
+        """What a lowered program takes of a device."""
+        return self.compiled(lowered, device)[1]
+
+    def compiled(self, lowered: Any, device: Any) -> tuple[Any, Memory, float]:
+        """The executable, None where the compiler refuses it, what it takes, and the seconds of compiling it.
+
+        Raises:
+          RuntimeError: The compiler fails for another reason than memory.
+        """
+        key = self.key_of(lowered, device)
+        if key not in self._executables:
+            began_s = time.monotonic()
+            self._executables[key] = *memory.compiled(lowered), time.monotonic() - began_s
+        return self._executables[key]
+
+
+def compile_program(program: Program, target: Target, device: Any, compilers: Compilers) -> Compiled:
     """Compiles a program and reads what the compiler says of it.
+
+    Args:
+      program: The program.
+      target: The devices.
+      device: One of them.
+      compilers: Compiles it, or has done so.
 
     Raises:
       RuntimeError: The compiler fails for another reason than memory.
     """
-    began_s = time.monotonic()
-    try:
-        executable = program.lower().compile()
-    except RuntimeError as error:
-        if _REFUSED not in str(error):
-            raise
-        return Compiled(**_common(program, target, began_s), refusal=" ".join(str(error).split())[:400])
-    common = _common(program, target, began_s)
-    memory, text = executable.memory_analysis(), executable.as_text()
+    lowered = program.lower()
+    executable, takes, compile_s = compilers.compiled(lowered, device)
+    common = {
+        "target": target.name, "program": program.name, "shape": program.shape, "num_runs": program.num_runs,
+        "details": program.details, "memory": takes, "usable_bytes": target.usable_bytes, "compile_s": compile_s,
+        "compiler": compiler_version(target), "key": compilers.key_of(lowered, device),
+    }  # fmt: skip
+    if executable is None:
+        return Compiled(**common)
+    text = executable.as_text()
     read = hlo_text.read(text)
     flops, accessed_bytes = counted.cost(text, read.loops)
     collectives = {entry.kind: (entry.num_runs, entry.num_bytes) for entry in read.collectives}
     kernels = read.kernels if target.platform == GPU else None
     return Compiled(
         **common,
-        refusal="",
-        argument_bytes=memory.argument_size_in_bytes,
-        temporary_bytes=memory.temp_size_in_bytes,
-        output_bytes=max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes),
         flops=flops,
         accessed_bytes=accessed_bytes,
         collectives=collectives,
@@ -124,11 +145,3 @@ def bounds(
         "links": moved_bytes / figures.link_bytes_per_s,
     }
     return seconds if kernels is None else seconds | {"launches (assumed)": kernels * KERNEL_LAUNCH_S}
-
-
-def _common(program: Program, target: Target, began_s: float) -> dict[str, Any]:
-    return {
-        "target": target.name, "program": program.name, "shape": program.shape, "num_runs": program.num_runs,
-        "details": program.details, "usable_bytes": target.usable_bytes,
-        "compile_s": time.monotonic() - began_s, "compiler": compiler_version(target),
-    }  # fmt: skip

@@ -7,12 +7,12 @@ from typing import Any
 from seremo_jax.sweeps.compiled import KERNEL_LAUNCH_S, Compiled
 from seremo_jax.sweeps.targets import FIGURES, parse
 
-FORMAT = 1
+FORMAT = 2
 
 
 def to_json(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Everything, for a file."""
-    derived = ("fits", "num_bytes", "binds")
+    derived = ("fits", "binds")
     content = [dataclasses.asdict(row) | {name: getattr(row, name) for name in derived} for row in rows]
     return {"format": FORMAT, **about, "programs": content, "fit": list(fits)}
 
@@ -25,7 +25,7 @@ def markdown(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dic
         ("target", "program", "called with", "memory of a device", "fits", "compiled in"),
         [(row.target, row.program, row.shape, _memory(row), _fits(row), f"{row.compile_s:.0f} s") for row in rows],
     )
-    done = [row for row in rows if not row.refusal]
+    done = [row for row in rows if not row.memory.refusal]
     lines += ["", "Of one run on one device:", ""]
     lines += _table(
         ("target", "program", "GFLOP", "GB moved", "collectives", "kernels (in loops)", "at least", "binds", "runs"),
@@ -40,10 +40,10 @@ def markdown(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dic
     if fits:
         lines += ["", "The largest that the compiler lets a device hold:", ""]
         lines += _table(
-            ("target", "what", "fits", "does not fit", "the compiler's words", "compilations"),
+            ("target", "what", "fits", "does not fit", "the compiler's words", "sizes tried"),
             [
                 (entry["target"], entry["what"], entry["largest"] or "none", entry["too_many"] or "not reached",
-                 entry["refusal"] or "-", str(entry["compilations"]))
+                 entry["refusal"] or "-", str(entry["sizes"]))
                 for entry in fits
             ],
         )  # fmt: skip
@@ -53,8 +53,8 @@ def markdown(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dic
 def line(row: Compiled) -> str:
     """One program in one line, for progress."""
     what = f"{row.target} {row.program}: "
-    if row.refusal:
-        return f"{what}does not fit, {row.refusal[:160]}"
+    if row.memory.refusal:
+        return f"{what}does not fit, {row.memory.refusal[:160]}"
     return (
         f"{what}{'fits' if row.fits else 'does not fit'}, {_memory(row)}; at least "
         f"{duration(row.seconds[row.binds])} a run ({row.binds}); compiled in {row.compile_s:.0f} s"
@@ -78,14 +78,15 @@ def duration(seconds: float) -> str:
 
 
 def _fits(row: Compiled) -> str:
-    return "yes" if row.fits else "no, the compiler refuses it" if row.refusal else "no"
+    return "yes" if row.fits else "no, the compiler refuses it" if row.memory.refusal else "no"
 
 
 def _memory(row: Compiled) -> str:
-    if row.refusal:
+    memory = row.memory
+    if memory.refusal:
         return f"more than {row.usable_bytes / 1e9:.1f} GB"
-    parts = " + ".join(f"{n / 1e9:.2f}" for n in (row.argument_bytes, row.temporary_bytes, row.output_bytes))
-    return f"{parts} = {row.num_bytes / 1e9:.2f} of {row.usable_bytes / 1e9:.1f} GB"
+    parts = " + ".join(f"{n / 1e9:.2f}" for n in (memory.argument_bytes, memory.temporary_bytes, memory.output_bytes))
+    return f"{parts} = {memory.num_bytes / 1e9:.2f} of {row.usable_bytes / 1e9:.1f} GB"
 
 
 def _collectives(row: Compiled) -> str:

@@ -1,23 +1,33 @@
-"""What a program of a sweep takes: members that fit into device memory, bytes and seconds, from settings alone."""
+"""What a program of a sweep takes: members that fit into device memory, bytes and seconds.
+
+The compiler decides how many members train at once, by what it says of their very steps (`training.fitting`). Where
+devices do not say how much memory they have, as processors, or where there are no tables yet, an estimate from settings
+alone decides, with a margin.
+"""
 
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from seremo_jax import backbones
 from seremo_jax.backbones import published_config
 from seremo_jax.core import sharding, vocab
+from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config
 from seremo_jax.data import tables
-from seremo_jax.sweeps.plan import Plan
-from seremo_jax.training import model, roofline
+from seremo_jax.sweeps import fit, workload
+from seremo_jax.sweeps.plan import Plan, Program
+from seremo_jax.training import fitting, lowering, model, roofline
+from seremo_jax.training.memory import Memory
 from seremo_jax.training.state import Settings, member_bytes
 
 _MARGIN = 0.3
-"""Of the memory, left to frames and what the compiler asks for besides."""
+"""Of the memory, left to frames and what the compiler asks for besides, where it is not asked."""
 _WIDEST = 1_920
 """Features of the widest backbone, taken for one whose config is not at hand."""
 _FRAME_RATE_HZ, _UTTERANCE_S = 50.0, 6.0
@@ -69,8 +79,48 @@ def member_cost(config: Config) -> Cost:
     return Cost(num_parameters, state_bytes, step_bytes, roofline.head_flops(sizes), takes_turns)
 
 
-def most_members(config: Config) -> int:
-    """Members of such a program that fit into the memory of all devices, with a margin; at least one."""
+def most_members(config: Config, workdir: str | os.PathLike, prepare: Callable[[], Any] | None = None) -> int:
+    """Members of a program that may train at once on all devices; at least one.
+
+    Args:
+      config: Settings of the program, with all of its members.
+      workdir: Folder of the sweep, with the records of what programs take.
+      prepare: Called to make the tables, without which the compiler cannot be asked; None makes none.
+    """
+    judge = fitting.judge_here(workdir)
+    if judge is not None and prepare is not None and not (Path(workdir) / tables.STAMP_FILE).exists():
+        prepare()
+    work = None if judge is None else _workload(config, workdir)
+    if work is None:
+        return _estimated_members(config)
+    if judge.fits(_needed(work, judge)):
+        return len(work.members)
+    devices, platform = jax.devices(), jax.default_backend()
+    num_shards = max(1, len(devices) // config.train.data_shards)
+    per_device, _ = fit.largest_that_fits(
+        lambda n: fit.members_need(work, platform, devices, judge, n), judge,
+        guess=_estimated_members(config) // num_shards, most=-(-len(work.members) // num_shards),
+    )  # fmt: skip
+    return max(per_device, 1) * num_shards
+
+
+def _workload(config: Config, workdir: str | os.PathLike) -> workload.Workload | None:
+    """What a program works on; None where the workdir has no tables, or those of another stage of the sweep."""
+    try:
+        return workload.of_workdir(config, workdir)
+    except ArtefactError:
+        return None
+
+
+def _needed(work: workload.Workload, judge: fitting.Judge) -> Memory:
+    """What all members take at once, with frames from the host."""
+    mesh = sharding.make_mesh(len(work.members), work.config.train.data_shards)
+    platform, is_cached = jax.default_backend(), work.config.train.device_cache == "on"
+    return judge.needed(lowering.training_on(work.data(platform), work.members, mesh, platform, is_cached))
+
+
+def _estimated_members(config: Config) -> int:
+    """Members that fit into the memory of all devices by the estimate, with its margin; at least one."""
     cost, devices = member_cost(config), jax.devices()
     if jax.default_backend() == "cpu":
         room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # which all virtual devices share
@@ -103,10 +153,9 @@ def describe(planned: Plan, workdir: str | os.PathLike) -> str:
     peak, total_s, train_s = None, 0.0, _train_s(workdir)
     for index, program in enumerate(planned.programs):
         cost = member_cost(program.config)
-        num_bytes = program.num_members * cost.member_bytes + cost.shared_bytes
         line = (
             f"program {index}: {program.num_members} members of {cost.num_parameters:,} parameters, "
-            f"about {num_bytes / 2**20:,.0f} MiB of memory, extraction in "
+            f"{_memory(program, cost, workdir)}, extraction in "
             f"{'the workdir' if program.stage == '.' else program.stage}, points {_ranges(program.points)}"
         )
         if train_s:
@@ -126,6 +175,17 @@ def describe(planned: Plan, workdir: str | os.PathLike) -> str:
     else:
         lines.append(f"time: not known before python -m launch.ingest has written the tables of {workdir}")
     return "\n".join(lines)
+
+
+def _memory(program: Program, cost: Cost, workdir: str | os.PathLike) -> str:
+    judge = fitting.judge_here(workdir)
+    work = None if judge is None else _workload(program.config, workdir)
+    if work is None:
+        num_bytes = program.num_members * cost.member_bytes + cost.shared_bytes
+        return f"about {num_bytes / 2**20:,.0f} MiB of memory"
+    needed = _needed(work, judge)
+    takes = "more than that" if needed.refusal else f"{needed.num_bytes / 1e9:,.2f} GB"
+    return f"{takes} of {judge.room_bytes / 1e9:,.2f} GB of a device by the compiler's count"
 
 
 def _train_s(workdir: str | os.PathLike) -> float:

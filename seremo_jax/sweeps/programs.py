@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.features import forward, manifest
-from seremo_jax.sweeps.targets import Target
 from seremo_jax.sweeps.workload import Workload
-from seremo_jax.training import lowering
+from seremo_jax.training import fitting, lowering
+from seremo_jax.training.fitting import Judge
 
 EXTRACT, TRAIN, PREDICT, FINISH = PROGRAMS = ("extract", "train", "predict", "finish")
 _SEEDS_APART = 1_000_003
@@ -40,17 +41,17 @@ class Program:
     details: dict[str, Any]
 
 
-def extraction(workload: Workload, target: Target, devices: list[Any], num_slots: int | None = None) -> Program:
+def extraction(workload: Workload, platform: str, devices: list[Any], num_slots: int | None = None) -> Program:
     """The pass over audio, for the batches that take the most memory.
 
     Args:
       workload: What is extracted.
-      target: The devices.
-      devices: They, from `Target.devices`.
+      platform: `cpu`, `gpu` or `tpu`, that of the devices.
+      devices: Devices, of all processes, which need not be here.
       num_slots: Utterances of a batch on each device; None takes those of the plan.
     """
     mesh, config = _data_mesh(devices), workload.config
-    backbone = workload.backbone(target.platform)
+    backbone = workload.backbone(platform)
     layers = workload.stored_layers(backbone)
     one_pass = forward.BackbonePass(config, backbone, layers, keeps_means=True, mesh=mesh)
     shards = [list(shard) for shard in manifest.shards_of(len(workload.num_samples), config.extract.shard_utterances)]
@@ -73,39 +74,48 @@ def extraction(workload: Workload, target: Target, devices: list[Any], num_slots
     )
 
 
-def training(workload: Workload, target: Target, devices: list[Any], num_members: int | None = None) -> dict:
+def training(workload: Workload, platform: str, devices: list[Any], judge: Judge) -> dict[str, Program]:
     """The programs of the training by name.
 
     Args:
       workload: What is trained.
-      target: The devices.
-      devices: They, from `Target.devices`.
-      num_members: Members on each device of the member axis; None takes those of the config. More than those of the
-        config are more seeds of them.
+      platform: `cpu`, `gpu` or `tpu`, that of the devices.
+      devices: Devices, of all processes, which need not be here.
+      judge: Says whether they hold the frames, too.
     """
-    num_data, members = workload.config.train.data_shards, list(workload.members)
-    if num_members is not None:
-        members = _members_of(members, num_members * (len(devices) // num_data))
-    mesh = sharding.make_mesh(len(members), num_data, devices)
-    planned = lowering.training_on(workload.data(target.platform), members, mesh, target.platform, target.usable_bytes)
+    members, mesh = _members_on(workload, devices, None)
+    is_cached = fitting.keeps_frames(workload.data(platform), members, mesh, platform, judge)
+    planned = lowering.training_on(workload.data(platform), members, mesh, platform, is_cached)
     per_device = -(-len(members) // mesh.shape[sharding.MEMBER])
-    cached = "frames in device memory" if planned.cache else "frames from the host"
     shape = (
         f"{len(members)} members, {per_device} a device, {planned.shape.num_rows} rows of {planned.shape.num_frames} "
-        f"frames, {cached}"
+        f"frames, {'frames in device memory' if is_cached else 'frames from the host'}"
     )
     details = {
         "members": len(members), "members_per_device": per_device, "num_rows": planned.shape.num_rows,
-        "num_frames": planned.shape.num_frames, "is_cached": planned.cache is not None,
-        "mesh": dict(mesh.shape), "member_map": planned.settings.member_map, "dtype": planned.settings.sizes.dtype,
+        "num_frames": planned.shape.num_frames, "is_cached": is_cached, "mesh": dict(mesh.shape),
+        "member_map": planned.settings.member_map, "dtype": planned.settings.sizes.dtype,
     }  # fmt: skip
     runs = {TRAIN: planned.num_batches, PREDICT: planned.num_development_batches, FINISH: 1}
     return {name: Program(name, shape, float(runs[name]), lower, details) for name, lower in planned.lower().items()}
 
 
-def program(workload: Workload, target: Target, devices: list[Any], name: str) -> Program:
-    """One of the programs, at the sizes of the config."""
-    return extraction(workload, target, devices) if name == EXTRACT else training(workload, target, devices)[name]
+def training_of(workload: Workload, platform: str, devices: list[Any], num_members: int) -> lowering.Training:
+    """The training of so many members on each device of the member axis; frames come from the host where they may.
+
+    More than the members of the config are more seeds of them.
+    """
+    members, mesh = _members_on(workload, devices, num_members)
+    is_cached = workload.config.train.device_cache == "on"
+    return lowering.training_on(workload.data(platform), members, mesh, platform, is_cached)
+
+
+def _members_on(workload: Workload, devices: list[Any], num: int | None) -> tuple[list[ensemble.Member], Mesh]:
+    """The members, or so many a device, and the mesh for them."""
+    num_data, members = workload.config.train.data_shards, list(workload.members)
+    if num is not None:
+        members = _members_of(members, num * max(1, len(devices) // num_data))
+    return members, sharding.make_mesh(len(members), num_data, devices)
 
 
 def _members_of(members: list[ensemble.Member], num: int) -> list[ensemble.Member]:

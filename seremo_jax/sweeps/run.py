@@ -30,11 +30,20 @@ from seremo_jax.saliency import ranking
 from seremo_jax.sweeps import leaderboard, plan
 from seremo_jax.sweeps.algebra import SweepError
 from seremo_jax.sweeps.status import FAILED, FINISHED, Status, read_status, write_status
-from seremo_jax.training import train
+from seremo_jax.training import memory, train
 
 FOLDER = "sweep"
 _NUM_TRIES = 2
-_LINKS = ("utterances.parquet", "ratings.parquet", "ingest.json", "store", "saliency*.npz", "saliency.json", "audio")
+_LINKS = (
+    "utterances.parquet",
+    "ratings.parquet",
+    "ingest.json",
+    "store",
+    "saliency*.npz",
+    "saliency.json",
+    "audio",
+    memory.FILE,
+)
 _REMEDY = "Use another --workdir, or delete the folder sweep of this one."
 
 
@@ -240,15 +249,25 @@ class _Run:
             print(f"program {self.index}: {text}", file=sys.stderr, flush=True)
 
 
+def ingest_tables(config: Config, workdir: str | os.PathLike) -> None:
+    """Makes the tables of the recipe's own stage, which lie in the workdir of the sweep."""
+    with _locked(Path(workdir)):
+        _ingest(config, Path(workdir), "to plan")
+
+
 def prepare(config: Config, stage: Path, is_quiet: bool) -> None:
     """Tables, hidden states and saliency of a stage; what is there already is left."""
-    if sharding.is_first_process():
-        ingest.run(config, stage, is_quiet=True)
-    sharding.wait_for_all(f"sweep: {stage} ingested")
+    _ingest(config, stage, "to train")
     extract.run(config, stage, is_quiet=is_quiet, mesh=sharding.make_data_mesh())
     if sharding.is_first_process():
         ranking.summarise(stage, config)
     sharding.wait_for_all(f"sweep: {stage} extracted")
+
+
+def _ingest(config: Config, stage: Path, why: str) -> None:
+    if sharding.is_first_process():
+        ingest.run(config, stage, is_quiet=True)
+    sharding.wait_for_all(f"sweep: {stage} ingested {why}")
 
 
 @contextlib.contextmanager

@@ -1,22 +1,21 @@
 """From the data to the mesh: batches of one split, and the other inputs of the steps, for an arrangement of members."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from seremo_jax.core import ensemble, sharding
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import loader, steps
 from seremo_jax.training.arrangement import Arrangement, share_out
 from seremo_jax.training.dataset import Data, Fold
 from seremo_jax.training.state import Inputs, Members, Normalisation, values_of
 
-CACHE_SHARE = 0.5
-"""Largest share of the memory that is free on a device that `train.device_cache = auto` fills with frames."""
+STEPS_AHEAD = 2
+"""Steps that may wait on the device while the host prepares the next batch."""
 _ROWS_AT_ONCE = 256
 _MEMBER, _SAME = PartitionSpec(sharding.MEMBER), PartitionSpec()
 
@@ -48,16 +47,10 @@ class Cache:
             * np.dtype(self._data.store.manifest["dtype"]).itemsize
         )
 
-    def fits(self, num_views: int, free_bytes: float | None = None) -> bool:
-        """Whether the frames fill at most `CACHE_SHARE` of the memory that is free on each device.
-
-        Args:
-          num_views: Layers that members read.
-          free_bytes: Bytes that are free; None asks the devices of this process.
-        """
-        free_bytes = _free_bytes() if free_bytes is None else free_bytes
-        # Places of frames are int32 in a batch.
-        return self.num_frames < 2**31 and self.num_bytes(num_views) <= CACHE_SHARE * free_bytes
+    @property
+    def has_places(self) -> bool:
+        """Whether the int32 of a batch can say where each frame lies."""
+        return self.num_frames < 2**31
 
     def frames(self, mesh: Mesh, views: Sequence[Sequence[int]]) -> jax.Array:
         """[V, F, D] frames on the mesh. `views` are the layers that each shard of the member axis holds."""
@@ -78,35 +71,9 @@ class Cache:
         return sharding.place(mesh, _MEMBER, local, shape)
 
 
-def _free_bytes() -> float:
-    """Bytes free on the fullest device of this process; devices of the processor share its memory."""
-    devices = jax.local_devices()
-    stats = [device.memory_stats() for device in devices]
-    if all(entry and "bytes_limit" in entry for entry in stats):
-        return min(entry["bytes_limit"] - entry["bytes_in_use"] for entry in stats)
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
-
-
-def cache_of(
-    data: Data,
-    members: Sequence[ensemble.Member],
-    splits: Sequence[dict[Fold, np.ndarray]],
-    free_bytes: float | None = None,
-) -> Cache | None:
-    """Frames of these splits in device memory, as `train.device_cache` says; None where batches bring their frames.
-
-    Args:
-      data: The data.
-      members: The members.
-      splits: Of each split, fold -> rows of the utterance table.
-      free_bytes: As in `Cache.fits`.
-    """
-    wanted = data.config.train.device_cache
-    if wanted == "off":
-        return None
-    cache = Cache(data, np.unique(np.concatenate([rows for split in splits for rows in split.values()])))
-    layers = {layer for member in members for layer in data.layers_of(member)}
-    return cache if wanted == "on" or cache.fits(len(layers), free_bytes) else None
+def cache_of(data: Data, splits: Sequence[dict[Fold, np.ndarray]]) -> Cache:
+    """The frames of these splits, each given as fold -> rows of the utterance table."""
+    return Cache(data, np.unique(np.concatenate([rows for split in splits for rows in split.values()])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,6 +287,18 @@ class Feed:
         """An array [P, ...] that every process has whole, laid over the member axis."""
         local = sharding.local_part(self._mesh, _MEMBER, 0, len(whole))
         return sharding.place(self._mesh, _MEMBER, whole[local.start : local.stop], whole.shape)
+
+
+def rows_of(data: Data) -> tuple[dict[Fold, np.ndarray], dict[Fold, np.ndarray]]:
+    """Fold -> labelled rows of the utterance table, of the training and of the development split.
+
+    Raises:
+      ArtefactError: A split lacks labelled utterances.
+    """
+    train, development = (
+        {fold: data.labelled_rows(fold, split) for fold in data.splits} for split in (vocab.TRAIN, vocab.DEVELOPMENT)
+    )
+    return train, development
 
 
 def shape_of(data: Data, rows: dict[Fold, np.ndarray], others: dict[Fold, np.ndarray]) -> loader.Shape:

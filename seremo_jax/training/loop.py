@@ -19,12 +19,9 @@ from seremo_jax.training import predictions, roofline, steps
 from seremo_jax.training.arrangement import arrange, is_worth_compacting
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
-from seremo_jax.training.feed import Feed, Placement, cache_of, shape_of
+from seremo_jax.training.feed import STEPS_AHEAD, Feed, Placement, cache_of, rows_of, shape_of
 from seremo_jax.training.state import TrainState
 from seremo_jax.training.timing import PHASES, StepTrace
-
-_STEPS_AHEAD = 2
-"""Steps that may wait on the device while the host prepares the next batch."""
 
 
 class Loop:
@@ -35,6 +32,7 @@ class Loop:
       data: The data that the members read.
       members: The members.
       mesh: Mesh with the axes `("member", "data")`.
+      is_cached: Frames live in device memory; see `fitting.keeps_frames`.
       clock: Counts the wall time of each phase.
       trace: Traces some steps; None traces none.
 
@@ -52,14 +50,15 @@ class Loop:
         data: Data,
         members: Sequence[ensemble.Member],
         mesh: Mesh,
+        is_cached: bool,
         *,
         clock: Clock | None = None,
         trace: StepTrace | None = None,
     ):
         self.config, self.members, self._data, self._mesh = config, list(members), data, mesh
+        self._is_cached = is_cached
         self.clock, self._trace = clock or Clock(PHASES), trace or StepTrace(None)
-        self._rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
-        self._development_rows = {fold: data.labelled_rows(fold, vocab.DEVELOPMENT) for fold in data.splits}
+        self._rows, self._development_rows = rows_of(data)
         self._shape = shape_of(data, self._rows, self._development_rows)
         self.settings = predictions.settings_of(config, data)
         self._class_weights = None
@@ -89,7 +88,9 @@ class Loop:
 
     def _feed(self, is_active: np.ndarray | None) -> None:
         self._current = arrange(len(self.members), self._mesh.shape[sharding.MEMBER], is_active)
-        cache = cache_of(self._data, self.members, (self._rows, self._development_rows))
+        # The frames of the arrangement before must leave the devices first.
+        self._train = self._development = None
+        cache = cache_of(self._data, (self._rows, self._development_rows)) if self._is_cached else None
         placement = Placement(
             self.members, self._mesh, self._current, self._statistics, class_weights=self._class_weights
         )
@@ -104,7 +105,6 @@ class Loop:
             cache=cache,
             frames=self._train.inputs.frames,
         )
-        self._is_cached = cache is not None
 
     def like(self, num_positions: int) -> TrainState:
         """Shapes of a state with so many positions, with shardings on this mesh.
@@ -203,7 +203,7 @@ class Loop:
             # The host waits for an earlier step, so that it does not run ahead without bound and fill the memory with
             # batches. The ticket is a small output of the step: the state itself is donated to the next step and gone.
             waiting.append(ticket)
-            if len(waiting) > _STEPS_AHEAD:
+            if len(waiting) > STEPS_AHEAD:
                 jax.block_until_ready(waiting.popleft())
             here = Position(position.epoch, done)
             # After the last batch the development split is scored, and the caller saves the whole epoch.

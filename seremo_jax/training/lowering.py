@@ -6,19 +6,20 @@ batches and the choice of frames in device memory come from the functions that t
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
-from seremo_jax.core import ensemble, sharding, vocab
+from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import loader, predictions, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
 from seremo_jax.training.dataset import Data, Fold
-from seremo_jax.training.feed import Cache, Layout, cache_of, num_rows_of, shape_of
+from seremo_jax.training.feed import Cache, Layout, cache_of, num_rows_of, rows_of, shape_of
 from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init, values_of
 
 _PLANNED = 20_000
@@ -41,6 +42,7 @@ class Training:
     Attributes:
       steps: The compiled steps, which `Loop` calls.
       settings: Static settings of the steps.
+      mesh: The mesh.
       train: What a training step is called with.
       development: What a prediction of the development split is called with.
       shape: Shape of the batches.
@@ -50,12 +52,26 @@ class Training:
 
     steps: steps.Steps
     settings: Settings
+    mesh: Mesh
     train: Arguments
     development: Arguments
     shape: loader.Shape
     num_batches: int
     num_development_batches: int
     cache: Cache | None
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of a batch of the training on each device."""
+        return _device_bytes(self.mesh, steps.batch_specs(self.cache is not None), self.train.batch)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state on each device."""
+        return (
+            sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.train.state))
+            // self.mesh.shape[sharding.MEMBER]
+        )
 
     def lower(self) -> dict[str, Any]:
         """Name -> function that gives the lowered program: `train`, `predict` and `finish`."""
@@ -69,9 +85,7 @@ class Training:
         }
 
 
-def training_on(
-    data: Data, members: Sequence[ensemble.Member], mesh: Mesh, platform: str, memory_bytes: float | None = None
-) -> Training:
+def training_on(data: Data, members: Sequence[ensemble.Member], mesh: Mesh, platform: str, is_cached: bool) -> Training:
     """The training of these members on a mesh, whose devices need not be here.
 
     Args:
@@ -79,25 +93,23 @@ def training_on(
       members: The members.
       mesh: Mesh with the axes `("member", "data")`.
       platform: `cpu`, `gpu` or `tpu`, that of the mesh.
-      memory_bytes: Memory of a device of the mesh; None asks the devices of this process.
+      is_cached: Frames live in device memory.
 
     Raises:
       ArtefactError: A split lacks labelled utterances.
     """
-    rows, development = (
-        {fold: data.labelled_rows(fold, split) for fold in data.splits} for split in (vocab.TRAIN, vocab.DEVELOPMENT)
-    )
+    rows, development = rows_of(data)
     shape = shape_of(data, rows, development)
     settings = predictions.settings_of(data.config, data, platform)
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
-    cache = cache_of(data, members, (rows, development), memory_bytes)
+    cache = cache_of(data, (rows, development)) if is_cached else None
     t = data.config.train
     compiled = steps.compile_steps(
-        settings, mesh, t.patience, t.min_delta, num_running=current.num_running, is_cached=cache is not None
+        settings, mesh, t.patience, t.min_delta, num_running=current.num_running, is_cached=is_cached
     )
     called_with = functools.partial(_arguments, data, members, mesh, settings, current, shape, cache)
     num_batches = [_num_batches(data, split, shape) for split in (rows, development)]
-    return Training(compiled, settings, called_with(True), called_with(False), shape, *num_batches, cache)
+    return Training(compiled, settings, mesh, called_with(True), called_with(False), shape, *num_batches, cache)
 
 
 def _arguments(
@@ -145,3 +157,13 @@ def _num_batches(data: Data, rows: dict[Fold, np.ndarray], shape: loader.Shape) 
 
 def _shapes(tree: Any) -> Any:
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
+
+
+def _device_bytes(mesh: Mesh, specs: Any, shapes: Any) -> int:
+    """Bytes on each device of arrays that lie on a mesh by these specs; None stands for no array."""
+    held = [
+        math.prod(NamedSharding(mesh, spec).shard_shape(array.shape)) * array.dtype.itemsize
+        for spec, array in zip(specs, shapes, strict=True)
+        if array is not None
+    ]
+    return sum(held)

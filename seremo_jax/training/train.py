@@ -35,7 +35,7 @@ from seremo_jax.core.sharding import is_first_process, wait_for_all
 from seremo_jax.data import tables
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
-from seremo_jax.training import checkpoint, log, predictions, protocol, timing
+from seremo_jax.training import checkpoint, fitting, log, predictions, protocol, timing
 from seremo_jax.training.checkpoint import Checkpoints, Position
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.log import Writer
@@ -106,6 +106,7 @@ def train(
     Raises:
       ArtefactError: The folder holds another run, another process is at work there, or a split lacks labelled
         utterances.
+      ConfigError: Devices do not hold the members.
       NothingToKeepError: The loss of a member was not finite before its first epoch had ended.
       PreemptedError: A signal asked to stop; the state is saved.
     """
@@ -146,7 +147,11 @@ def _train(
         is_traced = is_profiled and is_first_process()
         trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
         data = Data.of(config, store, tables, members)
-        loop = Loop(config, data, members, mesh, clock=clock, trace=trace)
+        judge, platform = fitting.judge_here(folder.parent), jax.default_backend()
+        is_cached = fitting.keeps_frames(data, members, mesh, platform, judge)
+        if judge is not None:
+            fitting.require_room(data, members, mesh, platform, judge, is_cached)
+        loop = Loop(config, data, members, mesh, is_cached, clock=clock, trace=trace)
         with Checkpoints(folder / checkpoint.CHECKPOINTS_FOLDER, run, config.train.keep_checkpoints) as checkpoints:
             _run(loop, checkpoints, folder, is_quiet)
         _require_some_whole(folder, loop)

@@ -119,7 +119,7 @@ def loop(config, mesh, members=None, store=None, splits=None):
         store_rows=np.arange(NUM),
         columns={},
     )
-    return Loop(config, data, members, mesh)
+    return Loop(config, data, members, mesh, is_cached=config.train.device_cache != "off")
 
 
 def run(config, mesh, num_epochs=1, *, first=0, loop=None, **options):

@@ -150,7 +150,9 @@ def test_a_chosen_system_is_a_config_without_the_others():
     assert (alone.model.dropout, alone.ensemble.only, alone.eval.splits) == (0.1, (), ("test",))
 
 
-def test_memory_decides_how_many_members_train_at_once(monkeypatch):
+def test_memory_decides_how_many_members_train_at_once(tmp_path, monkeypatch):
+    """By the estimate, as there are no tables."""
+
     class Device:
         def __init__(self, num_bytes):
             self.num_bytes = num_bytes
@@ -167,7 +169,7 @@ def test_memory_decides_how_many_members_train_at_once(monkeypatch):
         devices = [Device(int(size * cost.member_bytes / 0.7))] * num_devices
         monkeypatch.setattr(sweep_cost.jax, "devices", lambda devices=devices: devices)
         monkeypatch.setattr(sweep_cost.jax, "local_devices", lambda devices=devices: devices)
-        counts.append(sweep_cost.most_members(config))
+        counts.append(sweep_cost.most_members(config, tmp_path))
     # Up to rounding; never none.
     assert counts[0] in (9, 10)
     assert counts[1] in (19, 20)

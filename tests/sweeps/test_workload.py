@@ -8,8 +8,10 @@ import pytest
 
 from seremo_jax.core import ensemble
 from seremo_jax.core.config import ConfigError, from_config_dict
-from seremo_jax.sweeps import programs, targets, workload
+from seremo_jax.sweeps import programs, workload
+from seremo_jax.training.fitting import Judge
 from tests.support.small_models import GOLDEN
+from tests.support.uncompiled import Uncompiled
 
 
 def _config(**sections):
@@ -56,16 +58,16 @@ def test_folds_share_the_utterances_out():
 
 def test_programs_are_lowered_from_shapes_alone():
     work = workload.drawn(_config(loss={"attribute_kind": "emd"}), 60, 0.04, 0.02, 0.06)
-    target, devices = targets.parse("h100"), jax.devices()[:2]
-    for name in programs.PROGRAMS:
-        program = programs.program(work, target, devices, name)
+    devices = jax.devices()[:2]
+    judge = Judge(Uncompiled(), 1e12, devices[0])
+    lowered = programs.training(work, "gpu", devices, judge) | {"extract": programs.extraction(work, "gpu", devices)}
+    assert set(lowered) == set(programs.PROGRAMS)
+    for name, program in lowered.items():
         assert program.name == name
         assert "module @jit" in program.lower().as_text()
-    more = programs.training(work, target, devices, 5)["train"]
-    assert more.details["members"] == 10
-    assert more.details["members_per_device"] == 5
-    wider = programs.extraction(work, target, devices, 3)
-    assert wider.details["num_slots"] == 6
+    assert lowered["train"].details["is_cached"]
+    assert programs.training_of(work, "gpu", devices, 5).train.state.step.shape == (10,)
+    assert programs.extraction(work, "gpu", devices, 3).details["num_slots"] == 6
 
 
 def test_more_members_are_other_seeds_of_the_same_layers():

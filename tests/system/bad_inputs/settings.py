@@ -79,15 +79,6 @@ _FLAGS = [
     ("report", ("--table=targets",), "--workdirs"),
     ("report", ("--table=nosuch", "--workdirs=W"), "nosuch|targets"),
     ("report", ("--table=targets", "--workdirs=W"), "W"),
-    ("scale", ("--devices=none",), "--devices=1,8,64"),
-    ("scale", ("--accelerator=b7",), "b7"),
-    ("scale", ("--backbone=nosuch",), "nosuch"),
-    ("scale", ("--workdir=W",), r"ingest\.json is missing"),
-    ("scale", ("--mean_s=0",), "a mean between the shortest"),
-    ("scale", ("--mean_s=nan",), "a mean between the shortest"),
-    ("scale", ("--range_s=3",), "range_s"),
-    ("scale", ("--range_s=a,b",), "range_s"),
-    ("scale", ("--share=2",), "share"),
     ("bench", ("--suite=nosuch",), "there is no suite nosuch"),
 ]
 
