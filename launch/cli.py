@@ -18,6 +18,7 @@ from launch import paths, pipes
 from seremo_jax.core import compiled_programs
 from seremo_jax.core.artefacts import in_bucket, require_place
 from seremo_jax.core.config import Config, describe, from_config_dict
+from seremo_jax.sweeps import targets
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -52,6 +53,8 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1, needs_wo
             if _WORKDIR.value is not None:
                 require_place(_WORKDIR.value)
             _keep_compiled(_COMPILED.value, _WORKDIR.value)
+            if not {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & os.environ.keys():
+                os.environ["XLA_CLIENT_MEM_FRACTION"] = str(targets.GPU_SHARE)
             if num_cpu_devices > 1:
                 import jax
 

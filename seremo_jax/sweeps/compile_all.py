@@ -167,13 +167,15 @@ def _joined(parts: Sequence[list[Any]]) -> list[Any]:
 
 
 _made: dict[str, Any] = {}
-"""Workload, devices and judges of this process, so that a target's programs plan their batches once."""
+"""Workload of this process, and the target that it is at with its devices and judge, so that a target's programs plan
+their batches once and are compiled once. Executables of other targets are let go."""
 
 
 def _do(source: Source, target: Target, names: Names, job: Job) -> Any:
     if "workload" not in _made:
         _made["workload"] = source.workload()
-    if target.name not in _made:
+    if _made.get("target") != target:
         devices = target.devices()
-        _made[target.name] = devices, Judge(compiled.Compilers(), target.usable_bytes, devices[0])
-    return job(_made["workload"], target, *_made[target.name], names)
+        _made["judged"] = devices, Judge(compiled.Compilers(), target.usable_bytes, devices[0])
+        _made["target"] = target
+    return job(_made["workload"], target, *_made["judged"], names)

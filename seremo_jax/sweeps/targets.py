@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 TPU, GPU = "tpu", "gpu"
-LEFT_FOR_RUNTIME = 0.06
-"""Share of a GPU's memory that is not handed out: CUDA's context, and what XLA keeps back for libraries. A TPU's
-compiler refuses by itself what its own memory does not hold."""
+GPU_SHARE = 0.9
+"""Of a GPU's memory, that launchers let JAX hand out, whose own default is 0.75; CUDA and its libraries take the rest.
+A TPU's compiler refuses by itself what its own memory does not hold."""
 
 
 class TargetError(ValueError):
@@ -45,20 +45,23 @@ class Figures:
     source: str
 
 
-_CLOUD = "cloud.google.com/tpu/docs/"
+_CLOUD, _NVIDIA = "docs.cloud.google.com/tpu/docs/", "nvidia.com, data sheet of "
 FIGURES = {
-    "v4": Figures(TPU, 275e12, 32.0 * 2**30, 1_228e9, 150e9, _CLOUD + "v4"),
-    "v5e": Figures(TPU, 197e12, 16.0 * 2**30, 819e9, 100e9, _CLOUD + "v5e"),
-    "v5p": Figures(TPU, 459e12, 95.0 * 2**30, 2_765e9, 300e9, _CLOUD + "v5p"),
-    "v6e": Figures(TPU, 918e12, 32.0 * 2**30, 1_638e9, 200e9, _CLOUD + "v6e"),
-    "a100": Figures(GPU, 312e12, 80e9, 2_039e9, 300e9, "NVIDIA A100 80GB SXM, data sheet"),
-    "h100": Figures(GPU, 989e12, 80e9, 3_350e9, 450e9, "NVIDIA H100 SXM, data sheet"),
-    "h200": Figures(GPU, 989e12, 141e9, 4_800e9, 450e9, "NVIDIA H200 SXM, data sheet"),
+    "v4": Figures(TPU, 275e12, 32.0 * 2**30, 1_200e9, 300e9, f"{_CLOUD}v4; links: arXiv 2304.01433"),
+    "v5e": Figures(TPU, 197e12, 16.0 * 2**30, 819e9, 200e9, f"{_CLOUD}v5e"),
+    "v5p": Figures(TPU, 459e12, 95.0 * 2**30, 2_765e9, 600e9, f"{_CLOUD}v5p"),
+    "v6e": Figures(TPU, 918e12, 32.0 * 2**30, 1_638e9, 400e9, f"{_CLOUD}v6e"),
+    "a100": Figures(GPU, 312e12, 80e9, 2_039e9, 300e9, f"{_NVIDIA}the A100 80GB SXM"),
+    "h100": Figures(GPU, 989e12, 80e9, 3_350e9, 450e9, f"{_NVIDIA}the H100 SXM"),
+    "h200": Figures(GPU, 989e12, 141e9, 4_800e9, 450e9, f"{_NVIDIA}the H200 SXM"),
 }
-"""Dense peaks. Of links, half of the published sum of both directions."""
+"""Peaks without sparsity. Of links, half of the published sum of both directions."""
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+_ON_ONE_HOST = (2, 4)
+"""Eight chips of v5e and v6e are one machine; those of larger slices are machines of four, which a compiler takes for
+smaller ones, too. Source: docs.cloud.google.com/tpu/docs/v5e and v6e."""
 TOPOLOGIES = {"v4": _CUBES, "v5e": _FLAT, "v5p": _CUBES, "v6e": _FLAT}
 """Slices that can be had of each kind of TPU, up to 512 chips."""
 
@@ -124,7 +127,7 @@ class Target:
     @property
     def usable_bytes(self) -> float:
         """Memory of a device that programs can have."""
-        return self.figures.memory_bytes * (1 - LEFT_FOR_RUNTIME * (self.platform == GPU))
+        return self.figures.memory_bytes * (GPU_SHARE if self.platform == GPU else 1)
 
     def devices(self) -> list[Any]:
         """The devices of the slice, by JAX's own numbers. Run `prepare` before JAX is imported.
@@ -137,6 +140,10 @@ class Target:
         if self.platform == TPU:
             slice_name = f"{self.kind}:{'x'.join(map(str, self.layout))}"
             options = {"platform": "tpu", "topology_name": slice_name}
+            if self.layout == _ON_ONE_HOST:
+                options["chips_per_host_bounds"] = [*self.layout, 1]
+            if self.kind == "v4":
+                options["chip_config_name"] = "megacore"  # both cores of a chip are one device, as JAX has them
         else:
             hosts, per_host = self.layout
             options = {
@@ -189,13 +196,6 @@ def parse_all(names: Sequence[str]) -> list[Target]:
 def known() -> list[str]:
     """Names of targets, one of each kind of device."""
     return [f"{kind}:{TOPOLOGIES[kind][2]}" if kind in TOPOLOGIES else kind for kind in FIGURES]
-
-
-def kind_of(device_kind: str) -> str | None:
-    """Key of `FIGURES` for what JAX calls a device, `TPU v5 lite` or `NVIDIA H100 80GB HBM3`; None for others."""
-    names = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v6e": "TPU v6 lite", "v5p": "TPU v5"}
-    names |= {kind: figures["name"] for kind, figures in _GPU_FIGURES.items()}
-    return next((kind for kind, name in names.items() if name == device_kind), None)
 
 
 def require_compiler(target: Target) -> None:

@@ -92,7 +92,7 @@ def test_products_in_bfloat16_have_an_operand_in_it(compiled):
 
 def test_an_extraction_moves_no_frames(compiled):
     row = compiled[SLICE, "extract", MEMBERS]
-    assert row.details["num_devices"] == 4
+    assert row.details["num_devices"] == 8  # of one host, whose devices share a batch
     assert row.collectives == {}
 
 
