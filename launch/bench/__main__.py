@@ -20,7 +20,7 @@ from absl import app, flags
 
 from launch import plain
 
-SUITES = ("backbones", "train", "corpora", "saliency", "loader", "evaluation", "prediction")
+SUITES = ("backbones", "extraction", "train", "corpora", "saliency", "loader", "evaluation", "prediction")
 
 _SUITE = flags.DEFINE_list("suite", ["all"], f"what to measure: all, or some of {', '.join(SUITES)}")
 _OUT = flags.DEFINE_string("out", "", "writes OUT.json and OUT.md, too")

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from launch.bench import extraction, torch_peers
+from launch.bench import torch_peers
+from launch.bench.extraction import SMALL
 from launch.bench.machine import peak_gflops
 from launch.bench.suite import Part, Row, Session
 from seremo_jax import backbones
@@ -19,7 +20,6 @@ from seremo_jax.data import audio_batches
 RATE_HZ, NUM_BUCKETS = 16_000, 8
 ROUNDS = 3
 """Of what takes seconds a round."""
-MEMORY_UTTERANCES, QUICK_MEMORY_UTTERANCES = 3_000, 200
 
 
 class Shape(NamedTuple):
@@ -47,9 +47,6 @@ SHAPES = (
     Shape("WavLM large", "WavLM", costs.PUBLISHED["microsoft/wavlm-large"][1], 4, 6.0, 6),
 )
 QUICK_BATCH = {"batch_size": 2, "seconds": 1.0, "num_mixed": 2}
-QUICK = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
-QUICK |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
-
 _call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
 
 
@@ -64,8 +61,6 @@ def parts(session: Session) -> list[Part]:
         Part((name,), lambda: [Row(name, {"GFLOP/s": peak()})]),
         *(_passes(shape, peak, session) for shape in SHAPES),
         _whisper(session),
-        _end_to_end(session),
-        _memory(session),
         Part((gpu,), lambda: [Row(gpu, note="not measured")]),
     ]
 
@@ -79,7 +74,7 @@ def ours(backbone: backbones.Backbone, waveforms: np.ndarray) -> Callable[[], An
 def _passes(shape: Shape, peak: Callable[[], float], session: Session) -> Part:
     """The bare pass, half of it, and utterances of many lengths against one file at a time."""
     if session.is_quick:
-        shape = shape._replace(settings=shape.settings | QUICK, **QUICK_BATCH)
+        shape = shape._replace(settings=shape.settings | SMALL, **QUICK_BATCH)
     names = (
         f"{shape.name}, {shape.batch_size} x {shape.seconds:g} s, all layers",
         f"{shape.name}, highest layer at half depth against all",
@@ -205,33 +200,3 @@ def _whisper(session: Session) -> Part:
             yield Row(names[1], note=torch_peers.NO_PEER)
 
     return Part(names, rows)
-
-
-def _end_to_end(session: Session) -> Part:
-    """From audio files to saliency sums and one stored layer, against the bare pass over the same padded batches."""
-    name = "CREMA-D, audio files to saliency and one stored layer, against the bare pass"
-
-    def rows() -> Iterator[Row]:
-        if session.shared is None:
-            yield Row(name, note="no shared data here: not measured")
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            whole_s, bare_s = extraction.end_to_end(session, Path(folder))
-        yield Row(name, {"whole s": whole_s, "bare s": bare_s}, bare_s / whole_s, 0.9, "ratio: bare / whole")
-
-    return Part((name,), rows)
-
-
-def _memory(session: Session) -> Part:
-    """Resident memory while extraction runs over many utterances, in a process of its own."""
-    number = QUICK_MEMORY_UTTERANCES if session.is_quick else MEMORY_UTTERANCES
-    name = f"extraction of {number:,} utterances, memory"
-
-    def rows() -> Iterator[Row]:
-        has_weights = session.shared is not None and not session.is_quick
-        backbone = str(session.shared / "weights" / "whisper-tiny.en-encoder") if has_weights else "logmel"
-        peak_mb, slope, seconds = session.in_own_process("extraction.memory", number, backbone, on_cpu=True)
-        figures = {"peak MB": peak_mb, "slope MB per 1,000 utterances": slope, "s": seconds}
-        yield Row(name, figures, None, None, "slope over the last three quarters")
-
-    return Part((name,), rows)

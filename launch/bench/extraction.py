@@ -1,87 +1,184 @@
-"""Whole extractions: from audio files to store and saliency, timed and with memory watched."""
+"""Whole extractions, from audio files to store and saliency: beside a naive loop, beside the bare pass, and memory."""
 
+import functools
 import os
 import shutil
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import soundfile
 
-from launch.bench.suite import Session
+from launch.bench import naive_loop, torch_peers
+from launch.bench.suite import Part, Row, Session
+from launch.bench.timing import join
+from seremo_jax.backbones import costs
+from seremo_jax.core import sharding
 from seremo_jax.core.artefacts import write_json
 from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data import tables
+from seremo_jax.data import audio_batches, ingest, tables
+from seremo_jax.features import extract, forward
+
+USES_A_DEVICE_A_CORE = True
+"""As `launch.extract` runs."""
 
 RATE_HZ = 16_000
-NUM_SPEAKERS, QUICK_SPEAKERS = 12, 3
+NUM_SPEAKERS, QUICK_SPEAKERS = 6, 3
+MEMORY_UTTERANCES, QUICK_MEMORY_UTTERANCES = 3_000, 200
+SMALL = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL |= {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
+"""What makes a model of the wav2vec 2.0 family small, to show that everything runs."""
 _SAMPLE_S = 0.05
 
 
-def end_to_end(session: Session, folder: Path) -> tuple[float, float]:
-    """Seconds of a whole extraction of a part of CREMA-D, and of the bare passes over the same padded batches.
+def parts(session: Session) -> list[Part]:
+    """All rows."""
+    return [_against_naive_loop("Whisper base", session), _against_naive_loop("wav2vec2 base", session),
+            _against_bare_pass(session), _memory(session)]  # fmt: skip
 
-    Compilation is left out of both: an extraction into another folder goes before, whose batches are kept.
+
+def _against_naive_loop(backbone: str, session: Session) -> Part:
+    """From audio files to store and saliency sums, beside a loop that hears file after file and keeps means."""
+    name = f"CREMA-D, {backbone}: audio files to store and saliency, against a loop one file at a time"
+
+    def rows() -> Iterator[Row]:
+        if session.shared is None or not torch_peers.is_there():
+            why = "no shared data here: not measured" if session.shared is None else torch_peers.NO_PEER
+            yield Row(name, note=why)
+            return
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            checkpoint = folder / "checkpoint"
+            if backbone == "Whisper base":
+                checkpoint = session.shared / "weights" / f"whisper-{'tiny.en' if session.is_quick else 'base'}-encoder"
+            else:
+                settings = costs.PUBLISHED["facebook/wav2vec2-base"][1] | (SMALL if session.is_quick else {})
+                torch_peers.random_model("Wav2Vec2", settings, checkpoint)
+            extraction = _Extraction(session, checkpoint, folder)
+            loop = naive_loop.Loop(checkpoint, extraction.paths)
+            try:
+                cases = {"ours": extraction, "PyTorch, one at a time": loop}
+                timed = session.interleave(name, cases, 3, loop.pids)
+            finally:
+                loop.close()
+        s, number = timed.seconds, len(extraction.paths)
+        speeds = {f"{case}, utterances/s": number / seconds for case, seconds in s.items()}
+        yield Row(name, speeds, s["PyTorch, one at a time"] / s["ours"], 1.3, timed.note)
+
+    return Part((name,), rows)
+
+
+class _Extraction:
+    """Extracts a part of CREMA-D into a new workdir at each call, as `launch.extract` does.
+
+    Attributes:
+      config: The experiment.
+      paths: Its recordings.
     """
-    import jax
 
-    from seremo_jax.data import audio_batches, ingest
-    from seremo_jax.features import extract, forward
+    def __init__(self, session: Session, backbone: str | Path, folder: Path):
+        self.config = from_config_dict(
+            {
+                "corpus": {"name": "crema_d", "root": str(session.shared / "data" / "crema_d")},
+                "data": {"max_speakers": QUICK_SPEAKERS if session.is_quick else NUM_SPEAKERS},
+                **_backbone(backbone),
+                "saliency": {"targets": "votes"},
+            }
+        )
+        self._folder, self._number = folder, 0
+        (folder / "tables").mkdir()
+        ingest.run(self.config, folder / "tables", is_quiet=True)
+        utterances, *_ = tables.read_tables(folder / "tables")
+        root = tables.audio_root(self.config, folder / "tables")
+        self.paths = [Path(root) / name for name in utterances["audio"].to_pylist()]
 
-    config = from_config_dict(
-        {
-            "corpus": {"name": "crema_d", "root": str(session.shared / "data" / "crema_d")},
-            "data": {"max_speakers": QUICK_SPEAKERS if session.is_quick else NUM_SPEAKERS},
-            **_backbone("logmel" if session.is_quick else session.shared / "weights" / "whisper-tiny.en-encoder"),
-            "saliency": {"targets": "votes"},
-        }
-    )
+    def __call__(self) -> None:
+        """One extraction."""
+        self._number += 1
+        workdir = self._folder / str(self._number)
+        workdir.mkdir()
+        for name in (tables.UTTERANCES_FILE, tables.RATINGS_FILE, tables.STAMP_FILE):
+            shutil.copy(self._folder / "tables" / name, workdir / name)
+        extract.run(self.config, workdir, is_quiet=True, mesh=sharding.make_data_mesh())
+
+
+def _against_bare_pass(session: Session) -> Part:
+    """The same work against the backbone alone, called on the very batches, decoded beforehand."""
+    name = "CREMA-D, audio files to store and saliency, against the bare pass"
+
+    def rows() -> Iterator[Row]:
+        if session.shared is None:
+            yield Row(name, note="no shared data here: not measured")
+            return
+        backbone = "logmel" if session.is_quick else session.shared / "weights" / "whisper-base-encoder"
+        with tempfile.TemporaryDirectory() as folder:
+            extraction = _Extraction(session, backbone, Path(folder))
+            cases = {"whole": extraction, "bare": _bare_pass(extraction)}
+            timed = session.interleave(name, cases, 3)
+        s = timed.seconds
+        figures = {f"{case} s": seconds for case, seconds in s.items()}
+        yield Row(name, figures, s["bare"] / s["whole"], 0.9, join("ratio: bare / whole", timed.note))
+
+    return Part((name,), rows)
+
+
+def _bare_pass(extraction: _Extraction) -> Callable[[], Any]:
+    """The backbone on all batches that an extraction makes, one after the other, decoded before."""
     heard, decode = [], audio_batches.stream
 
-    def keep(*arguments):
+    def keep(*arguments: Any) -> Iterator[Any]:
         for batch in decode(*arguments):
             heard.append(batch)
             yield batch
 
-    for name in ("warm", "timed"):
-        (folder / name).mkdir()
-    ingest.run(config, folder / "warm", is_quiet=True)
     audio_batches.stream = keep
     try:
-        extract.run(config, folder / "warm", is_quiet=True)
+        extraction()
     finally:
         audio_batches.stream = decode
-    for name in (tables.UTTERANCES_FILE, tables.RATINGS_FILE, tables.STAMP_FILE):
-        shutil.copy(folder / "warm" / name, folder / "timed" / name)
-    start = time.perf_counter()
-    extract.run(config, folder / "timed", is_quiet=True)
-    whole_s = time.perf_counter() - start
-    backbone = forward.load_backbone(config)
+    mesh = sharding.make_data_mesh()
+    backbone = jax.device_put(forward.load_backbone(extraction.config), sharding.replicated(mesh))
     call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
-    for batch in {batch.waveforms.shape: batch for batch in heard}.values():
-        jax.block_until_ready(call(backbone, batch.waveforms, batch.num_samples))
-    start = time.perf_counter()
-    for batch in heard:
-        jax.block_until_ready(call(backbone, batch.waveforms, batch.num_samples))
-    return whole_s, time.perf_counter() - start
+    place = functools.partial(jax.device_put, device=sharding.by_utterance(mesh))
+
+    def hear() -> None:
+        for batch in heard:
+            jax.block_until_ready(call(backbone, place(batch.waveforms), place(batch.num_samples)))
+
+    return hear
+
+
+def _memory(session: Session) -> Part:
+    """Resident memory while extraction runs over many utterances, in a process of its own."""
+    number = QUICK_MEMORY_UTTERANCES if session.is_quick else MEMORY_UTTERANCES
+    name = f"extraction of {number:,} utterances, memory"
+
+    def rows() -> Iterator[Row]:
+        has_weights = session.shared is not None and not session.is_quick
+        backbone = str(session.shared / "weights" / "whisper-tiny.en-encoder") if has_weights else "logmel"
+        peak_mb, slope, seconds = session.in_own_process("extraction.memory", number, backbone, on_cpu=True)
+        figures = {"peak MB": peak_mb, "slope MB per 1,000 utterances": slope, "s": seconds}
+        yield Row(name, figures, None, None, "slope over the last three quarters")
+
+    return Part((name,), rows)
 
 
 def _backbone(name: str | Path) -> dict[str, Any]:
-    """Sections of a config that take layer 2 of a Whisper, its windows cut to the audio, or log-mel bands."""
+    """Sections of a config that take layer 2 of a backbone, windows cut to the audio, or log-mel bands."""
     if name == "logmel":
         return {"backbone": {"name": "logmel"}, "model": {"layer": 0}}
-    return {"backbone": {"name": str(name), "window": "cut"}, "model": {"layer": 2}}
+    window = {"window": "cut"} if "whisper" in Path(name).name else {}
+    return {"backbone": {"name": str(name), **window}, "model": {"layer": 2}}
 
 
 def memory(num_utterances: int, backbone: str) -> list[float]:
     """Extracts `num_utterances` short utterances; returns peak MB, MB gained per 1,000 utterances, and seconds."""
-    import tempfile
-
-    from seremo_jax.features import extract
-
     with tempfile.TemporaryDirectory() as folder:
         config = _write_corpus(Path(folder), num_utterances, backbone)
         samples_mb: list[float] = []
