@@ -13,5 +13,5 @@ def main(config, workdir):
 
 
 if __name__ == "__main__":
-    # A device a core: each runs a part of every batch by itself, and no product is divided among cores.
+    # A device a core: so many batches are heard at once.
     cli.run(main, num_cpu_devices=num_cores())
