@@ -1,6 +1,6 @@
 """Whole extractions, from audio files to store and saliency: beside a naive loop, beside the bare pass, and memory."""
 
-import functools
+import concurrent.futures
 import os
 import shutil
 import tempfile
@@ -17,6 +17,7 @@ import soundfile
 from launch.bench import naive_loop, torch_peers
 from launch.bench.suite import Part, Row, Session
 from launch.bench.timing import join
+from launch.cores import num_cores
 from seremo_jax.backbones import costs
 from seremo_jax.core import sharding
 from seremo_jax.core.artefacts import write_json
@@ -129,7 +130,7 @@ def _against_bare_pass(session: Session) -> Part:
 
 
 def _bare_pass(extraction: _Extraction) -> Callable[[], Any]:
-    """The backbone on all batches that an extraction makes, one after the other, decoded before."""
+    """The backbone on all batches that an extraction makes, decoded before, a batch a core at once."""
     heard, decode = [], audio_batches.stream
 
     def keep(*arguments: Any) -> Iterator[Any]:
@@ -142,16 +143,17 @@ def _bare_pass(extraction: _Extraction) -> Callable[[], Any]:
         extraction()
     finally:
         audio_batches.stream = decode
-    mesh = sharding.make_data_mesh()
-    backbone = jax.device_put(forward.load_backbone(extraction.config), sharding.replicated(mesh))
+    backbone = forward.load_backbone(extraction.config)
     call = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))
-    place = functools.partial(jax.device_put, device=sharding.by_utterance(mesh))
 
-    def hear() -> None:
-        for batch in heard:
-            jax.block_until_ready(call(backbone, place(batch.waveforms), place(batch.num_samples)))
+    def hear(batch: Any) -> None:
+        jax.block_until_ready(call(backbone, batch.waveforms, batch.num_samples))
 
-    return hear
+    def hear_all() -> None:
+        with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+            list(pool.map(hear, heard))
+
+    return hear_all
 
 
 def _memory(session: Session) -> Part:
