@@ -103,8 +103,10 @@ def _wide_gap(block: Block, system: str) -> str | None:
             if low is None or high is None:
                 verdict = "no interval"
             else:
-                verdict = f"95 % interval {low:+.3f} to {high:+.3f}, {'includes' if low <= 0 <= high else 'excludes'} 0"
-            return f"UAR {gap['value']:+.3f} ({block.group_label(group)}; {verdict})"
+                verdict = (
+                    f"95 % interval {low:+z.3f} to {high:+z.3f}, {'includes' if low <= 0 <= high else 'excludes'} 0"
+                )
+            return f"UAR {gap['value']:+z.3f} ({block.group_label(group)}; {verdict})"
     return None
 
 

@@ -141,7 +141,7 @@ def dependence_table(block: Block) -> Table:
         dependence = block.whole(system).states["speaker_dependence"]
         if dependence["num_speakers"]:
             correlations = (dependence[cause] for cause in causes)
-            texts = (NOTHING if c is None else f"{c['rho']:+.3f} (p {c['p']:.3f})" for c in correlations)
+            texts = (NOTHING if c is None else f"{c['rho']:+z.3f} (p {c['p']:.3f})" for c in correlations)
             rows.append(Row((system,), plain(dependence["num_speakers"], *texts)))
     columns = ("speakers", *causes.values())
     text = (

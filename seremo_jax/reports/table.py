@@ -50,11 +50,12 @@ def measured(entry: Mapping[str, Any] | None, metric: Metric | None = None, is_d
     if value is None:
         return Cell(NOTHING, metric=metric, numbers=entry or {})
     digits = metric.about.digits if metric else DIGITS
-    text, interval = f"{value:{'+' if is_difference else ''}.{digits}f}", ""
+    # `z`: what rounds to zero has no minus.
+    text, interval = f"{value:{'+' if is_difference else ''}z.{digits}f}", ""
     if len(entry.get("members") or ()) > 1 and is_number(entry.get("sd")):
         text += f" ± {entry['sd']:.{digits}f}"
     if is_number(entry.get("low")) and is_number(entry.get("high")):
-        interval = f"[{entry['low']:.{digits}f}, {entry['high']:.{digits}f}]"
+        interval = f"[{entry['low']:z.{digits}f}, {entry['high']:z.{digits}f}]"
     return Cell(text, interval, metric, entry)
 
 

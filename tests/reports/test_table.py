@@ -27,6 +27,7 @@ TABLE = Table(
     [
         (ENTRY, UAR, False, "0.512 ± 0.012 [0.400, 0.600]"),
         (ENTRY, None, True, "+0.512 ± 0.012 [0.400, 0.600]"),
+        (ENTRY | {"value": -0.0001, "members": [1], "low": -0.0002}, UAR, True, "+0.000 [0.000, 0.600]"),
         (ENTRY | {"value": 51.26, "members": [1], "low": None}, SHARE, False, "51.3"),
         (ENTRY | {"defined": False}, UAR, False, NOTHING),
         (ENTRY | {"value": float("nan")}, UAR, False, NOTHING),
