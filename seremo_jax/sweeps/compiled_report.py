@@ -85,8 +85,10 @@ def _memory(row: Compiled) -> str:
     memory = row.memory
     if memory.refusal:
         return f"more than {row.usable_bytes / 1e9:.1f} GB"
-    parts = " + ".join(f"{n / 1e9:.2f}" for n in (memory.argument_bytes, memory.temporary_bytes, memory.output_bytes))
-    return f"{parts} = {memory.num_bytes / 1e9:.2f} of {row.usable_bytes / 1e9:.1f} GB"
+    scale, unit = (1e9, "GB") if memory.num_bytes >= 1e9 else (1e6, "MB")
+    parts = (memory.argument_bytes, memory.temporary_bytes, memory.output_bytes)
+    total = f"{memory.num_bytes / scale:,.2f} {unit} of {row.usable_bytes / 1e9:.1f} GB"
+    return f"{' + '.join(f'{n / scale:,.2f}' for n in parts)} = {total}"
 
 
 def _collectives(row: Compiled) -> str:
@@ -115,7 +117,7 @@ def _assumptions(rows: Sequence[Compiled]) -> list[str]:
             f"at {figures.bytes_per_s / 1e9:,.0f} GB/s, links {figures.link_bytes_per_s / 1e9:,.0f} GB/s "
             f"({figures.source})"
         )
-    compilers = ", ".join(dict.fromkeys(row.compiler for row in rows))
+    compilers = "; ".join(dict.fromkeys(row.compiler for row in rows))
     return [
         *lines,
         "",

@@ -65,8 +65,8 @@ def extraction(workload: Workload, platform: str, devices: list[Any], num_slots:
     num_processes = len({device.process_index for device in devices})
     return Program(
         EXTRACT,
-        f"{slots} utterances of {samples / 16_000:.1f} s on {mesh.size} devices, {len(layers)} of "
-        f"{backbone.num_layers} layers stored",
+        f"{slots} utterances of {samples / 16_000:.1f} s on {mesh.size} device{'s' * (mesh.size > 1)}, "
+        f"{len(layers)} of {backbone.num_layers} layers stored",
         # Batches of other lengths count by their padded audio.
         float(heard.sum()) / this / num_processes,
         functools.partial(one_pass.lower, slots, samples),
