@@ -230,10 +230,10 @@ def to_text(record: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
     for reason, names in record["excluded"].items():
         some = ", ".join(names[:_LISTED]) + (" ..." if len(names) > _LISTED else "")
         lines.append(f"  left out, {reason} ({reasons[reason]}): {len(names)}: {some}")
-        told = [
+        detailed = [
             (name, detail) for name in names if (detail := record["details"].get(name)) not in (None, reasons[reason])
         ]
-        lines += [f"    {name}: {detail}" for name, detail in told[:_DETAILED]]
+        lines += [f"    {name}: {detail}" for name, detail in detailed[:_DETAILED]]
     for name, split in record["splits"].items():
         genders = ", ".join(f"{part['speakers']} {gender}" for gender, part in split["by_gender"].items())
         lines.append(f"  {name}: {split['utterances']} utterances of {split['speakers']} speakers ({genders})")

@@ -127,19 +127,19 @@ class _Bench:
     ) -> dict[str, dict[str, Any]]:
         """`Raters.states`: rows of one rater, of half of them, and of panels of every size."""
         votes = self.aligned.votes[:, :-1]
-        number, one = votes.sum(axis=1), np.ones(len(votes), np.int64)
+        number, single = votes.sum(axis=1), np.ones(len(votes), np.int64)
         joint = raters.leave_one_out(self.aligned.votes)
         whole = self.aligned.groups["all"]
         chances, curve = np.split(self._passing(joint, whole, (*self.settings.thresholds, *CURVE)),
                                   [len(self.settings.thresholds)], axis=1)  # fmt: skip
         halves = self._entries(None, raters.share_sums(votes, number // 2, number - number // 2), None)
-        alone = self._entries(joint, raters.share_sums(votes, one, number - 1), chances)
+        alone = self._entries(joint, raters.share_sums(votes, single, number - 1), chances)
         rows = [
             ({"raters": 1, "others": "all"}, alone),
             ({"raters": "half", "others": "half"}, _only(_OF_SHARES, halves)),
         ]
         for size, answers in enumerate(panels, 1):
-            shares = raters.share_sums(panelled[:, :-1], size * one, num_others * one)
+            shares = raters.share_sums(panelled[:, :-1], size * single, num_others * single)
             about = {"raters": size, "others": num_others}
             own = self._entries(answers, shares, self._passing(answers, whole, self.settings.thresholds))
             rows.append((about, _only(_OF_PANELS, own)))

@@ -116,8 +116,8 @@ def _speaker_scores(sums: resampling.Sums, statistics: Statistics, settings: Set
     return result
 
 
-def _regression_scores(sums: resampling.Sums, statistics: Statistics, of: str) -> RegressionScores:
-    return intervals.moments_of_sums(sums, of, statistics.shifts[of]).compute()
+def _regression_scores(sums: resampling.Sums, statistics: Statistics, quantity: str) -> RegressionScores:
+    return intervals.moments_of_sums(sums, quantity, statistics.shifts[quantity]).compute()
 
 
 def _mean_over_defined(values: Float[np.ndarray, "R E K"], is_defined: Bool[np.ndarray, "R K"]) -> intervals.Score:

@@ -34,7 +34,11 @@ class RowSum(NamedTuple):
 
 
 TARGET_SUMS = {
-    *(intervals.MomentSum(of, what) for of in (ATTRIBUTES, CLASSES, ENTROPIES) for what in ("num_rows", "y", "yy")),
+    *(
+        intervals.MomentSum(quantity, what)
+        for quantity in (ATTRIBUTES, CLASSES, ENTROPIES)
+        for what in ("num_rows", "y", "yy")
+    ),
     *(RowSum("num_rows"), RowSum("num_present")),
 }
 """Sums of targets only, the same for all members: they are kept once."""
@@ -132,13 +136,15 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
         own = _count_sums(state.counts, settings)
         own |= {PANEL_RIGHT: state.panel_right, strata.RIGHT: state.strata_right, RATERS_SERVED: state.raters_served}
         own |= {RowSum(name): getattr(state.distribution, name) for name in ROW_SUMS}
-        for of, moments in (
+        for quantity, moments in (
             (ATTRIBUTES, state.attributes),
             (CLASSES, state.distribution.classes),
             (ENTROPIES, state.distribution.entropies),
         ):
             # The targets are the same for all members, and so must be the shift, or their sums could not be compared.
-            part, shifts[of] = intervals.moment_sums(moments, of, shifts.get(of), has_errors=of == ATTRIBUTES)
+            part, shifts[quantity] = intervals.moment_sums(
+                moments, quantity, shifts.get(quantity), has_errors=quantity == ATTRIBUTES
+            )
             own |= part
         for name, values in own.items():
             is_of_targets = name in TARGET_SUMS
@@ -147,7 +153,9 @@ def cell_sums(states: Iterable[States], num_members: int, cells: Cells, settings
                 sums[name] = np.zeros((num_cells, 1 if is_of_targets else num_members, *values.shape[1:]))
             if e == 0 or not is_of_targets:
                 sums[name][:, e] = values
-    return CellSums(sums, {of: shift[:, None] for of, shift in shifts.items()}, np.stack(confusions, axis=1))
+    return CellSums(
+        sums, {quantity: shift[:, None] for quantity, shift in shifts.items()}, np.stack(confusions, axis=1)
+    )
 
 
 def _count_sums(counts: Int[np.ndarray, "cells N C C"], settings: Settings) -> resampling.Sums:

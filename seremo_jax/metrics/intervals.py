@@ -69,29 +69,29 @@ class MomentSum(NamedTuple):
     """Which of the sums that `moment_sums` makes.
 
     Attributes:
-      of: What the moments are of, e.g. `attributes`.
+      quantity: What the moments are of, e.g. `attributes`.
       what: `num_rows`; `x` and `y`, sums of prediction and target; `xx`, `yy` and `xy`, of their products;
         `absolute_error` and `squared_error`.
     """
 
-    of: str
+    quantity: str
     what: str
 
 
-def moment_names(of: str, has_errors: bool = True) -> tuple[MomentSum, ...]:
+def moment_names(quantity: str, has_errors: bool = True) -> tuple[MomentSum, ...]:
     """Keys of the sums that `moment_sums` makes."""
     names = ("num_rows", "x", "y", "xx", "yy", "xy", *(_ERRORS if has_errors else ()))
-    return tuple(MomentSum(of, name) for name in names)
+    return tuple(MomentSum(quantity, name) for name in names)
 
 
 def moment_sums(
-    moments: Moments, of: str, shift: np.ndarray | None = None, has_errors: bool = True
+    moments: Moments, quantity: str, shift: np.ndarray | None = None, has_errors: bool = True
 ) -> tuple[Sums, np.ndarray]:
     """Moments of units [U, ...] as sums that add up over units, and the shift around which they are taken.
 
     Args:
       moments: State with NumPy leaves.
-      of: What they are of, for the keys of the sums.
+      quantity: What they are of, for the keys of the sums.
       shift: [2, ...] origin for prediction and target; the target's overall mean by default, so that the sums of
         different systems on the same targets share it.
       has_errors: Whether the sums behind RMSE and MAE are among them.
@@ -116,16 +116,16 @@ def moment_sums(
     }
     if has_errors:
         sums |= {name: getattr(m, name) for name in _ERRORS}
-    return {MomentSum(of, name): values for name, values in sums.items()}, shift
+    return {MomentSum(quantity, name): values for name, values in sums.items()}, shift
 
 
-def moments_of_sums(sums: Mapping[Hashable, np.ndarray], of: str, shift: np.ndarray) -> Moments:
+def moments_of_sums(sums: Mapping[Hashable, np.ndarray], quantity: str, shift: np.ndarray) -> Moments:
     """The state whose `moment_sums` are `sums` [R, ...], with NumPy float64 leaves. Inverse of `moment_sums`.
 
     Sums of the target may be of shape [R, 1, ...], once for all members. Errors that were left out are NaN.
     """
-    num_rows, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (sums[key] for key in moment_names(of, has_errors=False))
-    errors = {name: sums.get(MomentSum(of, name), np.asarray(np.nan)) for name in _ERRORS}
+    num_rows, sum_x, sum_y, sum_xx, sum_yy, sum_xy = (sums[key] for key in moment_names(quantity, has_errors=False))
+    errors = {name: sums.get(MomentSum(quantity, name), np.asarray(np.nan)) for name in _ERRORS}
     safe = np.maximum(num_rows, 1)
     x, y = sum_x / safe, sum_y / safe
 

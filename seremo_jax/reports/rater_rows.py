@@ -18,7 +18,7 @@ READING = (
 """Sentence for captions of tables that have the row."""
 
 
-def found(block: Block, group: str = "all") -> Sequence[Mapping[str, Any]]:
+def recorded(block: Block, group: str = "all") -> Sequence[Mapping[str, Any]]:
     """What records say of raters: one, half of them, panels; empty where they say nothing."""
     return _states(block, group).get("rows", ())
 
@@ -39,7 +39,7 @@ def _states(block: Block, group: str) -> Mapping[str, Any]:
 
 def entry(block: Block, metric: Metric, group: str = "all", others: str = "all") -> Mapping[str, Any] | None:
     """Entry of one rater against all others, or of `half` of them against the other half; None where there is none."""
-    for row in found(block, group):
+    for row in recorded(block, group):
         if row["others"] == others:
             return catalogue.entries_by_metric(row["metrics"]).get(metric)
     return None
@@ -63,7 +63,7 @@ def cells_of(block: Block, metrics: Sequence[Metric], group: str = "all", others
 
 def panel_table(block: Block, caption: str) -> Table:
     """What panels of raters score against a few others, and how many raters each system is worth."""
-    lines, rows_ = [], found(block)
+    lines, rows_ = [], recorded(block)
     metrics = [catalogue.metric("uar"), catalogue.metric("macro_f1", classes=_f1_classes(block))]
     metrics += [catalogue.metric("class_ccc_mean")]
     metrics += [metric for metric in block.metrics if _is_share(metric)]

@@ -212,7 +212,7 @@ def other_table(block: Block) -> Table:
 
 def summary_table(block: Block) -> Table:
     """The main numbers with systems side by side, narrow enough for a terminal."""
-    rows, has_raters = [], bool(rater_rows.found(block))
+    rows, has_raters = [], bool(rater_rows.recorded(block))
     for metric in _columns(block, lambda metric: is_main(metric) or metric.field("threshold") == HIGH_THRESHOLD):
         label = metric.name + (f" ({metric.about.unit})" if metric.about.unit else "")
         by_system = (measured(block.entry(system, metric), metric) for system in block.systems)
@@ -260,7 +260,7 @@ def caption(block: Block) -> str:
 
 def _with_raters(block: Block) -> str:
     """The caption of a table with the row of human raters, or why there is none."""
-    return " ".join(filter(None, (caption(block), rater_rows.READING if rater_rows.found(block) else
+    return " ".join(filter(None, (caption(block), rater_rows.READING if rater_rows.recorded(block) else
                                   rater_rows.absent(block))))  # fmt: skip
 
 

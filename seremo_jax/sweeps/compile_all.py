@@ -157,13 +157,13 @@ def report(
     return text
 
 
-def _print_each(line: Callable[[Any], str], found: list[Any]) -> None:
-    for one in found:
-        print(line(one), flush=True)
+def _print_each(line: Callable[[Any], str], results: list[Any]) -> None:
+    for result in results:
+        print(line(result), flush=True)
 
 
 def _joined(parts: Sequence[list[Any]]) -> list[Any]:
-    return [one for part in parts for one in part]
+    return [result for part in parts for result in part]
 
 
 _made: dict[str, Any] = {}

@@ -61,11 +61,11 @@ def line(row: Compiled) -> str:
     )
 
 
-def fit_line(found: dict[str, Any]) -> str:
+def fit_line(fit: dict[str, Any]) -> str:
     """What a search found, in one line, for progress."""
     return (
-        f"{found['target']} {found['program']}: {found['largest'] or 'none'} {found['what']} fit, "
-        f"{found['too_many'] or 'no size'} does not{': ' * bool(found['refusal'])}{found['refusal']}"
+        f"{fit['target']} {fit['program']}: {fit['largest'] or 'none'} {fit['what']} fit, "
+        f"{fit['too_many'] or 'no size'} does not{': ' * bool(fit['refusal'])}{fit['refusal']}"
     )
 
 

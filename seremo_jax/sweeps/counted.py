@@ -53,16 +53,16 @@ def cost(text: str, loops: tuple[hlo_text.Loop, ...]) -> tuple[float, float]:
 
 def _loops_below(name: str, computations: dict[str, str]) -> list[str]:
     """Loops of a computation, also those in what it calls, but not those inside these loops."""
-    found, waiting, seen = [], [name], set()
+    loops, waiting, seen = [], [name], set()
     while waiting:
         block = computations[waiting.pop()]
-        found += [loop for loop, _ in _WHILE.findall(block)]
+        loops += [loop for loop, _ in _WHILE.findall(block)]
         for line in block.splitlines()[1:]:
             if " while(" not in line:
                 called = set(re.findall(r"(?:calls|to_apply|_computation)=%?([\w.\-$]+)", line)) & computations.keys()
                 waiting += called - seen
                 seen |= called
-    return found
+    return loops
 
 
 def _analysed(computations: dict[str, str], name: str) -> tuple[float, float]:

@@ -252,8 +252,8 @@ def _stop(text: str, opening: int) -> int:
 
 
 def _attribute(instruction: _Instruction, name: str) -> str:
-    found = re.search(rf'\b{name}=[%"]?([^,"\s}}]+)', instruction.attributes)
-    return found.group(1) if found else ""
+    match = re.search(rf'\b{name}=[%"]?([^,"\s}}]+)', instruction.attributes)
+    return match.group(1) if match else ""
 
 
 def _num_trips(loop: _Instruction, inside: _Computation, computations: Mapping[str, _Computation]) -> int | None:

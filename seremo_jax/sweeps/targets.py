@@ -169,7 +169,7 @@ def parse(name: str) -> Target:
         raise TargetError(f"--target={name}: no device is called {kind!r}{hint} Known are {', '.join(known())}")
     if FIGURES[kind].platform == TPU:
         if layout not in TOPOLOGIES[kind]:
-            slices = ", ".join(f"{kind}:{one}" for one in TOPOLOGIES[kind])
+            slices = ", ".join(f"{kind}:{layout}" for layout in TOPOLOGIES[kind])
             raise TargetError(f"--target={name}: no slice of {kind} has this layout; there are {slices}")
         return Target(name, kind, tuple(map(int, layout.split("x"))))
     sizes = tuple(map(int, layout.split("x"))) if _MESH.fullmatch(layout) else ()
