@@ -1,5 +1,6 @@
 """Test-wide settings: 8 virtual CPU devices, no silent rank promotion, no network, the shared real data."""
 
+import collections
 import gc
 import os
 import sys
@@ -84,11 +85,12 @@ def _forgotten_programs():
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts first what takes longest, so that no worker ends with a long file while the others wait.
 
-    These are files with long tests, then the rooms whose tests compile most.
+    These are files with long tests, those with most of them first, then the rooms whose tests compile most.
     """
-    first = {item.path for item in items if item.get_closest_marker("long") or item.get_closest_marker("statistical")}
+    is_long = [item.get_closest_marker("long") or item.get_closest_marker("statistical") for item in items]
+    num_long = collections.Counter(item.path for item, long in zip(items, is_long, strict=True) if long)
     rooms = {name: place for place, name in enumerate(_COMPILING_ROOMS)}
-    items.sort(key=lambda item: (item.path not in first, rooms.get(item.path.parent.name, len(rooms))))
+    items.sort(key=lambda item: (-num_long[item.path], rooms.get(item.path.parent.name, len(rooms))))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

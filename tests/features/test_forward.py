@@ -73,7 +73,7 @@ def test_the_final_norm_and_the_window_make_another_store(corpus, tmp_path):
 
 
 def test_devices_share_a_batch_and_change_no_number(corpus, of_checkpoint, tmp_path):
-    """Weights on each of two devices, and spread over them. More virtual devices than cores wait for each other."""
+    """A thread a device, and weights spread over two devices. More virtual devices than cores wait for each other."""
     whole = sharding.make_data_mesh()
     assert whole.size == 8
     two = np.array(jax.local_devices()[:2]).reshape(1, 2)
