@@ -1,7 +1,7 @@
 """The frozen, typed config of an experiment: strict reading from a ConfigDict, its file, and fingerprints.
 
-The fields and their defaults stand in `config_fields`, the rules between them in `config_rules`. METHOD.md, section 12,
-says which choice of the method each field stands for.
+The fields and their defaults stand in `config_fields` and `config_head_fields`, the rules between them in
+`config_rules`. METHOD.md, section 12, says which choice of the method each field stands for.
 """
 
 import contextlib
@@ -22,16 +22,12 @@ from seremo_jax.core.config_fields import (
     BackboneConfig,
     CorpusConfig,
     DataConfig,
-    EnsembleConfig,
     EvalConfig,
     ExtractConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
     SaliencyConfig,
     TargetsConfig,
-    TrainConfig,
 )
+from seremo_jax.core.config_head_fields import EnsembleConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from seremo_jax.core.config_rules import broken_rules
 
 

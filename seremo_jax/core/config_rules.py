@@ -1,7 +1,7 @@
 """The rules that span fields of a config, by topic: each yields a sentence for whatever contradicts it.
 
 A rule is added as one `if` with its reason, in the function of its topic. Allowed values and lowest values of single
-fields stand in `config_fields`.
+fields stand beside the fields, in `config_fields` and `config_head_fields`.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seremo_jax.core import ensemble, vocab
-from seremo_jax.core.config_fields import EnsembleConfig
+from seremo_jax.core.config_head_fields import EnsembleConfig
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
