@@ -4,7 +4,8 @@ Mean and standard deviation of each feature over an utterance's frames, z-scored
 on the votes, each class of an utterance weighing its share, or on the consensus; with and without classes balanced.
 Attributes, where there are any, by ridge regression. It learns from the training utterances, as heads do. Its penalty
 is chosen from `regression.STRENGTHS` on the development utterances of each fold, by the score that chooses the epoch
-of a head. The mean of three of the regressions is a system of its own. Source: OURS.
+of a head. The mean of three of the regressions is a system of its own. Heads that were evaluated before are compared
+with it by speaker (`against_regression`). Source: OURS.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.screening import with_words
 from seremo_jax.data.tables import read_for
 from seremo_jax.data.targets import Targets, without_no_agreement
-from seremo_jax.evaluation import scoring
+from seremo_jax.evaluation import against_regression, mean_heads, scoring
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, are_whole, write_predictions
 from seremo_jax.evaluation.records import write as write_records
@@ -83,9 +84,13 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
         config, workdir, utterances, store, {"checkpoint_id": checkpoint, "members": list(map(vars, like))}
     )
     results, chosen_path = folder / FILE, folder / CHOSEN_FILE
+    heads = list(dict.fromkeys(map(ensemble.without_fold, like)))
+    heads += [member for _, member in mean_heads.means_of(heads, config.eval.means)]
+    both = ensemble.systems(list(map(vars, heads))), systems(single)
     if protocol.is_card_of(card, results) and are_whole(results) and chosen_path.exists():
+        words = [f"{results} is up to date", against_regression.update(config, workdir, (utterances, targets), both)]
         if not is_quiet:
-            print(f"{results} is up to date")
+            print(*words, sep="\n")
         return results
     folds = config.ensemble.folds or (None,)
     source = _Source(
@@ -108,10 +113,10 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
             scored = _scored(config, predictions, targets, table, single, split, card)
             records += [dataclasses.replace(record, predictions=origin) for record in scored]
     write_json(chosen_path, {"strengths": STRENGTHS, "checkpoint_id": checkpoint, "splits": chosen})
-    if not is_quiet:
-        for line in _in_words(next(iter(chosen.values()))):
-            print(line)
     write_records(results, records)
+    compared = against_regression.update(config, workdir, (utterances, targets), both)
+    if not is_quiet:
+        print(*_in_words(next(iter(chosen.values()))), compared, sep="\n")
     return results
 
 

@@ -1,7 +1,7 @@
 """Systems of one table against each other: differences with intervals, two paired tests, and Holm's correction."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,32 +33,40 @@ class Compared:
     num_units: int
 
 
-def differences(systems: Mapping[str, Compared], num_permutations: int, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """System -> its differences from systems before it, one entry a metric.
+def differences(
+    systems: Mapping[str, Compared],
+    num_permutations: int,
+    seed: int,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """System -> its differences from other systems, one entry a metric.
 
     `value` is this system minus `than`. `p_holm` corrects, over all entries of all systems of one family of metrics
-    (`Kind.family`), the p of the permutation test; the two systems of a pair must have as many members for it, and the
-    bootstrap's p stands in where they do not. Intervals hold for these members; whether other seeds would agree is what
-    `sd` of each system's metric says.
+    (`Kind.family`), the p of the permutation test. For it the two systems of a pair must have as many members, or one
+    of them a single one, which is then exchanged with each member of the other; the bootstrap's p stands in elsewhere.
+    Intervals hold for these members; whether other seeds would agree is what `sd` of each system's metric says.
 
     Args:
       systems: In the order of the table.
       num_permutations: Exchanges of two systems, speaker by speaker.
       seed: Of the exchanges.
+      pairs: (`than`, system) to compare. None compares each with those before it, and of more than `MOST_PAIRED`
+        systems each with the first: pairs grow with the square, and so does what Holm's correction asks of each.
 
     Raises:
       ValueError: `means` of a system lacks one of its `points`.
     """
     names = list(systems)
-    # Every pair where there are few systems, else each against the first: pairs grow with the square, and so does what
-    # Holm's correction asks of each of them.
-    pairs = [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
+    if pairs is None:
+        pairs = [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
     rows: dict[tuple[str, str, Metric], dict[str, Any]] = {}
     for before, after in pairs:
         first, second = systems[after], systems[before]
         p_permutation: dict[Metric, float | None] = {}
-        if len({score.values.shape for side in (first, second) for score in side.points.values()}) == 1:
-            p_permutation = significance.permutation_p(first.sums, second.sums, first.means, num_permutations, seed)
+        sides = _exchangeable(first, second)
+        if sides is not None:
+            many, own_sums, other_sums = sides
+            p_permutation = significance.permutation_p(own_sums, other_sums, many.means, num_permutations, seed)
             if missing := [metric.name for metric in first.points if metric not in p_permutation]:
                 raise ValueError(f"systems are compared by {', '.join(missing)}, but `means` does not compute it")
         for metric, here in first.points.items():
@@ -87,3 +95,20 @@ def differences(systems: Mapping[str, Compared], num_permutations: int, seed: in
     for key, row in rows.items():
         by_system[key[0]].append(row | {"p_holm": corrected[key]})
     return by_system
+
+
+def _exchangeable(first: Compared, second: Compared) -> tuple[Compared, resampling.Sums, resampling.Sums] | None:
+    """Sums of two systems in equal shapes, and first the one with more members; None where there are none."""
+    many, few = sorted((first, second), key=_num_members, reverse=True)
+    if _num_members(few) not in (1, _num_members(many)):
+        return None
+    # The member axis is the second one of what has any, and that of sums of targets is 1 on both sides.
+    widened = {
+        name: values if values.shape == many.sums[name].shape else np.repeat(values, _num_members(many), axis=1)
+        for name, values in few.sums.items()
+    }
+    return many, many.sums, widened
+
+
+def _num_members(system: Compared) -> int:
+    return next(iter(system.points.values())).values.shape[1]

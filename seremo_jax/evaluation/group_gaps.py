@@ -17,6 +17,24 @@ Points = Mapping[Metric, intervals.Score]
 Resampled = Mapping[Metric, Float[np.ndarray, "R 2"]]
 
 
+def gender_gap(
+    points: Mapping[str, Points], resampled: Mapping[str, Resampled], num_units: Mapping[str, int]
+) -> dict[Metric, dict[str, Any]]:
+    """Entries of female - male, for every metric that both have; arguments as in `worst_best`."""
+    both = num_units["female"] + num_units["male"]
+    return {
+        metric: intervals.gap_entry(
+            points["female"][metric],
+            points["male"][metric],
+            resampled["female"][metric] - resampled["male"][metric],
+            ("female", "male"),
+            both,
+        )
+        for metric in points["female"]
+        if metric in points["male"]
+    }
+
+
 def worst_best(
     points: Mapping[str, Points], resampled: Mapping[str, Resampled], num_units: Mapping[str, int]
 ) -> dict[str, dict[Metric, dict[str, Any]]]:

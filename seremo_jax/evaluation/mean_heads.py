@@ -26,14 +26,22 @@ def with_means(
 
     Source: OURS.
     """
-    parts, averaged = [(predictions.attributes, predictions.distribution)], []
+    means = means_of(members, over)
+    parts = [(predictions.attributes, predictions.distribution)]
+    for rows, _ in means:
+        # In float64: a mean of ten float32 would otherwise depend on the order of the heads.
+        wide = (values[rows].mean(axis=0, keepdims=True, dtype=np.float64) for values in parts[0])
+        parts.append(tuple(values.astype(np.float32) for values in wide))
+    attributes, distribution = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return Predictions(predictions.utterances, attributes, distribution), [*members, *(member for _, member in means)]
+
+
+def means_of(members: Sequence[ensemble.Member], over: Sequence[str]) -> list[tuple[list[int], ensemble.Member]]:
+    """Of each mean the members that it is over, as `with_means` says, and the member that it is."""
+    means = []
     for axis in over:
         for rows in ensemble.behind_means(members, axis):
             kinds = tuple(dict.fromkeys(members[row].class_kind for row in rows))
             kind = kinds if len(kinds) > 1 else kinds[0]
-            averaged.append(dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=kind))
-            # In float64: a mean of ten float32 would otherwise depend on the order of the heads.
-            wide = (values[rows].mean(axis=0, keepdims=True, dtype=np.float64) for values in parts[0])
-            parts.append(tuple(values.astype(np.float32) for values in wide))
-    attributes, distribution = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return Predictions(predictions.utterances, attributes, distribution), [*members, *averaged]
+            means.append((rows, dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=kind)))
+    return means

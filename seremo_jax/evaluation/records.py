@@ -14,6 +14,7 @@ from seremo_jax.core.artefacts import (
     atomic_path,
     parsed,
     place_of,
+    read_json,
     require_same,
     sealed,
     to_json,
@@ -27,6 +28,9 @@ from seremo_jax.metrics import catalogue
 FILE = "results.jsonl"
 BASELINE_FOLDER = "baseline"
 """Folder of the records of the regression that every user would pick instead of a head."""
+
+DIFFERENCES_FILE = "differences.json"
+"""In that folder: heads minus regressions, see `against_regression`."""
 
 CALIBRATION = "calibration"
 """Where the states of a record hold what was found of calibration, conformal sets and abstention."""
@@ -109,6 +113,31 @@ def _foreign(record: ResultRecord) -> str:
         if about["kind"] not in catalogue.KINDS:
             return f"its metric {name!r} is of the unknown kind {about['kind']!r}"
     return ""
+
+
+def read_differences(workdir: str | os.PathLike, split: str) -> list[dict[str, Any]]:
+    """Differences of heads and regressions on clean speech; empty where none were computed.
+
+    Args:
+      workdir: Folder of the experiment.
+      split: Name of the split.
+
+    Returns:
+      Entries as `differences.differences` describes them, and in each of them the `system`.
+
+    Raises:
+      ArtefactError: The file is damaged, or of other records than those of the workdir.
+    """
+    workdir = place_of(workdir)
+    path = workdir / BASELINE_FOLDER / DIFFERENCES_FILE
+    if not path.exists():
+        return []
+    written = read_json(path, f"delete it and {_REGRESS}")
+    for side, folder in (("heads", workdir), ("regressions", path.parent)):
+        remedy = f"{path} compared others: {_REGRESS}."
+        there = describe_file(folder / FILE)
+        require_same(f"what is known of the {side} in {folder / FILE}", there, written["files"][side], remedy)
+    return written["splits"].get(split, [])
 
 
 def write_predictions(

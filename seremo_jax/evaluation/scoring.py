@@ -257,29 +257,13 @@ def _comparison_records(split: _Split, scored: _Scored, common: Mapping[str, Any
     records = []
     if column == "gender" and {"female", "male"} <= scored.points.keys():
         is_in = aligned.groups["female"] | aligned.groups["male"]
-        records.append(record(GAP_GROUP, "gap", is_in, _gender_gaps(scored), groups=["female", "male"]))
+        gaps = group_gaps.gender_gap(scored.points, scored.resampled, scored.num_units)
+        records.append(record(GAP_GROUP, "gap", is_in, gaps, groups=["female", "male"]))
     known = [is_in for group, is_in in aligned.groups.items() if group not in ("all", vocab.UNKNOWN)]
     for kind, entries in group_gaps.worst_best(scored.points, scored.resampled, scored.num_units).items():
         if kind != "gap" or column != "gender":  # the gap of genders stands above, with a sign
             records.append(record(f"{kind}:{column}", kind, np.any(known, axis=0), entries))
     return records
-
-
-def _gender_gaps(scored: _Scored) -> dict[Metric, dict[str, Any]]:
-    """Entries of female - male."""
-    sides, resampled = (scored.points["female"], scored.points["male"]), scored.resampled
-    num_units = scored.num_units["female"] + scored.num_units["male"]
-    return {
-        key: intervals.gap_entry(
-            sides[0][key],
-            sides[1][key],
-            resampled["female"][key] - resampled["male"][key],
-            ("female", "male"),
-            num_units,
-        )
-        for key in sides[0]
-        if key in sides[1]
-    }
 
 
 def _speakers(aligned: Aligned, statistics: Statistics) -> list[dict[str, Any]]:
@@ -308,8 +292,38 @@ def _speaker_states(split: _Split, statistics: Statistics) -> dict[str, Any]:
     }
 
 
+def paired_differences(
+    aligned: Aligned, request: ScoreRequest, pairs: Sequence[tuple[str, str]],
+    states: Callable[..., States] = member_states,
+) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """Differences of pairs of systems over all speakers, without their records.
+
+    Args:
+      aligned: Predictions and targets of all systems.
+      request: The systems, and how often what is drawn again.
+      pairs: (before, after) names of systems; values are those of `after` minus those of `before`.
+      states: See `score`.
+
+    Returns:
+      See `differences.differences`.
+    """
+    split = _Split.of(aligned, request.section, request.condition)
+    split = dataclasses.replace(split, groups={"all": split.groups["all"]})
+    by_system = {about["system"]: _score_system(split, rows, states) for rows, about in request.systems}
+    return _differences(split, by_system, pairs)
+
+
 def _add_differences(split: _Split, records: Sequence[ResultRecord], by_system: Mapping[str, _Scored]) -> None:
     """Of the metrics by which systems are compared, over all speakers."""
+    rows_of = _differences(split, by_system)
+    for record in records:
+        if record.group == "all":
+            record.states["differences"] = rows_of[record.system]
+
+
+def _differences(
+    split: _Split, by_system: Mapping[str, _Scored], pairs: Sequence[tuple[str, str]] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     settings, section = split.settings, split.section
     by_name = {}
     for system, scored in by_system.items():
@@ -327,7 +341,4 @@ def _add_differences(split: _Split, records: Sequence[ResultRecord], by_system: 
             resampled=scored.resampled["all"],
             num_units=scored.num_units["all"],
         )
-    rows_of = differences(by_name, section.num_permutations, section.seed)
-    for record in records:
-        if record.group == "all":
-            record.states["differences"] = rows_of[record.system]
+    return differences(by_name, section.num_permutations, section.seed, pairs)

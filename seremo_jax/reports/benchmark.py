@@ -81,8 +81,8 @@ def _targets(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     )
     if absent:
         reading += f" Not trained, so that the comparison is not complete: {'; '.join(absent)}."
-    return _finished("targets", "Vote distribution against consensus", [own, *parts.published_parts(rows)], rows, notes,
-                     reading)  # fmt: skip
+    tables = [own, *parts.against_regression_part(rows, split), *parts.published_parts(rows)]
+    return _finished("targets", "Vote distribution against consensus", tables, rows, notes, reading)
 
 
 def _layers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:

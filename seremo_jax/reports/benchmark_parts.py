@@ -8,6 +8,7 @@ import numpy as np
 
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.ensemble import layer_word
+from seremo_jax.evaluation import records
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import published, rater_rows, score_tables
 from seremo_jax.reports.benchmark_rows import Entry, Run
@@ -63,6 +64,19 @@ def scores_part(
         lines.append(Row(own, tuple(_cell(row, metric) for metric in metrics), marks=flag))
     header = (*labels, *run, "seeds", "commit")
     return Table("Our records", header, names(metrics), (*lines, *_reference_rows(rows, metrics, len(header))))
+
+
+def against_regression_part(rows: Sequence[Entry], split: str) -> list[Table]:
+    """Heads minus regressions with intervals and paired tests; no table where `launch.baseline` compared none."""
+    runs = {row.run.name: row.run for row in rows if row.is_baseline}
+    run, lines = _run_label(rows), []
+    for name, held in runs.items():
+        for line in score_tables.difference_rows(records.read_differences(held.workdir, split)):
+            lines.append(Row((line.labels[0], *([name] if run else []), *line.labels[1:]), line.cells))
+    first, *others = score_tables.DIFFERENCE_LABELS
+    table = Table("Heads minus regressions", (first, *run, *others), score_tables.DIFFERENCE_COLUMNS, tuple(lines),
+                  score_tables.DIFFERENCE_READING)  # fmt: skip
+    return [table] if lines else []
 
 
 def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:

@@ -21,11 +21,12 @@ _OF_HEADS = tuple(f"settings.{section}.*" for section in ("model", "loss", "opti
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What an evaluation left, and the curves over layers of its workdir (None where there are none)."""
+    """What an evaluation left, the curves over layers of its workdir (None where there are none), and the workdir."""
 
     name: str
     blocks: tuple[Block, ...]
     saliency: Mapping[str, Any] | None
+    workdir: PurePath
 
     def block(self, split: str, condition: str = vocab.CLEAN) -> Block | None:
         """Records of a split in a condition; None where there are none."""
@@ -112,16 +113,16 @@ def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
         curves = read_json(saliency, "run python -m launch.saliency") if saliency.exists() else None
         own, beside = path / result_records.FILE, path / result_records.BASELINE_FOLDER / result_records.FILE
         if own.exists() or not beside.exists():
-            heads.append(_run(name, own, curves))
+            heads.append(_run(name, own, curves, path))
         if beside.exists():
-            baselines.append(_run(name, beside, curves))
+            baselines.append(_run(name, beside, curves, path))
     return heads + baselines
 
 
-def _run(name: str, path: PurePath, curves: Mapping[str, Any] | None) -> Run:
+def _run(name: str, path: PurePath, curves: Mapping[str, Any] | None, workdir: PurePath) -> Run:
     records = result_records.read(path)
     is_simulated = any(record.protocol.get("is_simulated") for record in records)
-    return Run(name, tuple(comparison.blocks(records, is_simulated)), curves)
+    return Run(name, tuple(comparison.blocks(records, is_simulated)), curves, workdir)
 
 
 def entries(runs: Sequence[Run], split: str) -> list[Entry]:

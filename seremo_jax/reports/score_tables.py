@@ -16,6 +16,13 @@ UAR = catalogue.metric("uar")
 SPEAKER_SHARE = catalogue.metric("pa_uar", threshold=HIGH_THRESHOLD, speakers="all")
 """The main share of speakers."""
 
+DIFFERENCE_LABELS = ("score", "system", "minus")
+DIFFERENCE_COLUMNS = ("difference", "p, permutation", "p, bootstrap", "p, Holm")
+DIFFERENCE_READING = (
+    "Tests by speaker, on the same utterances; Holm corrects for all rows of this table. They hold for the members "
+    "trained: whether other seeds would agree is the ± of the scores."
+)
+
 
 def score_table(block: Block) -> Table:
     """UAR, N-best UAR, F1 and CCC of every system, and the chance row."""
@@ -181,21 +188,24 @@ def difference_table(block: Block, family: str = "main") -> Table:
     """
     rows, labels = [], {block.whole(system).system: system for system in block.systems}
     for system in block.systems:
-        for entry in block.whole(system).states.get("differences", ()):
-            metric = catalogue.from_json(entry["about"])
-            if metric.about.family != family:
-                continue
-            tests = plain(*(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))
-            difference = measured(entry, metric, is_difference=True)
-            rows.append(Row((metric.name, system, labels[entry["than"]]), (difference, *tests)))
-    columns = ("difference", "p, permutation", "p, bootstrap", "p, Holm")
-    text = (
-        "Tests by speaker, on the same utterances; Holm corrects for all rows of this table. They hold for the members "
-        "trained: whether other seeds would agree is the ± of the scores."
-    )
+        entries = [entry | {"system": system, "than": labels[entry["than"]]}
+                   for entry in block.whole(system).states.get("differences", ())]  # fmt: skip
+        rows += difference_rows(entries, family)
     title = {"main": "Differences between systems", "served": "Differences in how speakers are served"}[family]
-    return Table(title, ("score", "system", "minus"), columns, tuple(rows),
-                 f"{caption(block)} {text}")  # fmt: skip
+    return Table(title, DIFFERENCE_LABELS, DIFFERENCE_COLUMNS, tuple(rows),
+                 f"{caption(block)} {DIFFERENCE_READING}")  # fmt: skip
+
+
+def difference_rows(entries: Sequence[Mapping[str, Any]], family: str = "main") -> list[Row]:
+    """Rows of the columns `DIFFERENCE_COLUMNS`, from entries of `evaluation.differences` with their `system`."""
+    rows = []
+    for entry in entries:
+        metric = catalogue.from_json(entry["about"])
+        if metric.about.family == family:
+            tests = plain(*(_p(entry[name]) for name in ("p_permutation", "p_bootstrap", "p_holm")))
+            cells = (measured(entry, metric, is_difference=True), *tests)
+            rows.append(Row((metric.name, entry["system"], entry["than"]), cells))
+    return rows
 
 
 def _p(value: float | None) -> str:

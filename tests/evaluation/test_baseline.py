@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.optimize
 import scipy.special
+from sklearn.metrics import recall_score
 
 from seremo_jax import backbones
 from seremo_jax.core import artefacts, ensemble
 from seremo_jax.core.config import from_config_dict
-from seremo_jax.evaluation import baseline, regression
+from seremo_jax.core.schema import Predictions
+from seremo_jax.data import tables
+from seremo_jax.data.screening import with_words
+from seremo_jax.evaluation import baseline, mean_heads, records, regression, scoring
+from seremo_jax.evaluation.alignment import align
+from seremo_jax.features import store
 from seremo_jax.reports import benchmark
+from seremo_jax.training import protocol
+from seremo_jax.training.dataset import targets_by_role
 from tests.support import toy_corpus, toy_training
 
 
@@ -190,3 +199,99 @@ def test_records_of_all_folds_stand_in_a_table(workdir):
     before = results.stat().st_mtime_ns
     baseline.run(config, folder, is_quiet=True)
     assert results.stat().st_mtime_ns == before
+
+
+def _evaluated(config, folder, seed=0):
+    """Records and predictions of two seeds and of their mean, as an evaluation leaves them, of random predictions."""
+    utterances, ratings, _ = tables.read_for(config, folder)
+    targets = targets_by_role(config, utterances, ratings)[0]
+    members = ensemble.members_in(folder, config)
+    pooled = list(dict.fromkeys(map(ensemble.without_fold, members)))
+    rng = np.random.default_rng(seed)
+    noise = rng.dirichlet(np.ones(len(targets.class_names)), (len(pooled), len(targets.ids)))
+    heard = Predictions(
+        targets.ids,
+        rng.normal(size=(len(pooled), len(targets.ids), len(targets.attribute_names))).astype(np.float32),
+        (0.5 * noise + 0.5 * targets.consensus[None]).astype(np.float32)
+        / (0.5 + 0.5 * targets.consensus.sum(axis=1)[None, :, None]).astype(np.float32),
+    )
+    heard, pooled = mean_heads.with_means(heard, pooled, config.eval.means)
+    card = protocol.card(
+        config, folder, utterances, store.Reader(folder / "store"),
+        {"checkpoint_id": "heads", "members": list(map(vars, members))},
+    )  # fmt: skip
+    table = with_words(utterances, {"test": np.arange(len(targets.ids))})
+    aligned = align(heard, targets, table, num_members=len(pooled), split="test", group_by=config.eval.group_by)
+    systems = ensemble.systems(list(map(vars, pooled)))
+    scored = scoring.score(aligned, scoring.ScoreRequest(systems, "test", config.eval, card))
+    origin = records.write_predictions(folder / "predictions" / "test_clean.parquet", heard, pooled, targets, "heads")
+    records.write(folder / "results.jsonl", [dataclasses.replace(record, predictions=origin) for record in scored])
+    return targets, aligned
+
+
+def test_heads_are_compared_with_the_mean_of_regressions_by_speaker(workdir, tmp_path, capsys):
+    corpus, folder = workdir
+    settings = FOLDS | {"eval__num_resamples": 60, "eval__num_permutations": 60, "eval__means": ("seeds",)}
+    config = toy_corpus.config_of(corpus, **settings, ensemble__seeds=(0, 1))
+    folder = Path(shutil.copytree(folder, tmp_path / "w"))
+    baseline.run(config, folder)
+    assert "no heads were evaluated" in capsys.readouterr().out
+    assert records.read_differences(folder, "test") == []
+    targets, aligned = _evaluated(config, folder)
+    baseline.run(config, folder)
+    rows = records.read_differences(folder, "test")
+    heads, mean = "votes", "mean of 2 heads, votes"
+    assert {row["system"] for row in rows} == {heads, mean}
+    assert {row["than"] for row in rows} == {"logistic regression, mean of 3, both"}
+    for system in (heads, mean):
+        (there,) = [r for r in records.read(folder / "results.jsonl") if (r.system, r.group) == (system, "all")]
+        (other,) = [
+            r for r in records.read(folder / "baseline" / "results.jsonl")
+            if (r.system, r.group) == ("logistic regression, mean of 3, both", "all")
+        ]  # fmt: skip
+        own = {row["metric"]: row for row in rows if row["system"] == system}
+        assert {"UAR", "class CCC mean", "paUAR-75 (1-best, all)"} <= own.keys()
+        for name, row in own.items():
+            sides = [record.metrics[name]["value"] for record in (there, other)]
+            if None not in sides:
+                assert row["value"] == pytest.approx(sides[0] - sides[1], abs=1e-6)
+                assert row["low"] <= row["value"] <= row["high"]
+                assert 0 < row["p_permutation"] <= row["p_holm"] <= 1
+    (against,) = [
+        part for part in benchmark.build("targets", [folder]).parts if part.title == "Heads minus regressions"
+    ]
+    assert ("UAR", heads, "logistic regression, mean of 3, both") in [line.labels[-3:] for line in against.rows]
+    # The interval of UAR, by scikit-learn, speakers drawn with replacement.
+    table = pq.read_table(folder / "baseline" / "predictions" / "test_clean.parquet")
+    said = np.stack([table[f"p_{name}"].to_numpy() for name in targets.class_names], axis=1)
+    regression_says = said.reshape(5, len(targets.ids), -1)[4].argmax(axis=1)
+    place = {utterance: i for i, utterance in enumerate(table["utterance"].to_pylist()[: len(targets.ids)])}
+    order = np.argsort(np.array([str(name) for name in targets.ids]))
+    regression_says = regression_says[[place[targets.ids[i]] for i in order]]
+    head_says = aligned.predictions_distribution[:2].argmax(axis=2)
+    drawn, rng = [], np.random.default_rng(5)
+    for _ in range(400):
+        units = rng.integers(0, len(aligned.speakers), len(aligned.speakers))
+        at = np.concatenate([np.flatnonzero((aligned.unit == u) & (aligned.consensus >= 0)) for u in units])
+        truth = aligned.consensus[at]
+        uar = [
+            recall_score(truth, says[at], labels=np.unique(truth), average="macro", zero_division=0)
+            for says in (*head_says, regression_says)
+        ]
+        drawn.append(np.mean(uar[:2]) - uar[2])
+    (row,) = [row for row in rows if (row["system"], row["metric"]) == (heads, "UAR")]
+    spread = np.std(drawn)
+    assert (row["high"] - row["low"]) / 4 == pytest.approx(spread, rel=0.4)
+    # Evaluated anew, they are compared anew; under other settings they are not.
+    path = folder / "baseline" / "differences.json"
+    baseline.run(config, folder)
+    assert f"{path} is up to date" in capsys.readouterr().out
+    _evaluated(config, folder, seed=1)
+    with pytest.raises(artefacts.ArtefactError, match=r"heads in .*results.jsonl"):
+        records.read_differences(folder, "test")
+    baseline.run(config, folder)
+    assert records.read_differences(folder, "test") != rows
+    other = dataclasses.replace(config, eval=dataclasses.replace(config.eval, seed=3))
+    baseline.run(other, folder)
+    assert "was evaluated under other settings (eval.seed)" in capsys.readouterr().out
+    assert records.read_differences(folder, "test") == []

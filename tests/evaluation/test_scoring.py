@@ -363,6 +363,17 @@ def test_states_of_speakers(parts, records):
     assert actual["class_mix"]["rho"] == pytest.approx(scipy.stats.spearmanr(mix, uar).statistic)
 
 
+def _family(row):
+    return catalogue.KINDS[row["about"]["kind"]].family
+
+
+def _members(parts, rows):
+    """Some members' predictions, some of them twice."""
+    predictions, targets, table = parts
+    chosen = Predictions(predictions.utterances, predictions.attributes[rows], predictions.distribution[rows])
+    return chosen, targets, table
+
+
 @pytest.mark.stack
 def test_differences_of_systems(parts, records):
     assert records["votes", "all"].states["differences"] == []
@@ -385,6 +396,15 @@ def test_differences_of_systems(parts, records):
     same = Predictions(predictions.utterances, predictions.attributes[twice], predictions.distribution[twice])
     row = score(same, targets, table, group_by="")[1].states["differences"][0]
     assert (row["value"], row["p_permutation"], row["p_holm"], row["p_bootstrap"]) == (0, 1, 1, 1)
+    # A single member is exchanged with each of several: two that are alike make of it what one alone does.
+    few = score(*_members(parts, [0, 2]), members=(MEMBERS[0], MEMBERS[2]), group_by="")[1]
+    more = score(*_members(parts, [0, 2, 2]), members=(MEMBERS[0], MEMBERS[2], MEMBERS[3]), group_by="")[1]
+    alone, twice = (
+        {row["metric"]: row for row in side.states["differences"] if _family(row) == "main"} for side in (few, more)
+    )
+    assert any(row["p_permutation"] < 1 for row in alone.values())
+    for name, row in alone.items():
+        assert twice[name]["p_permutation"] == row["p_permutation"], name
     wrong = predictions.distribution.copy()
     wrong[2:] = np.where(targets.consensus > 0, 0, 1 / 5)
     wrong[2:] /= wrong[2:].sum(axis=2, keepdims=True)
@@ -396,7 +416,7 @@ def test_differences_of_systems(parts, records):
     # Holm multiplies the smallest p by the number of tests of its family that there are.
     for family in ("main", "served"):
         own = [row for row in record.states["differences"] if row["p_permutation"] is not None
-               and catalogue.KINDS[row["about"]["kind"]].family == family]  # fmt: skip
+               and _family(row) == family]  # fmt: skip
         least = min(own, key=lambda row: row["p_permutation"])
         assert least["p_holm"] == pytest.approx(len(own) * least["p_permutation"])
         assert least["p_holm"] < 1
