@@ -40,8 +40,7 @@ def update(
 ) -> str:  # fmt: skip
     """Writes `baseline/differences.json` of the heads and regressions of a workdir, unless it is up to date.
 
-    Every system of heads is held against the mean of regressions of each layer, or where there is no such mean against
-    every regression. A file of other records goes.
+    Every system of heads is held against the mean of regressions of each layer. A file of other records goes.
 
     Args:
       config: The experiment.
@@ -136,8 +135,7 @@ def _differences(
     )
     below = [([len(heads.attributes) + row for row in rows], about) for rows, about in systems[1]]
     means = [about["system"] for _, about in below if about["axes"]["num_heads"] > 1]
-    rivals = means or [about["system"] for _, about in below]
-    pairs = [(rival, about["system"]) for _, about in systems[0] for rival in rivals]
+    pairs = [(mean, about["system"]) for _, about in systems[0] for mean in means]
     table = with_words(utterances, {split: np.isin(targets.ids, list(heads.utterances))})
     num_members = len(heads.attributes) + len(regressions.attributes)
     aligned = align(joined, targets, table, num_members=num_members, split=split, group_by=config.eval.group_by)

@@ -123,6 +123,8 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
 def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence[int]) -> list[ensemble.Member]:
     """Every layer of the config x class target x class balancing; what else tells heads apart means nothing here.
 
+    Both class targets, whatever heads learn from: the mean of regressions, which is the row to beat, is over both.
+
     Args:
       config: The experiment.
       like: Members that heads of this experiment would have.
@@ -130,10 +132,9 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
     """
     # A learned sum of layers has none of its own.
     layers = (ensemble.BY_FOLD,) if like[0].is_layer_by_fold else ensemble.layers(like) or tuple(stored)
-    targets = config.ensemble.class_targets or vocab.CLASS_TARGETS
     return [
         dataclasses.replace(like[0], layer=layer, class_target=target, class_kind=kind, seed=0, data_seed=0, fold=None)
-        for layer in layers for target in targets for kind in _KINDS
+        for layer in layers for target in vocab.CLASS_TARGETS for kind in _KINDS
     ]  # fmt: skip
 
 
