@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# Makes the tables of configs/RESULTS.md again, from CREMA-D and the folder of a backbone, each by one command.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: bash configs/reproduce.sh TABLE --root CREMA-D --backbone FOLDER [--workdir DIR] [--config.SECTION.FIELD=VALUE ...]
+
+TABLE is one of
+  targets     (a) heads on votes and on the consensus, the regressions to beat, human raters; 5 folds, 5 seeds
+  speakers    (e) the shares of speakers of the same heads
+  layers      (b) curves over layers and heads of every layer; fold 0
+  backbones   (c) heads on each --backbone given (several times) and on log-mel bands; fold 0
+  conditions  (d) heads in noise, rooms and over the telephone; fold 0
+  all         every one of them
+
+  --root      folder of CREMA-D
+  --backbone  folder of a published checkpoint or its id on the model hub
+  --workdir   where artefacts and tables go (default runs/reproduce); an interrupted run goes on from where it was
+  --config.*  any field of configs/small_corpus.py, for all stages
+
+SEREMO_PYTHON names an interpreter that has the package and scikit-learn; without it an environment is set up here.
+END
+}
+
+wrong() { printf '%s\n\n' "$1" >&2; usage >&2; exit 2; }
+
+table='' root='' workdir=runs/reproduce backbones=() overrides=()
+called_from=$PWD
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help) usage; exit 0 ;;
+    --config.*=*) overrides+=("$1"); shift ;;
+    --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
+    --root | --workdir | --backbone)
+      [ $# -ge 2 ] && [ -n "$2" ] || wrong "$1 needs a value"
+      if [ "$1" = --backbone ]; then backbones+=("$2"); else printf -v "${1#--}" '%s' "$2"; fi
+      shift 2 ;;
+    targets | speakers | layers | backbones | conditions | all)
+      [ -z "$table" ] || wrong "one table at a time, or all: $table, $1"
+      table=$1; shift ;;
+    *) wrong "unknown argument: $1" ;;
+  esac
+done
+[ -n "$table" ] || wrong "which table?"
+[ -n "$root" ] || wrong "--root is missing: the folder of CREMA-D"
+[ ${#backbones[@]} -gt 0 ] || wrong "--backbone is missing: the folder of a published checkpoint, or its id"
+
+# Folders named on the command line are relative to where it was typed; a name that is no folder there is an id.
+absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$called_from" "$1" ;; esac; }
+root=$(absolute "$root") workdir=$(absolute "$workdir")
+[ -d "$root" ] || wrong "--root: there is no folder $root"
+for i in "${!backbones[@]}"; do
+  if [ -d "$(absolute "${backbones[i]}")" ]; then backbones[i]=$(absolute "${backbones[i]}"); fi
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${SEREMO_PYTHON:-}
+if [ -z "$python" ]; then
+  # shellcheck source=launch/env.sh
+  . launch/env.sh
+  use_environment baseline
+  python=$VENV_PYTHON
+fi
+mkdir -p "$workdir"
+
+launch() { # stage, name of the workdir, flags...
+  local stage=$1 name=$2 started=$SECONDS flag override flags=()
+  shift 2
+  printf '\n== %s, %s\n' "$name" "$stage"
+  # A field given on the command line takes the place of this script's: tuples given twice would be joined.
+  for flag in "$@"; do
+    for override in ${overrides[@]+"${overrides[@]}"}; do
+      if [ "${flag%%=*}" = "${override%%=*}" ]; then flag=$override; fi
+    done
+    case " ${flags[*]-} " in *" $flag "*) ;; *) flags+=("$flag") ;; esac
+  done
+  for override in ${overrides[@]+"${overrides[@]}"}; do
+    case " ${flags[*]-} " in *" $override "*) ;; *) flags+=("$override") ;; esac
+  done
+  "$python" -m "launch.$stage" --config=configs/small_corpus.py --config.corpus.root="$root" \
+    --config.extract.layers=all --config.data.split_kind=kfold --workdir="$workdir/$name" "${flags[@]}"
+  printf '== %s, %s: %s s\n' "$name" "$stage" "$((SECONDS - started))"
+}
+
+# Sets `heard` to the flags of a backbone.
+by() { # backbone
+  heard=(--config.backbone.name="$1")
+  case $(basename "$1") in *whisper*) heard+=(--config.backbone.window=cut) ;; esac
+}
+
+# Trains and evaluates the heads of fold 0 in a workdir of their own, on what this backbone heard once for all of them.
+heads() { # backbone, name, flags...
+  local backbone=$1 name=$2 place
+  shift 2
+  by "$backbone"
+  place=heard-$(basename "$backbone")
+  for stage in ingest extract; do launch $stage "$place" "${heard[@]}"; done
+  mkdir -p "$workdir/$name"
+  cp -p "$workdir/$place"/{ingest.json,utterances.parquet,ratings.parquet,saliency.npz} "$workdir/$name"
+  ln -sfn "../$place/store" "$workdir/$name/store"
+  for stage in saliency train evaluate; do launch $stage "$name" "${heard[@]}" "$@"; done
+}
+
+report() { # table, names of workdirs...
+  local table=$1 places
+  shift
+  places=$(printf ",$workdir/%s" "$@")
+  printf '\n== table %s -> %s\n' "$table" "$workdir/tables/$table.md"
+  "$python" -m launch.report --table="$table" --workdirs="${places#,}" --out="$workdir/tables"
+}
+
+five_folds=(--config.ensemble.folds="(0,1,2,3,4)")
+every_target=(--config.ensemble.class_targets="('votes','consensus')"
+  --config.ensemble.class_kinds="('ccc','soft_ce','balanced_soft_ce')")
+one_loss=(--config.ensemble.class_kinds="('ccc',)" --config.eval.means="('seeds',)")
+# Enough for Holm's correction over all comparisons of a table: p cannot fall below 1 / (exchanges + 1).
+tests=(--config.eval.num_permutations=20000 --config.eval.num_resamples=4000)
+
+of_folds() {
+  local flags=("${five_folds[@]}" "${every_target[@]}" "${tests[@]}")
+  by "${backbones[0]}"
+  for stage in ingest extract saliency train evaluate baseline; do launch $stage folds "${heard[@]}" "${flags[@]}"; done
+}
+
+make() {
+  case $1 in
+    targets | speakers) of_folds; report "$1" folds ;;
+    layers)
+      # Layers 0 to 6 are those of Whisper base; of another backbone give --config.ensemble.layers.
+      heads "${backbones[0]}" layers "${one_loss[@]}" --config.ensemble.layers="(0,1,2,3,4,5,6)"
+      report layers layers ;;
+    backbones)
+      local names=()
+      for backbone in logmel "${backbones[@]}"; do
+        heads "$backbone" "backbone-$(basename "$backbone")" "${one_loss[@]}"
+        names+=("backbone-$(basename "$backbone")")
+      done
+      report backbones "${names[@]}" ;;
+    conditions)
+      heads "${backbones[0]}" conditions "${one_loss[@]}" \
+        --config.eval.noise_dir="${SEREMO_NOISE:-}" --config.eval.rir_dir="${SEREMO_ROOMS:-}" \
+        --config.eval.conditions="('noise','reverb','combined','channel')"
+      report conditions conditions ;;
+  esac
+}
+
+if [ "$table" = all ]; then
+  for each in targets speakers layers backbones conditions; do make "$each"; done
+else
+  make "$table"
+fi
+printf '\nFinished in %s s. Tables: %s/tables\n' "$SECONDS" "$workdir"
