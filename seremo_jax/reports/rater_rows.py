@@ -6,7 +6,7 @@ from typing import Any
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports.blocks import Block, value_of
-from seremo_jax.reports.table import Cell, Row, Table, measured
+from seremo_jax.reports.table import Cell, Row, Table, measured, plain
 
 ONE, HALF = "one human rater", "half of the human raters"
 """Labels of the reference rows."""
@@ -53,6 +53,26 @@ def rows(block: Block, metrics: Sequence[Metric], num_labels: int = 1, group: st
         if any(cell.numbers for cell in cells):
             lines.append(Row((label, *[""] * (num_labels - 1)), cells, is_reference=True))
     return lines
+
+
+def row_of(states: Mapping[str, Any], metrics: Sequence[Metric], before: int, behind: int, labels: int) -> list[Row]:
+    """One rater as the reference row of a table that is of no block; none where nothing is known of raters.
+
+    Args:
+      states: Of a record over all speakers.
+      metrics: Columns that have scores.
+      before: Empty columns before them.
+      behind: Empty columns behind them.
+      labels: Labels of a row.
+    """
+    for row in states.get("raters", {}).get("rows", ()):
+        if row["others"] == "all":
+            entries = catalogue.entries_by_metric(row["metrics"])
+            cells = (measured(entries.get(metric), metric) for metric in metrics)
+            blank = plain(*[""] * before), plain(*[""] * behind)
+            names = (ONE, *[""] * (labels - 1)) if labels else ()
+            return [Row(names, (*blank[0], *cells, *blank[1]), is_reference=True)]
+    return []
 
 
 def cells_of(block: Block, metrics: Sequence[Metric], group: str = "all", others: str = "all") -> tuple[Cell, ...]:

@@ -23,7 +23,7 @@ from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
 from seremo_jax.metrics import catalogue
 from seremo_jax.metrics.catalogue import Metric
-from seremo_jax.reports import look, table
+from seremo_jax.reports import look, rater_rows, table
 from seremo_jax.reports.blocks import ordered, value_of
 from seremo_jax.reports.look import Look, canvas
 from seremo_jax.sweeps import plan
@@ -170,10 +170,13 @@ def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]
             settings = tuple(str(entry.settings[path]) for path in paths)
             ends = table.plain(len(entry.record.seeds)), table.plain(entry.program)
             rows.append(table.Row(settings, (*ends[0], *cells, *ends[1])))
+        states = next((entry.record.states for entry in systems if "raters" in entry.record.states), {})
+        rows += rater_rows.row_of(states, metrics, 1, 1, len(paths))
         caption = (
             f"Split {systems[0].record.split}, sorted by {systems[0].main_metric.name}; mean ± standard deviation over "
             "seeds [95 % interval over speakers]. The best of many systems on a split is better there than elsewhere: "
             "the test split was not looked at, and is for the one that is chosen here."
+            f"{f' {rater_rows.READING}' if 'rows' in states.get('raters', {}) else ''}"
         )
         lines.append(table.markdown(table.Table("Leaderboard", tuple(paths), columns, tuple(rows), caption)))
         best = folder / BEST_FOLDER

@@ -118,6 +118,7 @@ def test_the_leaderboard_is_sorted_by_the_development_split_alone(swept):
     text = (workdir / "sweep/leaderboard.md").read_text()
     assert "Split development, sorted by UAR" in text
     assert text.count("\n| 0.00") == 12
+    assert text.count("\n| one human rater ") == 1
     figure = (workdir / "sweep/leaderboard.svg").read_text()
     for word in ("Sweep test", "learning_rate", "development split"):
         assert word in figure
