@@ -54,7 +54,13 @@ class OptimConfig:
     """Adam."""
 
     learning_rate: float = _field(5e-4, "step size", lowest=0)
-    weight_decay: float = _field(0.0, "decoupled weight decay", lowest=0)
+    schedule: str = _field(
+        "constant",
+        "learning rate after the warm-up",
+        choices={"constant": "", "cosine": "falls to 0 at the end of train.max_epochs"},
+    )
+    warmup_steps: int = _field(0, "updates over which the learning rate of a member rises from 0", lowest=0)
+    weight_decay: float = _field(0.0, "decoupled weight decay, times the learning rate", lowest=0)
     clip_norm: float = _field(1.0, "global norm to which gradients are clipped; 0 does not clip", lowest=0)
 
 

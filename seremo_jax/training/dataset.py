@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError
-from seremo_jax.core.config import Config
+from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.schema import Labels
 from seremo_jax.data import targets
 from seremo_jax.data.policies import target_policies
@@ -17,7 +17,7 @@ from seremo_jax.data.targets import Targets
 from seremo_jax.features import normalisation as feature_norm
 from seremo_jax.features.store import Reader
 from seremo_jax.saliency import ranking
-from seremo_jax.training import losses
+from seremo_jax.training import loader, losses
 from seremo_jax.training.loader import FrameSource
 
 _UTTERANCES_AT_ONCE = 256
@@ -146,6 +146,36 @@ class Data:
                 rows = self.labelled_rows(member.fold, vocab.TRAIN)
                 weights[key] = losses.balanced_weights(tables[member.class_target][rows].sum(0))
         return [weights[member.fold, member.class_target] for member in members]
+
+    def planned_steps(
+        self, members: Sequence[ensemble.Member], shape: loader.Shape, rows: dict[Fold, np.ndarray]
+    ) -> list[int] | None:
+        """Updates that each member makes in `train.max_epochs`, if every epoch has as many batches as its first.
+
+        A member's batches depend on its own fold and order alone, and so does this number. None where learning rates
+        are constant.
+
+        Args:
+          members: The members.
+          shape: Shape of the batches.
+          rows: Fold -> rows of the training split.
+
+        Raises:
+          ConfigError: Some member would not live to the end of the warm-up.
+        """
+        optim, t = self.config.optim, self.config.train
+        if optim.schedule == "constant" and not optim.warmup_steps:
+            return None
+        streams = {(member.fold, member.data_seed): 0 for member in members}
+        for fold, data_seed in streams:
+            lengths = self.num_frames[self.store_rows[rows[fold]]]
+            streams[fold, data_seed] = t.max_epochs * len(loader.plan_epoch(lengths, shape, data_seed, 1))
+        if optim.warmup_steps >= (least := min(streams.values())):
+            raise ConfigError(
+                f"optim.warmup_steps = {optim.warmup_steps}: train.max_epochs = {t.max_epochs} gives a member {least} "
+                "updates, so its learning rate would never get there; lower the one or raise the other"
+            )
+        return [streams[member.fold, member.data_seed] for member in members]
 
     def normalisation(self, folds: Sequence[Fold]) -> dict[tuple[Fold, int], tuple[np.ndarray, np.ndarray]]:
         """Mean and standard deviation of the features over the training split of each fold, by fold and layer.

@@ -142,6 +142,7 @@ class Placement:
       arrangement: Which member sits at which position.
       statistics: (fold, layer) -> mean and sd of the features, see `Data.normalisation`.
       class_weights: [C] weights of the classes for each member; None where no loss is computed.
+      num_steps: Updates over which the learning rate of each member falls, see `Data.planned_steps`.
     """
 
     members: Sequence[ensemble.Member]
@@ -149,6 +150,7 @@ class Placement:
     arrangement: Arrangement
     statistics: dict[tuple[Fold, int], tuple[np.ndarray, np.ndarray]]
     class_weights: Sequence[np.ndarray] | None = None
+    num_steps: Sequence[int] | None = None
 
 
 class Feed:
@@ -186,7 +188,8 @@ class Feed:
         layout = Layout.of(data, members, current, has_own_order=has_own_order, is_cached=cache is not None)
         self._streams, self.stream, self._views = layout.streams, layout.stream, layout.views
         weights = placement.class_weights or [np.ones(len(data.targets.class_names), np.float32)] * len(members)
-        values = values_of([members[m] for m in current.member], [weights[m] for m in current.member])
+        num_steps = placement.num_steps and [placement.num_steps[m] for m in current.member]
+        values = values_of([members[m] for m in current.member], [weights[m] for m in current.member], num_steps)
         self.members = self._by_member(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
         tables = [np.stack([placement.statistics[key][i] for shard in layout.norms for key in shard]) for i in range(2)]
         labels = jax.tree.map(lambda table: sharding.place(placement.mesh, _SAME, table), data.labels())

@@ -64,6 +64,7 @@ class Loop:
         self._class_weights = None
         if any(vocab.CLASS_LOSSES[member.class_kind].is_balanced for member in members):
             self._class_weights = data.class_weights(members)
+        self._num_steps = data.planned_steps(self.members, self._shape, self._rows)
         self._statistics = data.normalisation(list(data.splits))
         self.is_active = np.ones(len(members), bool)
         self._arrange(None)
@@ -92,7 +93,7 @@ class Loop:
         self._train = self._development = None
         cache = cache_of(self._data, (self._rows, self._development_rows)) if self._is_cached else None
         placement = Placement(
-            self.members, self._mesh, self._current, self._statistics, class_weights=self._class_weights
+            self.members, self._mesh, self._current, self._statistics, self._class_weights, self._num_steps
         )
         self._train = Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
         # Both splits lie in one cache, so the frames are on the devices already.

@@ -32,6 +32,7 @@ class Values(NamedTuple):
       learning_rate: [E] step size.
       weight_decay: [E] decoupled weight decay.
       dropout: [E] probability of dropping.
+      num_steps: [E] int32, updates over which the learning rate falls to 0, where it does.
     """
 
     seed: Array
@@ -44,6 +45,7 @@ class Values(NamedTuple):
     learning_rate: Array
     weight_decay: Array
     dropout: Array
+    num_steps: Array
 
 
 class Fixed(NamedTuple):

@@ -18,6 +18,9 @@ from seremo_jax.features import manifest
 from seremo_jax.features.store import Reader
 from seremo_jax.metrics.catalogue import KINDS
 
+_SINCE = {"optim.schedule": "constant", "optim.warmup_steps": 0}
+"""Fields that earlier versions lacked, and what stood for them: a training of theirs is the same run as one of now."""
+
 
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
     """The identity of a training: settings that change results, what the store holds, and the members.
@@ -40,6 +43,9 @@ def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -
         fields.pop(path, None)
         if len({member[field] for member in members}) == 1:
             fields[path] = members[0][field]
+    for path, before in _SINCE.items():
+        if fields[path] == before:
+            del fields[path]
     varied = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
     return fields | {
         **_of_store(store),
@@ -67,7 +73,7 @@ def require_run(what: str, there: dict[str, Any], asked: dict[str, Any], store: 
     # Versions before named the store by all of its manifest, batches and the hashes of its files included.
     if there.get("store") == fingerprint_of(store.manifest):
         there = {name: value for name, value in there.items() if name != "store"} | _of_store(store)
-    require_same(what, there, asked, remedy)
+    require_same(what, _SINCE | there, _SINCE | asked, remedy)
 
 
 def card(

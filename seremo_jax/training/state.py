@@ -36,8 +36,16 @@ class Members(NamedTuple):
     norm_slot: Array
 
 
-def values_of(members: Sequence[ensemble.Member], class_weights: Sequence[np.ndarray]) -> Values:
-    """The values of these members, in their order, with the class weights [C] of each."""
+def values_of(
+    members: Sequence[ensemble.Member], class_weights: Sequence[np.ndarray], num_steps: Sequence[int] | None = None
+) -> Values:
+    """The values of these members, in their order.
+
+    Args:
+      members: The members.
+      class_weights: [C] weights of the classes for each member.
+      num_steps: Updates over which the learning rate of each member falls; None where none does.
+    """
 
     def column(name: str, dtype: type, convert: Callable = lambda value: value) -> np.ndarray:
         return np.array([convert(getattr(member, name)) for member in members], dtype)
@@ -49,6 +57,7 @@ def values_of(members: Sequence[ensemble.Member], class_weights: Sequence[np.nda
         class_kind=column("class_kind", np.int32, list(vocab.CLASS_LOSSES).index),
         class_weight=np.stack(class_weights).astype(np.float32),
         dropout=column("dropout", np.float32),
+        num_steps=np.zeros(len(members), np.int32) if num_steps is None else np.array(num_steps, np.int32),
         **{name: column(name, np.float32) for name in numbers},
     )
 
@@ -88,6 +97,7 @@ class Settings(NamedTuple):
       sizes: Sizes and options of the head.
       fixed: Settings of the losses.
       clip_norm: Gradient norm to clip at; 0 does not clip.
+      schedule: How learning rates go over the updates.
       learns_task_weights: Weights between tasks are learned.
       uses_dropout: Some member has dropout.
       member_map: `vmap`, or `map` for one member after the other.
@@ -97,6 +107,7 @@ class Settings(NamedTuple):
     sizes: model.Sizes
     fixed: objectives.Fixed
     clip_norm: float
+    schedule: optim.Schedule
     learns_task_weights: bool
     uses_dropout: bool
     member_map: str
@@ -151,6 +162,7 @@ class Settings(NamedTuple):
                 class_kinds=tuple(sorted(config.ensemble.class_kinds or (loss.class_kind,))),
             ),
             clip_norm=config.optim.clip_norm,
+            schedule=optim.Schedule(config.optim.schedule, config.optim.warmup_steps),
             learns_task_weights=loss.task_weighting == "uncertainty",
             uses_dropout=max(config.ensemble.dropouts or (config.model.dropout,)) > 0,
             member_map=member_map,

@@ -40,7 +40,8 @@ def _update_member(reader: Reader, state: TrainState) -> TrainState:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(values.seed), 1), state.step)
     loss, terms, grads = reader.gradient(state.params, key)
     updates, opt_state = optim.adam(settings.clip_norm).update(grads, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p + values.learning_rate * (u - values.weight_decay * p), state.params, updates)
+    rate = optim.rate_at(settings.schedule, values.learning_rate, state.step, values.num_steps)
+    params = jax.tree.map(lambda p, u: p + rate * (u - values.weight_decay * p), state.params, updates)
     norm = optax.tree.norm(grads)
     # One member with a loss that is not finite must not end the training of all others. It stops before this update.
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)

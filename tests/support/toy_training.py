@@ -101,14 +101,13 @@ def mesh(num_member, num_data=1):
     return jax.sharding.Mesh(devices, ("member", "data"))
 
 
-def loop(config, mesh, members=None, store=None, splits=None):
-    """A loop before its first epoch, over every fourth utterance as development split."""
+def data_of(config, store=None, splits=None):
+    """What members read; every fourth utterance is of the development split."""
     drawn = targets()
-    members = ensemble.members(config, None) if members is None else members
     store = store or ToyStore(drawn)
     own = np.where(np.arange(NUM) % 4 == 0, "development", "train")
     drawn = drawn if config.loss.attribute_kind == "emd" else dataclasses.replace(drawn, levels=())
-    data = Data(
+    return Data(
         config=config,
         store=store,
         targets=drawn,
@@ -119,6 +118,12 @@ def loop(config, mesh, members=None, store=None, splits=None):
         store_rows=np.arange(NUM),
         columns={},
     )
+
+
+def loop(config, mesh, members=None, store=None, splits=None):
+    """A loop before its first epoch."""
+    members = ensemble.members(config, None) if members is None else members
+    data = data_of(config, store, splits)
     return Loop(config, data, members, mesh, is_cached=config.train.device_cache != "off")
 
 

@@ -49,7 +49,7 @@ def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
         "weight_decays": (0.0, 0.1), "dropouts": (0.0, 0.3), "class_kinds": ("ccc", "kl"),
         "label_smoothings": (0.0, 0.2),
     }  # fmt: skip
-    config = toy.config(ensemble=axes)
+    config = toy.config(ensemble=axes, optim={"schedule": "cosine", "warmup_steps": 2})
     members = ensemble.members(config, None)
     assert len(members) == 32
     together, _ = toy.run(config, toy.mesh(1))

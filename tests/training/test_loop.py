@@ -99,8 +99,9 @@ def _folds():
 
 
 def test_folds_in_one_program_equal_folds_alone():
-    """Each fold has its own splits and feature statistics, so a member never sees its test part."""
+    """Each fold has its own splits, feature statistics and length of training, which the learning rate falls over."""
     config = toy.config(
+        optim={"schedule": "cosine", "warmup_steps": 2},
         data={"split_kind": "kfold", "num_folds": 3},
         ensemble={"layers": (2, 5), "class_targets": ("votes",), "seeds": (0,), "folds": (0, 1, 2)},
         train={"device_cache": "on"},
@@ -203,7 +204,8 @@ class _Asked(Notice):
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 1)])
 def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh):
     """4 epochs = 2 and a part, saved, restored by another loop (also on another mesh), and the rest."""
-    config = toy.config(train={"device_cache": "on"})
+    falls = {"schedule": "cosine", "warmup_steps": 5}
+    config = toy.config(train={"device_cache": "on", "max_epochs": 4}, optim=falls)
     whole, lines = toy.run(config, toy.mesh(1), 4)
     first, _ = toy.run(config, toy.mesh(1), 2)
     with Checkpoints(tmp_path / "c", {}) as checkpoints:

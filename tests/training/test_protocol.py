@@ -1,10 +1,13 @@
 """Which store fits a training: what it holds decides, and not how it was extracted."""
 
+import dataclasses
+
 import pytest
 
 from seremo_jax import backbones
 from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of
+from seremo_jax.core.config import Config
 from seremo_jax.training import protocol
 from tests.support.toy_corpus import config_of, extracted, fresh, install_toy, make_corpus
 
@@ -35,3 +38,17 @@ def test_a_store_extracted_again_in_other_batches_fits_its_training(stores):
     protocol.require_run("it", before, trained, small, "No.")
     with pytest.raises(ArtefactError, match=r"store: '\w+' there, None asked for"):
         protocol.require_run("it", before, trained, large, "No.")
+
+
+def test_a_training_from_before_a_field_is_the_same_run_as_one_of_now(stores):
+    config, (store, *_) = stores
+    members = [vars(member) for member in ensemble.members(config, 2)]
+    before = protocol.run_identity(config, store, members)
+    assert not before.keys() & protocol._SINCE.keys()
+    falls = dataclasses.replace(config, optim=dataclasses.replace(config.optim, schedule="cosine"))
+    asked = protocol.run_identity(falls, store, members)
+    with pytest.raises(ArtefactError, match=r"it does not fit: optim.schedule: 'constant' there, 'cosine' asked for"):
+        protocol.require_run("it", before, asked, store, "No.")
+    for path, value in protocol._SINCE.items():
+        section, name = path.split(".")
+        assert getattr(getattr(Config(), section), name) == value
