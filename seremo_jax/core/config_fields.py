@@ -154,10 +154,10 @@ class SaliencyConfig:
         choices={"attributes": "", "votes": "required where a corpus has no attributes"},
     )
     kind: str = _field(
-        "ccs",
+        "dccs",
         "what picks the layer",
         choices={
-            "ccs": "mean absolute correlation of single features",
+            "ccs": "mean absolute correlation of single features, as in the paper",
             "dccs": "share of variance that all features explain together; its sums take 0.6 MB a layer",
             "probe": "ridge regression, on held-out speakers",
         },

@@ -33,8 +33,8 @@ def interval(
 
     Source: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 5.1: percentiles are taken further
     out, by the ratio of Student's and the normal quantile and by sqrt(n / (n - 1)), for resamples of n units vary too
-    little. In simulated corpora with 16 to 80 speakers it covers UAR, paUAR and gaps 94.5 to 96.5 times in 100, the
-    plain one 92 to 94.7.
+    little. In simulated corpora of 16, 40 and 76 speakers (1,500, 1,500 and 8,000 of them, those of test_truth.py) it
+    covers UAR, CCC, paUAR and gaps of groups 94.0 to 96.0 times in 100.
     """
     is_defined = np.isfinite(values)
     num_defined = np.count_nonzero(is_defined)
