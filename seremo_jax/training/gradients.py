@@ -83,9 +83,12 @@ class Reader(NamedTuple):
 
         slot, reset = rows_of_part(self.batch.slot[stream]), rows_of_part(self.batch.reset[stream])
         if self.inputs.frames is not None:
-            # The batch says where each frame lies in device memory. Gaps point at frame 0, and are set to 0 below.
-            features = self._entries(self.inputs.frames, self.member.view_slot)
-            features = features[..., rows_of_part(self.batch.frame[stream]), :]
+            # The batch says where each frame lies in device memory. Gaps point at frame 0, and are set to 0 below. One
+            # gather takes layer and frame at once: a layer that is taken first is copied whole, once for each member.
+            # The barrier keeps the compiler from converting all frames of the store in front of it.
+            frame, num = rows_of_part(self.batch.frame[stream]), self.settings.num_layers
+            views = self.member.view_slot + jnp.arange(num)[:, None, None] if num else self.member.view_slot
+            features = jax.lax.optimization_barrier(self.inputs.frames[views, frame])
         else:
             features = self._entries(self.batch.features, self.member.view_slot)
             features = rows_of_part(jnp.swapaxes(features, -1, -2)).swapaxes(-1, -2) if num_parts > 1 else features
