@@ -136,7 +136,7 @@ class ExtractConfig:
     num_buckets: int = _field(8, "padded lengths, each compiled once", lowest=1, changes_results=False)
     batch_seconds: str | float = _field(
         "auto",
-        "padded audio in one batch; auto: 10 for each device on CPU, whose caches hold no more, 160 on accelerators",
+        "padded audio in one batch; auto, for each device: 10 on CPU, whose caches hold no more, 160 on accelerators",
         lowest=1,
         changes_results=False,
     )

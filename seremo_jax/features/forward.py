@@ -39,7 +39,8 @@ It waits for decoded audio, and for the program with everything between waveform
 adds up, and writes. Threads that decode, and devices that compute while it does something else, are not counted.
 """
 CPU_BATCH_SECONDS, BATCH_SECONDS = 10.0, 160.0
-"""Audio in a batch where `extract.batch_seconds` is `auto`: on a processor for each device, and on accelerators.
+"""Audio in a batch for each device that shares it, where `extract.batch_seconds` is `auto`: on a processor, and on
+accelerators.
 
 Behind 10 s of audio a core finds the states of a block in its caches; larger batches are up to a fifth slower.
 """
@@ -117,7 +118,7 @@ def plan_batches(
     bucketings = [backbones.bucket_lengths(lengths, n + 1) for n in range(extract.num_buckets)]
     seconds = extract.batch_seconds
     if isinstance(seconds, str):
-        seconds = CPU_BATCH_SECONDS * num_devices if is_cpu else BATCH_SECONDS
+        seconds = num_devices * (CPU_BATCH_SECONDS if is_cpu else BATCH_SECONDS)
     batch_samples = int(seconds * audio.SAMPLE_RATE_HZ)
     return audio_batches.plan(groups, num_samples, bucketings, batch_samples, least_samples, num_devices)
 

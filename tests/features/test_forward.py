@@ -106,14 +106,14 @@ def test_batches_of_several_devices_have_a_slot_for_each():
 
 
 def test_auto_batches_fit_the_caches_of_a_processor_and_fill_an_accelerator():
-    lengths, extract_config = np.array([32_000] * 400), from_config_dict({}).extract
-    for is_cpu, num_devices, most_s in ((True, 1, 10), (True, 4, 40), (False, 4, 160)):
-        planned = forward.plan_batches(extract_config, [range(400)], lengths, 0, num_devices, is_cpu)[0]
+    lengths, extract_config = np.array([32_000] * 640), from_config_dict({}).extract
+    for is_cpu, num_devices, most_s in ((True, 1, 10), (True, 4, 40), (False, 1, 160), (False, 4, 640)):
+        planned = forward.plan_batches(extract_config, [range(640)], lengths, 0, num_devices, is_cpu)[0]
         largest_s = max(batch.num_slots * batch.num_samples for batch in planned) / 16_000
         assert 0.6 * most_s <= largest_s <= most_s
         # A number says how much, whatever the devices.
         given = dataclasses.replace(extract_config, batch_seconds=20.0)
-        planned = forward.plan_batches(given, [range(400)], lengths, 0, 2, is_cpu)[0]
+        planned = forward.plan_batches(given, [range(640)], lengths, 0, 2, is_cpu)[0]
         assert max(batch.num_slots for batch in planned) == 10
 
 
