@@ -16,6 +16,9 @@ from seremo_jax.training.memory import Memory, Records
 KERNEL_LAUNCH_S = 2e-6
 """ASSUMED: seconds between two kernels on a GPU that wait for each other, launched one by one."""
 
+PADDING, LARGE = 0.2, 0.01
+"""Share of an array that is lost to padding, and its share of the program's memory, above which it is named."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -34,6 +37,8 @@ class Compiled:
       products: Operands and result of matrix products -> number of runs.
       kernels: Kernels; None on a TPU.
       loops: Of each loop its trips, kernels a trip, and how often it runs.
+      padded: Arrays of which more than `PADDING` is lost to the tiles of a TPU, and which take more than `LARGE` of the
+        program's memory; the largest loss first.
       seconds: Name of a bound -> seconds.
       compile_s: Seconds that compiling took here.
       compiler: Its version.
@@ -56,6 +61,7 @@ class Compiled:
     products: dict[str, int] = dataclasses.field(default_factory=dict)
     kernels: int | None = None
     loops: tuple[tuple[int | None, int, int], ...] = ()
+    padded: tuple[hlo_text.Padded, ...] = ()
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -127,8 +133,15 @@ def compile_program(program: Program, target: Target, device: Any, compilers: Co
         products={f"{' x '.join(entry.operands)} -> {entry.result}": entry.num_runs for entry in read.products},
         kernels=kernels,
         loops=tuple((loop.num_trips, loop.kernels, loop.num_runs) for loop in read.loops),
+        padded=tuple(array for array in read.padded if is_lost(array, takes.num_bytes)),
         seconds=bounds(target, flops, accessed_bytes, sum(n for _, n in collectives.values()), kernels),
     )
+
+
+def is_lost(array: hlo_text.Padded, program_bytes: int) -> bool:
+    """Whether an array loses so much to padding that it is named; see `PADDING`."""
+    lost = array.held_bytes - array.num_bytes
+    return lost > PADDING * array.held_bytes and array.held_bytes > LARGE * program_bytes
 
 
 def bounds(

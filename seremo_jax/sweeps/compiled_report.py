@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from seremo_jax.sweeps.compiled import KERNEL_LAUNCH_S, Compiled
+from seremo_jax.sweeps.compiled import KERNEL_LAUNCH_S, PADDING, Compiled
 from seremo_jax.sweeps.targets import FIGURES, parse
 
 FORMAT = 2
@@ -37,6 +37,15 @@ def markdown(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dic
             for row in done
         ],
     )  # fmt: skip
+    if padded := [(row, array) for row in done for array in row.padded]:
+        lines += ["", f"Arrays of which more than {PADDING:.0%} is padding to the tiles of a TPU:", ""]
+        lines += _table(
+            ("target", "program", "array", "MB", "MB taken"),
+            [
+                (row.target, row.program, f"`{kind}`", f"{size / 1e6:,.2f}", f"{held / 1e6:,.2f}")
+                for row, (kind, size, held) in padded
+            ],
+        )
     if fits:
         lines += ["", "The largest that the compiler lets a device hold:", ""]
         lines += _table(

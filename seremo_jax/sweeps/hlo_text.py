@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its text: kernels, loops, collectives, matrix products.
+"""What a compiled program does, read from its text: kernels, loops, collectives, matrix products, padded arrays.
 
 XLA prints the optimised module of any device, also of one that is not there (`compiled.as_text()`). The counts follow
 the calls from the entry computation, and what stands in a loop counts once a trip, so nested loops multiply.
@@ -15,6 +15,9 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-$]+) \(.*\{$")
 _OPERANDS = re.compile(r"%?([A-Za-z_][\w.\-$]*)\s*(?=,|$)")
 """Names in a list, each at its end: types may stand before them."""
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_LAID_OUT = re.compile(r"\b[a-z]+\d*\w*\[([\d,]+)\]\{([\d,]+):T\(([\d,]+)\)([^}]*)\}")
+"""An array in tiles: sizes, axes from the fastest on, sizes of a tile, and the rest, with its memory where that is not
+the main one."""
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"?(\d+)')
 _CALLED = re.compile(r"\b(?:calls|to_apply|true_computation|false_computation)=%?([\w.\-$]+)")
 _LISTED = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
@@ -31,6 +34,8 @@ _FREE = {
 _FREE_CUSTOM_CALLS = {"AllocateBuffer", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "CreateBuffer"}
 _SAME_VALUE = {"copy", "bitcast", "convert", "reshape"}
 _COMMAND_BUFFER = "command_buffer"
+_ELSEWHERE = "S("
+"""Marks arrays that lie in a memory on the chip."""
 
 
 class Loop(NamedTuple):
@@ -73,6 +78,20 @@ class Product(NamedTuple):
     num_runs: int
 
 
+class Padded(NamedTuple):
+    """Arrays of one type in the main memory of a TPU, whose tiles reach beyond them.
+
+    Attributes:
+      type: Their type with its layout, such as `f32[600,14,6]{2,1,0:T(8,128)}`.
+      num_bytes: Bytes of the numbers of one.
+      held_bytes: Bytes that it takes in whole tiles.
+    """
+
+    type: str
+    num_bytes: int
+    held_bytes: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """Counts of one run of a compiled program on one device.
@@ -88,6 +107,7 @@ class Program:
       command_buffers: Those that the text shows. Where the runtime makes them after the text, there are none here.
       collectives: Collectives by kind.
       products: Matrix products and convolutions by the types of operands and result, inside fusions, too.
+      padded: Arrays that are kept between kernels in whole tiles and do not fill them, the largest loss first.
     """
 
     kernels: int
@@ -95,6 +115,7 @@ class Program:
     command_buffers: tuple[CommandBuffer, ...]
     collectives: tuple[Collective, ...]
     products: tuple[Product, ...]
+    padded: tuple[Padded, ...]
 
     @property
     def loops_of_unknown_trips(self) -> tuple[str, ...]:
@@ -137,6 +158,7 @@ def read(text: str) -> Program:
         tuple(count.command_buffers),
         tuple(Collective(kind, *numbers) for kind, numbers in sorted(count.collectives.items())),
         tuple(Product(*key, number) for key, number in sorted(count.products.items())),
+        tuple(sorted(count.padded.values(), key=lambda array: (array.num_bytes - array.held_bytes, array.type))),
     )
 
 
@@ -150,6 +172,21 @@ def num_bytes(type_: str) -> int:
     return -(-total_bits // 8)
 
 
+def tiled(type_: str) -> list[Padded]:
+    """The arrays in a type that lie in tiles in the main memory, with the bytes that they have and take."""
+    arrays = []
+    for match in _LAID_OUT.finditer(type_):
+        sizes, axes, tile = ([int(number) for number in match.group(i).split(",")] for i in (1, 2, 3))
+        if _ELSEWHERE in match.group(4):
+            continue
+        # The sizes of a tile are those of the fastest axes. Tiles inside tiles are filled by the same numbers.
+        for size, axis in zip(reversed(tile), axes, strict=False):
+            sizes[axis] = -(-sizes[axis] // size) * size
+        held = num_bytes(f"{match.group().partition('[')[0]}[{','.join(map(str, sizes))}]")
+        arrays.append(Padded(match.group(), num_bytes(match.group()), held))
+    return arrays
+
+
 class _Count:
     """The walk from a computation through what it calls."""
 
@@ -159,10 +196,14 @@ class _Count:
         self.command_buffers: list[CommandBuffer] = []
         self.collectives: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
         self.products: collections.Counter[tuple[tuple[str, ...], str]] = collections.Counter()
+        self.padded: dict[str, Padded] = {}
 
     def computation(self, name: str, num_runs: int, is_fused: bool = False) -> int:
         """Kernels of one run of a computation, which the program runs `num_runs` times."""
         inside = self._computations[name]
+        if not is_fused:
+            arrays = [array for instruction in inside.values() for array in tiled(instruction.type)]
+            self.padded |= {array.type: array for array in arrays if array.held_bytes > array.num_bytes}
         return sum(self._instruction(instruction, inside, num_runs, is_fused) for instruction in inside.values())
 
     def _instruction(self, instruction: _Instruction, inside: _Computation, num_runs: int, is_fused: bool) -> int:

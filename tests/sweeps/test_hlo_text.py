@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seremo_jax.sweeps import hlo_text
-from seremo_jax.sweeps.hlo_text import Collective, CommandBuffer, Loop, Product
+from seremo_jax.sweeps.hlo_text import Collective, CommandBuffer, Loop, Padded, Product
 
 pytestmark = pytest.mark.stack
 
@@ -176,3 +176,36 @@ def test_collectives_of_a_compiled_program():
 )
 def test_bytes_of_a_type(type_, expected):
     assert hlo_text.num_bytes(type_) == expected
+
+
+@pytest.mark.parametrize(
+    ("type_", "num_bytes", "held_bytes"),
+    [
+        ("f32[16,256]{1,0:T(8,128)}", 4 * 16 * 256, 4 * 16 * 256),
+        ("f32[10,3]{0,1:T(4,128)}", 4 * 10 * 3, 4 * 4 * 128),  # the first axis is the fastest
+        ("bf16[3,20,100]{2,1,0:T(8,128)(2,1)}", 2 * 3 * 20 * 100, 2 * 3 * 24 * 128),
+        ("s32[600]{0:T(512)}", 4 * 600, 4 * 1024),
+    ],
+)
+def test_bytes_that_an_array_takes_in_tiles(type_, num_bytes, held_bytes):
+    assert hlo_text.tiled(f"({type_}, f32[7,5]{{1,0:T(8,128)S(1)}}, f32[9]{{0}})") == [
+        Padded(type_, num_bytes, held_bytes)
+    ]
+
+
+def test_padded_arrays_are_those_between_kernels():
+    narrow, flat = "f32[64,5]{1,0:T(8,128)}", "f32[64]{0:T(128)}"
+    text = f"""
+%fused (a: f32[64,5]) -> f32[64] {{
+  %a = {narrow} parameter(0)
+  %b = f32[5,5]{{1,0:T(8,128)}} constant({{...}})
+  ROOT %c = {flat} reduce(%a)
+}}
+
+ENTRY %main (x: f32[64,5]) -> f32[64] {{
+  %x = {narrow} parameter(0)
+  ROOT %y = {flat} fusion(%x), kind=kLoop, calls=%fused
+}}
+"""
+    assert hlo_text.read(text).padded == (Padded(narrow, 1_280, 32_768), Padded(flat, 256, 512))
+    assert hlo_text.read(GPU).padded == ()
