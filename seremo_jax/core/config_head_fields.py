@@ -73,6 +73,9 @@ class TrainConfig:
     batch_size: int = _field(64, "utterances in a batch, on average", lowest=2)
     frames_per_row: int = _field(0, "frames of a packed row; 0 derives it from the longest utterance", lowest=0)
     max_epochs: int = _field(100, "epochs at most", lowest=1)
+    selection: str = _field(
+        "ccc", "score of the development split that picks a head's epoch and stops it", choices=vocab.SELECTION_SCORES
+    )
     patience: int = _field(10, "epochs without improvement on the development split before a member stops", lowest=1)
     min_delta: float = _field(0.0, "improvement that counts", lowest=0)
     member_map: str = _field(

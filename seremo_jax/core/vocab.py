@@ -128,3 +128,12 @@ POOLINGS = {
     "mean_sd": "their mean and standard deviation",
 }
 """Summary of an utterance's states -> what it is. `training.model` computes them."""
+
+SELECTION_SCORES = {
+    "ccc": "mean CCC of the attributes plus mean CCC of the classes",
+    "class_ccc": "mean CCC of the classes",
+    "uar": "UAR against the consensus",
+    "macro_f1": "macro-F1 against the consensus, over the classes that occur",
+    "loss": "minus the loss that is trained by",
+}
+"""Score of the development split that picks an epoch -> what it is. `training.selection` computes them."""

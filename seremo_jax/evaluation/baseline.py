@@ -4,8 +4,8 @@ Mean and standard deviation of each feature over an utterance's frames, z-scored
 on the votes, each class of an utterance weighing its share, or on the consensus; with and without classes balanced.
 Attributes, where there are any, by ridge regression. It learns from the training utterances, as heads do. Its penalty
 is chosen from `regression.STRENGTHS` on the development utterances of each fold, by the score that chooses the epoch
-of a head. The mean of three of the regressions is a system of its own. Heads that were evaluated before are compared
-with it by speaker (`against_regression`). Source: OURS.
+of a head (`train.selection`). The mean of three of the regressions is a system of its own. Heads that were evaluated
+before are compared with it by speaker (`against_regression`). Source: OURS.
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, are_whole, writ
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.regression import (
     STRENGTHS,
-    best_strength,
+    best_for_attributes,
+    best_for_classes,
     fit_attributes,
     fit_classes,
     library_version,
@@ -42,6 +43,7 @@ from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
 from seremo_jax.training.dataset import split_of, targets_by_role
+from seremo_jax.training.selection import require_labels
 
 CHOSEN_FILE = "chosen.json"
 """Below the folder of the records: the strength that each regression has in each fold, and every development score."""
@@ -99,6 +101,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
         keep_no_agreement=config.data.keep_no_agreement,
         splits={fold: split_of(config, utterances, fold) for fold in folds},
         layers={member.fold: member.layer for member in like},
+        selection=config.train.selection,
     )
     records: list[ResultRecord] = []
     chosen: dict[str, list[dict[str, Any]]] = {}
@@ -163,6 +166,7 @@ class _Source:
       keep_no_agreement: Whether votes without a consensus count; see `data.targets`.
       splits: Split of every utterance, by fold.
       layers: Layer that heads read, by fold.
+      selection: Score that picks a penalty, see `vocab.SELECTION_SCORES`.
     """
 
     targets: Targets
@@ -170,6 +174,7 @@ class _Source:
     keep_no_agreement: str
     splits: dict[int | None, np.ndarray]
     layers: dict[int | None, int]
+    selection: str = "ccc"
 
 
 def _predictions(
@@ -223,6 +228,7 @@ def _of_fold(
             f"the development split{'' if fold is None else f' of fold {fold}'} has {len(judged)} labelled utterances: "
             "the regression's penalty is chosen on them, and needs 2 or more. Check data.split_shares"
         )
+    require_labels(source.selection, targets, {fold: judged})
     # Standardised by what the regression learns from, fold by fold: no number of a test utterance enters.
     mean, sd = features[learned].mean(axis=0), features[learned].std(axis=0)
     scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
@@ -234,8 +240,7 @@ def _of_fold(
         "consensus": (targets.consensus, targets.has_consensus),
     }
     rated = fit_attributes(scaled[learned], targets, learned, heard)
-    silent = np.zeros((len(STRENGTHS), num_judged, len(targets.class_names)), np.float32)
-    rated_best, _ = best_strength(rated[:, :num_judged], silent, judged, targets, "votes")
+    rated_best = best_for_attributes(rated[:, :num_judged], judged, targets, source.selection)
     attributes = np.broadcast_to(rated[rated_best, num_judged:], (len(members), *rated[0, num_judged:].shape))
     distributions, chosen = [], []
     for member in members:
@@ -243,8 +248,10 @@ def _of_fold(
         taught = learned[is_there[learned]]
         is_balanced = vocab.CLASS_LOSSES[member.class_kind].is_balanced
         predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard)
-        unrated = np.zeros((len(STRENGTHS), num_judged, targets.attributes.shape[1]), np.float32)
-        best, scores = best_strength(unrated, predicted[:, :num_judged], judged, targets, member.class_target)
+        best, scores = best_for_classes(
+            predicted[:, :num_judged], judged, targets, member.class_target,
+            is_balanced=is_balanced, score=source.selection,
+        )  # fmt: skip
         distributions.append(predicted[best, num_judged:])
         chosen.append(
             {

@@ -104,7 +104,7 @@ def development_of(
     """Pairs what members say with what raters said.
 
     Args:
-      predicted: `predictions.Predicted` of the development split, an entry a fold.
+      predicted: `selection.Predicted` of the development split, an entry a fold.
       members: Of the training.
       targets: Of the utterance table.
       genders: [N] of each of its rows.

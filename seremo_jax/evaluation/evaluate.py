@@ -34,7 +34,8 @@ from seremo_jax.training import loader, protocol, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.feed import Feed, Placement, shape_of
-from seremo_jax.training.predictions import STAMP_FILE, Predicted, load_members, predict, settings_of
+from seremo_jax.training.predictions import STAMP_FILE, load_members, predict, settings_of
+from seremo_jax.training.selection import Predicted
 
 
 def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> PurePath:
@@ -250,7 +251,7 @@ def pool_folds(
     # the pooled arrays is written once, and NaN would show one that was not.
     pooled = list(dict.fromkeys(map(ensemble.without_fold, members)))
     rows = np.unique(np.concatenate([part.rows for part in predicted]))
-    shapes = [(len(pooled), len(rows), array.shape[-1]) for array in predicted[0][2:]]
+    shapes = [(len(pooled), len(rows), array.shape[-1]) for array in predicted[0][2:4]]
     attributes, distribution = (np.full(shape, np.nan, np.float32) for shape in shapes)
     for part in predicted:
         places = np.searchsorted(rows, part.rows)

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data.targets import Targets
 from seremo_jax.features.store import Reader
-from seremo_jax.training.predictions import Predicted, development_scores
+from seremo_jax.training.selection import LOSS, score_of_attributes, score_of_classes
 
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """C of scikit-learn's logistic regression: the inverse of its L2 penalty. One is chosen."""
 
 _ROWS_AT_ONCE = 256
-_MOST_STEPS, _TOLERANCE = 2000, 1e-6
+_MOST_STEPS, _TOLERANCE, _LEAST_SHARE = 2000, 1e-6, 1e-12
 
 
 def library_version() -> str:
@@ -109,15 +109,47 @@ def fit_attributes(
     return predicted
 
 
-def best_strength(
-    attributes: Float[np.ndarray, "S M A"],
+def best_for_classes(
     distribution: Float[np.ndarray, "S M C"],
     rows: np.ndarray,
     targets: Targets,
     class_target: str,
+    *,
+    is_balanced: bool,
+    score: str,
 ) -> tuple[int, list[float]]:
-    """Number of the strength with the largest development score, the smallest of equal ones, and all the scores."""
-    strengths = np.arange(len(distribution))
-    predicted = Predicted(strengths, rows, attributes, distribution)
-    scores = development_scores([predicted], targets, [class_target] * len(strengths))
+    """Number of the strength with the largest development score, the smallest of equal ones, and all the scores.
+
+    Args:
+      distribution: What each strength says of some utterances.
+      rows: Their rows of the targets.
+      targets: The targets.
+      class_target: `votes` or `consensus`, of the regression.
+      is_balanced: Whether each class weighs the same in the loss.
+      score: One of `vocab.SELECTION_SCORES`; `loss` is minus the cross-entropy that the regression is fitted by.
+    """
+    if score != LOSS:
+        scores = score_of_classes(score, distribution, rows, targets, class_target)
+        return int(scores.argmax()), scores.tolist()
+    is_votes = class_target == "votes"
+    shares = (targets.distribution if is_votes else targets.consensus)[rows].astype(np.float64)
+    shares = shares * (targets.has_votes if is_votes else targets.has_consensus)[rows][:, None]
+    by_class = -(shares[None] * np.log(np.maximum(distribution, _LEAST_SHARE))).sum(axis=1)
+    weight = shares.sum(axis=0)
+    if is_balanced:
+        by_class, weight = by_class / np.where(weight > 0, weight, 1), (weight > 0).astype(np.float64)
+    scores = -by_class.sum(axis=1) / max(weight.sum(), 1e-9)
     return int(scores.argmax()), scores.tolist()
+
+
+def best_for_attributes(attributes: Float[np.ndarray, "S M A"], rows: np.ndarray, targets: Targets, score: str) -> int:
+    """Number of the strength of largest mean CCC, or under `loss` of least mean squared error; see `best_for_classes`.
+
+    The other scores say nothing of attributes.
+    """
+    if score != LOSS:
+        return int(score_of_attributes(attributes, rows, targets).argmax())
+    is_rated = targets.has_attribute[rows]
+    wanted = np.where(is_rated, targets.attributes[rows], 0).astype(np.float64)
+    error = np.where(is_rated[None], np.square(attributes - wanted[None]), 0).sum(axis=1)
+    return int((error / np.maximum(is_rated.sum(axis=0), 1)[None]).sum(axis=1).argmin())

@@ -43,9 +43,14 @@ from seremo_jax.predict.model_record import FORMAT_VERSION, RECORD_FILE
 from seremo_jax.training import predictions, protocol
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.model import Sizes
+from seremo_jax.training.selection import LOSS
 
 WEIGHTS_FILE, STABLEHLO_FILE = "weights.safetensors", "head.stablehlo"
 _TABLES = ("norm.mean", "norm.sd", "columns")
+_OF_THE_LOSS = (
+    "class_target", "class_kind", "label_smoothing", "attribute_task_weight", "class_task_weight"
+)  # fmt: skip
+"""Fields of a member that decide what its loss is."""
 
 
 class Model(NamedTuple):
@@ -156,6 +161,7 @@ def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -
     picked: set[int] = set()
     for pattern in wanted:
         if pattern == "best":
+            _require_comparable(trained)
             matching = {int(np.argmax(trained["best_score"]))}
         else:
             matching = {i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)}
@@ -163,6 +169,16 @@ def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -
             raise ArtefactError(f"no member is called {pattern!r}; there are: {', '.join(names)}")
         picked |= matching
     return sorted(picked)
+
+
+def _require_comparable(trained: dict[str, Any]) -> None:
+    """Refuses to pick the best of members by their losses where these are of several kinds."""
+    kinds = {tuple(member[name] for name in _OF_THE_LOSS) for member in trained["members"]}
+    if trained["run"].get("train.selection") == LOSS and len(kinds) > 1:
+        raise ArtefactError(
+            "best: the epochs of this training were selected by the loss, and its members have losses of several "
+            "kinds, which do not compare: name the member wanted"
+        )
 
 
 def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = ()) -> PurePath:

@@ -175,11 +175,12 @@ def _training_section(artefacts: Artefacts, folder: Path) -> page.Section:
     for system in list(dict.fromkeys(systems))[:MOST_SYSTEMS]:
         own = [e for e, name in enumerate(systems) if name == system]
         curves[system] = (epochs, loss[:, own], score[:, own])
+    score_name = artefacts.protocol.get("settings.train.selection", "ccc")
     curves_picture = picture(
         artefacts, None, folder, "training",
         ("Training loss and development score by epoch",
-         "The score is the mean CCC of attributes, where there are any, plus the mean CCC of classes. Each member is "
-         "scored against its own class target, so that the curves of two systems do not compare."),
+         f"The score is {vocab.SELECTION_SCORES[score_name]}. Each member is scored against its own class target, so "
+         "that the curves of two systems do not compare."),
         lambda style: figures.training(style, curves),
     )  # fmt: skip
     num_systems = len(dict.fromkeys(systems))

@@ -128,9 +128,9 @@ class Data:
             )
         return kept
 
-    def labels(self) -> Labels:
-        """Targets of every utterance of the table, as the head is trained on them."""
-        tables = {name: getattr(self.training_targets, name) for name in Labels._fields}
+    def labels(self, targets: Targets | None = None) -> Labels:
+        """Targets of every utterance of the table, as the head is trained on them unless others are given."""
+        tables = {name: getattr(targets or self.training_targets, name) for name in Labels._fields}
         if tables["attribute_shares"] is None:
             # A table without levels, so that the compiled step has the same inputs whatever the loss.
             tables["attribute_shares"] = np.zeros((*self.targets.attributes.shape, 0), np.float32)

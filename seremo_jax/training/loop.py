@@ -15,12 +15,12 @@ from seremo_jax.core.goodput import Clock
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Batch
-from seremo_jax.training import predictions, roofline, steps
+from seremo_jax.training import predictions, roofline, selection, steps
 from seremo_jax.training.arrangement import arrange, is_worth_compacting
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.feed import STEPS_AHEAD, Feed, Placement, cache_of, rows_of, shape_of
-from seremo_jax.training.state import TrainState
+from seremo_jax.training.state import TrainState, values_of
 from seremo_jax.training.timing import PHASES, StepTrace
 
 
@@ -59,6 +59,7 @@ class Loop:
         self._is_cached = is_cached
         self.clock, self._trace = clock or Clock(PHASES), trace or StepTrace(None)
         self._rows, self._development_rows = rows_of(data)
+        selection.require_labels(config.train.selection, data.targets, self._development_rows)
         self._shape = shape_of(data, self._rows, self._development_rows)
         self.settings = predictions.settings_of(config, data)
         self._class_weights = None
@@ -220,9 +221,20 @@ class Loop:
     def _step(self, batch: Batch) -> tuple[TrainState, jax.Array]:
         return self._steps.train(self._state, self._train.members, batch, self._train.inputs)
 
-    def predicted_development(self) -> list[predictions.Predicted]:
+    def predicted_development(self) -> list[selection.Predicted]:
         """What the members that still train say of the development split, an entry a stream."""
         return predictions.predict(self._steps.predict, self._state.params, self._development, self._current)
+
+    def _scores(self, predicted: list[selection.Predicted]) -> np.ndarray:
+        """[E] scores that select epochs; NaN for members that do not train any more."""
+        score = self.config.train.selection
+        if score == selection.LOSS:
+            unweighted = [np.ones(len(self._data.targets.class_names), np.float32)] * len(self.members)
+            values = values_of(self.members, self._class_weights or unweighted)
+            labels = self._data.labels(self._data.targets)
+            return -selection.development_losses(self.settings.fixed, predicted, labels, values)
+        class_targets = [member.class_target for member in self.members]
+        return selection.development_scores(score, predicted, self._data.targets, class_targets)
 
     def _by_member(self, values: np.ndarray) -> np.ndarray:
         return values[self._current.places][: len(self.members)]
@@ -238,8 +250,7 @@ class Loop:
           The values of the epoch for the log.
         """
         predicted = self.predicted_development()
-        class_targets = [member.class_target for member in self.members]
-        scores = predictions.development_scores(predicted, self._data.targets, class_targets)
+        scores = self._scores(predicted)
         was_active = self.is_active
         # Scores go back to the positions of their members. A copy has none, and NaN is never better.
         placed = np.append(scores, np.full(len(self._current.order) - len(scores), np.nan, np.float32))

@@ -102,6 +102,7 @@ class Settings(NamedTuple):
       uses_dropout: Some member has dropout.
       member_map: `vmap`, or `map` for one member after the other.
       micro_batches: Number of parts in which the rows of a device are computed, one after the other.
+      selects_by_loss: Predictions bring all that the loss is computed of.
     """
 
     sizes: model.Sizes
@@ -112,6 +113,7 @@ class Settings(NamedTuple):
     uses_dropout: bool
     member_map: str
     micro_batches: int = 1
+    selects_by_loss: bool = False
 
     @classmethod
     def of(
@@ -167,6 +169,7 @@ class Settings(NamedTuple):
             uses_dropout=max(config.ensemble.dropouts or (config.model.dropout,)) > 0,
             member_map=member_map,
             micro_batches=config.train.micro_batches,
+            selects_by_loss=config.train.selection == "loss",
         )
 
     @property

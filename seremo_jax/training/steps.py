@@ -80,11 +80,14 @@ def _train_step(
 
 def _predict_step(
     settings: Settings, num_data: int, num_running: int, params: Any, members: Members, batch: Batch, inputs: Inputs
-) -> tuple[Array, Array]:
-    def predict_member(item: tuple[Any, Members]) -> tuple[Array, Array]:
+) -> dict[str, Array]:
+    def predict_member(item: tuple[Any, Members]) -> dict[str, Array]:
         params, member = item
         raw = Reader(settings, num_data, inputs, batch, member).outputs(params)
-        return raw.attributes, raw.distribution
+        outputs = {"attributes": raw.attributes, "distribution": raw.distribution}
+        if settings.selects_by_loss:
+            outputs |= {name: x for name in ("levels", "variances") if (x := getattr(raw, name)) is not None}
+        return outputs
 
     running = jax.tree.map(lambda x: x[:num_running], (params, members))
     return over_members(settings.member_map, predict_member, running)
@@ -114,8 +117,8 @@ class Steps(NamedTuple):
     Attributes:
       init: (values) -> state.
       train: (state, members, batch, inputs) -> state, and [P] sum of its losses to wait for. The old state is donated.
-      predict: (params, members, batch, inputs) -> attributes [n, B, A] and distribution [n, B, C] of the positions that
-        are trained.
+      predict: (params, members, batch, inputs) -> of the positions that are trained, by name: attributes [n, B, A],
+        distribution [n, B, C], and what else the loss is computed of, where it selects epochs.
       finish_epoch: (state, scores [P], epoch []) -> state after an evaluation on the development split. The old state
         is donated.
       reorder: (tree, places [P]) -> the tree with its positions in another order.

@@ -11,7 +11,7 @@ from seremo_jax.core.config_fields import DataConfig
 from seremo_jax.data import tables
 from seremo_jax.data.screening import in_fold
 from seremo_jax.evaluation import evaluate
-from seremo_jax.training.predictions import Predicted
+from seremo_jax.training.selection import Predicted
 from tests.support import prepared, toy_training
 
 

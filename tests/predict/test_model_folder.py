@@ -117,6 +117,15 @@ def test_one_member_makes_a_single_model(corpus, workdir):
     assert [member["name"] for member in members] == [evaluated_names(workdir)[int(np.argmax(best))]]
 
 
+def test_the_best_of_members_with_losses_of_several_kinds_is_not_picked_by_them():
+    members = [{"class_target": "votes", "class_kind": kind, "label_smoothing": 0.0} for kind in ("ccc", "kl")]
+    members = [member | {"attribute_task_weight": 1.0, "class_task_weight": 1.0} for member in members]
+    trained = {"members": members, "best_score": [-2.0, -1.0], "run": {"train.selection": "loss"}}
+    with pytest.raises(ArtefactError, match="losses of several kinds, which do not compare"):
+        model_folder.pick(trained, ["a", "b"], ["best"])
+    assert model_folder.pick(trained | {"members": members[:1] * 2}, ["a", "b"], ["best"]) == [1]
+
+
 def evaluated_names(workdir):
     return ensemble.names(json.loads((workdir / "train" / "finished.json").read_text())["members"])
 

@@ -166,10 +166,12 @@ OPTIONS = {
         "targets": {"predict_variance": True},
         "model": {"pooling": "mean_sd"},
         "loss": {"task_weighting": "uncertainty"},
+        "train": {"selection": "loss"},
     },
     "earth mover, Jensen-Shannon, mean": {
         "loss": {"attribute_kind": "emd", "class_kind": "jsd"},
         "model": {"pooling": "mean"},
+        "train": {"selection": "loss"},
     },
     "sum of layers, balanced classes": {"model": {"layer": "sum"}, "loss": {"class_kind": "balanced_soft_ce"}, **ONE},
     "bfloat16": {"model": {"dtype": "bfloat16"}},
@@ -181,7 +183,11 @@ def test_every_option_learns_and_is_exact_on_a_split_batch(name):
     whole, lines = toy.run(toy.config(**OPTIONS[name], optim={"learning_rate": 0.02}), toy.mesh(1), 12)
     first, last = (np.array(lines[i]["train_loss"]) for i in (0, -1))
     assert (last < first).all()
-    options = {**OPTIONS[name], "train": {"micro_batches": 2}, "optim": {"learning_rate": 0.02}}
+    train = OPTIONS[name].get("train", {})
+    # A loss is above 0, and the score that it selects by is minus the loss.
+    scores = np.array([line["development_score"] for line in lines])
+    assert (scores < (0 if train else np.inf)).all()
+    options = {**OPTIONS[name], "train": {"micro_batches": 2} | train, "optim": {"learning_rate": 0.02}}
     split, split_lines = toy.run(toy.config(**options), toy.mesh(1, 2), 1)
     assert split.members == whole.members
     tolerance = 1e-2 if name == "bfloat16" else 5e-6
