@@ -17,11 +17,16 @@ class ModelConfig:
         "normalisation of the features",
         choices={"zscore": "with statistics of the training split", "none": ""},
     )
-    conv_kernel: int = _field(3, "frames under the depthwise convolution, odd; 0 leaves the branch out", lowest=0)
+    conv_kernel: int = _field(3, "frames under the convolution, odd; 0 for no convolution", lowest=0)
+    conv_kind: str = _field(
+        "depthwise", "convolution beside the features (none: conv_kernel=0)", choices=vocab.CONVOLUTIONS
+    )
+    conv_filters: int = _field(200, "filters of a dense convolution", lowest=1)
     gru_units: int = _field(256, "width of each GRU", lowest=1)
     gru_layers: int = _field(2, "GRUs on top of each other", lowest=1)
     pooling: str = _field("last_valid", "summary of an utterance", choices=vocab.POOLINGS)
     embedding_size: int = _field(128, "width of the embedding", lowest=1)
+    embedding_activation: str = _field("none", "activation of the embedding", choices=vocab.ACTIVATIONS)
     dropout: float = _field(0.0, "dropout between GRUs and on the embedding", lowest=0)
     dtype: str = _field(
         "float32", "dtype of the matrix products", choices={"float32": "", "bfloat16": "accumulated in float32"}

@@ -152,6 +152,8 @@ def _splits(config: Any) -> Iterator[str]:
 def _heads(config: Any) -> Iterator[str]:
     if config.model.conv_kernel and config.model.conv_kernel % 2 == 0:
         yield "model.conv_kernel must be odd (or 0), so that the convolution is centred"
+    if config.model.conv_kind == "dense" and not config.model.conv_kernel:
+        yield "model.conv_kind = 'dense' means nothing for model.conv_kernel = 0, which is no convolution"
     if not all(dropout < 1 for dropout in (config.model.dropout, *config.ensemble.dropouts)):
         yield "model.dropout must be in [0, 1)"
 

@@ -127,7 +127,7 @@ POOLINGS = {
     "mean": "the mean of its states",
     "mean_sd": "their mean and standard deviation",
 }
-"""Summary of an utterance's states -> what it is. `training.model` computes them."""
+"""Summary of an utterance's states -> what it is. `training.pooling` computes them."""
 
 SELECTION_SCORES = {
     "ccc": "mean CCC of the attributes plus mean CCC of the classes",
@@ -137,3 +137,12 @@ SELECTION_SCORES = {
     "loss": "minus the loss that is trained by",
 }
 """Score of the development split that picks an epoch -> what it is. `training.selection` computes them."""
+
+CONVOLUTIONS = {
+    "depthwise": "each feature by itself",
+    "dense": "model.conv_filters filters over all features",
+}
+"""Kind of the convolution beside the features -> what it is over. `training.model` computes them."""
+
+ACTIVATIONS = {"none": "linear", "tanh": "", "relu": "", "gelu": "with the normal distribution itself"}
+"""Activation of the embedding -> what it is. `training.model` computes them."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.training import initial
 from seremo_jax.training.gru import gru_beside
+from seremo_jax.training.pooling import known, num_widths, pool
 
 Tree = Any
 """Nested dict of parameter arrays."""
@@ -30,11 +31,14 @@ class Sizes:
       num_attributes: A.
       num_classes: C.
       num_layers: Layers in a learned weighted sum; 0 where the head reads one layer.
-      conv_kernel: Frames under the depthwise convolution; 0 leaves the branch out.
+      conv_kernel: Frames under the convolution; 0 leaves the branch out.
+      conv_kind: Kind of the convolution, one of `vocab.CONVOLUTIONS`.
+      conv_filters: Filters of a dense convolution.
       gru_units: H.
       gru_layers: GRUs on top of each other.
       pooling: Summary of an utterance, one of `vocab.POOLINGS`.
       embedding_size: Width of the embedding.
+      embedding_activation: Its activation, one of `vocab.ACTIVATIONS`.
       levels: Values of the L levels of the rating scale. The attributes are then the means of predicted distributions
         over these levels. Empty where the head puts the attributes out directly.
       predicts_variance: The attribute head puts out the raters' variances, too.
@@ -46,13 +50,23 @@ class Sizes:
     num_classes: int
     num_layers: int = 0
     conv_kernel: int = 3
+    conv_kind: str = "depthwise"
+    conv_filters: int = 200
     gru_units: int = 256
     gru_layers: int = 2
     pooling: str = "last_valid"
     embedding_size: int = 128
+    embedding_activation: str = "none"
     levels: tuple[float, ...] = ()
     predicts_variance: bool = False
     dtype: str = "float32"
+
+    @property
+    def convolved(self) -> int:
+        """Features that the convolution puts out; 0 without one."""
+        if not self.conv_kernel:
+            return 0
+        return self.conv_filters if self.conv_kind == "dense" else self.num_features
 
 
 class Raw(NamedTuple):
@@ -117,7 +131,8 @@ class Dropout(NamedTuple):
 class DepthwiseConv(nnx.Module):
     """Convolution over time of each feature by itself. It is centred, and zeros stand beyond the row."""
 
-    def __init__(self, num_features: int, kernel: int, draw: initial.Draw):
+    def __init__(self, sizes: Sizes, draw: initial.Draw):
+        kernel, num_features = sizes.conv_kernel, sizes.num_features
         bound = kernel**-0.5
         self.w, self.b = nnx.Param(draw((kernel, num_features), bound)), nnx.Param(draw((num_features,), bound))
 
@@ -129,6 +144,40 @@ class DepthwiseConv(nnx.Module):
         # A sum of shifted products. XLA's depthwise convolution is slower on CPU by an order of magnitude.
         shifted = (padded[o : o + x.shape[0]] * w[o][None, None, :] for o in range(w.shape[0]))
         return functools.reduce(jnp.add, shifted) + b[None, None, :]
+
+
+class DenseConv(nnx.Module):
+    """Convolution over time of all features by several filters, initialised as torch.nn.Conv1d; likewise centred."""
+
+    def __init__(self, sizes: Sizes, draw: initial.Draw):
+        kernel, num_features, num_filters = sizes.conv_kernel, sizes.num_features, sizes.conv_filters
+        bound = (kernel * num_features) ** -0.5
+        self.w = nnx.Param(draw((kernel, num_features, num_filters), bound))
+        self.b = nnx.Param(draw((num_filters,), bound))
+
+    def __call__(self, x: Float[Array, "T R D"]) -> Float[Array, "T R F"]:
+        """The convolved frames, of the same dtype."""
+        (num_frames, num_rows, num_features), (kernel, _, num_filters) = x.shape, self.w[...].shape
+        w = jnp.moveaxis(self.w[...], 0, 1).reshape(num_features, -1).astype(x.dtype)
+        # One product for all offsets, whose results are then shifted: they are narrower than the features.
+        products = jnp.matmul(x.reshape(num_frames * num_rows, -1), w, preferred_element_type=jnp.float32)
+        products = products.reshape(num_frames, num_rows, kernel, num_filters)
+        reach = kernel // 2
+        padded = jnp.pad(products, ((reach, reach), (0, 0), (0, 0), (0, 0)))
+        shifted = (padded[o : o + num_frames, :, o] for o in range(kernel))
+        return (functools.reduce(jnp.add, shifted) + self.b[...][None, None, :]).astype(x.dtype)
+
+
+CONVOLUTIONS: dict[str, type[nnx.Module]] = {"depthwise": DepthwiseConv, "dense": DenseConv}
+"""Convolution by its name in `vocab.CONVOLUTIONS`."""
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "none": lambda x: x,
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+"""Activation by its name in `vocab.ACTIVATIONS`."""
 
 
 class GRULayer(nnx.Module):
@@ -160,7 +209,7 @@ class Linear(nnx.Module):
 
 
 class TCGRU(nnx.Module):
-    """Convolution branch beside the features, GRUs, summary of the states, linear embedding, two heads.
+    """Convolution branch beside the features, GRUs, summary of the states, embedding, two heads.
 
     Args:
       sizes: Sizes and options.
@@ -174,14 +223,15 @@ class TCGRU(nnx.Module):
         self.sizes = sizes
         # The order of these lines is the order in which initial parameters are drawn.
         self.layer_weights = nnx.Param(jnp.zeros(sizes.num_layers)) if sizes.num_layers else None
-        self.conv = DepthwiseConv(num_features, sizes.conv_kernel, draw) if sizes.conv_kernel else None
-        width = 2 * num_features if sizes.conv_kernel else num_features
-        widths = [width] + [units] * (sizes.gru_layers - 1)
+        conv = known(CONVOLUTIONS, sizes.conv_kind, "convolution")
+        self.conv = conv(sizes, draw) if sizes.conv_kernel else None
+        widths = [sizes.convolved + num_features] + [units] * (sizes.gru_layers - 1)
         self.grus = nnx.List([GRULayer(width, units, draw) for width in widths])
-        self.embedding = Linear(units * _pooling(sizes.pooling).num_widths, sizes.embedding_size, draw)
+        self.embedding = Linear(units * num_widths(sizes.pooling), sizes.embedding_size, draw)
         num_outputs = sizes.num_attributes * (max(len(sizes.levels), 1) + sizes.predicts_variance)
         self.attribute_head = Linear(sizes.embedding_size, num_outputs, draw)
         self.class_head = Linear(sizes.embedding_size, sizes.num_classes, draw)
+        known(ACTIVATIONS, sizes.embedding_activation, "activation")
 
     def __call__(
         self,
@@ -211,7 +261,7 @@ class TCGRU(nnx.Module):
         for depth, layer in enumerate(self.grus):
             x = layer(parts if depth == 0 else (x if dropout is None else dropout.of_rows(x, depth),), reset)
         summary = pool(x.astype(jnp.float32), slot, last_frame, sizes.pooling)
-        embedding = self.embedding(summary)
+        embedding = ACTIVATIONS[sizes.embedding_activation](self.embedding(summary))
         if dropout is not None:
             embedding = dropout.of_slots(embedding)
         return self._heads(embedding)
@@ -225,71 +275,6 @@ class TCGRU(nnx.Module):
             levels = outputs.reshape(num, num_attributes, len(values))
             outputs = jnp.einsum("bal,l->ba", jax.nn.softmax(levels, axis=-1), jnp.asarray(values, jnp.float32))
         return Raw(outputs, levels, variances, self.class_head(embedding), embedding)
-
-
-def pool(
-    states: Float[Array, "T R H"], slot: Int[Array, "T R"], last_frame: Int[Array, "B"], kind: str
-) -> Float[Array, "B P"]:
-    """Summary of each utterance's states, see `vocab.POOLINGS`; any finite values in slots without an utterance here.
-
-    Raises:
-      ValueError: No pooling of this name.
-    """
-    # Frames and rows in one axis, so that one gather or one sum by segments serves utterances anywhere in the rows.
-    return _pooling(kind).compute(states.reshape(-1, states.shape[-1]), slot.reshape(-1), last_frame)
-
-
-class _Pooling(NamedTuple):
-    """How a summary is computed, from the states [T * R, H] and slots of all frames and the last frame of each slot.
-
-    Its width is `num_widths` times H.
-    """
-
-    compute: Callable[[Array, Array, Array], Array]
-    num_widths: int
-
-
-def _pooling(kind: str) -> _Pooling:
-    if kind not in POOLINGS:
-        raise ValueError(f"training.model computes no pooling {kind!r}; it has {', '.join(POOLINGS)}")
-    return POOLINGS[kind]
-
-
-def _last_valid(states: Array, slot: Array, last_frame: Array) -> Array:
-    return states[last_frame]
-
-
-def _mean(states: Array, slot: Array, last_frame: Array) -> Array:
-    num_slots = last_frame.shape[0]
-    return _mean_by_slot(states, _segment(slot, num_slots), num_slots)[:num_slots]
-
-
-def _mean_sd(states: Array, slot: Array, last_frame: Array) -> Array:
-    num_slots = last_frame.shape[0]
-    segment = _segment(slot, num_slots)
-    centre = _mean_by_slot(states, segment, num_slots)
-    variance = _mean_by_slot(jnp.square(states - centre[segment]), segment, num_slots)
-    # The variance of an utterance of one frame is 0, where the slope of the root is infinite.
-    sd = jnp.sqrt(jnp.maximum(variance, 1e-10))
-    return jnp.concatenate([centre, sd], axis=1)[:num_slots]
-
-
-def _segment(slot: Array, num_slots: int) -> Array:
-    # Gaps and padding go to one segment more, which is cut off at the end.
-    return jnp.where(slot < 0, num_slots, slot)
-
-
-def _mean_by_slot(values: Array, segment: Array, num_slots: int) -> Array:
-    share = 1 / jnp.maximum(jnp.bincount(segment, length=num_slots + 1), 1)
-    return jax.ops.segment_sum(values, segment, num_slots + 1) * share[:, None]
-
-
-POOLINGS = {
-    "last_valid": _Pooling(_last_valid, 1),
-    "mean": _Pooling(_mean, 1),
-    "mean_sd": _Pooling(_mean_sd, 2),
-}
-"""Pooling by its name in `vocab.POOLINGS`."""
 
 
 def init(sizes: Sizes, key: Array) -> Tree:

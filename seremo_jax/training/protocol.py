@@ -18,7 +18,14 @@ from seremo_jax.features import manifest
 from seremo_jax.features.store import Reader
 from seremo_jax.metrics.catalogue import KINDS
 
-_SINCE = {"optim.schedule": "constant", "optim.warmup_steps": 0, "train.selection": "ccc"}
+_SINCE = {
+    "model.conv_kind": "depthwise",
+    "model.conv_filters": 200,
+    "model.embedding_activation": "none",
+    "optim.schedule": "constant",
+    "optim.warmup_steps": 0,
+    "train.selection": "ccc",
+}
 """Fields that earlier versions lacked, and what stood for them: a training of theirs is the same run as one of now."""
 
 

@@ -25,9 +25,11 @@ def head_flops(sizes: Sizes) -> int:
     Source: OURS; heads and convolution are left out (under 1 %).
     """
     units, width = sizes.gru_units, sizes.num_features
-    convolved = width if sizes.conv_kernel else 0
+    convolved = sizes.convolved
     # The first GRU reads features and convolved features side by side; only the latter have a gradient.
     total, width_with_gradient = 0, convolved
+    if sizes.conv_kernel and sizes.conv_kind == "dense":
+        total = 2 * 2 * sizes.conv_kernel * width * convolved
     width += convolved
     for _ in range(sizes.gru_layers):
         # A product of [., n] and [n, 3H] takes 2 * 3H * n operations a row. Forward pass and gradient of the weights

@@ -143,10 +143,13 @@ class Settings(NamedTuple):
             levels=tuple(levels),
             predicts_variance=config.targets.predict_variance,
             conv_kernel=config.model.conv_kernel,
+            conv_kind=config.model.conv_kind,
+            conv_filters=config.model.conv_filters,
             gru_units=config.model.gru_units,
             gru_layers=config.model.gru_layers,
             pooling=config.model.pooling,
             embedding_size=config.model.embedding_size,
+            embedding_activation=config.model.embedding_activation,
             dtype=config.model.dtype,
         )
         member_map = config.train.member_map

@@ -11,7 +11,7 @@ from jax import export
 
 from seremo_jax.predict import export as head
 from seremo_jax.training import model
-from tests.support.small_heads import SIZES, heads_of, one_head
+from tests.support.small_heads import OPTIONS, SIZES, heads_of, one_head
 
 UNITS = ((4.0, 3.0), (0.5, 0.25), (0.0, 1.0))
 HAS_UNITS = (True, False, True)
@@ -25,23 +25,23 @@ def states(lengths, longest, filler=np.nan):
     return jnp.asarray(hidden), jnp.asarray(lengths, jnp.int32)
 
 
-def alone(heads, member, frames):
+def alone(sizes, heads, member, frames):
     """Outputs of one member for the frames [T, 6] of one utterance, nothing padded."""
     slot = int(heads.layer_slot[member])
     scaled = ((np.asarray(frames) - heads.mean[slot]) / heads.sd[slot])[:, None]
     reset = np.arange(len(frames))[:, None] == 0
     inputs = scaled, reset, np.zeros(reset.shape, np.int32), np.array([len(frames) - 1])
-    return model.apply(SIZES, one_head(heads.params, member), *map(jnp.asarray, inputs))
+    return model.apply(sizes, one_head(heads.params, member), *map(jnp.asarray, inputs))
 
 
-@pytest.mark.parametrize("member_map", ["map", "vmap"])
-def test_padding_and_neighbours_change_nothing(member_map):
-    heads = heads_of(SIZES, 3, 2)
+@pytest.mark.parametrize(("member_map", "sizes"), [("map", SIZES), ("vmap", SIZES), ("vmap", OPTIONS)])
+def test_padding_and_neighbours_change_nothing(member_map, sizes):
+    heads = heads_of(sizes, 3, 2)
     hidden, num_frames = states([7, 1, 20, 13], 24)
-    out = head.apply(SIZES, heads, hidden, num_frames, member_map)
+    out = head.apply(sizes, heads, hidden, num_frames, member_map)
     for member in range(3):
         for row, length in enumerate(num_frames):
-            expected = alone(heads, member, hidden[heads.layer_slot[member], row, :length])
+            expected = alone(sizes, heads, member, hidden[heads.layer_slot[member], row, :length])
             for ours, theirs in zip(jax.tree.leaves(out), jax.tree.leaves(expected), strict=True):
                 np.testing.assert_allclose(ours[member, row], theirs[0], rtol=1e-6, atol=2e-6)
 
@@ -54,13 +54,17 @@ def exported():
 
 
 @pytest.mark.stack
-def test_the_module_is_the_model_at_every_shape(exported):
+@pytest.mark.parametrize("sizes", [SIZES, OPTIONS], ids=["defaults", "options"])
+def test_the_module_is_the_model_at_every_shape(exported, sizes):
     heads, content = exported
+    if sizes is OPTIONS:
+        heads = heads_of(OPTIONS, 1, 2)
+        content = head.to_stablehlo(OPTIONS, heads, 6, UNITS, HAS_UNITS)
     module = export.deserialize(bytearray(content))
     assert set(module.platforms) == set(head.PLATFORMS)
     for lengths, longest in (([9], 9), ([7, 1, 20], 24)):
         hidden, num_frames = states(lengths, longest)
-        expected, exported = head.apply(SIZES, heads, hidden, num_frames), module.call(hidden, num_frames)
+        expected, exported = head.apply(sizes, heads, hidden, num_frames), module.call(hidden, num_frames)
         np.testing.assert_allclose(exported["distribution"], expected.distribution, rtol=0, atol=1e-6)
         raw = np.asarray(expected.attributes)
         scaled = np.stack([3 * raw[:, :, 0] + 4, raw[:, :, 2]], axis=-1)

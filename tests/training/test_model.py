@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from seremo_jax.core import vocab
-from seremo_jax.training import loader, model
+from seremo_jax.training import loader, model, pooling
 
-KERNELS = (0, 3, 5, 9)
+CONVOLUTIONS = ((0, "depthwise"), (3, "depthwise"), (5, "depthwise"), (9, "depthwise"), (5, "dense"))
 SIZES = model.Sizes(num_features=5, num_attributes=3, num_classes=6, gru_units=8, embedding_size=4)
 
 
@@ -21,6 +21,60 @@ SIZES = model.Sizes(num_features=5, num_attributes=3, num_classes=6, gru_units=8
 def test_parameter_count_of_the_method(num_features, num_outputs, expected):
     sizes = model.Sizes(num_features, num_attributes=num_outputs - 8, num_classes=8)
     assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
+
+
+def test_parameter_count_with_a_dense_convolution():
+    sizes = model.Sizes(1024, num_attributes=3, num_classes=8, conv_kind="dense")
+    assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == 2_181_843
+
+
+def test_dense_convolution_is_that_of_torch_with_every_gradient():
+    torch = pytest.importorskip("torch", reason="parity with torch.nn.Conv1d needs torch")
+    sizes, rng = dataclasses.replace(SIZES, conv_kind="dense", conv_filters=7, conv_kernel=3), np.random.default_rng(4)
+    x, g = (rng.normal(size=(13, 2, width)).astype(np.float32) for width in (5, 7))
+    peer = torch.nn.Conv1d(5, 7, 3, padding=1)
+    params = model.init(sizes, jax.random.key(2))["conv"]
+    assert np.abs(params["w"]).max() <= (3 * 5) ** -0.5 == pytest.approx(peer.weight.abs().max().item(), abs=0.02)
+    with torch.no_grad():
+        peer.weight.copy_(torch.from_numpy(np.array(params["w"]).transpose(2, 1, 0).copy()))
+        peer.bias.copy_(torch.from_numpy(np.array(params["b"])))
+    expected = peer(torch.from_numpy(x.transpose(1, 2, 0).copy()))
+    (expected * torch.from_numpy(g.transpose(1, 2, 0).copy())).sum().backward()
+
+    def convolve(params):
+        conv = model.DenseConv(sizes, model.initial.zeros)
+        conv.w[...], conv.b[...] = params["w"], params["b"]
+        return conv(jnp.asarray(x))
+
+    ours, pull = jax.vjp(convolve, params)
+    (gradient,) = pull(jnp.asarray(g))
+    np.testing.assert_allclose(ours, expected.detach().numpy().transpose(2, 0, 1), atol=2e-6)
+    np.testing.assert_allclose(gradient["w"], peer.weight.grad.numpy().transpose(2, 1, 0), atol=2e-5)
+    np.testing.assert_allclose(gradient["b"], peer.bias.grad.numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", vocab.ACTIVATIONS)
+def test_activations_of_the_embedding_are_those_of_torch(utterances, name):
+    torch = pytest.importorskip("torch", reason="parity with torch.nn.functional needs torch")
+    sizes = dataclasses.replace(SIZES, embedding_activation=name)
+    params, rows = model.init(SIZES, jax.random.key(1)), _rows(utterances, 16, [[0, 1], [2]])
+    linear = torch.from_numpy(np.array(model.apply(SIZES, params, *rows).embedding))
+    expected = linear if name == "none" else getattr(torch.nn.functional, name)(linear)
+    out = model.apply(sizes, params, *rows)
+    np.testing.assert_allclose(out.embedding, expected.numpy(), atol=1e-6)
+    logits = expected.numpy() @ np.asarray(params["class_head"]["w"]) + np.asarray(params["class_head"]["b"])
+    np.testing.assert_allclose(out.logits, logits, atol=1e-6)
+
+
+def test_what_a_head_does_not_compute_is_refused():
+    assert list(model.CONVOLUTIONS) == list(vocab.CONVOLUTIONS)
+    assert list(model.ACTIVATIONS) == list(vocab.ACTIVATIONS)
+    for changes, message in (
+        ({"conv_kind": "separable"}, "compute no convolution 'separable'; they have depthwise, dense"),
+        ({"embedding_activation": "elu"}, "compute no activation 'elu'; they have none, tanh, relu, gelu"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.init(dataclasses.replace(SIZES, **changes), jax.random.key(0))
 
 
 @pytest.mark.stack
@@ -52,7 +106,8 @@ def _numpy(params, x):
     if "conv" in params:
         w, b = params["conv"]["w"], params["conv"]["b"]
         padded = np.pad(x, ((len(w) // 2, len(w) // 2), (0, 0)))
-        u = np.stack([b + sum(w[o] * padded[t + o] for o in range(len(w))) for t in range(len(x))])
+        over = np.matmul if w.ndim == 3 else np.multiply
+        u = np.stack([b + sum(over(padded[t + o], w[o]) for o in range(len(w))) for t in range(len(x))])
         x = np.concatenate([np.maximum(u, 0), x], axis=1)
     for depth in range(2):
         layer = params["grus"][depth]
@@ -93,9 +148,9 @@ def utterances():
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_packed_predictions_equal_a_numpy_loop(utterances, kernel):
-    sizes = dataclasses.replace(SIZES, conv_kernel=kernel)
+@pytest.mark.parametrize(("kernel", "kind"), CONVOLUTIONS)
+def test_packed_predictions_equal_a_numpy_loop(utterances, kernel, kind):
+    sizes = dataclasses.replace(SIZES, conv_kernel=kernel, conv_kind=kind, conv_filters=7)
     params = model.init(sizes, jax.random.key(1))
     gap = loader.gap_of(kernel)
     out = model.apply(sizes, params, *_rows(utterances, 15 + gap, [[0, 1], [2]], gap))
@@ -116,9 +171,9 @@ def test_order_padding_and_neighbours_change_nothing(utterances):
         np.testing.assert_allclose(out.attributes, expected.attributes, atol=1e-6)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_packed_gradient_equals_the_sum_alone(utterances, kernel):
-    sizes = dataclasses.replace(SIZES, conv_kernel=kernel)
+@pytest.mark.parametrize(("kernel", "kind"), CONVOLUTIONS)
+def test_packed_gradient_equals_the_sum_alone(utterances, kernel, kind):
+    sizes = dataclasses.replace(SIZES, conv_kernel=kernel, conv_kind=kind, conv_filters=7)
     params = model.init(sizes, jax.random.key(1))
     gap = loader.gap_of(kernel)
 
@@ -183,7 +238,7 @@ def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
     last = jnp.append(last, 0)
 
     def pool(features):
-        pooled = model.pool(features, slot, last, kind)
+        pooled = pooling.pool(features, slot, last, kind)
         return pooled[:4].sum(), pooled
 
     gradient, pooled = jax.grad(pool, has_aux=True)(features)
@@ -193,8 +248,8 @@ def test_pooling_is_over_the_frames_of_each_utterance(utterances, kind):
 
 
 def test_every_pooling_has_a_name_and_a_formula():
-    assert list(model.POOLINGS) == list(vocab.POOLINGS)
-    with pytest.raises(ValueError, match="computes no pooling 'max'; it has last_valid"):
+    assert list(pooling.POOLINGS) == list(vocab.POOLINGS)
+    with pytest.raises(ValueError, match="compute no pooling 'max'; they have last_valid"):
         model.init(dataclasses.replace(SIZES, pooling="max"), jax.random.key(0))
 
 
