@@ -24,6 +24,7 @@ class ModelConfig:
     conv_filters: int = _field(200, "filters of a dense convolution", lowest=1)
     gru_units: int = _field(256, "width of each GRU", lowest=1)
     gru_layers: int = _field(2, "GRUs on top of each other", lowest=1)
+    bidirectional: bool = _field(False, "a second GRU of each layer reads the utterance backwards, beside the first")
     pooling: str = _field("last_valid", "summary of an utterance", choices=vocab.POOLINGS)
     embedding_size: int = _field(128, "width of the embedding", lowest=1)
     embedding_activation: str = _field("none", "activation of the embedding", choices=vocab.ACTIVATIONS)

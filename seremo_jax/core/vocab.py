@@ -123,7 +123,7 @@ CLASS_LOSSES = {
 """Class loss by its name, in the order of their codes."""
 
 POOLINGS = {
-    "last_valid": "its last state",
+    "last_valid": "its last state, of each direction",
     "mean": "the mean of its states",
     "mean_sd": "their mean and standard deviation",
 }

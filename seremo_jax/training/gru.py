@@ -44,7 +44,7 @@ def gru(params: Params, x: Float[Array, "T R D"], reset: Bool[Array, "T R"]) -> 
 
 
 def gru_beside(
-    params: Params, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]
+    params: Params, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"], is_reverse: bool = False
 ) -> Float[Array, "T R H"]:
     """Runs `gru` over frames whose features come in parts, as if the parts stood side by side.
 
@@ -55,6 +55,8 @@ def gru_beside(
       params: See `gru`.
       parts: Features of all frames, in the order of the rows of `w_i`; of one dtype.
       reset: See `gru`.
+      is_reverse: Frames are read from the last one of the row to the first one. `reset` then marks the last frame of
+        each utterance, which is read first, and nothing of the gap behind it comes in.
     """
     num_frames, num_rows, _ = parts[0].shape
     dtype, start, projected = parts[0].dtype, 0, None
@@ -65,7 +67,7 @@ def gru_beside(
         projected, start = product if projected is None else projected + product, stop
     projected = projected.reshape(num_frames, num_rows, -1)
     biases = (params[name].astype(projected.dtype) for name in ("b_i", "b_h"))
-    return _recurrence(projected, params["w_h"].astype(dtype), *biases, reset).astype(dtype)
+    return _recurrence(is_reverse, projected, params["w_h"].astype(dtype), *biases, reset).astype(dtype)
 
 
 def _accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -76,14 +78,17 @@ def _dot(a: Array, b: Array) -> Array:
     return jnp.matmul(a.astype(b.dtype), b, preferred_element_type=_accumulation_dtype(b.dtype))
 
 
-@jax.custom_vjp
-def _recurrence(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recurrence(is_reverse: bool, projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> Array:
     """States [T, R, H] from projected inputs [T, R, 3H], weights [H, 3H], biases [3H] and `reset` [T, R]."""
-    return _forward(projected, w_h, b_i, b_h, reset)[0]
+    return _forward(is_reverse, projected, w_h, b_i, b_h, reset)[0]
 
 
-def _forward(projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array) -> tuple[Array, tuple[Array, ...]]:
-    states, *saved = _as_the_device_likes(_states, (projected, reset), w_h, b_i, b_h)
+def _forward(
+    is_reverse: bool, projected: Array, w_h: Array, b_i: Array, b_h: Array, reset: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    # The loop itself runs backwards, so that no frame is copied to another place.
+    states, *saved = _as_the_device_likes(functools.partial(_states, is_reverse), (projected, reset), w_h, b_i, b_h)
     return states, (w_h, reset, *saved)
 
 
@@ -116,7 +121,7 @@ def _scan(step: Callable, carry: Array, frames: Any, num_together: int, reverse:
 
 
 def _states(
-    num_together: int, frames: tuple[Array, Array], w_h: Array, b_i: Array, b_h: Array
+    is_reverse: bool, num_together: int, frames: tuple[Array, Array], w_h: Array, b_i: Array, b_h: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
     """States, and everything else that the backward pass reads, of all frames."""
     projected, _ = frames
@@ -138,10 +143,10 @@ def _states(
         return after, (after, before, gates, n, hidden_n)
 
     zero = jnp.zeros((projected.shape[1], units), projected.dtype)
-    return _scan(step, zero, frames, num_together)
+    return _scan(step, zero, frames, num_together, is_reverse)
 
 
-def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, Array, Array, None]:
+def _backward(is_reverse: bool, saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, Array, Array, None]:
     """Gradients of the inputs of `_recurrence`, by hand.
 
     `h` is the state before a frame, `c = h W_n + b_n` the hidden part of the candidate. `a_r`, `a_z` and `a_n` are the
@@ -158,7 +163,7 @@ def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, 
     w_h, reset, before, gates, candidates, hidden_n = saved
     units = w_h.shape[0]
     frames = (g_states.astype(before.dtype), reset, before, gates, candidates, hidden_n)
-    g_projected, g_hidden = _as_the_device_likes(_gradients, frames, w_h)
+    g_projected, g_hidden = _as_the_device_likes(functools.partial(_gradients, is_reverse), frames, w_h)
     g_hidden = g_hidden.reshape(-1, 3 * units)
     # One product over all frames after the scan. Inside the scan it would be T small ones, at a fraction of peak speed.
     g_w_h = jnp.matmul(
@@ -167,7 +172,7 @@ def _backward(saved: tuple[Array, ...], g_states: Array) -> tuple[Array, Array, 
     return g_projected, g_w_h.astype(w_h.dtype), g_projected.sum((0, 1)), g_hidden.sum(0), None
 
 
-def _gradients(num_together: int, frames: tuple[Array, ...], w_h: Array) -> tuple[Array, Array]:
+def _gradients(is_reverse: bool, num_together: int, frames: tuple[Array, ...], w_h: Array) -> tuple[Array, Array]:
     """Gradients [T, R, 3H] with respect to the projected inputs and to the hidden product; see `_backward`."""
     units = w_h.shape[0]
     # On a GPU the product reads the gradient of the state, too, and multiplies it by zero. What the product reads and
@@ -196,7 +201,7 @@ def _gradients(num_together: int, frames: tuple[Array, ...], w_h: Array) -> tupl
         # An utterance started from zero and not from a state, so nothing flows back to its neighbour in the row.
         return jnp.where(starts[:, None], 0, g_before), (g_projected, g_hidden)
 
-    return _scan(step, jnp.zeros_like(frames[0][0]), frames, num_together, reverse=True)
+    return _scan(step, jnp.zeros_like(frames[0][0]), frames, num_together, reverse=not is_reverse)
 
 
 _recurrence.defvjp(_forward, _backward)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.training import initial
 from seremo_jax.training.gru import gru_beside
-from seremo_jax.training.pooling import known, num_widths, pool
+from seremo_jax.training.pooling import first_frames, known, num_widths, pool
 
 Tree = Any
 """Nested dict of parameter arrays."""
@@ -36,6 +36,7 @@ class Sizes:
       conv_filters: Filters of a dense convolution.
       gru_units: H.
       gru_layers: GRUs on top of each other.
+      bidirectional: A second GRU of each layer reads every utterance backwards.
       pooling: Summary of an utterance, one of `vocab.POOLINGS`.
       embedding_size: Width of the embedding.
       embedding_activation: Its activation, one of `vocab.ACTIVATIONS`.
@@ -54,6 +55,7 @@ class Sizes:
     conv_filters: int = 200
     gru_units: int = 256
     gru_layers: int = 2
+    bidirectional: bool = False
     pooling: str = "last_valid"
     embedding_size: int = 128
     embedding_activation: str = "none"
@@ -190,10 +192,12 @@ class GRULayer(nnx.Module):
         self.w_i, self.w_h = uniform(num_features, 3 * units), uniform(units, 3 * units)
         self.b_i, self.b_h = uniform(3 * units), uniform(3 * units)
 
-    def __call__(self, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"]) -> Float[Array, "T R H"]:
-        """States after every frame. The features of a frame come in parts."""
+    def __call__(
+        self, parts: Sequence[Float[Array, "T R _"]], reset: Bool[Array, "T R"], is_reverse: bool = False
+    ) -> Float[Array, "T R H"]:
+        """States after every frame, see `gru_beside`. The features of a frame come in parts."""
         params = {"w_i": self.w_i[...], "w_h": self.w_h[...], "b_i": self.b_i[...], "b_h": self.b_h[...]}
-        return gru_beside(params, parts, reset)
+        return gru_beside(params, parts, reset, is_reverse)
 
 
 class Linear(nnx.Module):
@@ -225,9 +229,12 @@ class TCGRU(nnx.Module):
         self.layer_weights = nnx.Param(jnp.zeros(sizes.num_layers)) if sizes.num_layers else None
         conv = known(CONVOLUTIONS, sizes.conv_kind, "convolution")
         self.conv = conv(sizes, draw) if sizes.conv_kernel else None
-        widths = [sizes.convolved + num_features] + [units] * (sizes.gru_layers - 1)
+        wide = 2 * units if sizes.bidirectional else units
+        widths = [sizes.convolved + num_features] + [wide] * (sizes.gru_layers - 1)
         self.grus = nnx.List([GRULayer(width, units, draw) for width in widths])
-        self.embedding = Linear(units * num_widths(sizes.pooling), sizes.embedding_size, draw)
+        is_both = sizes.bidirectional
+        self.backward_grus = nnx.List([GRULayer(width, units, draw) for width in widths]) if is_both else None
+        self.embedding = Linear(wide * num_widths(sizes.pooling), sizes.embedding_size, draw)
         num_outputs = sizes.num_attributes * (max(len(sizes.levels), 1) + sizes.predicts_variance)
         self.attribute_head = Linear(sizes.embedding_size, num_outputs, draw)
         self.class_head = Linear(sizes.embedding_size, sizes.num_classes, draw)
@@ -259,12 +266,23 @@ class TCGRU(nnx.Module):
             # Gaps stay zero, although the convolution reaches into them from both sides.
             parts = (jnp.where(is_valid[:, :, None], jax.nn.relu(self.conv(x)), 0), x)
         for depth, layer in enumerate(self.grus):
-            x = layer(parts if depth == 0 else (x if dropout is None else dropout.of_rows(x, depth),), reset)
-        summary = pool(x.astype(jnp.float32), slot, last_frame, sizes.pooling)
+            inputs = parts if depth == 0 else (x if dropout is None else dropout.of_rows(x, depth),)
+            x = layer(inputs, reset)
+            if self.backward_grus is not None:
+                x = jnp.concatenate([x, self.backward_grus[depth](inputs, _ends(slot), is_reverse=True)], axis=-1)
+        summary = self._summary(x.astype(jnp.float32), slot, last_frame)
         embedding = ACTIVATIONS[sizes.embedding_activation](self.embedding(summary))
         if dropout is not None:
             embedding = dropout.of_slots(embedding)
         return self._heads(embedding)
+
+    def _summary(self, x: Array, slot: Array, last_frame: Array) -> Float[Array, "B P"]:
+        if self.backward_grus is None:
+            return pool(x, slot, last_frame, self.sizes.pooling)
+        # What is read backwards ends at the first frame.
+        units, first_frame = self.sizes.gru_units, first_frames(slot, last_frame)
+        both = ((x[..., :units], last_frame), (x[..., units:], first_frame))
+        return jnp.concatenate([pool(states, slot, last, self.sizes.pooling) for states, last in both], axis=-1)
 
     def _heads(self, embedding: Float[Array, "B I"]) -> Raw:
         num, num_attributes, values = embedding.shape[0], self.sizes.num_attributes, self.sizes.levels
@@ -275,6 +293,12 @@ class TCGRU(nnx.Module):
             levels = outputs.reshape(num, num_attributes, len(values))
             outputs = jnp.einsum("bal,l->ba", jax.nn.softmax(levels, axis=-1), jnp.asarray(values, jnp.float32))
         return Raw(outputs, levels, variances, self.class_head(embedding), embedding)
+
+
+def _ends(slot: Int[Array, "T R"]) -> Bool[Array, "T R"]:
+    """True on the last frame of each utterance."""
+    behind = jnp.concatenate([slot[1:], jnp.full_like(slot[:1], -1)])
+    return (slot >= 0) & (slot != behind)
 
 
 def init(sizes: Sizes, key: Array) -> Tree:

@@ -40,6 +40,18 @@ def known(table: Mapping[str, Any], name: str, what: str) -> Any:
     return table[name]
 
 
+def first_frames(slot: Int[Array, "T R"], last_frame: Int[Array, "B"]) -> Int[Array, "B"]:
+    """Index `t * R + r` of the first frame of the utterance in each slot; any frame where it has none here.
+
+    Args:
+      slot: Slot of the utterance each frame belongs to, -1 in gaps and padding.
+      last_frame: Index of the last frame of the utterance in each slot.
+    """
+    num_slots, num_rows = last_frame.shape[0], slot.shape[1]
+    length = jnp.bincount(_segment(slot.reshape(-1), num_slots), length=num_slots + 1)[:num_slots]
+    return last_frame - (jnp.maximum(length, 1) - 1) * num_rows
+
+
 class _Pooling(NamedTuple):
     """How a summary is computed, from the states [T * R, H] and slots of all frames and the last frame of each slot.
 

@@ -21,6 +21,7 @@ from seremo_jax.metrics.catalogue import KINDS
 _SINCE = {
     "model.conv_kind": "depthwise",
     "model.conv_filters": 200,
+    "model.bidirectional": False,
     "model.embedding_activation": "none",
     "optim.schedule": "constant",
     "optim.warmup_steps": 0,

@@ -147,6 +147,7 @@ class Settings(NamedTuple):
             conv_filters=config.model.conv_filters,
             gru_units=config.model.gru_units,
             gru_layers=config.model.gru_layers,
+            bidirectional=config.model.bidirectional,
             pooling=config.model.pooling,
             embedding_size=config.model.embedding_size,
             embedding_activation=config.model.embedding_activation,

@@ -28,6 +28,7 @@ from tests.support import toy_corpus
 HEAD = {
     "model__gru_units": 8, "model__gru_layers": 1, "model__embedding_size": 4, "train__max_epochs": 2,
     "model__conv_kind": "dense", "model__conv_filters": 5, "model__embedding_activation": "tanh",
+    "model__bidirectional": True,
     "ensemble__layers": (1, 3), "ensemble__seeds": (0, 1), "saliency__targets": "votes", "eval__coverage": 0.5,
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from seremo_jax.training import model
 
 CLASSES = ("angry", "sad", "neutral")
 SIZES = model.Sizes(num_features=6, num_attributes=3, num_classes=3, gru_units=8, embedding_size=5)
-OPTIONS = dataclasses.replace(SIZES, conv_kind="dense", conv_filters=4, embedding_activation="gelu")
+OPTIONS = dataclasses.replace(SIZES, conv_kind="dense", conv_filters=4, embedding_activation="gelu", bidirectional=True)
 """The same with what is not the default."""
 
 

@@ -137,6 +137,22 @@ def test_a_neighbour_that_is_not_finite_changes_nothing(of_gpu, request):
     np.testing.assert_array_equal(*g_x)
 
 
+@pytest.mark.parametrize("of_gpu", [False, True])
+def test_backwards_is_forwards_on_frames_in_the_other_order(of_gpu, request):
+    if of_gpu:
+        request.getfixturevalue("as_on_a_gpu")
+    with jax.enable_x64(True):
+        params = _params(3, 4, dtype=np.float64)
+        rng = np.random.default_rng(7)
+        x, g = jnp.asarray(rng.normal(size=(16, 2, 3))), jnp.asarray(rng.normal(size=(16, 2, 4)))
+        reset = _starts(16, 2, {0: [5, 11]})
+        ours, pull = jax.vjp(lambda p, x: gru_beside(p, (x,), reset[::-1], is_reverse=True), params, x)
+        other, pull_other = jax.vjp(lambda p, x: _plain(p, x[::-1], reset)[::-1], params, x)
+        np.testing.assert_allclose(ours, other, atol=1e-12)
+        for got, expected in zip(jax.tree.leaves(pull(g)), jax.tree.leaves(pull_other(g)), strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-12)
+
+
 def test_features_in_parts_equal_them_side_by_side():
     params, rng = _params(5, 4), np.random.default_rng(5)
     parts = tuple(jnp.asarray(rng.normal(size=(9, 3, width)), jnp.float32) for width in (2, 3))

@@ -173,7 +173,11 @@ OPTIONS = {
         "model": {"pooling": "mean"},
         "train": {"selection": "loss"},
     },
-    "sum of layers, balanced classes": {"model": {"layer": "sum"}, "loss": {"class_kind": "balanced_soft_ce"}, **ONE},
+    "sum of layers, balanced classes, both directions, dense convolution": {
+        "model": {"layer": "sum", "bidirectional": True, "conv_kind": "dense", "conv_filters": 4, "dropout": 0.1},
+        "loss": {"class_kind": "balanced_soft_ce"},
+        **ONE,
+    },
     "bfloat16": {"model": {"dtype": "bfloat16"}},
 }
 

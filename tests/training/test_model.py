@@ -23,9 +23,12 @@ def test_parameter_count_of_the_method(num_features, num_outputs, expected):
     assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
 
 
-def test_parameter_count_with_a_dense_convolution():
-    sizes = model.Sizes(1024, num_attributes=3, num_classes=8, conv_kind="dense")
-    assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == 2_181_843
+@pytest.mark.parametrize(
+    ("changes", "expected"), [({"conv_kind": "dense"}, 2_181_843), ({"bidirectional": True}, 4_795_915)]
+)
+def test_parameter_count_of_the_options(changes, expected):
+    sizes = model.Sizes(1024, num_attributes=3, num_classes=8, **changes)
+    assert model.count_parameters(jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))) == expected
 
 
 def test_dense_convolution_is_that_of_torch_with_every_gradient():
@@ -185,6 +188,46 @@ def test_packed_gradient_equals_the_sum_alone(utterances, kernel, kind):
     alone = [jax.jit(jax.grad(loss))(params, *_rows([x], len(x), [[0]])) for x in utterances]
     for got, *parts in zip(jax.tree.leaves(packed), *map(jax.tree.leaves, alone), strict=True):
         np.testing.assert_allclose(got, sum(parts), atol=1e-5)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("kind", ["last_valid", "mean_sd"])
+def test_both_directions_are_those_of_torch_on_packed_sequences_with_every_gradient(utterances, kind):
+    torch = pytest.importorskip("torch", reason="parity with torch.nn.GRU needs torch")
+    sizes = dataclasses.replace(SIZES, conv_kernel=0, bidirectional=True, pooling=kind)
+    params = model.init(sizes, jax.random.key(5))
+    peer, names = torch.nn.GRU(5, 8, 2, bidirectional=True), ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ours = {"": params["grus"], "_reverse": params["backward_grus"]}
+    of_torch = [
+        (f"{name}_l{depth}{way}", way, depth, own)
+        for way in ours for depth in range(2) for name, own in zip(names, ("w_i", "w_h", "b_i", "b_h"), strict=True)
+    ]  # fmt: skip
+    with torch.no_grad():
+        for name, way, depth, own in of_torch:
+            getattr(peer, name).copy_(torch.from_numpy(np.array(ours[way][depth][own].T)))
+    packed = torch.nn.utils.rnn.pack_sequence([torch.from_numpy(x) for x in utterances], enforce_sorted=False)
+    states, last = peer(packed)
+    states, lengths = torch.nn.utils.rnn.pad_packed_sequence(states)
+    if kind == "last_valid":
+        summary = torch.cat([last[-2], last[-1]], dim=1)
+    else:
+        own = [states[:length, i] for i, length in enumerate(lengths)]
+        halves = [[x[:, :8] for x in own], [x[:, 8:] for x in own]]
+        parts = [[torch.cat([x.mean(0), x.std(0, correction=0)]) for x in half] for half in halves]
+        summary = torch.cat([torch.stack(half) for half in parts], dim=1)
+    embedding = summary @ torch.from_numpy(np.array(params["embedding"]["w"])) + torch.from_numpy(
+        np.array(params["embedding"]["b"])
+    )
+    (embedding**3).sum().backward()
+
+    # What lies in the rows beyond the utterances comes in from neither side.
+    rows = _rows(utterances, 19, [[0, 1], [2]], gap_content=9.0)
+    out, pull = jax.vjp(lambda params: model.apply(sizes, params, *rows).embedding, params)
+    (gradient,) = pull(3 * out**2)
+    np.testing.assert_allclose(out, embedding.detach().numpy(), atol=2e-6)
+    for name, way, depth, own in of_torch:
+        got = gradient["grus" if not way else "backward_grus"][depth][own].T
+        np.testing.assert_allclose(got, getattr(peer, name).grad.numpy(), atol=2e-5, err_msg=name)
 
 
 def test_without_convolution_the_branch_is_gone():
