@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -47,9 +46,8 @@ def first_frames(slot: Int[Array, "T R"], last_frame: Int[Array, "B"]) -> Int[Ar
       slot: Slot of the utterance each frame belongs to, -1 in gaps and padding.
       last_frame: Index of the last frame of the utterance in each slot.
     """
-    num_slots, num_rows = last_frame.shape[0], slot.shape[1]
-    length = jnp.bincount(_segment(slot.reshape(-1), num_slots), length=num_slots + 1)[:num_slots]
-    return last_frame - (jnp.maximum(length, 1) - 1) * num_rows
+    length = _num_frames(_segment(slot.reshape(-1), last_frame), last_frame)[:-1]
+    return last_frame - (jnp.maximum(length, 1) - 1) * slot.shape[1]
 
 
 class _Pooling(NamedTuple):
@@ -67,28 +65,32 @@ def _last_valid(states: Array, slot: Array, last_frame: Array) -> Array:
 
 
 def _mean(states: Array, slot: Array, last_frame: Array) -> Array:
-    num_slots = last_frame.shape[0]
-    return _mean_by_slot(states, _segment(slot, num_slots), num_slots)[:num_slots]
+    return _mean_by_slot(states, _segment(slot, last_frame), last_frame)[:-1]
 
 
 def _mean_sd(states: Array, slot: Array, last_frame: Array) -> Array:
-    num_slots = last_frame.shape[0]
-    segment = _segment(slot, num_slots)
-    centre = _mean_by_slot(states, segment, num_slots)
-    variance = _mean_by_slot(jnp.square(states - centre[segment]), segment, num_slots)
+    segment = _segment(slot, last_frame)
+    centre = _mean_by_slot(states, segment, last_frame)
+    variance = _mean_by_slot(jnp.square(states - centre[segment]), segment, last_frame)
     # The variance of an utterance of one frame is 0, where the slope of the root is infinite.
     sd = jnp.sqrt(jnp.maximum(variance, 1e-10))
-    return jnp.concatenate([centre, sd], axis=1)[:num_slots]
+    return jnp.concatenate([centre, sd], axis=1)[:-1]
 
 
-def _segment(slot: Array, num_slots: int) -> Array:
-    # Gaps and padding go to one segment more, which is cut off at the end.
-    return jnp.where(slot < 0, num_slots, slot)
+def _segment(slot: Array, last_frame: Array) -> Array:
+    # Gaps and padding go to one segment more than there are slots, which is cut off at the end.
+    return jnp.where(slot < 0, last_frame.shape[0], slot)
 
 
-def _mean_by_slot(values: Array, segment: Array, num_slots: int) -> Array:
-    share = 1 / jnp.maximum(jnp.bincount(segment, length=num_slots + 1), 1)
-    return jax.ops.segment_sum(values, segment, num_slots + 1) * share[:, None]
+def _num_frames(segment: Array, last_frame: Array) -> Array:
+    # Not by `jnp.bincount`, which takes no number of slots that is known only when an exported head is called.
+    return jnp.zeros(last_frame.shape[0] + 1, jnp.int32).at[segment].add(1)
+
+
+def _mean_by_slot(values: Array, segment: Array, last_frame: Array) -> Array:
+    share = 1 / jnp.maximum(_num_frames(segment, last_frame), 1)
+    total = jnp.zeros((last_frame.shape[0] + 1, values.shape[1]), values.dtype).at[segment].add(values)
+    return total * share[:, None]
 
 
 POOLINGS = {
