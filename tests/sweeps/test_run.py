@@ -42,7 +42,7 @@ _recipe = {}
 exec(RECIPE, _recipe)
 BASE = from_config_dict(_recipe["get_config"]())
 VALUES = product(
-    axis("optim.learning_rate", (1e-3, 2e-3, 3e-3)),
+    axis("optim.learning_rate", (1e-3, 2e-3)),
     axis("model.dropout", (0.0, 0.2)),
     axis("loss.class_kind", ("ccc", "kl")),
     axis("train.seed", (3, 4)),
@@ -98,13 +98,13 @@ def _status(workdir, index=0):
     return read_json(workdir / "sweep" / "runs" / f"{index:03d}" / "status.json", "")
 
 
-def test_24_points_of_different_values_compile_one_training(swept):
+def test_16_points_of_different_values_compile_one_training(swept):
     workdir, compiled, _ = swept
-    assert len(VALUES) == 24
+    assert len(VALUES) == 16
     counts = collections.Counter(compiled)
     assert (counts["_train_step"], counts["_predict_step"]) == (1, 2)  # once while training, once to evaluate
     rows = _rows(workdir)
-    assert len(rows) == 12
+    assert len(rows) == 8
     assert {row["seeds"] for row in rows} == {"3 4"}
     asked = {(str(p["optim.learning_rate"]), str(p["model.dropout"]), p["loss.class_kind"]) for p in VALUES}
     assert {(r["optim.learning_rate"], r["model.dropout"], r["loss.class_kind"]) for r in rows} == asked
@@ -117,7 +117,7 @@ def test_the_leaderboard_is_sorted_by_the_development_split_alone(swept):
     assert scores == sorted(scores, reverse=True)
     text = (workdir / "sweep/leaderboard.md").read_text()
     assert "Split development, sorted by UAR" in text
-    assert text.count("\n| 0.00") == 12
+    assert text.count("\n| 0.00") == 8
     assert text.count("\n| one human rater ") == 1
     figure = (workdir / "sweep/leaderboard.svg").read_text()
     for word in ("Sweep test", "learning_rate", "development split"):

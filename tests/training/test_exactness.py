@@ -55,7 +55,8 @@ def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
     together, _ = toy.run(config, toy.mesh(1))
     stacked = np.stack([leaf.reshape(32, -1)[:, :3] for leaf in toy.params_of(together)], axis=1).reshape(32, -1)
     assert len(np.unique(stacked, axis=0)) == 32
-    for number in (0, 7, 22, 31):
+    # Each axis has both of its values among these, and no two axes have theirs in the same places.
+    for number in (3, 12, 21):
         alone, _ = toy.run(config, toy.mesh(1), members=[members[number]])
         for in_company, by_itself in zip(toy.params_of(together), toy.params_of(alone), strict=True):
             np.testing.assert_array_equal(in_company[number], by_itself[0])
