@@ -46,19 +46,19 @@ done
 [ -n "$root" ] || wrong "--root is missing: the folder of CREMA-D"
 [ ${#backbones[@]} -gt 0 ] || wrong "--backbone is missing: the folder of a published checkpoint, or its id"
 
-# Folders named on the command line are relative to where it was typed; a name that is no folder there is an id.
-absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$called_from" "$1" ;; esac; }
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=launch/env.sh
+. launch/env.sh
+
+# A name that is no folder where it was typed is an id.
 root=$(absolute "$root") workdir=$(absolute "$workdir")
 [ -d "$root" ] || wrong "--root: there is no folder $root"
 for i in "${!backbones[@]}"; do
   if [ -d "$(absolute "${backbones[i]}")" ]; then backbones[i]=$(absolute "${backbones[i]}"); fi
 done
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${SEREMO_PYTHON:-}
 if [ -z "$python" ]; then
-  # shellcheck source=launch/env.sh
-  . launch/env.sh
   use_environment baseline
   python=$VENV_PYTHON
 fi
@@ -71,15 +71,13 @@ launch() { # stage, name of the workdir, flags...
   # A field given on the command line takes the place of this script's: tuples given twice would be joined.
   for flag in "$@"; do
     for override in ${overrides[@]+"${overrides[@]}"}; do
-      if [ "${flag%%=*}" = "${override%%=*}" ]; then flag=$override; fi
+      if [ "${flag%%=*}" = "${override%%=*}" ]; then continue 2; fi
     done
-    case " ${flags[*]-} " in *" $flag "*) ;; *) flags+=("$flag") ;; esac
-  done
-  for override in ${overrides[@]+"${overrides[@]}"}; do
-    case " ${flags[*]-} " in *" $override "*) ;; *) flags+=("$override") ;; esac
+    flags+=("$flag")
   done
   "$python" -m "launch.$stage" --config=configs/small_corpus.py --config.corpus.root="$root" \
-    --config.extract.layers=all --config.data.split_kind=kfold --workdir="$workdir/$name" "${flags[@]}"
+    --config.extract.layers=all --config.data.split_kind=kfold --workdir="$workdir/$name" \
+    ${flags[@]+"${flags[@]}"} ${overrides[@]+"${overrides[@]}"}
   printf '== %s, %s: %s s\n' "$name" "$stage" "$((SECONDS - started))"
 }
 

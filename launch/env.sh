@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Makes or reuses the virtual environment. Sourced by quickstart.sh and test.sh, from the root of the checkout:
+# Makes or reuses the virtual environment. Sourced by quickstart.sh, test.sh and configs/reproduce.sh, from the root of the
+# checkout:
 #
 #   use_environment        installs the package and its core dependencies, if they are not there yet
 #   use_environment test   the same with the dependencies of the tests
@@ -15,6 +16,9 @@ unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '%s\n' "$*"; }
 die() { printf '%s\n' "$@" >&2; exit 1; }
+
+# A folder named on a command line is relative to where that was typed, which the caller keeps in `called_from`.
+absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "${called_from:-$PWD}" "$1" ;; esac; }
 
 # Prints the path of the interpreter `$1` really is, if it runs and is new enough. (pyenv's shims exist for versions that
 # are not switched on, so being on PATH proves nothing.)

@@ -42,9 +42,6 @@ cd "$here/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
-# Folders named on the command line are relative to where it was typed.
-absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$called_from" "$1" ;; esac; }
-
 case $corpus in
   simulated) [ -z "$root" ] || wrong "--root: the simulated corpus is made here and has no folder" ;;
   crema_d)

@@ -39,10 +39,15 @@ def _states(block: Block, group: str) -> Mapping[str, Any]:
 
 def entry(block: Block, metric: Metric, group: str = "all", others: str = "all") -> Mapping[str, Any] | None:
     """Entry of one rater against all others, or of `half` of them against the other half; None where there is none."""
-    for row in recorded(block, group):
+    return _entries(recorded(block, group), others).get(metric)
+
+
+def _entries(rows_: Sequence[Mapping[str, Any]], others: str) -> Mapping[Metric, Mapping[str, Any]]:
+    """Metric -> entry of the first row judged against these others; empty where there is none."""
+    for row in rows_:
         if row["others"] == others:
-            return catalogue.entries_by_metric(row["metrics"]).get(metric)
-    return None
+            return catalogue.entries_by_metric(row["metrics"])
+    return {}
 
 
 def rows(block: Block, metrics: Sequence[Metric], num_labels: int = 1, group: str = "all") -> list[Row]:
@@ -65,14 +70,12 @@ def row_of(states: Mapping[str, Any], metrics: Sequence[Metric], before: int, be
       behind: Empty columns behind them.
       labels: Labels of a row.
     """
-    for row in states.get("raters", {}).get("rows", ()):
-        if row["others"] == "all":
-            entries = catalogue.entries_by_metric(row["metrics"])
-            cells = (measured(entries.get(metric), metric) for metric in metrics)
-            blank = plain(*[""] * before), plain(*[""] * behind)
-            names = (ONE, *[""] * (labels - 1)) if labels else ()
-            return [Row(names, (*blank[0], *cells, *blank[1]), is_reference=True)]
-    return []
+    entries = _entries(states.get("raters", {}).get("rows", ()), "all")
+    if not entries:
+        return []
+    cells = (*plain(*[""] * before), *(measured(entries.get(metric), metric) for metric in metrics))
+    names = (ONE, *[""] * (labels - 1)) if labels else ()
+    return [Row(names, (*cells, *plain(*[""] * behind)), is_reference=True)]
 
 
 def cells_of(block: Block, metrics: Sequence[Metric], group: str = "all", others: str = "all") -> tuple[Cell, ...]:
