@@ -48,6 +48,12 @@ class LossConfig:
     attribute_task_weight: float = _field(1.0, "weight of the attribute loss", lowest=0)
     class_task_weight: float = _field(1.0, "weight of the class loss", lowest=0)
     variance_task_weight: float = _field(1.0, "weight of the loss of predicted variances", lowest=0)
+    speaker_balance: float = _field(
+        0.0, "utterances weigh (number of their speaker's utterances)^-this; 1: every speaker the same", lowest=0
+    )
+    group_balance: float = _field(
+        0.0, "how far weights undo that classes depend on train.group_by; 1: wholly", lowest=0
+    )
     task_weighting: str = _field(
         "fixed", "weights between tasks", choices={"fixed": "", "uncertainty": "learned, on top of the fixed"}
     )
@@ -76,6 +82,7 @@ class TrainConfig:
 
     seed: int = _field(0, "seed of the initial parameters and of dropout")
     data_seed: int = _field(0, "seed of the order of utterances")
+    group_by: str = _field("gender", "column of the utterance table with the groups that training balances")
     batch_size: int = _field(64, "utterances in a batch, on average", lowest=2)
     frames_per_row: int = _field(0, "frames of a packed row; 0 derives it from the longest utterance", lowest=0)
     max_epochs: int = _field(100, "epochs at most", lowest=1)
@@ -128,6 +135,8 @@ class EnsembleConfig:
     label_smoothings: tuple[float, ...] = _field((), "values for loss.label_smoothing", lowest=0)
     attribute_task_weights: tuple[float, ...] = _field((), "values for loss.attribute_task_weight", lowest=0)
     class_task_weights: tuple[float, ...] = _field((), "values for loss.class_task_weight", lowest=0)
+    speaker_balances: tuple[float, ...] = _field((), "values for loss.speaker_balance", lowest=0)
+    group_balances: tuple[float, ...] = _field((), "values for loss.group_balance", lowest=0)
     learning_rates: tuple[float, ...] = _field((), "values for optim.learning_rate", lowest=0)
     weight_decays: tuple[float, ...] = _field((), "values for optim.weight_decay", lowest=0)
     dropouts: tuple[float, ...] = _field((), "values for model.dropout", lowest=0)

@@ -47,6 +47,8 @@ class Member:
       fold: Fold whose test part it never sees; None for the splits of the utterance table.
       is_layer_by_fold: Whether saliency chose its layer among the training speakers of its fold. Members of one system
         then differ in their layer, too.
+      speaker_balance: Power of the number of a speaker's utterances that its utterances weigh less by.
+      group_balance: How far the dependence of classes on groups is weighed out.
     """
 
     layer: int
@@ -62,6 +64,8 @@ class Member:
     data_seed: int
     fold: int | None = None
     is_layer_by_fold: bool = False
+    speaker_balance: float = 0.0
+    group_balance: float = 0.0
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -74,6 +78,8 @@ AXES = (
     ("label_smoothings", "label_smoothing", "loss.label_smoothing"),
     ("attribute_task_weights", "attribute_task_weight", "loss.attribute_task_weight"),
     ("class_task_weights", "class_task_weight", "loss.class_task_weight"),
+    ("speaker_balances", "speaker_balance", "loss.speaker_balance"),
+    ("group_balances", "group_balance", "loss.group_balance"),
     ("learning_rates", "learning_rate", "optim.learning_rate"),
     ("weight_decays", "weight_decay", "optim.weight_decay"),
     ("dropouts", "dropout", "model.dropout"),
@@ -84,6 +90,12 @@ MEMBER_FIELDS = {field: path for _, field, path in AXES}
 """Field of a member -> field of the config with its single value. (Without folds, a member has None.)"""
 MEMBER_AXES = {field: axis for axis, field, _ in AXES}
 """Field of a member -> its axis of the section `ensemble`, in the order of the product, outermost first."""
+SINCE = {
+    field.name: field.default
+    for field in dataclasses.fields(Member)
+    if field.name in MEMBER_FIELDS and field.name != "fold" and field.default is not dataclasses.MISSING
+}
+"""Fields that members of earlier versions lack, and what stands for them."""
 
 
 def needs_chosen_layer(config: Config) -> bool:
@@ -183,7 +195,7 @@ def layer_word(layer: int) -> str:
 
 def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
     """A name for each member, for logs: layer, class target, seed, and the fields in which these members differ."""
-    wanted = [member if isinstance(member, dict) else vars(member) for member in wanted]
+    wanted = [SINCE | (member if isinstance(member, dict) else vars(member)) for member in wanted]
     varying = [
         field
         for _, field, _ in AXES

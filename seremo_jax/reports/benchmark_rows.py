@@ -183,7 +183,8 @@ def _fixed(row: Entry, allowed: Sequence[str], shown: Sequence[str], is_of_data:
     if not row.is_baseline:
         # Axes that tell this run's systems apart are in their names; others are not, and another run may differ there.
         named = {*row.record.axes["varying"], *shown, *_NO_SETTING}
-        fields |= {f"settings.{ensemble.MEMBER_FIELDS[name]}": value for name, value in row.record.axes.items()
+        axes = ensemble.SINCE | dict(row.record.axes)
+        fields |= {f"settings.{ensemble.MEMBER_FIELDS[name]}": value for name, value in axes.items()
                    if name in ensemble.MEMBER_FIELDS and name not in named}  # fmt: skip
     left_out = (*allowed, *(_OF_HEADS if is_of_data else ()))
     return {

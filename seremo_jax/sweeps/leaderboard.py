@@ -106,7 +106,9 @@ def _varied(manifest: Mapping[str, Any]) -> list[str]:
     single = {axis: path for path, axis in _AXES_OF.items()}
     paths = [single.get(path, path) for path in manifest["swept"]]
     for path, axis in _AXES_OF.items():
-        if any(len(program["config"]["ensemble"][axis.partition(".")[2]]) > 1 for program in manifest["programs"]):
+        name = axis.partition(".")[2]
+        # Sweeps of earlier versions lack the axes that came later.
+        if any(len(program["config"]["ensemble"].get(name, ())) > 1 for program in manifest["programs"]):
             paths.append(path)
     return [path for path in dict.fromkeys(paths) if path not in _SEEDS]
 

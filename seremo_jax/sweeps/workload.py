@@ -24,6 +24,7 @@ from seremo_jax.data.targets import Targets
 from seremo_jax.features import forward
 from seremo_jax.features.extract import known_layers
 from seremo_jax.features.store import Reader
+from seremo_jax.training.balance import Groups, groups_of
 from seremo_jax.training.dataset import Data, split_of, targets_by_role
 
 _LENGTH_SPREAD = 4.0
@@ -85,11 +86,13 @@ class Workload:
         if self.utterances is not None:
             scored, learned = targets_by_role(self.config, self.utterances, self.ratings)
             splits = {fold: split_of(self.config, self.utterances, fold) for fold in folds}
+            groups = groups_of(self.utterances, self.config.train.group_by, self.members)
         else:
             scored = learned = _targets(self.config, len(self.num_samples))
             splits = {fold: _split(self.config, len(self.num_samples), fold) for fold in folds}
+            groups = Groups(*[np.zeros(len(self.num_samples), np.int32)] * 2)
         rows = np.arange(len(self.num_samples))
-        return Data(self.config, store, scored, learned, splits, store, num_frames, rows, {})
+        return Data(self.config, store, scored, learned, splits, store, num_frames, rows, {}, groups)
 
 
 def of_workdir(config: Config, workdir: str | os.PathLike) -> Workload:

@@ -17,7 +17,8 @@ from seremo_jax.data.targets import Targets
 from seremo_jax.features import normalisation as feature_norm
 from seremo_jax.features.store import Reader
 from seremo_jax.saliency import ranking
-from seremo_jax.training import loader, losses
+from seremo_jax.training import balance, loader, losses
+from seremo_jax.training.balance import Groups
 from seremo_jax.training.loader import FrameSource
 
 _UTTERANCES_AT_ONCE = 256
@@ -40,6 +41,7 @@ class Data:
       num_frames: Number of frames of each utterance in `frames`.
       store_rows: [N] row in `frames` of each utterance of the table, -1 where `frames` lacks it.
       columns: Layer -> features that the head reads, ascending. Layers left out are read whole.
+      groups: Speaker and group of every utterance of the table.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class Data:
     num_frames: np.ndarray
     store_rows: np.ndarray
     columns: dict[int, np.ndarray]
+    groups: Groups
 
     @classmethod
     def of(
@@ -83,6 +86,7 @@ class Data:
             num_frames=store.num_frames,
             store_rows=np.array([position.get(utterance, -1) for utterance in scored.ids], np.int64),
             columns=ranking.top_features(store.path.parent, config, ensemble.layers(members)),
+            groups=balance.groups_of(utterances, config.train.group_by, members),
         )
 
     @property
@@ -146,6 +150,22 @@ class Data:
                 rows = self.labelled_rows(member.fold, vocab.TRAIN)
                 weights[key] = losses.balanced_weights(tables[member.class_target][rows].sum(0))
         return [weights[member.fold, member.class_target] for member in members]
+
+    def weights(self, members: Sequence[ensemble.Member]) -> balance.Weights:
+        """Weights of the utterances in the losses of these members, from the training split of each one's fold alone.
+
+        Raises:
+          ArtefactError: A member balances speakers or groups, of which its training split names none.
+        """
+        combinations, slot = balance.combinations(members)
+        if not balance.is_asked_for(self.config):
+            return balance.Weights(None, np.zeros_like(slot))
+        table = np.ones((len(combinations), len(self.targets.ids)), np.float32)
+        for weights, (fold, alpha, gamma) in zip(table, combinations, strict=True):
+            rows = self.labelled_rows(fold, vocab.TRAIN)
+            groups, t = balance.Groups(*(codes[rows] for codes in self.groups)), self.training_targets
+            weights[rows] = balance.tempered(groups, t.distribution[rows], t.has_votes[rows], alpha, gamma)
+        return balance.Weights(table, slot)
 
     def planned_steps(
         self, members: Sequence[ensemble.Member], shape: loader.Shape, rows: dict[Fold, np.ndarray]

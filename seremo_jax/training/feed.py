@@ -11,6 +11,7 @@ from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import loader, steps
 from seremo_jax.training.arrangement import Arrangement, share_out
+from seremo_jax.training.balance import Weights
 from seremo_jax.training.dataset import Data, Fold
 from seremo_jax.training.state import Inputs, Members, Normalisation, values_of
 
@@ -143,6 +144,7 @@ class Placement:
       statistics: (fold, layer) -> mean and sd of the features, see `Data.normalisation`.
       class_weights: [C] weights of the classes for each member; None where no loss is computed.
       num_steps: Updates over which the learning rate of each member falls, see `Data.planned_steps`.
+      weights: Weights of the utterances, see `Data.weights`; None where no loss is computed.
     """
 
     members: Sequence[ensemble.Member]
@@ -151,6 +153,7 @@ class Placement:
     statistics: dict[tuple[Fold, int], tuple[np.ndarray, np.ndarray]]
     class_weights: Sequence[np.ndarray] | None = None
     num_steps: Sequence[int] | None = None
+    weights: Weights | None = None
 
 
 class Feed:
@@ -189,13 +192,21 @@ class Feed:
         self._streams, self.stream, self._views = layout.streams, layout.stream, layout.views
         weights = placement.class_weights or [np.ones(len(data.targets.class_names), np.float32)] * len(members)
         num_steps = placement.num_steps and [placement.num_steps[m] for m in current.member]
-        values = values_of([members[m] for m in current.member], [weights[m] for m in current.member], num_steps)
+        of_utterances = placement.weights or Weights(None, np.zeros(len(members), np.int32))
+        values = values_of(
+            [members[m] for m in current.member],
+            [weights[m] for m in current.member],
+            num_steps,
+            of_utterances.slot[current.member],
+        )
         self.members = self._by_member(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
         tables = [np.stack([placement.statistics[key][i] for shard in layout.norms for key in shard]) for i in range(2)]
         labels = jax.tree.map(lambda table: sharding.place(placement.mesh, _SAME, table), data.labels())
         if cache is not None and frames is None:
             frames = cache.frames(placement.mesh, [[layer for _, layer in shard] for shard in self._views])
-        self.inputs = Inputs(Normalisation(*map(self.whole_by_member, tables)), labels, frames)
+        table = of_utterances.table
+        table = None if table is None else sharding.place(placement.mesh, _SAME, table)
+        self.inputs = Inputs(Normalisation(*map(self.whole_by_member, tables)), labels, frames, table)
 
     @property
     def num_examples(self) -> int:

@@ -61,6 +61,11 @@ class Reader(NamedTuple):
         rows = jnp.maximum(self.utterance, 0)
         return jax.tree.map(lambda table: table[rows], self.inputs.labels)
 
+    def weight(self) -> Float[Array, " B"] | None:
+        """Weight of the utterance in each slot, see `balance`; None where all members weigh all utterances alike."""
+        table = self.inputs.weights
+        return None if table is None else table[self.member.values.weight_slot, jnp.maximum(self.utterance, 0)]
+
     def _entries(self, table: Array, slot: Array) -> Array:
         """The member's entries of a table by layers: one entry, or as many as the layers that it sums."""
         num = self.settings.num_layers
@@ -140,10 +145,10 @@ class Reader(NamedTuple):
             raw, pull = jax.vjp(forward_of(0), params)
         else:
             raw = _sum_of_parts(num_parts, lambda part: forward_of(part)(params))
-        raw, labels, is_used = self.whole(raw), self.labels(), self.utterance >= 0
+        raw, labels, is_used, weight = self.whole(raw), self.labels(), self.utterance >= 0, self.weight()
 
         def loss(raw: model.Raw, scales: Array | None) -> tuple[Array, dict[str, Array]]:
-            return objectives.total(self.settings.fixed, raw, labels, is_used, self.member.values, scales)
+            return objectives.total(self.settings.fixed, raw, labels, is_used, self.member.values, scales, weight)
 
         # Every device has the outputs of all rows now, so each computes the same loss and the same gradient there.
         learns = self.settings.learns_task_weights

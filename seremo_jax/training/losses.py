@@ -17,6 +17,7 @@ def ccc(
     target: Float[Array, "B *columns"],
     mask: Bool[Array, "B *columns"],
     eps: float = 1e-8,
+    weight: Float[Array, "B"] | None = None,
 ) -> Float[Array, "*columns"]:
     """Concordance correlation coefficient of each column over the rows where `mask` is True, with population moments.
 
@@ -28,6 +29,7 @@ def ccc(
       target: Targets.
       mask: False leaves the row out of that column.
       eps: Added to the denominator.
+      weight: Weight of each row in all moments, at least 0; None weighs all the same.
 
     Returns:
       CCC in [-1, 1] of each column.
@@ -35,21 +37,45 @@ def ccc(
     Source: KNOWN formula, METHOD.md, section 5.1; the zero-variance rule is OURS.
     """
     # Set to 0 first: 0 times NaN is NaN, so a weight of 0 alone would let it through.
-    weight = mask.astype(pred.dtype)
+    mask = _weighing(mask, weight)
     pred, target = jnp.where(mask, pred, 0), jnp.where(mask, target, 0)
-    has_signal = varies(target, mask)
-    # Sums are multiplied by this share and not divided by the count, since XLA rewrites divisions by a broadcast, and
-    # not in the same way on every mesh.
-    share = 1 / jnp.maximum(weight.sum(0), 1)
-    mean_pred, mean_target = pred.sum(0) * share, target.sum(0) * share
+    has_signal, is_in = varies(target, mask), mask.astype(pred.dtype)
+    mean_pred, mean_target = _mean(pred, is_in, weight), _mean(target, is_in, weight)
     # Moments are centred. The difference of a raw mean of squares and a squared mean loses digits where means are
     # large.
-    d_pred = (pred - mean_pred[None]) * weight
-    d_target = (target - mean_target[None]) * weight
-    covariance = (d_pred * d_target).sum(0) * share
-    spread = (d_pred**2).sum(0) * share + (d_target**2).sum(0) * share + (mean_pred - mean_target) ** 2 + eps
+    d_pred, d_target = (pred - mean_pred[None]) * is_in, (target - mean_target[None]) * is_in
+    covariance = _mean(d_pred * d_target, is_in, weight)
+    spread = _mean(d_pred**2, is_in, weight) + _mean(d_target**2, is_in, weight) + (mean_pred - mean_target) ** 2 + eps
     # The guard stands before the division. A quotient that is masked afterwards would still send NaN into the gradient.
     return 2 * jnp.where(has_signal, covariance, 0) / jnp.where(has_signal, spread, 1)
+
+
+def weighted_mean(
+    values: Float[Array, "B *columns"], mask: Bool[Array, "B *columns"], weight: Float[Array, "B"] | None
+) -> Float[Array, "*columns"]:
+    """Mean over the rows where `mask` is True, by their weights; 0 with zero gradient where none weighs anything."""
+    mask = _weighing(mask, weight)
+    return _mean(jnp.where(mask, values, 0), mask.astype(values.dtype), weight)
+
+
+def _mean(values: Array, is_in: Array, weight: Array | None) -> Array:
+    """Weighted mean of values that are 0 where `is_in` is 0."""
+    # The sum is multiplied by this share and not divided by the count, since XLA rewrites divisions by a broadcast, and
+    # not in the same way on every mesh.
+    if weight is None:
+        return values.sum(0) * (1 / jnp.maximum(is_in.sum(0), 1))
+    weight = _as_rows(weight, is_in) * is_in
+    total = weight.sum(0)
+    return (values * weight).sum(0) * (1 / jnp.where(total > 0, total, 1))
+
+
+def _weighing(mask: Array, weight: Array | None) -> Array:
+    """The rows that weigh anything."""
+    return mask if weight is None else mask & (_as_rows(weight, mask) > 0)
+
+
+def _as_rows(weight: Array, mask: Array) -> Array:
+    return jnp.broadcast_to(weight.reshape(-1, *[1] * (mask.ndim - 1)), mask.shape)
 
 
 def varies(target: Float[Array, "B *columns"], mask: Bool[Array, "B *columns"]) -> Bool[Array, "*columns"]:
@@ -65,18 +91,25 @@ def attribute_loss(
     mask: Bool[Array, "B A"],
     weights: Float[Array, "A"],
     eps: float = 1e-8,
+    row_weight: Float[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
     """`1 - sum_d w_d CCC_d` over attributes d; 0 with zero gradient where no row of the batch is rated.
 
-    An attribute whose target is constant in the batch counts as CCC 0, and the weights are not renormalised.
+    An attribute whose target is constant in the batch counts as CCC 0, and the weights are not renormalised. Rows may
+    have a weight of their own, see `ccc`.
 
     Source: KNOWN/2nd, METHOD.md, section 5.2.
     """
-    return jnp.where(mask.any(), 1 - (weights * ccc(pred, target, mask, eps)).sum(), 0)
+    is_rated = _weighing(mask, row_weight).any()
+    return jnp.where(is_rated, 1 - (weights * ccc(pred, target, mask, eps, row_weight)).sum(), 0)
 
 
 def class_ccc_loss(
-    pred: Float[Array, "B C"], target: Float[Array, "B C"], mask: Bool[Array, "B"], eps: float = 1e-8
+    pred: Float[Array, "B C"],
+    target: Float[Array, "B C"],
+    mask: Bool[Array, "B"],
+    eps: float = 1e-8,
+    weight: Float[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
     """`1 - mean CCC` over the classes whose target varies in this batch; 0 with zero gradient if none does.
 
@@ -87,13 +120,14 @@ def class_ccc_loss(
       target: Vote distribution p, or one-hot consensus.
       mask: False leaves the utterance out.
       eps: Added to the denominator of CCC.
+      weight: Weight of each utterance, see `ccc`.
 
     Source: INFERRED, METHOD.md, section 5.3.
     """
     mask = jnp.broadcast_to(mask[:, None], pred.shape)
-    is_present = varies(target, mask)
+    is_present = varies(target, _weighing(mask, weight))
     num_present = is_present.sum()
-    total = jnp.where(is_present, ccc(pred, target, mask, eps), 0).sum()
+    total = jnp.where(is_present, ccc(pred, target, mask, eps, weight), 0).sum()
     return jnp.where(num_present > 0, 1 - total / jnp.maximum(num_present, 1), 0)
 
 
@@ -109,6 +143,7 @@ def class_loss(
     mask: Bool[Array, "B"],
     class_weights: Float[Array, "C"],
     eps: float = 1e-8,
+    weight: Float[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
     """Loss between target distributions p and q = softmax(logits); 0 with zero gradient where no utterance is left.
 
@@ -119,6 +154,7 @@ def class_loss(
       mask: False leaves the utterance out.
       class_weights: Weight of each class; only balanced losses read them.
       eps: Added to the denominator of CCC.
+      weight: Weight of each utterance, at least 0; None weighs all the same.
 
     Raises:
       ValueError: No loss of this name.
@@ -127,7 +163,7 @@ def class_loss(
     """
     if kind not in CLASS_LOSSES:
         raise ValueError(f"training.losses computes no class loss {kind!r}; it has {', '.join(CLASS_LOSSES)}")
-    return CLASS_LOSSES[kind](logits, target, mask, class_weights, eps)
+    return CLASS_LOSSES[kind](logits, target, mask, class_weights, eps, weight)
 
 
 def _cross_entropy(log_q: Array, p: Array, class_weights: Array) -> Array:
@@ -157,23 +193,26 @@ def _p_log_p(p: Array) -> Array:
 def _mean_of(terms_of: Callable[[Array, Array, Array], Array]) -> Callable[..., Array]:
     """The loss that is the mean over utterances of the sum of these terms [B, C] over classes."""
 
-    def loss(logits: Array, target: Array, mask: Array, class_weights: Array, eps: float) -> Array:
+    def loss(
+        logits: Array, target: Array, mask: Array, class_weights: Array, eps: float, weight: Array | None
+    ) -> Array:
         terms = terms_of(jax.nn.log_softmax(logits, axis=-1), target, class_weights)
-        share = 1 / jnp.maximum(mask.sum(), 1)
-        return jnp.where(mask, terms.sum(axis=1), 0).sum() * share
+        return weighted_mean(terms.sum(axis=1), mask, weight)
 
     return loss
 
 
 CLASS_LOSSES: dict[str, Callable[..., Array]] = {
-    "ccc": lambda logits, p, mask, _, eps: class_ccc_loss(jax.nn.softmax(logits, axis=-1), p, mask, eps),
+    "ccc": lambda logits, p, mask, _, eps, weight: class_ccc_loss(
+        jax.nn.softmax(logits, axis=-1), p, mask, eps, weight
+    ),
     "soft_ce": _mean_of(_cross_entropy),
     "kl": _mean_of(_kl),
     "jsd": _mean_of(_jsd),
     "balanced_soft_ce": _mean_of(_balanced_cross_entropy),
     "hard_ce": _mean_of(_cross_entropy),
 }
-"""Loss of logits, target, mask, class weights and eps, by its name in `vocab.CLASS_LOSSES`."""
+"""Loss of logits, target, mask, class weights, eps and weights of utterances, by its name in `vocab.CLASS_LOSSES`."""
 
 
 def earth_mover_loss(
@@ -181,6 +220,7 @@ def earth_mover_loss(
     shares: Float[Array, "B A L"],
     mask: Bool[Array, "B A"],
     weights: Float[Array, "A"],
+    row_weight: Float[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
     """Squared earth mover's distance between ordinal distributions, weighted over attributes; 0 where none is rated.
 
@@ -192,12 +232,12 @@ def earth_mover_loss(
       shares: Shares of the raters at each level, in rising order; any finite values where `mask` is False.
       mask: False leaves the utterance's attribute out.
       weights: Weight of each attribute.
+      row_weight: Weight of each utterance; None weighs all the same.
 
     Source: KNOWN: L. Hou, C.-P. Yu, D. Samaras, Squared earth mover's distance-based loss, 2016; OURS: its use here.
     """
     difference = jnp.cumsum(jax.nn.softmax(logits, axis=-1) - shares, axis=-1)
-    distance = jnp.where(mask, jnp.square(difference).mean(axis=-1), 0)
-    return (weights * distance.sum(axis=0) / jnp.maximum(mask.sum(axis=0), 1)).sum()
+    return (weights * weighted_mean(jnp.square(difference).mean(axis=-1), mask, row_weight)).sum()
 
 
 def balanced_weights(counts: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:

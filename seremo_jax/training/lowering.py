@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.schema import Batch
-from seremo_jax.training import loader, predictions, steps
+from seremo_jax.training import balance, loader, predictions, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
 from seremo_jax.training.dataset import Data, Fold
 from seremo_jax.training.feed import Cache, Layout, cache_of, num_rows_of, rows_of, shape_of
@@ -142,7 +142,11 @@ def _arguments(
         utterance=slots,
     )
     frames = jax.ShapeDtypeStruct((num_views, cache.num_frames, width), dtype) if is_cached else None
-    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames)
+    table = None
+    if balance.is_asked_for(data.config):
+        num_rows = len(balance.combinations(members)[0])
+        table = jax.ShapeDtypeStruct((num_rows, len(data.targets.ids)), np.float32)
+    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames, table)
     state = jax.eval_shape(functools.partial(init, settings), placed.values)
     return Arguments(state, placed, batch, inputs)
 

@@ -33,6 +33,7 @@ class Values(NamedTuple):
       weight_decay: [E] decoupled weight decay.
       dropout: [E] probability of dropping.
       num_steps: [E] int32, updates over which the learning rate falls to 0, where it does.
+      weight_slot: [E] int32, row of the weights of utterances, where these differ.
     """
 
     seed: Array
@@ -46,6 +47,7 @@ class Values(NamedTuple):
     weight_decay: Array
     dropout: Array
     num_steps: Array
+    weight_slot: Array
 
 
 class Fixed(NamedTuple):
@@ -74,7 +76,13 @@ def class_targets(labels: Labels, class_target: Array) -> tuple[Float[Array, "B 
 
 
 def total(
-    fixed: Fixed, raw: Raw, labels: Labels, is_used: Bool[Array, " B"], member: Values, task_scales: Array | None
+    fixed: Fixed,
+    raw: Raw,
+    labels: Labels,
+    is_used: Bool[Array, " B"],
+    member: Values,
+    task_scales: Array | None,
+    weight: Float[Array, " B"] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of one member on one batch.
 
@@ -85,18 +93,19 @@ def total(
       is_used: [B] bool, False on slots without an utterance.
       member: The member's values.
       task_scales: [2] learned log variances of the attribute and the class task, or None for fixed weights.
+      weight: Weight of the utterance in each slot; None weighs all the same.
 
     Returns:
       Total loss, and its terms by name.
 
     Source: METHOD.md, section 5.4; learned weights: KNOWN, A. Kendall, Y. Gal, R. Cipolla, CVPR 2018 (OURS here).
     """
-    attribute = _attribute_loss(fixed, raw, labels, is_used)
+    attribute = _attribute_loss(fixed, raw, labels, is_used, weight)
     target, mask = class_targets(labels, member.class_target)
     target, mask = losses.smoothed(target, member.label_smoothing), mask & is_used
 
     def class_loss_of(kind: str) -> Callable[[], Array]:
-        return lambda: losses.class_loss(kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps)
+        return lambda: losses.class_loss(kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight)
 
     # There is a choice even where all members have one kind. Without it, the program of a member alone would be another
     # one than that in company with other kinds, and its bits could differ.
@@ -109,18 +118,18 @@ def total(
         rated = labels.has_variance & is_used[:, None]
         weights = _attribute_weights(fixed, rated.shape[1])
         terms["variance_loss"] = losses.attribute_loss(
-            raw.variances, labels.attribute_variance, rated, weights, fixed.ccc_eps
+            raw.variances, labels.attribute_variance, rated, weights, fixed.ccc_eps, weight
         )
         loss += fixed.variance_task_weight * terms["variance_loss"]
     return loss, {"loss": loss, **terms}
 
 
-def _attribute_loss(fixed: Fixed, raw: Raw, labels: Labels, is_used: Array) -> Array:
+def _attribute_loss(fixed: Fixed, raw: Raw, labels: Labels, is_used: Array, weight: Array | None) -> Array:
     rated = labels.has_attribute & is_used[:, None]
     weights = _attribute_weights(fixed, rated.shape[1])
     if fixed.attribute_kind == "emd":
-        return losses.earth_mover_loss(raw.levels, labels.attribute_shares, rated, weights)
-    return losses.attribute_loss(raw.attributes, labels.attributes, rated, weights, fixed.ccc_eps)
+        return losses.earth_mover_loss(raw.levels, labels.attribute_shares, rated, weights, weight)
+    return losses.attribute_loss(raw.attributes, labels.attributes, rated, weights, fixed.ccc_eps, weight)
 
 
 def _attribute_weights(fixed: Fixed, num_attributes: int) -> Float[Array, " A"]:

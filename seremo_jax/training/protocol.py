@@ -12,7 +12,7 @@ from seremo_jax import __version__
 from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json, require_same
 from seremo_jax.core.config import Config
-from seremo_jax.core.ensemble import MEMBER_FIELDS
+from seremo_jax.core.ensemble import MEMBER_FIELDS, SINCE
 from seremo_jax.data.tables import info_of
 from seremo_jax.features import manifest
 from seremo_jax.features.store import Reader
@@ -26,6 +26,8 @@ _SINCE = {
     "optim.schedule": "constant",
     "optim.warmup_steps": 0,
     "train.selection": "ccc",
+    "train.group_by": "gender",
+    **{MEMBER_FIELDS[field]: value for field, value in SINCE.items()},
 }
 """Fields that earlier versions lacked, and what stood for them: a training of theirs is the same run as one of now."""
 
@@ -51,10 +53,10 @@ def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -
         fields.pop(path, None)
         if len({member[field] for member in members}) == 1:
             fields[path] = members[0][field]
-    for path, before in _SINCE.items():
-        if fields[path] == before:
-            del fields[path]
     varied = [field for field, path in MEMBER_FIELDS.items() if path not in fields]
+    for path, before in _SINCE.items():
+        if fields.get(path) == before:
+            del fields[path]
     return fields | {
         **_of_store(store),
         "members": [{field: member[field] for field in varied} for member in members],

@@ -37,7 +37,10 @@ class Members(NamedTuple):
 
 
 def values_of(
-    members: Sequence[ensemble.Member], class_weights: Sequence[np.ndarray], num_steps: Sequence[int] | None = None
+    members: Sequence[ensemble.Member],
+    class_weights: Sequence[np.ndarray],
+    num_steps: Sequence[int] | None = None,
+    weight_slot: np.ndarray | None = None,
 ) -> Values:
     """The values of these members, in their order.
 
@@ -45,6 +48,7 @@ def values_of(
       members: The members.
       class_weights: [C] weights of the classes for each member.
       num_steps: Updates over which the learning rate of each member falls; None where none does.
+      weight_slot: Row of the weights of utterances of each member; None where they have one row, or none.
     """
 
     def column(name: str, dtype: type, convert: Callable = lambda value: value) -> np.ndarray:
@@ -58,6 +62,7 @@ def values_of(
         class_weight=np.stack(class_weights).astype(np.float32),
         dropout=column("dropout", np.float32),
         num_steps=np.zeros(len(members), np.int32) if num_steps is None else np.array(num_steps, np.int32),
+        weight_slot=np.zeros(len(members), np.int32) if weight_slot is None else np.array(weight_slot, np.int32),
         **{name: column(name, np.float32) for name in numbers},
     )
 
@@ -196,11 +201,13 @@ class Inputs(NamedTuple):
       norm: Statistics of the features.
       labels: Labels of every utterance.
       frames: [V, F, D] frames in device memory that `Batch.frame` points into; None where batches bring theirs.
+      weights: [U, N] weights of every utterance that `Values.weight_slot` points into; None where all weigh the same.
     """
 
     norm: Normalisation
     labels: Labels
     frames: Array | None = None
+    weights: Array | None = None
 
 
 def init(settings: Settings, values: Values) -> TrainState:

@@ -139,9 +139,9 @@ def batch_specs(is_cached: bool) -> Batch:
 
 
 def input_specs(is_cached: bool) -> Inputs:
-    """How the other inputs lie on the mesh. The entry of `labels` stands for all of its tables."""
-    member = PartitionSpec(sharding.MEMBER)
-    return Inputs(Normalisation(member, member), PartitionSpec(), member if is_cached else None)
+    """How the other inputs lie on the mesh. An entry stands for all tables of its part, be there any or none."""
+    member, same = PartitionSpec(sharding.MEMBER), PartitionSpec()
+    return Inputs(Normalisation(member, member), same, member if is_cached else None, same)
 
 
 @functools.cache

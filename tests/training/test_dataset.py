@@ -45,6 +45,7 @@ def test_statistics_of_a_fold_are_those_of_a_store_of_that_fold(data):
 def test_the_split_column_of_the_table_says_nothing_of_other_folds(corpus, data, policy):
     """The column is that of fold 0. Shuffled, it changes nothing that members of other folds read, layers included."""
     changes = {"data__split_kind": "kfold", "data__keep_no_agreement": policy, "ensemble__folds": (1, 2)}
+    changes["loss__speaker_balance"] = 0.5
     config = config_of(corpus, **changes)
     utterances, ratings, fingerprint = tables.read_tables(corpus / "workdir")
     splits = utterances["split"].to_pylist()
@@ -58,6 +59,7 @@ def test_the_split_column_of_the_table_says_nothing_of_other_folds(corpus, data,
         yield here.labels()._asdict()
         yield [here.labelled_rows(fold, split) for fold in (1, 2) for split in DERIVED]
         yield here.class_weights(members)
+        yield here.weights(members)
         yield here.normalisation([1, 2])
         yield here.is_heard(members)
         yield here.is_heard(members[1:])

@@ -179,6 +179,16 @@ OPTIONS = {
         **ONE,
     },
     "bfloat16": {"model": {"dtype": "bfloat16"}},
+    "every speaker": {
+        "ensemble": {
+            "layers": (2,),
+            "class_targets": ("votes",),
+            "seeds": (0,),
+            "class_kinds": ("ccc", "soft_ce"),
+            "speaker_balances": (0.0, 1.0),
+            "group_balances": (0.0, 1.0),
+        },
+    },
 }
 
 
@@ -215,7 +225,8 @@ class _Asked(Notice):
 def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh):
     """4 epochs = 2 and a part, saved, restored by another loop (also on another mesh), and the rest."""
     falls = {"schedule": "cosine", "warmup_steps": 5}
-    config = toy.config(train={"device_cache": "on", "max_epochs": 4}, optim=falls)
+    axes = {"layers": (2,), "class_targets": ("votes",), "speaker_balances": (0.0, 1.0), "group_balances": (0.0, 1.0)}
+    config = toy.config(train={"device_cache": "on", "max_epochs": 4}, optim=falls, ensemble=axes)
     whole, lines = toy.run(config, toy.mesh(1), 4)
     first, _ = toy.run(config, toy.mesh(1), 2)
     with Checkpoints(tmp_path / "c", {}) as checkpoints:

@@ -177,6 +177,90 @@ def test_class_losses_have_finite_gradients_and_none_without_utterances(kind):
     assert np.all(gradient == 0)
 
 
+def _attribute_case(kind, seed=5):
+    """Loss of outputs, mask and weight; and the same of rows that count once each, in float64."""
+    rng, by_attribute = np.random.default_rng(seed), jnp.array([0.5, 0.3, 0.2])
+    if kind == "attributes, ccc":
+        outputs, target = (rng.normal(size=(30, 3)).astype(np.float32) for _ in range(2))
+
+        def ours(outputs, mask, weight):
+            return losses.attribute_loss(outputs, jnp.asarray(target), mask, by_attribute, 1e-8, weight)
+
+        def theirs(x, rows):
+            return 1 - sum(w * _torch_ccc(x[:, a], target[rows, a]) for a, w in enumerate((0.5, 0.3, 0.2)))
+    else:
+        outputs = rng.normal(size=(30, 3, 5)).astype(np.float32)
+        target = rng.dirichlet(np.ones(5), (30, 3)).astype(np.float32)
+
+        def ours(outputs, mask, weight):
+            return losses.earth_mover_loss(outputs, jnp.asarray(target), mask, by_attribute, weight)
+
+        def theirs(x, rows):
+            import torch
+
+            apart = torch.cumsum(torch.softmax(x, -1) - torch.tensor(target[rows], dtype=torch.float64), -1)
+            return ((apart**2).mean(-1).mean(0) * torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)).sum()
+
+    return outputs, ours, theirs
+
+
+def _class_case(kind):
+    logits, p, _, _ = _drawn_distributions()
+
+    def ours(logits, mask, weight):
+        return losses.class_loss(kind, logits, p, mask[:, 0], WEIGHTS, 1e-8, weight)
+
+    def theirs(x, rows):
+        import torch
+
+        log_q, target = torch.log_softmax(x, -1), torch.tensor(np.asarray(p, np.float64)[rows])
+        entropy = torch.xlogy(target, target)
+        if kind == "ccc":
+            return 1 - sum(_torch_ccc(log_q.exp()[:, c], target[:, c]) for c in range(4)) / 4
+        if kind == "jsd":
+            log_m = torch.log((target + log_q.exp()) / 2)
+            both = entropy - target * log_m + log_q.exp() * (log_q - log_m)
+            return both.sum(-1).mean() / (2 * np.log(2))
+        by_class = torch.tensor(np.asarray(WEIGHTS), dtype=torch.float64) if kind.startswith("balanced") else 1
+        return ((entropy if kind == "kl" else 0) - target * log_q * by_class).sum(-1).mean()
+
+    return np.asarray(logits), ours, theirs
+
+
+def _torch_ccc(x, y):
+    import torch
+
+    y = torch.as_tensor(y, dtype=torch.float64)
+    c = ((x - x.mean()) * (y - y.mean())).mean()
+    return 2 * c / (x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2)
+
+
+@pytest.mark.parametrize("kind", [*vocab.CLASS_LOSSES, "attributes, ccc", "attributes, emd"])
+def test_a_weight_counts_an_utterance_so_often(kind):
+    """Whole numbers as weights, value and gradient in float64; a common factor changes nothing, 0 leaves out."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    outputs, ours, theirs = (_attribute_case if kind.startswith("attributes") else _class_case)(kind)
+    weight = np.random.default_rng(7).integers(0, 4, 30)
+    is_in = np.arange(30) % 9 != 4
+    mask = jnp.asarray(np.broadcast_to(is_in[:, None], (30, 3)))
+    spoilt = np.where((weight > 0).reshape(-1, *[1] * (outputs.ndim - 1)), outputs, np.nan)
+    for factor in (1.0, 0.01):
+        value, gradient = jax.value_and_grad(ours)(
+            jnp.asarray(outputs), mask, jnp.asarray(factor * weight, jnp.float32)
+        )
+        rows = np.repeat(np.arange(30), np.where(is_in, weight, 0))
+        x = torch.tensor(outputs.astype(np.float64), requires_grad=True)
+        expected = theirs(x[torch.tensor(rows)], rows)
+        (expected_gradient,) = torch.autograd.grad(expected, x)
+        np.testing.assert_allclose(value, expected.item(), atol=2e-6)
+        np.testing.assert_allclose(gradient, expected_gradient, atol=2e-6)
+    assert np.isfinite(ours(jnp.asarray(spoilt), mask, jnp.asarray(weight, jnp.float32)))
+    nothing = jax.value_and_grad(ours)(jnp.asarray(outputs), mask, jnp.zeros(30))
+    assert [float(np.abs(x).max()) for x in nothing] == [0, 0]
+    same = ours(jnp.asarray(outputs), mask, jnp.full(30, 0.3)), ours(jnp.asarray(outputs), mask, None)
+    np.testing.assert_allclose(*same, atol=1e-6)
+
+
 def test_soft_cross_entropy_equals_torch():
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     logits, p, _, _ = _drawn_distributions()

@@ -1,0 +1,136 @@
+"""What an utterance weighs in the losses: less where its speaker has many, and against classes that go with groups.
+
+Weights come from the training split of a member's own fold alone. They are computed once, on the host.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Float, Int
+
+from seremo_jax.core import ensemble, vocab
+from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.config import Config
+
+
+class Groups(NamedTuple):
+    """Who speaks in each utterance of the table, and the group of it.
+
+    Attributes:
+      speaker: [N] int32 number of the speaker, -1 where the corpus does not say.
+      group: [N] int32 number of the group (`train.group_by`), -1 where it is not known.
+    """
+
+    speaker: Int[np.ndarray, " N"]
+    group: Int[np.ndarray, " N"]
+
+
+def groups_of(utterances: pa.Table, group_by: str, members: Sequence[ensemble.Member]) -> Groups:
+    """Reads speakers and groups from the utterance table.
+
+    Args:
+      utterances: The table.
+      group_by: Column with the groups.
+      members: The members. Where none of them reads groups, the column need not be there.
+
+    Raises:
+      ArtefactError: It is needed and not there.
+    """
+    corpus, speaker = (utterances[name].to_pylist() for name in ("corpus", "speaker"))
+    # Two corpora may call their speakers alike.
+    people = [
+        None if who in (None, vocab.UNKNOWN) else (where, who) for where, who in zip(corpus, speaker, strict=True)
+    ]
+    if group_by in utterances.column_names:
+        groups = [None if value == vocab.UNKNOWN else value for value in utterances[group_by].to_pylist()]
+    elif any(member.group_balance for member in members):
+        raise ArtefactError(
+            f"train.group_by = {group_by!r} is no column of the utterance table: loss.group_balance needs one of "
+            f"{', '.join(utterances.column_names)}"
+        )
+    else:
+        groups = [None] * utterances.num_rows
+    return Groups(_codes(people), _codes(groups))
+
+
+def _codes(values: Sequence[object]) -> Int[np.ndarray, " N"]:
+    number = {value: i for i, value in enumerate(dict.fromkeys(value for value in values if value is not None))}
+    return np.array([-1 if value is None else number[value] for value in values], np.int32)
+
+
+class Weights(NamedTuple):
+    """Weights of the utterances in the losses of some members.
+
+    Attributes:
+      table: [U, N] float32, a row for each combination of fold and balances; 1 outside the training split. None where
+        every utterance weighs the same for all members.
+      slot: [E] int32 row of each member.
+    """
+
+    table: Float[np.ndarray, "U N"] | None
+    slot: Int[np.ndarray, " E"]
+
+
+def combinations(members: Sequence[ensemble.Member]) -> tuple[list[tuple], Int[np.ndarray, " E"]]:
+    """Fold, speaker balance and group balance: each combination that some member has, and that of each member."""
+    keys = [(member.fold, member.speaker_balance, member.group_balance) for member in members]
+    different = list(dict.fromkeys(keys))
+    return different, np.array([different.index(key) for key in keys], np.int32)
+
+
+def is_asked_for(config: Config) -> bool:
+    """Whether utterances of some member of an experiment weigh differently."""
+    axes = config.ensemble.speaker_balances, config.ensemble.group_balances
+    singles = config.loss.speaker_balance, config.loss.group_balance
+    return any(any(axis or (single,)) for axis, single in zip(axes, singles, strict=True))
+
+
+def tempered(
+    groups: Groups,
+    shares: Float[np.ndarray, "n C"],
+    has_shares: Bool[np.ndarray, " n"],
+    speaker_balance: float,
+    group_balance: float,
+) -> Float[np.ndarray, " n"]:
+    """`w_i ~ n_s^-alpha * sum_c p_ic (n_g n_c / (N n_gc))^gamma`, of mean 1, float64.
+
+    n_s counts the utterances of a speaker; n_gc adds the vote shares p_ic of class c in group g up, n_g, n_c and N add
+    n_gc up. Each of the two factors has a mean of 1 where it is known, and is 1 where speaker, group or votes are not.
+
+    Args:
+      groups: Of the utterances of a training split.
+      shares: Their vote shares.
+      has_shares: Which of them have votes.
+      speaker_balance: alpha.
+      group_balance: gamma.
+
+    Raises:
+      ArtefactError: No speaker, or no group, is known.
+
+    Source: KNOWN idea (arXiv:2406.05065: group-wise label distributions; F. Kamiran, T. Calders 2012: the factor with
+    gamma = 1); OURS with powers and soft votes, METHOD.md, section 5.5.
+    """
+    weight = np.ones(len(shares))
+    known = groups.speaker >= 0
+    if speaker_balance and not known.any():
+        raise ArtefactError("loss.speaker_balance: no utterance of the training split has a known speaker; set it to 0")
+    if speaker_balance:
+        factor = np.bincount(groups.speaker[known])[groups.speaker[known]].astype(np.float64) ** -speaker_balance
+        weight[known] *= factor / factor.mean()
+    known = (groups.group >= 0) & has_shares
+    if group_balance and not known.any():
+        raise ArtefactError(
+            "loss.group_balance: no utterance of the training split has votes and a known group; set it to 0, or "
+            "train.group_by to another column"
+        )
+    if group_balance:
+        group, p = groups.group[known], shares[known].astype(np.float64)
+        joint = np.zeros((group.max() + 1, p.shape[1]))
+        np.add.at(joint, group, p)
+        independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True) / joint.sum()
+        ratio = np.where(joint > 0, independent / np.where(joint > 0, joint, 1), 0) ** group_balance
+        factor = (p * ratio[group]).sum(axis=1)
+        weight[known] *= factor / factor.mean()
+    return weight / weight.mean()
