@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from seremo_jax.training import initial
-from seremo_jax.training.gru import gru_beside
+from seremo_jax.training.gru import dot, gru_beside
 from seremo_jax.training.pooling import first_frames, known, num_widths, pool
 
 Tree = Any
@@ -162,7 +162,7 @@ class DenseConv(nnx.Module):
         (num_frames, num_rows, num_features), (kernel, _, num_filters) = x.shape, self.w[...].shape
         w = jnp.moveaxis(self.w[...], 0, 1).reshape(num_features, -1).astype(x.dtype)
         # One product for all offsets, whose results are then shifted: they are narrower than the features.
-        products = jnp.matmul(x.reshape(num_frames * num_rows, -1), w, preferred_element_type=jnp.float32)
+        products = dot(x.reshape(num_frames * num_rows, -1), w)
         products = products.reshape(num_frames, num_rows, kernel, num_filters)
         reach = kernel // 2
         padded = jnp.pad(products, ((reach, reach), (0, 0), (0, 0), (0, 0)))

@@ -1,12 +1,14 @@
 """GRU: parity with torch.nn.GRU, the hand-written backward pass against autodiff, packed rows."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seremo_jax.training import gru as gru_module
-from seremo_jax.training.gru import gru, gru_beside
+from seremo_jax.training.gru import dot, gru, gru_beside
 
 pytestmark = pytest.mark.stack
 
@@ -181,3 +183,18 @@ def test_bfloat16_accumulates_in_float32():
     rounded = gru(params, x.astype(jnp.bfloat16), _starts(20, 2))
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.05)
+
+
+def test_every_product_of_bfloat16_takes_operands_in_it():
+    """Those of the gradient, too, which automatic differentiation would compute in float32."""
+
+    def loss(params, x, kernel):
+        x = x * dot(x.reshape(-1, 6), kernel).reshape(20, 2, 6).astype(x.dtype)
+        return gru(params, x, _starts(20, 2)).astype(jnp.float32).sum()
+
+    arguments = (_params(6, 8), jnp.ones((20, 2, 6), jnp.bfloat16), jnp.ones((6, 6), jnp.bfloat16))
+    text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arguments).as_text()
+    products = re.findall(r"stablehlo\.dot_general .*: (\(.*\) -> .*)", text)
+    assert len(products) == 9  # forwards three, of which one in the loop, and two each backwards
+    dtypes = [re.findall(r"x(b?f\d+)>", product) for product in products]
+    assert dtypes == [["bf16", "bf16", "f32"]] * 9, products
