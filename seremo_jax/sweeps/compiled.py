@@ -5,9 +5,10 @@ Nothing is run. What a device would need at least is a bound by its maker's peak
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from seremo_jax.sweeps import counted, hlo_text
+from seremo_jax.sweeps import counted, hlo_text, traffic
 from seremo_jax.sweeps.programs import Program
 from seremo_jax.sweeps.targets import GPU, Target, compiler_version
 from seremo_jax.training import memory
@@ -32,9 +33,11 @@ class Compiled:
       details: Numbers about it.
       memory: What it takes of a device.
       usable_bytes: Memory of a device that programs can have.
-      flops, accessed_bytes: Operations, and bytes read and written.
+      flops: Operations, those of libraries among them.
+      accessed_bytes: Bytes read and written in main memory; see `traffic`.
       collectives: Kind -> number of runs and bytes that a device puts in.
-      products: Operands and result of matrix products -> number of runs.
+      products: Operands and result of matrix products -> number of runs and operations.
+      bfloat16_share: Share of these operations that are in bfloat16.
       kernels: Kernels; None on a TPU.
       loops: Of each loop its trips, kernels a trip, and how often it runs.
       padded: Arrays of which more than `PADDING` is lost to the tiles of a TPU, and which take more than `LARGE` of the
@@ -58,7 +61,8 @@ class Compiled:
     flops: float = 0.0
     accessed_bytes: float = 0.0
     collectives: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    products: dict[str, int] = dataclasses.field(default_factory=dict)
+    products: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    bfloat16_share: float = 0.0
     kernels: int | None = None
     loops: tuple[tuple[int | None, int, int], ...] = ()
     padded: tuple[hlo_text.Padded, ...] = ()
@@ -122,7 +126,7 @@ def compile_program(program: Program, target: Target, device: Any, compilers: Co
         return Compiled(**common)
     text = executable.as_text()
     read = hlo_text.read(text)
-    flops, accessed_bytes = counted.cost(text, read.loops)
+    flops, accessed_bytes = counted.flops(text, read.loops) + read.called_flops, traffic.moved_bytes(text)
     collectives = {entry.kind: (entry.num_runs, entry.num_bytes) for entry in read.collectives}
     kernels = read.kernels if target.platform == GPU else None
     return Compiled(
@@ -130,7 +134,8 @@ def compile_program(program: Program, target: Target, device: Any, compilers: Co
         flops=flops,
         accessed_bytes=accessed_bytes,
         collectives=collectives,
-        products={f"{' x '.join(entry.operands)} -> {entry.result}": entry.num_runs for entry in read.products},
+        products={entry.name: (entry.num_runs, entry.flops) for entry in read.products},
+        bfloat16_share=bfloat16_share(read.products),
         kernels=kernels,
         loops=tuple((loop.num_trips, loop.kernels, loop.num_runs) for loop in read.loops),
         padded=tuple(array for array in read.padded if is_lost(array, takes.num_bytes)),
@@ -142,6 +147,12 @@ def is_lost(array: hlo_text.Padded, program_bytes: int) -> bool:
     """Whether an array loses so much to padding that it is named; see `PADDING`."""
     lost = array.held_bytes - array.num_bytes
     return lost > PADDING * array.held_bytes and array.held_bytes > LARGE * program_bytes
+
+
+def bfloat16_share(products: Sequence[hlo_text.Product]) -> float:
+    """Share of the operations of products that are in bfloat16; 0 where there is none."""
+    total = sum(product.flops for product in products)
+    return sum(product.flops for product in products if product.is_bfloat16) / max(total, 1)
 
 
 def bounds(

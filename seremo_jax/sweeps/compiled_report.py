@@ -7,7 +7,7 @@ from typing import Any
 from seremo_jax.sweeps.compiled import KERNEL_LAUNCH_S, PADDING, Compiled
 from seremo_jax.sweeps.targets import FIGURES, parse
 
-FORMAT = 2
+FORMAT = 3
 
 
 def to_json(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -37,6 +37,15 @@ def markdown(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dic
             for row in done
         ],
     )  # fmt: skip
+    lines += ["", "Matrix products and convolutions by the types of operands and result:", ""]
+    lines += _table(
+        ("target", "program", "product", "runs", "GFLOP", "share of FLOP"),
+        [
+            (row.target, row.program, kind, f"{runs:,}", f"{flops / 1e9:,.2f}", f"{flops / _product_flops(row):.1%}")
+            for row in done
+            for kind, (runs, flops) in row.products.items()
+        ],
+    )
     if padded := [(row, array) for row in done for array in row.padded]:
         lines += ["", f"Arrays of which more than {PADDING:.0%} is padding to the tiles of a TPU:", ""]
         lines += _table(
@@ -59,13 +68,18 @@ def markdown(about: dict[str, Any], rows: Sequence[Compiled], fits: Sequence[dic
     return "\n".join([*lines, "", *_assumptions(rows), ""])
 
 
+def _product_flops(row: Compiled) -> int:
+    return max(1, sum(flops for _, flops in row.products.values()))
+
+
 def line(row: Compiled) -> str:
     """One program in one line, for progress."""
     what = f"{row.target} {row.program}: "
     if row.memory.refusal:
         return f"{what}does not fit, {row.memory.refusal[:160]}"
     return (
-        f"{what}{'fits' if row.fits else 'does not fit'}, {_memory(row)}; at least "
+        f"{what}{'fits' if row.fits else 'does not fit'}, {_memory(row)}; {row.bfloat16_share:.0%} of products in "
+        f"bfloat16; at least "
         f"{duration(row.seconds[row.binds])} a run ({row.binds}); compiled in {row.compile_s:.0f} s"
     )
 
@@ -115,8 +129,11 @@ def _kernels(row: Compiled) -> str:
 def _assumptions(rows: Sequence[Compiled]) -> list[str]:
     kinds = list(dict.fromkeys(parse(row.target).kind for row in rows))
     lines = [
-        "Memory is arguments + temporaries + output (without what is written in place of arguments). Operations and "
-        "bytes are the compiler's count, loops with their trips. Bounds are by the peaks of the makers:",
+        "Memory is arguments + temporaries + output (without what is written in place of arguments). Operations are "
+        "the compiler's count. Bytes are those between main memory and kernels, read from the compiled text: slices "
+        "where a kernel takes or sets slices, and nothing of arrays on the chip. Loops count with their trips. "
+        "Products with the word highest keep float32 where a device would round operands to bfloat16. Bounds are by "
+        "the peaks of the makers:",
         "",
     ]
     for kind in kinds:

@@ -1,9 +1,10 @@
-"""Operations and bytes of a compiled program by the compiler's own count, with the trips of its loops.
+"""Operations of a compiled program by the compiler's own count, with the trips of its loops.
 
 XLA's cost analysis counts the body of a loop once. Here the body of each loop is made the entry of a module of its own,
 which the same analysis counts, and counts once more for every further trip that `hlo_text` reads from the program.
 """
 
+import functools
 import re
 from typing import Any
 
@@ -17,11 +18,10 @@ _WHILE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-$]+) = [^\n]* while\([^\n]*body=%?(
 _HEADER = "HloModule counted"
 """Without the layouts and aliases of the whole module, which are those of another entry."""
 _FRAMES = re.compile(r" stack_frame_id=\d+")
-_COUNTED = ("flops", "bytes accessed")
 
 
-def cost(text: str, loops: tuple[hlo_text.Loop, ...]) -> tuple[float, float]:
-    """Operations, and bytes read and written, of one run on one device.
+def flops(text: str, loops: tuple[hlo_text.Loop, ...]) -> float:
+    """Operations of one run on one device, without those of products that a library computes.
 
     Args:
       text: Optimised HLO of the module.
@@ -34,19 +34,12 @@ def cost(text: str, loops: tuple[hlo_text.Loop, ...]) -> tuple[float, float]:
     entry = next(_NAME.match(block).group(2) for block in blocks if block.startswith("ENTRY "))
     trips = {loop.name: loop.num_trips or 1 for loop in loops}
     bodies = {name: body for block in computations.values() for name, body in _WHILE.findall(block)}
-    whole: dict[str, tuple[float, float]] = {}
+    once = functools.cache(functools.partial(_analysed, computations))
 
-    def once(name: str) -> tuple[float, float]:
-        return _analysed(computations, name)
-
-    def with_trips(name: str) -> tuple[float, float]:
-        if name not in whole:
-            total = list(once(name))
-            for loop in _loops_below(name, computations):
-                for i, (all_trips, first) in enumerate(zip(with_trips(bodies[loop]), once(bodies[loop]), strict=True)):
-                    total[i] += trips.get(loop, 1) * all_trips - first
-            whole[name] = tuple(total)
-        return whole[name]
+    @functools.cache
+    def with_trips(name: str) -> float:
+        below = [(trips.get(loop, 1), bodies[loop]) for loop in _loops_below(name, computations)]
+        return once(name) + sum(num_trips * with_trips(body) - once(body) for num_trips, body in below)
 
     return with_trips(entry)
 
@@ -65,10 +58,10 @@ def _loops_below(name: str, computations: dict[str, str]) -> list[str]:
     return loops
 
 
-def _analysed(computations: dict[str, str], name: str) -> tuple[float, float]:
+def _analysed(computations: dict[str, str], name: str) -> float:
     from jaxlib import _hlo, _jax
 
     blocks = [("ENTRY " if other == name else "") + block for other, block in computations.items()]
     module = _hlo.hlo_module_from_text("\n\n".join([_HEADER, *blocks]))
     analysed: dict[str, Any] = _jax.hlo_module_cost_analysis(jax.devices("cpu")[0].client, module)
-    return tuple(float(analysed.get(key, 0.0)) for key in _COUNTED)
+    return float(analysed.get("flops", 0.0))

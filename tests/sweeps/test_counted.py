@@ -17,9 +17,9 @@ pytestmark = [
 WIDTH, ROWS = 64, 32
 
 
-def _cost(function, *shapes):
+def _flops(function, *shapes):
     text = jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile().as_text()
-    return counted.cost(text, hlo_text.read(text).loops)
+    return counted.flops(text, hlo_text.read(text).loops)
 
 
 def _steps(weights, frames):
@@ -32,18 +32,16 @@ def _steps(weights, frames):
 
 @pytest.mark.parametrize("num_frames", [20, 200])
 def test_a_loop_counts_with_its_trips(num_frames):
-    flops, num_bytes = _cost(_steps, (WIDTH, WIDTH), (num_frames, ROWS, WIDTH))
+    flops = _flops(_steps, (WIDTH, WIDTH), (num_frames, ROWS, WIDTH))
     products = 2 * ROWS * WIDTH * WIDTH * num_frames
     assert products <= flops <= 1.1 * products
-    least = 4 * num_frames * (WIDTH * WIDTH + 2 * ROWS * WIDTH)
-    assert least <= num_bytes <= 6 * least
 
 
 def test_loops_inside_loops_multiply():
     def outer(weights, batches):
         return jax.lax.map(lambda frames: _steps(weights, frames), batches)
 
-    flops, _ = _cost(outer, (WIDTH, WIDTH), (5, 20, ROWS, WIDTH))
+    flops = _flops(outer, (WIDTH, WIDTH), (5, 20, ROWS, WIDTH))
     products = 2 * ROWS * WIDTH * WIDTH * 20 * 5
     assert products <= flops <= 1.1 * products
 
@@ -51,5 +49,4 @@ def test_loops_inside_loops_multiply():
 def test_a_program_without_loops_is_what_xla_counts():
     shapes = [jax.ShapeDtypeStruct((WIDTH, WIDTH), jnp.float32)] * 2
     compiled = jax.jit(lambda a, b: jnp.tanh(a @ b)).lower(*shapes).compile()
-    analysed = compiled.cost_analysis()
-    assert counted.cost(compiled.as_text(), ()) == (analysed["flops"], analysed["bytes accessed"])
+    assert counted.flops(compiled.as_text(), ()) == compiled.cost_analysis()["flops"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from seremo_jax.sweeps import hlo_text
+from seremo_jax.sweeps import hlo, hlo_text
 from seremo_jax.sweeps.hlo_text import Collective, CommandBuffer, Loop, Padded, Product
 
 pytestmark = pytest.mark.stack
@@ -41,7 +41,7 @@ GPU = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[4
   %state = (s32[], f32[4,8]{1,0}) parameter(0)
   %i = s32[] get-tuple-element(%state), index=0
   %h = f32[4,8]{1,0} get-tuple-element(%state), index=1
-  %gemm = (f32[4,8]{1,0}, s8[1024]{0}) custom-call(%h, %h), custom_call_target="__cublas$gemm"
+  %gemm = (f32[4,8]{1,0}, s8[1024]{0}) custom-call(%h, %h), custom_call_target="__cublas$gemm", operand_precision={highest,default}, backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["1"]}}}
   %product = f32[4,8]{1,0} get-tuple-element(%gemm), index=0
   %gates = f32[4,8]{1,0} fusion(f32[4,8]{1,0} %product, f32[4,8]{1,0} %h), kind=kLoop, calls=%fused_gates
   %next = s32[] fusion(%i), kind=kLoop, calls=%fused_add
@@ -97,7 +97,14 @@ def test_text_of_a_gpu_program_of_which_everything_is_known():
     assert program.loops_of_unknown_trips == ()
     assert program.command_buffers == (CommandBuffer("command_buffer", 2, 1),)
     assert program.collectives == (Collective("all-reduce", 1, 4 * 8 * 4),)
-    assert program.products == (Product(("bf16", "bf16"), "f32", 1), Product(("f32", "f32"), "f32", 35))
+    flops = 2 * 4 * 8 * 8
+    assert program.products == (
+        Product(("bf16", "bf16"), "f32", 1, flops), Product(("f32", "f32"), "f32", 35, 35 * flops, "highest")
+    )  # fmt: skip
+    assert [(product.name, product.is_bfloat16) for product in program.products] == [
+        ("bf16 x bf16 -> f32", True), ("f32 x f32 -> f32 (highest)", False)
+    ]  # fmt: skip
+    assert program.called_flops == 35 * flops
 
 
 @pytest.mark.parametrize(
@@ -149,7 +156,7 @@ def test_loops_and_products_of_a_compiled_program():
     text = jax.jit(lambda a: jax.lax.scan(outer, a, jnp.arange(5.0))).lower(jnp.ones((40, 40))).compile().as_text()
     program = hlo_text.read(text)
     assert [(loop.num_trips, loop.num_runs) for loop in program.loops] == [(5, 1), (3, 5)]
-    assert program.products == (Product(("f32", "f32"), "f32", 5 * 3 + 5),)
+    assert program.products == (Product(("f32", "f32"), "f32", 5 * 3 + 5, (5 * 3 + 5) * 2 * 40**3),)
     inner = program.loops[1].kernels
     assert program.loops[0].kernels >= 3 * inner >= 3 * 2
     assert program.kernels >= 5 * program.loops[0].kernels
@@ -175,7 +182,7 @@ def test_collectives_of_a_compiled_program():
     ],
 )
 def test_bytes_of_a_type(type_, expected):
-    assert hlo_text.num_bytes(type_) == expected
+    assert hlo.num_bytes(type_) == expected
 
 
 @pytest.mark.parametrize(
