@@ -54,6 +54,9 @@ class LossConfig:
     group_balance: float = _field(
         0.0, "how far weights undo that classes depend on train.group_by; 1: wholly", lowest=0
     )
+    closeness_weight: float = _field(
+        0.0, "weight of the expected distance of classes, by votes given together, beside the class loss", lowest=0
+    )
     task_weighting: str = _field(
         "fixed", "weights between tasks", choices={"fixed": "", "uncertainty": "learned, on top of the fixed"}
     )
@@ -137,6 +140,7 @@ class EnsembleConfig:
     class_task_weights: tuple[float, ...] = _field((), "values for loss.class_task_weight", lowest=0)
     speaker_balances: tuple[float, ...] = _field((), "values for loss.speaker_balance", lowest=0)
     group_balances: tuple[float, ...] = _field((), "values for loss.group_balance", lowest=0)
+    closeness_weights: tuple[float, ...] = _field((), "values for loss.closeness_weight", lowest=0)
     learning_rates: tuple[float, ...] = _field((), "values for optim.learning_rate", lowest=0)
     weight_decays: tuple[float, ...] = _field((), "values for optim.weight_decay", lowest=0)
     dropouts: tuple[float, ...] = _field((), "values for model.dropout", lowest=0)

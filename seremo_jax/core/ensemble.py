@@ -49,6 +49,7 @@ class Member:
         then differ in their layer, too.
       speaker_balance: Power of the number of a speaker's utterances that its utterances weigh less by.
       group_balance: How far the dependence of classes on groups is weighed out.
+      closeness_weight: Weight of the expected distance between votes and prediction.
     """
 
     layer: int
@@ -66,6 +67,7 @@ class Member:
     is_layer_by_fold: bool = False
     speaker_balance: float = 0.0
     group_balance: float = 0.0
+    closeness_weight: float = 0.0
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -80,6 +82,7 @@ AXES = (
     ("class_task_weights", "class_task_weight", "loss.class_task_weight"),
     ("speaker_balances", "speaker_balance", "loss.speaker_balance"),
     ("group_balances", "group_balance", "loss.group_balance"),
+    ("closeness_weights", "closeness_weight", "loss.closeness_weight"),
     ("learning_rates", "learning_rate", "optim.learning_rate"),
     ("weight_decays", "weight_decay", "optim.weight_decay"),
     ("dropouts", "dropout", "model.dropout"),
@@ -96,6 +99,12 @@ SINCE = {
     if field.name in MEMBER_FIELDS and field.name != "fold" and field.default is not dataclasses.MISSING
 }
 """Fields that members of earlier versions lack, and what stands for them."""
+
+
+def values_of(config: Config, field: str) -> tuple[Any, ...]:
+    """The values of a member's field that some point of the product has."""
+    section, name = MEMBER_FIELDS[field].split(".")
+    return getattr(config.ensemble, MEMBER_AXES[field]) or (getattr(getattr(config, section), name),)
 
 
 def needs_chosen_layer(config: Config) -> bool:

@@ -134,6 +134,7 @@ SELECTION_SCORES = {
     "class_ccc": "mean CCC of the classes",
     "uar": "UAR against the consensus",
     "macro_f1": "macro-F1 against the consensus, over the classes that occur",
+    "worst_speakers": "mean UAR of the fifth of the speakers with the lowest",
     "loss": "minus the loss that is trained by",
 }
 """Score of the development split that picks an epoch -> what it is. `training.selection` computes them."""

@@ -42,6 +42,7 @@ from seremo_jax.evaluation.regression import (
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import protocol
+from seremo_jax.training.balance import groups_of
 from seremo_jax.training.dataset import split_of, targets_by_role
 from seremo_jax.training.selection import require_labels
 
@@ -101,6 +102,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
         keep_no_agreement=config.data.keep_no_agreement,
         splits={fold: split_of(config, utterances, fold) for fold in folds},
         layers={member.fold: member.layer for member in like},
+        speaker=groups_of(utterances, config.train.group_by, ()).speaker,
         selection=config.train.selection,
     )
     records: list[ResultRecord] = []
@@ -166,6 +168,7 @@ class _Source:
       keep_no_agreement: Whether votes without a consensus count; see `data.targets`.
       splits: Split of every utterance, by fold.
       layers: Layer that heads read, by fold.
+      speaker: Speaker of every utterance, see `training.balance.Groups`.
       selection: Score that picks a penalty, see `vocab.SELECTION_SCORES`.
     """
 
@@ -174,6 +177,7 @@ class _Source:
     keep_no_agreement: str
     splits: dict[int | None, np.ndarray]
     layers: dict[int | None, int]
+    speaker: np.ndarray
     selection: str = "ccc"
 
 
@@ -228,7 +232,7 @@ def _of_fold(
             f"the development split{'' if fold is None else f' of fold {fold}'} has {len(judged)} labelled utterances: "
             "the regression's penalty is chosen on them, and needs 2 or more. Check data.split_shares"
         )
-    require_labels(source.selection, targets, {fold: judged})
+    require_labels(source.selection, targets, {fold: judged}, source.speaker)
     # Standardised by what the regression learns from, fold by fold: no number of a test utterance enters.
     mean, sd = features[learned].mean(axis=0), features[learned].std(axis=0)
     scaled = (features - mean) / np.where(sd < 1e-6, 1, sd)
@@ -250,7 +254,7 @@ def _of_fold(
         predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard)
         best, scores = best_for_classes(
             predicted[:, :num_judged], judged, targets, member.class_target,
-            is_balanced=is_balanced, score=source.selection,
+            is_balanced=is_balanced, score=source.selection, speaker=source.speaker,
         )  # fmt: skip
         distributions.append(predicted[best, num_judged:])
         chosen.append(

@@ -7,7 +7,7 @@ predicted = fit_classes(features[train], shares, False, features)      # [S, N, 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data.targets import Targets
@@ -117,6 +117,7 @@ def best_for_classes(
     *,
     is_balanced: bool,
     score: str,
+    speaker: Int[np.ndarray, " N"],
 ) -> tuple[int, list[float]]:
     """Number of the strength with the largest development score, the smallest of equal ones, and all the scores.
 
@@ -127,9 +128,10 @@ def best_for_classes(
       class_target: `votes` or `consensus`, of the regression.
       is_balanced: Whether each class weighs the same in the loss.
       score: One of `vocab.SELECTION_SCORES`; `loss` is minus the cross-entropy that the regression is fitted by.
+      speaker: Speaker of each row of the targets, -1 where it is not known.
     """
     if score != LOSS:
-        scores = score_of_classes(score, distribution, rows, targets, class_target)
+        scores = score_of_classes(score, distribution, rows, targets, class_target, speaker)
         return int(scores.argmax()), scores.tolist()
     is_votes = class_target == "votes"
     shares = (targets.distribution if is_votes else targets.consensus)[rows].astype(np.float64)

@@ -48,7 +48,7 @@ from seremo_jax.training.selection import LOSS
 WEIGHTS_FILE, STABLEHLO_FILE = "weights.safetensors", "head.stablehlo"
 _TABLES = ("norm.mean", "norm.sd", "columns")
 _OF_THE_LOSS = (
-    "class_target", "class_kind", "label_smoothing", "attribute_task_weight", "class_task_weight"
+    "class_target", "class_kind", "label_smoothing", "attribute_task_weight", "class_task_weight", "closeness_weight"
 )  # fmt: skip
 """Fields of a member that decide what its loss is."""
 
@@ -173,7 +173,7 @@ def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -
 
 def _require_comparable(trained: dict[str, Any]) -> None:
     """Refuses to pick the best of members by their losses where these are of several kinds."""
-    kinds = {tuple(member[name] for name in _OF_THE_LOSS) for member in trained["members"]}
+    kinds = {tuple((ensemble.SINCE | member)[name] for name in _OF_THE_LOSS) for member in trained["members"]}
     if trained["run"].get("train.selection") == LOSS and len(kinds) > 1:
         raise ArtefactError(
             "best: the epochs of this training were selected by the loss, and its members have losses of several "

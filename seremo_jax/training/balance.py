@@ -82,9 +82,7 @@ def combinations(members: Sequence[ensemble.Member]) -> tuple[list[tuple], Int[n
 
 def is_asked_for(config: Config) -> bool:
     """Whether utterances of some member of an experiment weigh differently."""
-    axes = config.ensemble.speaker_balances, config.ensemble.group_balances
-    singles = config.loss.speaker_balance, config.loss.group_balance
-    return any(any(axis or (single,)) for axis, single in zip(axes, singles, strict=True))
+    return any(any(ensemble.values_of(config, field)) for field in ("speaker_balance", "group_balance"))
 
 
 def tempered(

@@ -16,6 +16,7 @@ from seremo_jax.data.screening import in_fold
 from seremo_jax.data.targets import Targets
 from seremo_jax.features import normalisation as feature_norm
 from seremo_jax.features.store import Reader
+from seremo_jax.metrics import class_distances
 from seremo_jax.saliency import ranking
 from seremo_jax.training import balance, loader, losses
 from seremo_jax.training.balance import Groups
@@ -150,6 +151,23 @@ class Data:
                 rows = self.labelled_rows(member.fold, vocab.TRAIN)
                 weights[key] = losses.balanced_weights(tables[member.class_target][rows].sum(0))
         return [weights[member.fold, member.class_target] for member in members]
+
+    def class_distances(self, members: Sequence[ensemble.Member]) -> list[np.ndarray]:
+        """[C, C] distance between classes for each member, by the votes of its own training split alone.
+
+        Raises:
+          ArtefactError: The votes of a training split do not tell.
+        """
+        by_fold: dict[Fold, np.ndarray | None] = {}
+        for fold in dict.fromkeys(member.fold for member in members):
+            rows, t = self.labelled_rows(fold, vocab.TRAIN), self.training_targets
+            by_fold[fold] = class_distances.co_vote_distance(t.votes[rows] * t.has_votes[rows, None])
+            if by_fold[fold] is None:
+                raise ArtefactError(
+                    "loss.closeness_weight: the votes of the training split do not tell classes apart that are near or "
+                    "far: that takes utterances of several votes; set it to 0"
+                )
+        return [by_fold[member.fold] for member in members]
 
     def weights(self, members: Sequence[ensemble.Member]) -> balance.Weights:
         """Weights of the utterances in the losses of these members, from the training split of each one's fold alone.

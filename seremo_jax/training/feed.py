@@ -145,6 +145,7 @@ class Placement:
       class_weights: [C] weights of the classes for each member; None where no loss is computed.
       num_steps: Updates over which the learning rate of each member falls, see `Data.planned_steps`.
       weights: Weights of the utterances, see `Data.weights`; None where no loss is computed.
+      class_distances: [C, C] distance between classes for each member; None where no loss reads it.
     """
 
     members: Sequence[ensemble.Member]
@@ -154,6 +155,7 @@ class Placement:
     class_weights: Sequence[np.ndarray] | None = None
     num_steps: Sequence[int] | None = None
     weights: Weights | None = None
+    class_distances: Sequence[np.ndarray] | None = None
 
 
 class Feed:
@@ -191,13 +193,16 @@ class Feed:
         layout = Layout.of(data, members, current, has_own_order=has_own_order, is_cached=cache is not None)
         self._streams, self.stream, self._views = layout.streams, layout.stream, layout.views
         weights = placement.class_weights or [np.ones(len(data.targets.class_names), np.float32)] * len(members)
-        num_steps = placement.num_steps and [placement.num_steps[m] for m in current.member]
+        num_steps, distances = (
+            items and [items[m] for m in current.member] for items in (placement.num_steps, placement.class_distances)
+        )
         of_utterances = placement.weights or Weights(None, np.zeros(len(members), np.int32))
         values = values_of(
             [members[m] for m in current.member],
             [weights[m] for m in current.member],
             num_steps,
             of_utterances.slot[current.member],
+            distances,
         )
         self.members = self._by_member(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
         tables = [np.stack([placement.statistics[key][i] for shard in layout.norms for key in shard]) for i in range(2)]

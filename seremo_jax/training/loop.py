@@ -59,7 +59,7 @@ class Loop:
         self._is_cached = is_cached
         self.clock, self._trace = clock or Clock(PHASES), trace or StepTrace(None)
         self._rows, self._development_rows = rows_of(data)
-        selection.require_labels(config.train.selection, data.targets, self._development_rows)
+        selection.require_labels(config.train.selection, data.targets, self._development_rows, data.groups.speaker)
         self._shape = shape_of(data, self._rows, self._development_rows)
         self.settings = predictions.settings_of(config, data)
         self._class_weights = None
@@ -67,6 +67,7 @@ class Loop:
             self._class_weights = data.class_weights(members)
         self._num_steps = data.planned_steps(self.members, self._shape, self._rows)
         self._weights = data.weights(self.members)
+        self._class_distances = data.class_distances(self.members) if self.settings.fixed.has_closeness else None
         self._statistics = data.normalisation(list(data.splits))
         self.is_active = np.ones(len(members), bool)
         self._arrange(None)
@@ -96,7 +97,7 @@ class Loop:
         cache = cache_of(self._data, (self._rows, self._development_rows)) if self._is_cached else None
         placement = Placement(
             self.members, self._mesh, self._current, self._statistics, self._class_weights, self._num_steps,
-            self._weights,
+            self._weights, self._class_distances,
         )  # fmt: skip
         self._train = Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
         # Both splits lie in one cache, so the frames are on the devices already.
@@ -232,11 +233,12 @@ class Loop:
         score = self.config.train.selection
         if score == selection.LOSS:
             unweighted = [np.ones(len(self._data.targets.class_names), np.float32)] * len(self.members)
-            values = values_of(self.members, self._class_weights or unweighted)
+            values = values_of(self.members, self._class_weights or unweighted, class_distances=self._class_distances)
             labels = self._data.labels(self._data.targets)
             return -selection.development_losses(self.settings.fixed, predicted, labels, values)
         class_targets = [member.class_target for member in self.members]
-        return selection.development_scores(score, predicted, self._data.targets, class_targets)
+        data = self._data
+        return selection.development_scores(score, predicted, data.targets, class_targets, data.groups.speaker)
 
     def _by_member(self, values: np.ndarray) -> np.ndarray:
         return values[self._current.places][: len(self.members)]

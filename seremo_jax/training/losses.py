@@ -215,6 +215,29 @@ CLASS_LOSSES: dict[str, Callable[..., Array]] = {
 """Loss of logits, target, mask, class weights, eps and weights of utterances, by its name in `vocab.CLASS_LOSSES`."""
 
 
+def closeness(
+    pred: Float[Array, "B C"],
+    target: Float[Array, "B C"],
+    mask: Bool[Array, "B"],
+    distance: Float[Array, "C C"],
+    weight: Float[Array, "B"] | None = None,
+) -> Float[Array, ""]:
+    """Mean of `sum_ck p_c D_ck q_k`: how far a class drawn from q is from one drawn from p, expected.
+
+    Args:
+      pred: Predicted distribution q.
+      target: p.
+      mask: False leaves the utterance out.
+      distance: D, distance between classes.
+      weight: Weight of each utterance; None weighs all the same.
+
+    Source: KNOWN idea (H.-C. Chou et al. 2022, doi:10.21437/Interspeech.2022-11041); OURS: this form, METHOD.md, 5.5.
+    """
+    # Summed and not multiplied as matrices, which some devices round.
+    terms = target[:, :, None] * distance[None] * pred[:, None, :]
+    return weighted_mean(terms.sum(axis=(1, 2)), mask, weight)
+
+
 def earth_mover_loss(
     logits: Float[Array, "B A L"],
     shares: Float[Array, "B A L"],

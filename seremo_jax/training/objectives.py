@@ -34,6 +34,8 @@ class Values(NamedTuple):
       dropout: [E] probability of dropping.
       num_steps: [E] int32, updates over which the learning rate falls to 0, where it does.
       weight_slot: [E] int32, row of the weights of utterances, where these differ.
+      closeness_weight: [E] weight of the expected distance between target and prediction.
+      class_distance: [E, C, C] distance between classes.
     """
 
     seed: Array
@@ -48,6 +50,8 @@ class Values(NamedTuple):
     dropout: Array
     num_steps: Array
     weight_slot: Array
+    closeness_weight: Array
+    class_distance: Array
 
 
 class Fixed(NamedTuple):
@@ -59,6 +63,7 @@ class Fixed(NamedTuple):
       variance_task_weight: Weight of the loss of predicted variances.
       ccc_eps: Added to the denominator of CCC.
       class_kinds: Class losses that some member has.
+      has_closeness: Some member has a weight of the distance between classes.
     """
 
     attribute_weights: tuple[float, ...]
@@ -66,6 +71,7 @@ class Fixed(NamedTuple):
     variance_task_weight: float
     ccc_eps: float
     class_kinds: tuple[str, ...]
+    has_closeness: bool = False
 
 
 def class_targets(labels: Labels, class_target: Array) -> tuple[Float[Array, "B C"], Bool[Array, " B"]]:
@@ -112,6 +118,10 @@ def total(
     kinds = fixed.class_kinds if len(fixed.class_kinds) > 1 else fixed.class_kinds * 2
     place = jnp.asarray([kinds.index(kind) if kind in kinds else 0 for kind in vocab.CLASS_LOSSES])
     class_ = jax.lax.switch(place[member.class_kind], [class_loss_of(kind) for kind in kinds])
+    if fixed.has_closeness:
+        class_ += member.closeness_weight * losses.closeness(
+            raw.distribution, target, mask, member.class_distance, weight
+        )
     terms = {"attribute_loss": attribute, "class_loss": class_}
     loss = _weighted((member.attribute_task_weight, member.class_task_weight), (attribute, class_), task_scales)
     if raw.variances is not None:

@@ -18,7 +18,10 @@ from seremo_jax.training import losses, objectives
 from seremo_jax.training.model import Raw
 
 LOSS = "loss"
-_AGAINST_CONSENSUS = ("uar", "macro_f1")
+WORST = "worst_speakers"
+_AGAINST_CONSENSUS = ("uar", "macro_f1", WORST)
+_WORST_SHARE = 0.2
+"""Of the speakers, who are the worst served."""
 _LEAST_SHARE = 1e-30
 """Predicted shares count as at least this under a logarithm."""
 
@@ -43,13 +46,16 @@ class Predicted(NamedTuple):
     variances: Float[np.ndarray, "m N A"] | None = None
 
 
-def require_labels(score: str, targets: Targets, rows: Mapping[int | None, np.ndarray]) -> None:
+def require_labels(
+    score: str, targets: Targets, rows: Mapping[int | None, np.ndarray], speaker: Int[np.ndarray, " N"]
+) -> None:
     """Refuses a development split of which the score would say nothing.
 
     Args:
       score: One of `vocab.SELECTION_SCORES`.
       targets: Targets of the utterance table.
       rows: Fold -> rows of its development split.
+      speaker: Speaker of each utterance of the table, -1 where it is not known.
 
     Raises:
       ArtefactError: No utterance of a fold has the labels that the score is taken from.
@@ -65,10 +71,20 @@ def require_labels(score: str, targets: Targets, rows: Mapping[int | None, np.nd
                 f"train.selection = {score!r}: no utterance of the development split{where} has "
                 f"{'a consensus' if is_against_consensus else 'votes'} to score against; choose another score"
             )
+        if score == WORST and not (is_there & (speaker >= 0))[own].any():
+            where = "" if fold is None else f" of fold {fold}"
+            raise ArtefactError(
+                f"train.selection = {score!r}: no scored utterance of the development split{where} has a known "
+                "speaker; choose another score"
+            )
 
 
 def development_scores(
-    score: str, predicted: Sequence[Predicted], targets: Targets, class_targets: Sequence[str]
+    score: str,
+    predicted: Sequence[Predicted],
+    targets: Targets,
+    class_targets: Sequence[str],
+    speaker: Int[np.ndarray, " N"],
 ) -> Float[np.ndarray, "E"]:
     """Score that selects epochs, over the whole split at once; larger is better.
 
@@ -77,6 +93,7 @@ def development_scores(
       predicted: Predictions for each stream.
       targets: Targets of the utterance table.
       class_targets: `votes` or `consensus`, for each member.
+      speaker: Speaker of each utterance of the table, -1 where it is not known.
 
     Returns:
       [E] float32 scores; NaN for members without predictions.
@@ -91,7 +108,7 @@ def development_scores(
         for kind in vocab.CLASS_TARGETS:
             is_kind = np.array([class_targets[m] == kind for m in members])
             if is_kind.any():
-                scores[members[is_kind]] += score_of_classes(score, distribution[is_kind], rows, targets, kind)
+                scores[members[is_kind]] += score_of_classes(score, distribution[is_kind], rows, targets, kind, speaker)
     return scores
 
 
@@ -108,17 +125,21 @@ def score_of_classes(
     rows: Int[np.ndarray, " N"],
     targets: Targets,
     class_target: str,
+    speaker: Int[np.ndarray, " R"],
 ) -> Float[np.ndarray, " m"]:
     """Score of predicted distributions of some utterances: that of `vocab.SELECTION_SCORES` but `loss`.
 
     CCC is against `class_target`, vote shares or the one-hot consensus; its mean is over the classes of which it is
     defined. UAR and macro-F1 are those of the 1-best class against the consensus, over the classes that occur there.
+    Of the worst speakers it is the mean UAR of those known speakers, a speaker at the limit in part.
     """
     if score in _AGAINST_CONSENSUS:
         consensus = targets.consensus_index[rows]
         is_scored = consensus >= 0
         is_class = consensus[is_scored, None] == np.arange(distribution.shape[-1])[None, :]
         is_best = distribution[:, is_scored].argmax(-1)[..., None] == np.arange(distribution.shape[-1])[None, None, :]
+        if score == WORST:
+            return _worst_speakers(is_best & is_class[None], is_class, speaker[rows[is_scored]])
         right, predicted = (is_best & is_class[None]).sum(axis=1), is_best.sum(axis=1)
         values = class_scores(right, is_class.sum(axis=0)[None], predicted)
         return np.asarray(getattr(values, score), np.float32)
@@ -126,6 +147,19 @@ def score_of_classes(
     classes = (targets.distribution if is_votes else targets.consensus)[rows]
     has_class = (targets.has_votes if is_votes else targets.has_consensus)[rows]
     return np.asarray(_mean_ccc(distribution, classes, np.broadcast_to(has_class[:, None], classes.shape)))
+
+
+def _worst_speakers(
+    is_right: Bool[np.ndarray, "m R C"], is_class: Bool[np.ndarray, "R C"], speaker: Int[np.ndarray, " R"]
+) -> Float[np.ndarray, " m"]:
+    """[m] mean UAR of the fifth of the known speakers with the lowest (CVaR), each over its own classes."""
+    is_of = speaker[:, None] == np.unique(speaker[speaker >= 0])[None, :]
+    right = np.einsum("mrc,rs->msc", is_right.astype(np.float64), is_of.astype(np.float64))
+    support = np.einsum("rc,rs->sc", is_class.astype(np.float64), is_of.astype(np.float64))
+    uar = np.sort(class_scores(right, support[None], support[None]).uar, axis=1)
+    wanted = _WORST_SHARE * uar.shape[1]
+    part = np.clip(wanted - np.arange(uar.shape[1]), 0, 1)
+    return ((uar * part[None]).sum(axis=1) / wanted).astype(np.float32)
 
 
 @jax.jit

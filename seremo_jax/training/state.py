@@ -41,6 +41,7 @@ def values_of(
     class_weights: Sequence[np.ndarray],
     num_steps: Sequence[int] | None = None,
     weight_slot: np.ndarray | None = None,
+    class_distances: Sequence[np.ndarray] | None = None,
 ) -> Values:
     """The values of these members, in their order.
 
@@ -49,17 +50,22 @@ def values_of(
       class_weights: [C] weights of the classes for each member.
       num_steps: Updates over which the learning rate of each member falls; None where none does.
       weight_slot: Row of the weights of utterances of each member; None where they have one row, or none.
+      class_distances: [C, C] distance between classes for each member; None where no loss reads it.
     """
 
     def column(name: str, dtype: type, convert: Callable = lambda value: value) -> np.ndarray:
         return np.array([convert(getattr(member, name)) for member in members], dtype)
 
     numbers = ("label_smoothing", "attribute_task_weight", "class_task_weight", "learning_rate", "weight_decay")
+    numbers += ("closeness_weight",)
+    num_classes = len(class_weights[0])
+    class_distances = class_distances or [np.zeros((num_classes, num_classes))] * len(members)
     return Values(
         seed=column("seed", np.uint32),
         class_target=column("class_target", np.int32, vocab.CLASS_TARGETS.index),
         class_kind=column("class_kind", np.int32, list(vocab.CLASS_LOSSES).index),
         class_weight=np.stack(class_weights).astype(np.float32),
+        class_distance=np.stack(class_distances).astype(np.float32),
         dropout=column("dropout", np.float32),
         num_steps=np.zeros(len(members), np.int32) if num_steps is None else np.array(num_steps, np.int32),
         weight_slot=np.zeros(len(members), np.int32) if weight_slot is None else np.array(weight_slot, np.int32),
@@ -171,6 +177,7 @@ class Settings(NamedTuple):
                 variance_task_weight=loss.variance_task_weight,
                 ccc_eps=loss.ccc_eps,
                 class_kinds=tuple(sorted(config.ensemble.class_kinds or (loss.class_kind,))),
+                has_closeness=any(ensemble.values_of(config, "closeness_weight")),
             ),
             clip_norm=config.optim.clip_norm,
             schedule=optim.Schedule(config.optim.schedule, config.optim.warmup_steps),

@@ -217,7 +217,10 @@ def test_harmless_conversions(path: str, value: object, expected: object):
         ({"model": {"conv_kernel": 4}}, "model.conv_kernel must be odd"),
         ({"model": {"conv_kernel": 0, "conv_kind": "dense"}}, "model.conv_kind = 'dense' means nothing for"),
         ({"model": {"conv_kind": "none"}}, "model.conv_kind = 'none': choose one of depthwise, dense"),
-        ({"train": {"selection": "wa"}}, "train.selection = 'wa': choose one of ccc, class_ccc, uar, macro_f1, loss"),
+        (
+            {"train": {"selection": "wa"}},
+            "train.selection = 'wa': choose one of ccc, class_ccc, uar, macro_f1, worst_sp",
+        ),
         ({"optim": {"schedule": "step"}}, "optim.schedule = 'step': choose one of constant, cosine"),
         ({"model": {"dropout": 1.0}}, "model.dropout must be in"),
         ({"model": {"dropout": -0.1}}, "model.dropout must be at least 0"),

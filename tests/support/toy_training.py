@@ -69,7 +69,7 @@ def targets(num=NUM, seed=0):
     has_consensus = np.arange(num) % 7 != 3
     return Targets(
         ids=np.array([f"u{i}" for i in range(num)], dtype=object),
-        votes=np.ones((num, CLASSES), np.int32),
+        votes=np.round(6 * p).astype(np.int32),
         distribution=p,
         has_votes=np.ones(num, bool),
         consensus_index=np.where(has_consensus, p.argmax(1), -1).astype(np.int32),

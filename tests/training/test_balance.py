@@ -6,6 +6,7 @@ import pytest
 
 from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.metrics import class_distances
 from seremo_jax.training import balance
 from tests.support import toy_training as toy
 
@@ -71,6 +72,10 @@ def test_weights_are_of_the_training_split_of_each_fold_alone():
         by_speaker = np.bincount(toy.GROUPS.speaker[known], row[known])
         np.testing.assert_allclose(by_speaker[by_speaker > 0], by_speaker.max(), rtol=1e-5)
     plain = toy.config(ensemble={"seeds": (0,)})
+    distances, votes = toy.data_of(config, splits=splits).class_distances(members), toy.targets().votes
+    for member, distance in zip(members, distances, strict=True):
+        own = votes[splits[member.fold] == "train"]
+        np.testing.assert_array_equal(distance, class_distances.co_vote_distance(own))
     assert toy.data_of(plain).weights(ensemble.members(plain, None)).table is None
 
 

@@ -187,6 +187,7 @@ OPTIONS = {
             "class_kinds": ("ccc", "soft_ce"),
             "speaker_balances": (0.0, 1.0),
             "group_balances": (0.0, 1.0),
+            "closeness_weights": (0.0, 0.5),
         },
     },
 }

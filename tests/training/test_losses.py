@@ -261,6 +261,19 @@ def test_a_weight_counts_an_utterance_so_often(kind):
     np.testing.assert_allclose(*same, atol=1e-6)
 
 
+def test_closeness_is_the_expected_distance_and_its_gradient():
+    _, p, mask, q = _drawn_distributions()
+    distance = scipy.spatial.distance.squareform(np.arange(1.0, 7) / 6)
+    weight = jnp.asarray(np.random.default_rng(2).random(30), jnp.float32)
+    q = jnp.asarray(q, jnp.float32)
+    value, gradient = jax.value_and_grad(losses.closeness)(q, p, mask, jnp.asarray(distance, jnp.float32), weight)
+    of_row, share = np.asarray(p, np.float64) @ distance, np.where(mask, weight, 0)
+    share = share.astype(np.float64) / share.sum()
+    expected = sum(share[i] * p[i, c] * distance[c, k] * q[i, k] for i in range(30) for c in range(4) for k in range(4))
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+    np.testing.assert_allclose(gradient, share[:, None] * of_row, atol=1e-7)
+
+
 def test_soft_cross_entropy_equals_torch():
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     logits, p, _, _ = _drawn_distributions()

@@ -16,10 +16,13 @@ from seremo_jax.training.state import values_of
 from tests.support import toy_training
 from tests.training.test_loader import _targets
 
+NOBODY = np.full(toy_training.NUM, -1)
+
 
 def _scores(score, attributes, distribution, rows, targets, kinds):
     predicted = selection.Predicted(np.arange(len(kinds)), rows, attributes, distribution)
-    return selection.development_scores(score, [predicted], targets, [CLASS_TARGETS[kind] for kind in kinds])
+    speaker = np.arange(len(targets.ids)) % 5 - 1
+    return selection.development_scores(score, [predicted], targets, [CLASS_TARGETS[kind] for kind in kinds], speaker)
 
 
 @pytest.mark.parametrize("score", ["ccc", "class_ccc"])
@@ -81,6 +84,26 @@ def test_uar_and_f1_are_those_of_scikit_learn(score):
         assert got[e] == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_worst_speakers_are_the_fifth_with_the_lowest_uar():
+    targets = toy_training.targets()
+    rows, attributes, q = _said(targets, 2, seed=7)
+    speaker = np.where(np.arange(toy_training.NUM) == 6, -1, np.arange(toy_training.NUM) // 2 % 6)
+    predicted = selection.Predicted(np.arange(2), rows, attributes, q)
+    got = selection.development_scores("worst_speakers", [predicted], targets, ["votes", "consensus"], speaker)
+    for e in range(2):
+        by_speaker = []
+        for who in range(speaker.max() + 1):
+            own = (speaker[rows] == who) & (targets.consensus_index[rows] >= 0)
+            if own.any():
+                true, said = targets.consensus_index[rows][own], q[e, own].argmax(-1)
+                by_speaker.append(metrics.recall_score(true, said, labels=np.unique(true), average="macro"))
+        assert len(by_speaker) == 6
+        lowest, second, *_ = sorted(by_speaker)
+        assert second > lowest
+        # A fifth of six is one, and a fifth of the next.
+        assert got[e] == pytest.approx((lowest + 0.2 * second) / 1.2, abs=1e-6)
+
+
 def test_the_loss_of_a_member_is_its_own_over_the_whole_split():
     axes = {"layers": (2,), "class_kinds": ("soft_ce", "balanced_soft_ce"), "seeds": (0,), "class_targets": ("votes",)}
     config = toy_training.config(ensemble=axes | {"label_smoothings": (0.1,), "class_task_weights": (0.5,)})
@@ -107,7 +130,9 @@ def test_the_loss_of_a_member_is_its_own_over_the_whole_split():
 def test_the_penalty_of_a_regression_is_picked_by_its_cross_entropy_where_the_loss_selects(class_target, is_balanced):
     targets = toy_training.targets()
     rows, attributes, q = _said(targets, 3)
-    best, scores = regression.best_for_classes(q, rows, targets, class_target, is_balanced=is_balanced, score="loss")
+    best, scores = regression.best_for_classes(
+        q, rows, targets, class_target, is_balanced=is_balanced, score="loss", speaker=NOBODY
+    )
     is_votes = class_target == "votes"
     shares = (targets.distribution if is_votes else targets.consensus)[rows]
     row, label = np.nonzero(shares)
@@ -131,7 +156,9 @@ def test_the_penalty_of_a_regression_is_picked_by_the_score_that_selects():
     targets = toy_training.targets()
     rows, attributes, q = _said(targets, 5)
     for score in ("class_ccc", "uar", "macro_f1"):
-        best, scores = regression.best_for_classes(q, rows, targets, "votes", is_balanced=False, score=score)
+        best, scores = regression.best_for_classes(
+            q, rows, targets, "votes", is_balanced=False, score=score, speaker=NOBODY
+        )
         np.testing.assert_array_equal(scores, _scores(score, attributes, q, rows, targets, [0] * 5))
         assert best == int(np.argmax(scores))
     by_ccc = selection.score_of_attributes(attributes, rows, targets)
@@ -142,13 +169,18 @@ def test_the_penalty_of_a_regression_is_picked_by_the_score_that_selects():
 def test_a_split_without_the_labels_of_the_score_is_refused(score, missing):
     targets = toy_training.targets()
     rows = {0: np.arange(5), 1: np.arange(5, 9)}
-    selection.require_labels(score, targets, rows)
+    selection.require_labels(score, targets, rows, NOBODY)
+    if score == "uar":
+        with pytest.raises(
+            ArtefactError, match=r"= 'worst_speakers': no scored .* split of fold 0 has a known speaker"
+        ):
+            selection.require_labels("worst_speakers", targets, rows, NOBODY)
     targets.consensus_index[5:9], targets.has_votes[5:9] = -1, False
     with pytest.raises(ArtefactError, match=rf"selection = '{score}': no utterance .* of fold 1 has {missing} to"):
-        selection.require_labels(score, targets, rows)
-    selection.require_labels("ccc", targets, rows)
+        selection.require_labels(score, targets, rows, NOBODY)
+    selection.require_labels("ccc", targets, rows, NOBODY)
 
 
 def test_names_of_scores_are_those_of_the_metrics():
-    assert {"uar", "macro_f1", "class_ccc"} <= set(KINDS)
+    assert {"uar", "macro_f1", "class_ccc", "worst_speakers"} <= set(KINDS)
     assert set(vocab.SELECTION_SCORES) - set(KINDS) == {"loss"}
