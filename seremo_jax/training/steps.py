@@ -65,9 +65,12 @@ def _train_step(
         state, member = item
         reader = Reader(settings, num_data, inputs, batch, member)
         # A member does nothing once it has stopped, or where its stream has run out. Under `map` that saves the time.
-        # Under `vmap` both branches are computed, and the old state is selected.
         has_work = state.is_active & (reader.utterance >= 0).any()
-        return jax.lax.cond(has_work, lambda state: _update_member(reader, state), lambda state: state, state)
+        if settings.member_map == "map":
+            return jax.lax.cond(has_work, lambda state: _update_member(reader, state), lambda state: state, state)
+        # Under `vmap` both branches of a condition are computed, and all that they read is copied for each member: the
+        # frames in device memory, too.
+        return jax.tree.map(lambda new, old: jnp.where(has_work, new, old), _update_member(reader, state), state)
 
     # Trained members sit at the first positions of each shard. The others cost nothing, as they are not even mapped.
     running = jax.tree.map(lambda x: x[:num_running], (state, members))

@@ -53,3 +53,15 @@ def test_the_platform_decides_how_members_are_computed():
     assert set(lowering.training_on(loop._data, loop.members, toy_training.mesh(1), "cpu", False).lower()) == {
         "train", "predict", "finish",
     }  # fmt: skip
+
+
+def test_members_that_are_computed_together_share_the_frames_in_device_memory():
+    config = toy_training.config(train={"device_cache": "on", "member_map": "vmap"}, ensemble={"seeds": (0, 1, 2)})
+    mesh = toy_training.mesh(1)
+    data = toy_training.loop(config, mesh)._data
+    planned = lowering.training_on(data, ensemble.members(config, None), mesh, "tpu", is_cached=True)
+    shape = "x".join(map(str, planned.train.inputs.frames.shape))
+    for lower in (planned.lower()["train"], planned.lower()["predict"]):
+        text = lower().as_text()
+        assert f"tensor<{shape}x" in text
+        assert f"x{shape}x" not in text
