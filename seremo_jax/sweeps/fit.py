@@ -1,5 +1,6 @@
 """The largest number of members, and the largest batch of an extraction, that the compiler lets a device hold."""
 
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ SEARCHED = (programs.EXTRACT, programs.TRAIN)
 """Programs whose sizes are searched."""
 MOST = 1 << 14
 _FIRST = {programs.TRAIN: 8, programs.EXTRACT: 4}
+_WORDS = 240
+"""Characters of a refusal that are kept."""
 _NEAR = 0.1
 """Share of the largest size up to which the two ends of the search come together."""
 
@@ -41,7 +44,8 @@ def search(workload: Workload, target: Target, devices: list[Any], judge: Judge,
     refusal = tried[too_many].refusal if too_many else ""
     return {
         "target": target.name, "program": name, "what": what, "largest": _described(tried, largest),
-        "too_many": _described(tried, too_many), "refusal": refusal[:160], "sizes": len(tried),
+        "too_many": _described(tried, too_many), "refusal": textwrap.shorten(refusal, _WORDS, placeholder=" ..."),
+        "sizes": len(tried),
     }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from tests.support.small_models import GOLDEN
 pytestmark = pytest.mark.stack
 
 SLICE, GPU = "v5e:2x4", "h100"
-MEMBERS, DATA_AXIS, FLOAT32, SCAN = "members", "data axis", "products in float32", "a scan's bytes"
+MEMBERS, DATA_AXIS, FLOAT32, SCAN, REFUSED = "members", "data axis", "products in float32", "a scan's bytes", "sizes"
+TOO_MANY = 1 << 20
 RECORDED_MB = {(SLICE, "train", MEMBERS): 2.59, (SLICE, "extract", MEMBERS): 1.17, (GPU, "train", MEMBERS): 5.01}
 RECORDED_KERNELS_A_FRAME = (2.5, 2.875)
 """Backward and forward."""
@@ -38,14 +39,19 @@ def _compile(work, target, devices, judge, names):
 
     Besides, what these programs multiply in float32, and the bytes that a scan moves.
     """
+    from seremo_jax.sweeps import fit
+
     rows = {(target.name, row.program, MEMBERS): row for row in _rows(work, target, devices, judge, names)}
+    facts = {(FLOAT32, target.name): _in_float32(judge), (SCAN, target.name): _scan_bytes(target, devices[0])}
     if target.name == SLICE:
         config = from_config_dict(CONFIG | {
             "train": CONFIG["train"] | {"data_shards": 2}, "model": CONFIG["model"] | {"dtype": "bfloat16"}
         })  # fmt: skip
         shared = dataclasses.replace(work, config=config)
         (rows[SLICE, "train", DATA_AXIS],) = _rows(shared, target, devices, judge, ("train",))
-    return rows, {(FLOAT32, target.name): _in_float32(judge), (SCAN, target.name): _scan_bytes(target, devices[0])}
+        sizes = {n: fit._batch_needs(work, target, devices, judge, n) for n in (4, TOO_MANY)}
+        facts[REFUSED, target.name] = {n: (judge.fits(memory), memory) for n, memory in sizes.items()}
+    return rows, facts
 
 
 def _in_float32(judge):
@@ -143,6 +149,17 @@ def test_an_extraction_multiplies_in_bfloat16_but_for_its_transforms(answers):
     assert facts[FLOAT32, SLICE] == {"jit(fft)", "nfgi,fgio->nfgo"}
     # Most of the operations of these small models; of a model of usual size 1 %.
     assert row.bfloat16_share > 0.7
+
+
+def test_a_tpu_s_compiler_itself_refuses_what_does_not_fit(answers):
+    """As `--fit` asks it, with so many utterances on each device; with fewer it says what they take."""
+    (fits, few), (does_not, many) = answers[1][REFUSED, SLICE].values()
+    assert fits
+    assert 0 < few.num_bytes < 1e7
+    assert not does_not
+    assert many.num_bytes == 0
+    assert many.refusal.startswith("RESOURCE_EXHAUSTED")
+    assert re.search(r"requires?d?\b.* \(\d[\d.]*G\) exceeds available HBM \(15\.75G\)", many.refusal)
 
 
 @pytest.mark.parametrize("target", [SLICE, GPU])
