@@ -35,13 +35,19 @@ _WORKDIR = paths.define(
 )
 
 
-def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1, needs_workdir: bool = True) -> None:
+def run(
+    stage: Callable[[Config | None, str | None], None],
+    num_cpu_devices: int = 1,
+    needs_workdir: bool = True,
+    needs_config: bool = True,
+) -> None:
     """Parses the flags, runs `stage(config, workdir)`, and ends the process.
 
     Args:
       stage: The work.
       num_cpu_devices: Devices JAX should split the processor into; 0 leaves JAX alone.
       needs_workdir: Whether a workdir must be given; without one it is None.
+      needs_config: Whether a recipe must be given; without one it is None.
     """
 
     def main(argv: list[str]) -> None:
@@ -49,7 +55,7 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1, needs_wo
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.section.field=value")
         try:
-            config = from_config_dict(_CONFIG.value)
+            config = None if _CONFIG.value is None else from_config_dict(_CONFIG.value)
             if _WORKDIR.value is not None:
                 require_place(_WORKDIR.value)
             _keep_compiled(_COMPILED.value, _WORKDIR.value)
@@ -84,7 +90,7 @@ def run(stage: Callable[[Config, str], None], num_cpu_devices: int = 1, needs_wo
 
     module = sys.modules["__main__"]
     module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
-    flags.mark_flags_as_required(["config", "workdir"] if needs_workdir else ["config"])
+    flags.mark_flags_as_required(["config"] * needs_config + ["workdir"] * needs_workdir)
     pipes.run(lambda: app.run(main, flags_parser=_parse))
 
 
@@ -97,7 +103,7 @@ def _parse(argv: list[str]) -> list[str]:
             raise
         sys.exit(f"error: {_in_words(error, argv)}")
     # A recipe that is not there raises only where its settings are read, and in many words.
-    if not os.path.isfile(recipe()):
+    if recipe() and not os.path.isfile(recipe()):
         near = difflib.get_close_matches(recipe(), glob.glob("configs/*.py"), n=1)
         hint = f"; did you mean {near[0]}?" if near else "; recipes are in configs/"
         sys.exit(f"error: --config: there is no file {recipe()}{hint}")
@@ -165,6 +171,13 @@ def _join_processes() -> None:
     jax.distributed.initialize(address, count, number)
 
 
+def asked() -> frozenset[str]:
+    """Fields that the command line asks for beyond the recipe, as `section.name`."""
+    return frozenset(config_flags.get_override_values(flags.FLAGS["config"]))
+
+
 def recipe() -> str:
-    """File of the recipe, without its variant."""
+    """File of the recipe, without its variant; empty where none is given."""
+    if flags.FLAGS["config"].value is None:
+        return ""
     return config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]

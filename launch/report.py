@@ -1,5 +1,7 @@
 """Tables, figures and one self-contained page from the artefacts of a workdir (report/index.html).
 
+It needs no --config; one of another corpus than that of the workdir is refused.
+
 With --table, one benchmark table from the result records of one or several workdirs instead, without a --config:
 
     python -m launch.report --table=targets --workdirs=runs/a,runs/b --out=tables
@@ -11,6 +13,7 @@ import sys
 from absl import app, flags
 
 from launch import cli, paths, plain
+from seremo_jax.data import tables
 from seremo_jax.reports import benchmark, benchmark_text, report
 
 _TABLE = flags.DEFINE_enum("table", None, benchmark.NAMES, "a benchmark table instead of the report")
@@ -22,6 +25,8 @@ _OUT = paths.define("out", None, "with --table: folder for NAME.md, NAME.csv and
 
 def main(config, workdir):
     """Writes the report and prints its main table."""
+    if config is not None:
+        tables.require_corpus(config, workdir)
     report.run(workdir)
     print(report.markdown_summary(workdir))
 
@@ -41,4 +46,4 @@ if __name__ == "__main__":
     if any(argument.lstrip("-").partition("=")[0] == "table" for argument in sys.argv[1:]):
         plain.run(table)
     else:
-        cli.run(main)
+        cli.run(main, needs_config=False)

@@ -71,6 +71,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> dict[str, Any]:
     settings = config.results_fields("corpus", "data")
     record = finished(workdir, settings)
     if record is not None:
+        tables.require_root(config, workdir, tables.read_utterances(workdir))
         _say(f"ingest: the tables in {workdir} are up to date", is_quiet)
         return record
     remove_leftovers(workdir)

@@ -18,6 +18,7 @@ from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read
 from seremo_jax.core.config import Config
 from seremo_jax.core.hashed import require_files
 from seremo_jax.core.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+from seremo_jax.data import audio
 from seremo_jax.data.text_lines import Report
 
 UTTERANCES_FILE = "utterances.parquet"
@@ -158,10 +159,13 @@ def read_for(config: Config, workdir: str | os.PathLike) -> tuple[pa.Table, pa.T
     """`read_tables` for a stage behind ingest, which is refused where they were made under other settings.
 
     Raises:
-      ArtefactError: As above, or the sections `corpus` and `data` of the config are not those of the ingest.
+      ArtefactError: As above, the sections `corpus` and `data` of the config are not those of the ingest, or
+        `corpus.root` is the folder of another corpus.
     """
     require_settings(config, workdir)
-    return read_tables(workdir)
+    utterances, ratings, fingerprint = read_tables(workdir)
+    require_root(config, workdir, utterances)
+    return utterances, ratings, fingerprint
 
 
 def require_settings(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -174,6 +178,7 @@ def require_settings(config: Config, workdir: str | os.PathLike) -> dict[str, An
     stamp = read_json(path, "ingest did not finish: run python -m launch.ingest with this --workdir")
     # A field that the version before did not know had its default then.
     settings = Config().results_fields("corpus", "data") | stamp.get("settings", {})
+    _require_name(config, workdir, settings)
     require_same(
         f"the tables in {workdir}",
         settings,
@@ -181,6 +186,64 @@ def require_settings(config: Config, workdir: str | os.PathLike) -> dict[str, An
         "Give the --config that they were made with, or another --workdir.",
     )
     return settings
+
+
+def require_corpus(config: Config, workdir: str | os.PathLike) -> None:
+    """Refuses a workdir with tables of another corpus than the config names; one without tables has none to mistake.
+
+    Raises:
+      ArtefactError: Names both, and how a model that was trained on the one is scored on the other.
+    """
+    path = place_of(workdir) / STAMP_FILE
+    if not path.exists() or not (path.parent / UTTERANCES_FILE).exists():
+        return
+    _require_name(config, workdir, read_json(path, _REMEDY).get("settings", {}))
+    require_root(config, workdir, read_utterances(workdir))
+
+
+def _require_name(config: Config, workdir: str | os.PathLike, settings: Mapping[str, Any]) -> None:
+    there, asked = settings.get("corpus.name", config.corpus.name), config.corpus.name
+    if there != asked:
+        raise ArtefactError(
+            f"{workdir} holds the corpus {there}, and --config asks for {asked}: give the --config of {there}, or "
+            f"another --workdir. A model that was trained here is scored on {asked} by python -m launch.evaluate "
+            f"--model={workdir} with this --config and a --workdir of its own"
+        )
+
+
+def require_root(config: Config, workdir: str | os.PathLike, utterances: pa.Table) -> None:
+    """Refuses a folder of recordings that is there and holds none of those that the tables are about.
+
+    Where a corpus lies is no setting, as folders move: two corpora of one parser differ in nothing else.
+
+    Args:
+      config: The experiment; a folder that is not there is refused by whoever hears it.
+      workdir: Its folder.
+      utterances: Utterance table of the workdir.
+
+    Raises:
+      ArtefactError: Of the first, the middle and the last utterance no recording is there as ingest heard it.
+    """
+    root = Path(config.corpus.root).expanduser()
+    if config.corpus.name == SIMULATED or not config.corpus.root or not root.is_dir():
+        return
+    probes = sorted({0, utterances.num_rows // 2, utterances.num_rows - 1})
+    paths, hashes = (utterances[name].take(probes).to_pylist() for name in ("audio", "audio_sha256"))
+    if not any(_is_there(root / path, sha256) for path, sha256 in zip(paths, hashes, strict=True)):
+        info = info_of(utterances)
+        raise ArtefactError(
+            f"{workdir} holds the corpus {info.corpus} ({info.release}), and --config.corpus.root={root} holds other "
+            f"recordings than its tables name ({paths[0]!r} first): give the folder that they were made from, or "
+            f"another --workdir. A model that was trained here is scored on the corpus in {root} by python -m "
+            f"launch.evaluate --model={workdir} with this --config and a --workdir of its own"
+        )
+
+
+def _is_there(path: Path, sha256: str) -> bool:
+    """Whether a recording is the one that ingest heard."""
+    if not sha256:
+        return path.is_file()
+    return audio.check(path, 0.0, float("inf")).sha256 == sha256
 
 
 def _read(path: PurePath, schema: pa.Schema) -> pa.Table:

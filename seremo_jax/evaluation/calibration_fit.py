@@ -248,6 +248,56 @@ def of_members(workdir: str | os.PathLike, names: Sequence[str], checkpoint: str
     return dict(NOTHING)
 
 
+def entries_of(workdir: str | os.PathLike, names: Sequence[str]) -> dict[str, Any]:
+    """What `calibration.json` has of these members, alone and together, for an exported model; see `restored`.
+
+    Returns:
+      `level` and `entries`; None and none where the workdir was not evaluated. `of_members` says whether the file is
+      of this training.
+
+    Raises:
+      ArtefactError: `calibration.json` is damaged.
+    """
+    path = place_of(workdir) / FILE
+    if not path.exists():
+        return {"level": None, "entries": []}
+    record = read_json(path, _REMEDY)
+    try:
+        return {
+            "level": record["level"],
+            "entries": [entry for entry in record["entries"] if set(entry["members"]) <= set(names)],
+        }
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"{path} is damaged (it lacks {error}); {_REMEDY}") from None
+
+
+def restored(
+    kept: dict[str, Any] | None, members: Sequence[ensemble.Member], names: Sequence[str]
+) -> Calibrations | None:
+    """The calibrations that `entries_of` kept; None where there are none, as in models of earlier versions.
+
+    Args:
+      kept: What it gave.
+      members: The members.
+      names: Their names in the training.
+
+    Raises:
+      ArtefactError: It is not what `entries_of` gives.
+    """
+    if not kept or not kept.get("entries"):
+        return None
+    try:
+        by_members = {}
+        for entry in kept["entries"]:
+            # A file has no word for infinity, which stands for too few utterances.
+            lac = float("inf") if entry["lac"] is None else float(entry["lac"])
+            fitted = Fitted(**entry | {"members": tuple(entry["members"]), "lac": lac})
+            by_members[frozenset(fitted.members)] = fitted
+        return Calibrations(float(kept["level"]), tuple(names), tuple(members), by_members)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ArtefactError(f"the calibrations of the model are damaged ({error}): export it again") from None
+
+
 def described(calibration: dict[str, float | None]) -> str:
     """What `of_members` gave in words."""
     if calibration["temperature"] is None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-import jax
 import numpy as np
 import pyarrow as pa
 from jax.sharding import Mesh
@@ -22,11 +21,10 @@ from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.screening import with_words
 from seremo_jax.data.tables import read_for
-from seremo_jax.evaluation import calibration_fit, calibration_scores, mean_heads, scoring, stability
-from seremo_jax.evaluation.alignment import Aligned, align
-from seremo_jax.evaluation.records import FILE, are_whole, write_predictions
+from seremo_jax.evaluation import calibration_fit, mean_heads
+from seremo_jax.evaluation.records import FILE, are_whole, require_own
 from seremo_jax.evaluation.records import write as write_records
-from seremo_jax.evaluation.states import member_states
+from seremo_jax.evaluation.split_records import SplitScorer, predictions_file
 from seremo_jax.features import condition_frames
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
@@ -55,6 +53,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
         remove_leftovers(workdir / "predictions")
         for name in (FILE, calibration_fit.FILE):
             remove_leftovers(workdir, f"{name}.*")
+    require_own(workdir)
     utterances, ratings, fingerprint = read_for(config, workdir)
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
@@ -108,7 +107,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
 def _is_whole(config: Config, workdir: PurePath, sources: Sources | None, checkpoint: str) -> bool:
     """Whether all that a finished evaluation has written is there, as it was written."""
     conditions = (Condition(),) if sources is None else condition_sources.asked(config, sources)
-    names = [f"{split}_{condition.file_name}.parquet" for split in config.eval.splits for condition in conditions]
+    names = [predictions_file(split, condition) for split in config.eval.splits for condition in conditions]
     return (
         are_whole(workdir / FILE)
         and all((workdir / "predictions" / name).exists() for name in names)
@@ -184,10 +183,20 @@ class _Job:
         whole = np.unique(np.concatenate(list(rows.values())))
         # With folds the column `split` of the table is that of fold 0. Here it is what was predicted: the test parts of
         # all. Babble must not have voices that the members of the fold were trained on, so it is drawn part by part.
-        table = with_words(self.utterances, {split: whole})
         by_part = with_words(self.utterances, {f"{split} {fold}": part for fold, part in rows.items()})
         listener = None if self.listener is None else dataclasses.replace(self.listener, utterances=by_part)
         conditions = (Condition(),) if listener is None else listener.conditions
+        scorer = SplitScorer(
+            split=split,
+            rows=rows,
+            utterances=with_words(self.utterances, {split: whole}),
+            targets=self.data.targets,
+            members=pooled,
+            section=self.data.config.eval,
+            card=self.card,
+            fitted=self.fitted,
+            folder=folder,
+        )
         records, reference = [], None
         with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:
             for condition in conditions:
@@ -197,41 +206,12 @@ class _Job:
                         listener, condition, whole, heard, self.is_quiet
                     )
                     predictions = Predictions(clean.utterances, attributes, distribution)
-                path = folder / f"{split}_{condition.file_name}.parquet"
-                origin = write_predictions(path, predictions, pooled, self.data.targets, self.card["checkpoint"])
-                scored, aligned = self._scored(predictions, pooled, table, split, condition.id)
+                scored, aligned = scorer.records(predictions, condition, reference)
                 # The clean condition comes first, and all others are held against it.
                 reference = reference or aligned
-                if aligned is not reference:
-                    scored = self._with_stability(scored, reference, aligned, pooled)
-                # What was fitted on the development split cannot be judged there.
-                if self.fitted is not None and split != vocab.DEVELOPMENT:
-                    scored = calibration_scores.with_calibration(
-                        scored, aligned, self.fitted, pooled, rows, self.data.targets.ids, self.data.config.eval
-                    )
-                records += [dataclasses.replace(record, predictions=origin) for record in scored]
+                records += scored
                 progress.update(note=condition.id)
         return records
-
-    def _scored(
-        self, predictions: Predictions, pooled: list[ensemble.Member], table: pa.Table, split: str, condition: str
-    ) -> tuple[list[ResultRecord], Aligned]:
-        section, systems = self.data.config.eval, ensemble.systems([vars(member) for member in pooled])
-        aligned = align(
-            predictions, self.data.targets, table, num_members=len(pooled), split=split, group_by=section.group_by
-        )
-        request = scoring.ScoreRequest(systems, split, section, self.card, condition)
-        return scoring.score(aligned, request, _member_states), aligned
-
-    def _with_stability(
-        self, records: list[ResultRecord], clean: Aligned, heard: Aligned, pooled: list[ensemble.Member]
-    ) -> list[ResultRecord]:
-        section = self.data.config.eval
-        systems = {about["system"]: rows for rows, about in ensemble.systems([vars(member) for member in pooled])}
-        return stability.with_stability(records, clean, heard, systems, section.num_resamples, section.seed)
-
-
-_member_states = jax.jit(member_states, static_argnames=("num_cells", "nbest"))
 
 
 def pool_folds(

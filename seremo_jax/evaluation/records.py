@@ -99,6 +99,25 @@ def are_whole(path: str | os.PathLike) -> bool:
     return True
 
 
+def require_own(workdir: str | os.PathLike) -> None:
+    """Refuses a workdir with the scores of a model that was trained on another corpus: they would be overwritten.
+
+    Raises:
+      ArtefactError: It has them; the message names both corpora.
+    """
+    path = place_of(workdir) / FILE
+    try:
+        card = parsed(path.read_bytes().splitlines()[0], os.fspath(path), EVALUATE)["protocol"]
+        trained = card.get("trained_on", {}).get("corpus")
+    except (OSError, ArtefactError, LookupError, TypeError, AttributeError):
+        return  # Missing or damaged records are made anew.
+    if trained is not None:
+        raise ArtefactError(
+            f"{workdir} holds the scores on {card.get('corpus')} of a model that was trained on {trained}: name the "
+            "model again with --model, or give the --workdir of a training"
+        )
+
+
 def _foreign(record: ResultRecord) -> str:
     """What a record lacks that this version writes, or holds that it does not know; empty if nothing."""
     if "varying" not in record.axes:

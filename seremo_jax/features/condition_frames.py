@@ -7,7 +7,8 @@ to the heads at once, and only predictions are kept.
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,17 @@ BLOCK_BYTES = 256 << 20
 Predict = Callable[["BlockFrames", np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Frames of a block, number of frames of each utterance, and its row of the utterance table -> attributes [E, n, A] and
 distribution [E, n, C], in the same order."""
+
+
+@runtime_checkable
+class Kept(Protocol):
+    """Predictions of blocks of one condition that outlive the process, so that a run goes on where it was cut off."""
+
+    def read(self, number: int, num_rows: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Attributes [E, n, A] and distributions [E, n, C] of a block of n rows; None where it was not heard yet."""
+
+    def write(self, number: int, attributes: np.ndarray, distribution: np.ndarray) -> None:
+        """Keeps those of a block."""
 
 
 class BlockFrames:
@@ -105,13 +117,14 @@ class Listener:
         return condition_sources.asked(self.config, self.sources)
 
     def blocks(
-        self, condition: Condition, rows: Int[np.ndarray, " N"]
+        self, condition: Condition, rows: Int[np.ndarray, " N"], left_out: Collection[int] = ()
     ) -> Iterator[tuple[Int[np.ndarray, " n"], BlockFrames]]:
         """Yields rows of the utterance table with their frames, as many as fit `BLOCK_BYTES`, in the order of `rows`.
 
         Args:
           condition: The condition.
           rows: Rows of the utterances.
+          left_out: Numbers of blocks of `rows_of_blocks` that are not heard.
 
         Raises:
           ArtefactError: Audio is not what ingest saw, or the backbone's output is unusable.
@@ -121,12 +134,14 @@ class Listener:
             self.recordings, self.utterances, condition, self.config.eval.condition_seed, self.sources
         )
         hearing = forward.BackbonePass(self.config, self.backbone, self.layers, keeps_means=False, mesh=self.mesh)
-        blocks = self._blocks(rows)
-        # All blocks are planned together, so that they share their few shapes.
+        blocks = self.rows_of_blocks(rows)
+        # All blocks are planned together, so that they share their few shapes, and those left out as well, so that the
+        # batches of the others do not depend on them.
         planned = hearing.plan(blocks, recordings.num_samples)
-        batches = [batch for block in planned for batch in block]
+        pairs = [pair for number, pair in enumerate(zip(blocks, planned, strict=True)) if number not in left_out]
+        batches = [batch for _, block_batches in pairs for batch in block_batches]
         with contextlib.closing(hearing.stream(batches, recordings)) as outputs:
-            for block, block_batches in zip(blocks, planned, strict=True):
+            for block, block_batches in pairs:
                 frames = {}
                 for _ in block_batches:
                     batch, output = next(outputs)
@@ -134,7 +149,7 @@ class Listener:
                 # Copied, since a slice would keep the padded frames of its whole batch in memory.
                 yield np.array(block, np.int64), BlockFrames(self.layers, [frames[row].copy() for row in block])
 
-    def _blocks(self, rows: Int[np.ndarray, " N"]) -> list[list[int]]:
+    def rows_of_blocks(self, rows: Int[np.ndarray, " N"]) -> list[list[int]]:
         """Rows of each block, which depend on the lengths of the utterances and the bytes of a frame alone."""
         itemsize = np.dtype(DTYPES[self.config.extract.dtype]).itemsize
         second_bytes = self.backbone.frame_rate_hz * self.backbone.num_features * len(self.layers) * itemsize
@@ -150,6 +165,7 @@ def predict_condition(
     rows: Int[np.ndarray, " N"],
     predict: Predict,
     is_quiet: bool = False,
+    kept: Kept | None = None,
 ) -> tuple[Float[np.ndarray, "E N A"], Float[np.ndarray, "E N C"], Int[np.ndarray, " N"]]:
     """Predictions for utterances in a condition.
 
@@ -159,6 +175,7 @@ def predict_condition(
       rows: Rows of the utterance table, ascending.
       predict: Called once for each block.
       is_quiet: Shows no progress.
+      kept: Where predictions of blocks are kept, and read instead of hearing them again; None keeps none.
 
     Returns:
       Attributes, distributions, and the rows of the utterance table, ascending.
@@ -167,11 +184,16 @@ def predict_condition(
       ArtefactError: See `Listener.blocks`.
       ConditionError: See `Listener.blocks`.
     """
-    parts = []
-    with Progress(len(rows), condition.id, "utterances", is_quiet=is_quiet) as progress:
-        for block, frames in listener.blocks(condition, rows):
-            attributes, distribution = predict(frames, frames.num_frames, block)
-            parts.append((attributes, distribution, block))
+    blocks = listener.rows_of_blocks(rows)
+    parts = {number: kept and kept.read(number, len(block)) for number, block in enumerate(blocks)}
+    pending = [number for number, part in parts.items() if part is None]
+    num_done = sum(len(block) for number, block in enumerate(blocks) if parts[number] is not None)
+    with Progress(len(rows), condition.id, "utterances", done=num_done, is_quiet=is_quiet) as progress:
+        heard = listener.blocks(condition, rows, parts.keys() - pending) if pending else ()
+        for number, (block, frames) in zip(pending, heard, strict=True):
+            parts[number] = predict(frames, frames.num_frames, block)
+            if kept is not None:
+                kept.write(number, *parts[number])
             progress.update(len(block))
-    attributes, distribution, blocks = zip(*parts, strict=True)
+    attributes, distribution = zip(*(parts[number] for number in sorted(parts)), strict=True)
     return np.concatenate(attributes, axis=1), np.concatenate(distribution, axis=1), np.concatenate(blocks)

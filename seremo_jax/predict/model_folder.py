@@ -128,6 +128,7 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
         "longest_s": float(utterances["duration_s"].to_numpy()[is_heard].max()),
         "shortest_s": config.data.min_seconds,
         "calibration": calibration_fit.of_members(workdir, [names[i] for i in picked], trained["checkpoint_id"]),
+        "calibrations": calibration_fit.entries_of(workdir, [names[i] for i in picked]),
         "checkpoint": trained["checkpoint_id"],
         "protocol": protocol.card(config, workdir, utterances, store, trained),
     }

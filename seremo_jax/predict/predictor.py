@@ -18,20 +18,17 @@ from jaxtyping import Float
 
 from seremo_jax import backbones
 from seremo_jax.backbones.windows import Windowed, Windows, stream
-from seremo_jax.core.artefacts import ArtefactError, require_same
-from seremo_jax.core.config import ConfigError, from_config_dict
 from seremo_jax.data import audio
 from seremo_jax.data.audio import AudioError
 from seremo_jax.data.level import Hearing
-from seremo_jax.features import forward
-from seremo_jax.predict import export, model_folder
+from seremo_jax.predict import export, model_backbone, model_folder
 from seremo_jax.predict.long_audio import Sums, batches_of_windows, cut
 from seremo_jax.predict.result import Outputs, Result, summarise
 
 WINDOW_S, HOP_S, LEAST_WHOLE_S = 10.0, 5.0, 30.0
-_BUCKETS_S = (1, 2, 3, 5, 8, 12, 20, 30)
+BUCKETS_S = (1, 2, 3, 5, 8, 12, 20, 30)
 """Padded lengths, each compiled once it is needed."""
-_BATCH_S, _MOST_SLOTS, _NUM_THREADS = 160.0, 8, 4
+BATCH_S, _MOST_SLOTS, _NUM_THREADS = 160.0, 8, 4
 
 
 def load(
@@ -59,27 +56,12 @@ def load(
     if not 0 < hop_s <= window_s:
         raise ValueError(f"windows of {window_s} s every {hop_s} s: the hop must be above 0 and at most the window")
     model = model_folder.read(path, members)
-    about = model.about["backbone"]
-    place = os.fspath(backbone) if backbone is not None else about["location"]
-    # A model folder may come from anybody. What it names must not be downloaded without being asked for.
-    if backbone is None and not backbones.is_here(place):
-        raise ArtefactError(
-            f"{path} says that its backbone is {place}, which is not on this machine: to download it from the model "
-            f"hub, ask for it yourself with --backbone={place} (backbone=), or give the folder that holds it"
-        )
-    fields = {name: about[name] for name in ("dtype", "window", "window_seconds", "overlap_seconds")}
-    config = from_config_dict({"backbone": {"name": place, "final_norm": about["final_norm_asked_for"], **fields}})
-    try:
-        loaded = forward.load_backbone(config, model.about["layers"])
-    except ConfigError as error:
-        raise ArtefactError(f"the backbone of {path}: {error}; say where it is (--backbone, backbone=)") from error
-    # A head reads the features of one backbone. With those of another it would give numbers that mean nothing.
-    names = ("revision", "dtype", "final_norm", "num_features", "frame_rate_hz")
-    present = {name: getattr(loaded, name) for name in names} | {"layers": list(loaded.layers)}
-    expected = {name: about[name] for name in names} | {"layers": model.about["layers"]}
-    remedy = f"{path} was trained on {about['name']!r} as asked for here: give its place with --backbone (backbone=)."
-    require_same(f"the backbone {place}", present, expected, remedy)
-    return Predictor(model, loaded, window_s, hop_s)
+    return Predictor(model, model_backbone.load(path, model, backbone), window_s, hop_s)
+
+
+def static_of(about: dict[str, Any]) -> tuple[Any, str, str]:
+    """First three arguments of `judge` for a model: sizes of its heads, dtype of its store, how members are mapped."""
+    return about["head"], about["backbone"]["stored_dtype"], "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 class Predictor:
@@ -104,15 +86,11 @@ class Predictor:
         self._heads = jax.device_put(model.heads)
         # Models of earlier versions heard everything as it was recorded.
         self._hearing = Hearing(about["backbone"].get("level", "none"), about["backbone"].get("level_dbfs", 0.0))
-        self._static = (
-            about["head"],
-            about["backbone"]["stored_dtype"],
-            "map" if jax.default_backend() == "cpu" else "vmap",
-        )
+        self._static = static_of(about)
         # Padded lengths are whole frames, as in extraction, so that the last frame of an utterance is the same one.
         hop = round(audio.SAMPLE_RATE_HZ / backbone.frame_rate_hz)
         whole_s = max(LEAST_WHOLE_S, about["longest_s"])
-        lengths = [-(-round(s * audio.SAMPLE_RATE_HZ) // hop) * hop for s in (*_BUCKETS_S, whole_s)]
+        lengths = [-(-round(s * audio.SAMPLE_RATE_HZ) // hop) * hop for s in (*BUCKETS_S, whole_s)]
         self._whole = lengths[-1]
         # Shorter than its receptive field, a backbone gives no frame at all.
         self._buckets = sorted({max(length, min(backbone.least_samples, self._whole)) for length in lengths})
@@ -194,7 +172,7 @@ class Predictor:
         buckets = np.array(self._buckets)
         for bucket in self._buckets:
             group = [i for i, wave in waveforms.items() if buckets[np.searchsorted(buckets, len(wave))] == bucket]
-            many = int(np.clip(_BATCH_S * audio.SAMPLE_RATE_HZ // bucket, 1, _MOST_SLOTS))
+            many = int(np.clip(BATCH_S * audio.SAMPLE_RATE_HZ // bucket, 1, _MOST_SLOTS))
             while group:
                 # Two shapes a bucket: a full batch, or one by one where it would be more than half empty.
                 num_slots = many if 2 * len(group) > many else 1
@@ -227,7 +205,7 @@ class Predictor:
             gain, sums = self._hearing.gain(sums.level.dbfs), Sums()
         pieces = stream(backbone, windows, (piece * np.float32(gain) for piece in sums.added(read())), _frames)
         for starts, frames, num_frames in batches_of_windows(pieces, length, hop):
-            out = jax.device_get(_judge(*self._static, self._heads, frames, num_frames))
+            out = jax.device_get(judge(*self._static, self._heads, frames, num_frames))
             outputs.append(Outputs(*(part[:, : len(starts)] for part in out)))
             spans += [(int(start), int(start + num)) for start, num in zip(starts, num_frames, strict=False)]
         # Known only now, for the recording was never in memory as a whole.
@@ -250,8 +228,17 @@ def _hear(sizes: Any, dtype: str, member_map: str, backbone: Any, heads: Any, wa
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _judge(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
-    """Frames [K, B, T, D] -> attributes, distribution, embedding, each [E, B, ...]."""
+def judge(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
+    """Frames [K, B, T, D] of some utterances -> attributes, distribution, embedding, each [E, B, ...].
+
+    Args:
+      sizes: Sizes of the heads.
+      dtype: That of the store they were trained on.
+      member_map: See `export.apply`.
+      heads: The heads.
+      hidden: Frames of the layers that the model reads, anything beyond each length.
+      num_frames: [B] valid frames.
+    """
     return _outputs(sizes, dtype, member_map, heads, hidden, num_frames)
 
 

@@ -23,6 +23,7 @@ from seremo_jax.reports import (
     score_tables,
     served_tables,
     speaker_section,
+    transfer_section,
 )
 from seremo_jax.reports.artefacts import Artefacts, member_systems, picture
 from seremo_jax.reports.blocks import COUNTS, Block, is_number, value_of
@@ -48,15 +49,18 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
     corpus = artefacts.ingest.get("corpus", {})
     name, release = corpus.get("corpus", "?"), corpus.get("release", "")
     backbone = artefacts.protocol.get("backbone", "?")
-    sections = []
+    trained = transfer_section.origin(artefacts.blocks[0])
+    other = transfer_section.section(artefacts.blocks[0])
+    sections = [] if other is None else [other]
     for block in artefacts.whole_blocks:
         sections += _block_sections(artefacts, block, folder)
     sections += condition_section.sections_of(
         artefacts.blocks, lambda name, words, draw: picture(artefacts, None, folder, name, words, draw)
     )
+    # Layers were ranked, and heads trained, in the workdir of the model.
+    own = [] if trained else [layer_section.saliency_section(artefacts, folder), _training_section(artefacts, folder)]
     sections += [
-        layer_section.saliency_section(artefacts, folder),
-        _training_section(artefacts, folder),
+        *own,
         data_section(
             artefacts.ingest, artefacts.blocks[0].class_names, "Simulated speech. " if artefacts.is_simulated else ""
         ),
@@ -65,10 +69,12 @@ def page_of(artefacts: Artefacts, folder: Path) -> page.Page:
             "glossary", "Glossary", terms=(*page.GLOSSARY, *catalogue.glossary(catalogue.TABLES - _EXPLAINED_THERE))
         ),
     ]
+    origin = f", a model trained on {trained['corpus']}" if trained else ""
     banner = f"Simulated speech. {' '.join(corpus.get('notes', ()))}".strip() if artefacts.is_simulated else ""
     return page.Page(
         f"Speech emotion recognition on {name}{' speech' if name == 'simulated' else ''}",
-        f"Release {release or 'not named'}, backbone {backbone}: the scores, and for how many speakers they hold.",
+        f"Release {release or 'not named'}, backbone {backbone}{origin}: the scores, and for how many speakers they "
+        "hold.",
         banner,
         tuple(_tiles(artefacts.blocks[0])),
         tuple(sections),

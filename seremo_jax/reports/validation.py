@@ -12,7 +12,7 @@ from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, remove
 from seremo_jax.core.config import Config
 from seremo_jax.core.hashed import renewed
 from seremo_jax.core.lock import at_work
-from seremo_jax.data import checks, ingest
+from seremo_jax.data import checks, ingest, tables
 from seremo_jax.reports import data_figures, look, page
 from seremo_jax.reports.table import NOTHING, Row, Table, measured, plain
 
@@ -54,6 +54,8 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False) -> l
 def _is_of_ingest(workdir: PurePath, config: Config) -> bool:
     """Whether `validation.json` tells of the tables that lie beside it."""
     ingested = ingest.finished(workdir, config.results_fields("corpus", "data"))
+    if ingested is not None:
+        tables.require_root(config, workdir, tables.read_utterances(workdir))
     return ingested is not None and _record(workdir).get("fingerprint") == ingested["fingerprint"]
 
 
