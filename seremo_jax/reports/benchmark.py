@@ -1,4 +1,4 @@
-"""Benchmark tables from result records alone: targets, layers, backbones, conditions, speakers.
+"""Benchmark tables from result records alone: targets, layers, backbones, conditions, speakers, transfer.
 
 A table carries its protocol: rows of another one are refused, or flagged by footnotes. Published numbers stand apart.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from seremo_jax.core.artefacts import atomic_path
 from seremo_jax.core.ensemble import layer_word
 from seremo_jax.reports import benchmark_parts as parts
-from seremo_jax.reports import benchmark_text, score_tables
+from seremo_jax.reports import benchmark_text, score_tables, transfer_table
 from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, marks
 from seremo_jax.reports.benchmark_text import BenchmarkTable
 from seremo_jax.reports.blocks import ReportError, flat, target_label
@@ -154,12 +154,40 @@ def _speakers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     return _finished("speakers", "Speakers above a threshold", tables, rows, notes, reading)
 
 
+def _transfer(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = [row for row in entries(runs, split) if not row.is_baseline]
+    if not rows:
+        raise ReportError("no workdir has records of heads: run python -m launch.evaluate")
+    cells = transfer_table.Cells.of(rows)
+    flags, notes = marks(rows, (*_CLEAN, *transfer_table.OF_CORPORA), (), is_mixed)
+    tables = transfer_table.parts(cells, dict(zip(map(id, rows), flags, strict=True)))
+    resamples = rows[0].block.protocol.get("settings.eval.num_resamples")
+    drawn = f", {resamples:,} resamples" if isinstance(resamples, int) else ""
+    caption = (
+        f"Rows: what a model was trained on; columns: what it is scored on, clean. Cells: mean ± standard deviation "
+        f"over seeds [95 % interval, resampled by speaker of the corpus in the column{drawn}]. Human raters and chance "
+        "are of all utterances of the column's largest cell."
+    )
+    reading = (
+        "It shows what is left of a model's scores on a corpus that it was not trained on. A cell of a model's own "
+        "corpus is of speakers held out of its training, another one of every utterance unless splits were asked for, "
+        "so that cells of one column may be of other utterances (last part). Votes for words that a model does not "
+        "know are masked, and a class that only the model knows counts as wrong wherever it is said. Columns differ in "
+        "raters, recording and elicitation, so that a score of one does not compare with that of another: compare "
+        "within a column, with the row of a human rater."
+    )
+    return BenchmarkTable(
+        "transfer", "Trained on one corpus, scored on another", tuple(tables), caption, notes, reading
+    )
+
+
 _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {
     "targets": _targets,
     "layers": _layers,
     "backbones": _backbones,
     "conditions": _conditions,
     "speakers": _speakers,
+    "transfer": _transfer,
 }
 NAMES = tuple(_BUILDERS)
 """The tables there are."""

@@ -21,7 +21,8 @@ from seremo_jax.evaluation import records
 from seremo_jax.features import condition_frames
 from seremo_jax.metrics.catalogue import entries_by_metric, metric
 from seremo_jax.predict import cross_corpus
-from seremo_jax.reports import report
+from seremo_jax.reports import benchmark, report
+from seremo_jax.reports.blocks import ReportError
 from tests.support import launchers, prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,6 +157,25 @@ def test_the_same_command_again_finds_it_up_to_date(finished, crema_d, heard):
     assert status == 1
     assert "holds the scores on crema_d of a model that was trained on simulated" in said
     assert "The model was trained on simulated" in report.markdown_summary(workdir)
+
+
+def test_the_table_transfer_has_models_by_corpora(finished, heard):
+    workdirs = finished / "workdir", heard[0]
+    table = benchmark.build("transfer", workdirs)
+    uar, behind = table.parts[0], table.parts[-1]
+    assert (uar.title, uar.columns) == ("UAR, scored on", ("simulated", "crema_d"))
+    assert [row.labels[0] for row in uar.rows] == ["simulated", "one human rater", "chance"]
+    everyone = [next(r for r in records.read(w / "results.jsonl") if r.group == "all") for w in workdirs]
+    for cell, human, record in zip(uar.rows[0].cells, uar.rows[1].cells, everyone, strict=True):
+        assert dict(cell.numbers) == record.metrics["UAR"]
+        assert dict(human.numbers) == record.states["raters"]["rows"][0]["metrics"]["UAR"]
+    assert [row.labels[2:4] for row in behind.rows] == [("simulated", "test split"), ("crema_d", "every utterance")]
+    assert [part.title.partition(",")[0] for part in table.parts[:-1]] == [
+        "UAR", "macro-F1 (present)", "class CCC mean", "paUAR-75 (1-best"
+    ]  # fmt: skip
+    twice = shutil.copytree(heard[0], heard[0].parent / "twice", dirs_exist_ok=True)
+    with pytest.raises(ReportError, match="both have scores of one model"):
+        benchmark.build("transfer", [*workdirs, twice])
 
 
 WORDS = ("angry", "sad", "happy", "surprise", "contempt")
