@@ -77,9 +77,9 @@ def line(row: Compiled) -> str:
     what = f"{row.target} {row.program}: "
     if row.memory.refusal:
         return f"{what}does not fit, {row.memory.refusal[:160]}"
+    products = f"{row.bfloat16_share:.0%} of products in bfloat16; " if row.products else ""
     return (
-        f"{what}{'fits' if row.fits else 'does not fit'}, {_memory(row)}; {row.bfloat16_share:.0%} of products in "
-        f"bfloat16; at least "
+        f"{what}{'fits' if row.fits else 'does not fit'}, {_memory(row)}; {products}at least "
         f"{duration(row.seconds[row.binds])} a run ({row.binds}); compiled in {row.compile_s:.0f} s"
     )
 

@@ -147,7 +147,7 @@ def test_an_extraction_multiplies_in_bfloat16_but_for_its_transforms(answers):
     assert row.details["dtype"] == "bfloat16"
     assert set(row.products) == {"bf16 x bf16 -> bf16", "bf16 x bf16 -> f32", "f32 x f32 -> f32 (highest)"}
     assert facts[FLOAT32, SLICE] == {"jit(fft)", "nfgi,fgio->nfgo"}
-    # Most of the operations of these small models; of a model of usual size 1 %.
+    # The transforms are a quarter of the operations of so small a model.
     assert row.bfloat16_share > 0.7
 
 
