@@ -57,6 +57,11 @@ class LossConfig:
     closeness_weight: float = _field(
         0.0, "weight of the expected distance of classes, by votes given together, beside the class loss", lowest=0
     )
+    objective: str = _field("mean", "what is made of the losses of groups", choices=vocab.OBJECTIVES)
+    objective_group: str = _field("speaker", "groups of the objective", choices=vocab.OBJECTIVE_GROUPS)
+    dro_step: float = _field(0.01, "objective=group_dro: step of the shares of groups", lowest=0)
+    cvar_share: float = _field(0.2, "objective=cvar: share of the groups, above 0 and at most 1", lowest=0)
+    vrex_weight: float = _field(5.0, "objective=vrex: weight of the variance over groups", lowest=0)
     task_weighting: str = _field(
         "fixed", "weights between tasks", choices={"fixed": "", "uncertainty": "learned, on top of the fixed"}
     )
@@ -86,6 +91,9 @@ class TrainConfig:
     seed: int = _field(0, "seed of the initial parameters and of dropout")
     data_seed: int = _field(0, "seed of the order of utterances")
     group_by: str = _field("gender", "column of the utterance table with the groups that training balances")
+    mixup: float = _field(
+        0.0, "a of Beta(a, a), which mixes pooled states and labels with those of another speaker; 0: not", lowest=0
+    )
     batch_size: int = _field(64, "utterances in a batch, on average", lowest=2)
     frames_per_row: int = _field(0, "frames of a packed row; 0 derives it from the longest utterance", lowest=0)
     max_epochs: int = _field(100, "epochs at most", lowest=1)
@@ -141,6 +149,11 @@ class EnsembleConfig:
     speaker_balances: tuple[float, ...] = _field((), "values for loss.speaker_balance", lowest=0)
     group_balances: tuple[float, ...] = _field((), "values for loss.group_balance", lowest=0)
     closeness_weights: tuple[float, ...] = _field((), "values for loss.closeness_weight", lowest=0)
+    objectives: tuple[str, ...] = _field((), "values for loss.objective", choices=tuple(vocab.OBJECTIVES))
+    objective_groups: tuple[str, ...] = _field(
+        (), "values for loss.objective_group", choices=tuple(vocab.OBJECTIVE_GROUPS)
+    )
+    mixups: tuple[float, ...] = _field((), "values for train.mixup", lowest=0)
     learning_rates: tuple[float, ...] = _field((), "values for optim.learning_rate", lowest=0)
     weight_decays: tuple[float, ...] = _field((), "values for optim.weight_decay", lowest=0)
     dropouts: tuple[float, ...] = _field((), "values for model.dropout", lowest=0)

@@ -164,6 +164,8 @@ def _losses(config: Any) -> Iterator[str]:
         yield "loss.label_smoothing must be below 1"
     if loss.attribute_kind == "emd" and targets.attribute_scale == "minmax":
         yield "loss.attribute_kind = 'emd' needs steps of the rating scale: targets.attribute_scale must not be minmax"
+    if not 0 < loss.cvar_share <= 1:
+        yield f"loss.cvar_share = {loss.cvar_share:g}: give a share of the groups above 0 and at most 1"
     kinds, trained_on = ensemble.class_kinds or (loss.class_kind,), ensemble.class_targets or (targets.class_target,)
     on_consensus = [kind for kind in kinds if vocab.CLASS_LOSSES[kind].is_on_consensus]
     if on_consensus and set(trained_on) != {"consensus"}:

@@ -50,6 +50,9 @@ class Member:
       speaker_balance: Power of the number of a speaker's utterances that its utterances weigh less by.
       group_balance: How far the dependence of classes on groups is weighed out.
       closeness_weight: Weight of the expected distance between votes and prediction.
+      objective: What is made of the losses of groups.
+      objective_group: What the groups of the objective are.
+      mixup: a of Beta(a, a), by which states and labels of two speakers are mixed; 0 mixes nothing.
     """
 
     layer: int
@@ -68,6 +71,9 @@ class Member:
     speaker_balance: float = 0.0
     group_balance: float = 0.0
     closeness_weight: float = 0.0
+    objective: str = "mean"
+    objective_group: str = "speaker"
+    mixup: float = 0.0
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -83,6 +89,9 @@ AXES = (
     ("speaker_balances", "speaker_balance", "loss.speaker_balance"),
     ("group_balances", "group_balance", "loss.group_balance"),
     ("closeness_weights", "closeness_weight", "loss.closeness_weight"),
+    ("objectives", "objective", "loss.objective"),
+    ("objective_groups", "objective_group", "loss.objective_group"),
+    ("mixups", "mixup", "train.mixup"),
     ("learning_rates", "learning_rate", "optim.learning_rate"),
     ("weight_decays", "weight_decay", "optim.weight_decay"),
     ("dropouts", "dropout", "model.dropout"),

@@ -139,6 +139,17 @@ SELECTION_SCORES = {
 }
 """Score of the development split that picks an epoch -> what it is. `training.selection` computes them."""
 
+OBJECTIVES = {
+    "mean": "every utterance by its weight",
+    "group_dro": "groups served worse weigh more and more",
+    "cvar": "the loss.cvar_share of the groups served worst",
+    "vrex": "the mean and the variance over groups",
+}
+"""What is made of the losses of groups -> what it is. `training.robust` computes them."""
+
+OBJECTIVE_GROUPS = {"speaker": "", "group": "train.group_by"}
+"""What the groups of an objective are."""
+
 CONVOLUTIONS = {
     "depthwise": "each feature by itself",
     "dense": "model.conv_filters filters over all features",

@@ -14,6 +14,8 @@ from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import Config
 
+_BY_GROUP = [(objective, "group") for objective in vocab.OBJECTIVES if objective != "mean"]
+
 
 class Groups(NamedTuple):
     """Who speaks in each utterance of the table, and the group of it.
@@ -45,10 +47,10 @@ def groups_of(utterances: pa.Table, group_by: str, members: Sequence[ensemble.Me
     ]
     if group_by in utterances.column_names:
         groups = [None if value == vocab.UNKNOWN else value for value in utterances[group_by].to_pylist()]
-    elif any(member.group_balance for member in members):
+    elif any(member.group_balance or (member.objective, member.objective_group) in _BY_GROUP for member in members):
         raise ArtefactError(
-            f"train.group_by = {group_by!r} is no column of the utterance table: loss.group_balance needs one of "
-            f"{', '.join(utterances.column_names)}"
+            f"train.group_by = {group_by!r} is no column of the utterance table: loss.group_balance and "
+            f"loss.objective_group need one of {', '.join(utterances.column_names)}"
         )
     else:
         groups = [None] * utterances.num_rows

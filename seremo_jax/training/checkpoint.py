@@ -127,7 +127,7 @@ class Checkpoints:
         # Another mesh pads the member axis to another length, so the length is stored beside the state.
         num_positions = jax.tree.leaves(state)[0].shape[0]
         meta = {"epoch": position.epoch, "batch": position.batch, "num_positions": num_positions, "run": self._run}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_held(state)), meta=ocp.args.JsonSave(meta))
         self._manager.save(position.number, args=items)
         self._unhashed.add(position.number)
         if self._is_copied:
@@ -157,8 +157,10 @@ class Checkpoints:
             remedy = "Use another --workdir, or delete this folder to train anew."
             require_same(f"the checkpoint {self._folder}/{number}", meta["run"], self._run, remedy)
             try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(like(meta["num_positions"])))
-                state = self._manager.restore(number, args=args)["state"]
+                state = like(meta["num_positions"])
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(_held(state)))
+                held = self._manager.restore(number, args=args)["state"]
+                state = state._replace(**held) if hasattr(state, "_replace") else held
                 return Position(meta["epoch"], meta["batch"]), state
             except Exception as error:
                 warnings.warn(f"{self._folder}/{number} is damaged and skipped: {error}", stacklevel=2)
@@ -183,6 +185,13 @@ class Checkpoints:
         self._manager.close()
         if self._is_copied:
             shutil.rmtree(self._here)
+
+
+def _held(state: Any) -> Any:
+    """The parts of a state that there are: those that earlier versions had not are None where nothing needs them."""
+    if not hasattr(state, "_asdict"):
+        return state
+    return {name: part for name, part in state._asdict().items() if part is not None}
 
 
 def remove_leftovers(folder: PurePath) -> None:

@@ -169,6 +169,23 @@ class Data:
                 )
         return [by_fold[member.fold] for member in members]
 
+    def require_groups(self, members: Sequence[ensemble.Member]) -> None:
+        """Refuses members whose training split does not name the speakers or groups that they read.
+
+        Raises:
+          ArtefactError: It names fewer than two.
+        """
+        for member in members:
+            asked = [("train.mixup", "speaker")] * bool(member.mixup)
+            asked += [(f"loss.objective = {member.objective!r}", member.objective_group)] * (member.objective != "mean")
+            for field, kind in asked:
+                codes = getattr(self.groups, kind)[self.labelled_rows(member.fold, vocab.TRAIN)]
+                if (num := len(set(codes[codes >= 0].tolist()))) < 2:
+                    what = (
+                        "speakers" if kind == "speaker" else f"groups (train.group_by = {self.config.train.group_by})"
+                    )
+                    raise ArtefactError(f"{field}: the training split names {num} {what}, and 2 are needed")
+
     def weights(self, members: Sequence[ensemble.Member]) -> balance.Weights:
         """Weights of the utterances in the losses of these members, from the training split of each one's fold alone.
 

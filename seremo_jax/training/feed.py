@@ -146,6 +146,7 @@ class Placement:
       num_steps: Updates over which the learning rate of each member falls, see `Data.planned_steps`.
       weights: Weights of the utterances, see `Data.weights`; None where no loss is computed.
       class_distances: [C, C] distance between classes for each member; None where no loss reads it.
+      reads_groups: Steps read who speaks.
     """
 
     members: Sequence[ensemble.Member]
@@ -156,6 +157,7 @@ class Placement:
     num_steps: Sequence[int] | None = None
     weights: Weights | None = None
     class_distances: Sequence[np.ndarray] | None = None
+    reads_groups: bool = False
 
 
 class Feed:
@@ -209,9 +211,11 @@ class Feed:
         labels = jax.tree.map(lambda table: sharding.place(placement.mesh, _SAME, table), data.labels())
         if cache is not None and frames is None:
             frames = cache.frames(placement.mesh, [[layer for _, layer in shard] for shard in self._views])
-        table = of_utterances.table
-        table = None if table is None else sharding.place(placement.mesh, _SAME, table)
-        self.inputs = Inputs(Normalisation(*map(self.whole_by_member, tables)), labels, frames, table)
+        table, groups = (
+            None if table is None else sharding.place(placement.mesh, _SAME, table)
+            for table in (of_utterances.table, np.stack(data.groups) if placement.reads_groups else None)
+        )
+        self.inputs = Inputs(Normalisation(*map(self.whole_by_member, tables)), labels, frames, table, groups)
 
     @property
     def num_examples(self) -> int:

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from seremo_jax.core import sharding
+from seremo_jax.core import sharding, vocab
 from seremo_jax.core.schema import Batch, Labels
-from seremo_jax.training import model, objectives
+from seremo_jax.training import mixing, model, objectives, robust
+from seremo_jax.training.robust import Standing
 from seremo_jax.training.state import TASK_SCALES, Inputs, Members, Settings
 
 
@@ -32,6 +33,34 @@ def normalise(features: Array, is_valid: Array, mean: Float[Array, "*K D"], sd: 
     mean, sd = mean[..., None, None, :], sd[..., None, None, :]
     is_valid = jnp.broadcast_to(is_valid[..., None], features.shape)
     return jnp.where(is_valid, (features.astype(jnp.float32) - mean) / sd, 0)
+
+
+class Draws(NamedTuple):
+    """Random keys of a step of one member.
+
+    Attributes:
+      dropout: None switches dropout off.
+      mixing: None where no member mixes utterances.
+    """
+
+    dropout: Array | None
+    mixing: Array | None
+
+
+class Gradient(NamedTuple):
+    """Loss of one member on a batch, and what follows from it.
+
+    Attributes:
+      loss: Total loss.
+      terms: Its terms by name.
+      grads: Its gradient.
+      standing: How groups stand after the batch; None where no objective is over groups.
+    """
+
+    loss: Array
+    terms: dict[str, Array]
+    grads: Any
+    standing: Standing | None
 
 
 class Reader(NamedTuple):
@@ -71,13 +100,14 @@ class Reader(NamedTuple):
         num = self.settings.num_layers
         return jax.lax.dynamic_slice_in_dim(table, slot, num) if num else table[slot]
 
-    def forward(self, params: Any, part: Array | int, dropout_key: Array | None) -> model.Raw:
+    def forward(self, params: Any, part: Array | int, dropout_key: Array | None, *, is_summary: bool = False) -> Any:
         """Outputs of the head for the utterances in one part of this device's rows; zero for all others.
 
         Args:
           params: The member's parameters.
           part: Number of the part.
           dropout_key: Random key of the step; None switches dropout off.
+          is_summary: Gives the summaries of the states [B, P] instead of what the head makes of them.
         """
         num_parts, stream = self.settings.micro_batches, self.member.stream
         num_local = self.batch.slot.shape[2]
@@ -113,10 +143,11 @@ class Reader(NamedTuple):
         is_here = (row >= first_row) & (row < first_row + num_rows)
         last_frame = jnp.where(is_here, frame * num_rows + row - first_row, 0)
         head = {name: value for name, value in params.items() if name != TASK_SCALES}
-        raw = model.apply(self.settings.sizes, head, features, reset, slot, last_frame, dropout=dropout)
+        module = model.module(self.settings.sizes, head)
+        raw = (module.summaries if is_summary else module)(features, reset, slot, last_frame, dropout=dropout)
         return jax.tree.map(lambda x: jnp.where(is_here.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0), raw)
 
-    def whole(self, raw: model.Raw) -> model.Raw:
+    def whole(self, raw: Any) -> Any:
         """Outputs for the rows of all devices of the data axis. Each utterance has its row on one of them."""
         return jax.lax.psum(raw, sharding.DATA) if self.num_data > 1 else raw
 
@@ -124,44 +155,86 @@ class Reader(NamedTuple):
         """Outputs of the head for every slot, without dropout."""
         return self.whole(_sum_of_parts(self.settings.micro_batches, lambda part: self.forward(params, part, None)))
 
-    def gradient(self, params: Any, dropout_key: Array | None) -> tuple[Array, dict[str, Array], Any]:
-        """Loss over the whole batch, its terms by name, and its gradient.
+    def gradient(self, params: Any, draws: Draws, standing: Standing | None) -> Gradient:
+        """Loss over the whole batch, its terms by name, its gradient, and how groups stand after the batch.
 
         They are equal for every number of parts and devices, to rounding.
 
         Args:
           params: The member's parameters.
-          dropout_key: Random key of the step; None switches dropout off.
+          draws: Random keys of the step.
+          standing: How groups stand before the batch; None where no objective is over groups.
         """
-        num_parts = self.settings.micro_batches
+        num_parts, mixes = self.settings.micro_batches, self.settings.mixes
 
-        def forward_of(part: Array | int) -> Callable[[Any], model.Raw]:
+        def forward_of(part: Array | int) -> Callable[[Any], Any]:
+            if mixes:
+                return lambda params: self.forward(params, part, draws.dropout, is_summary=True)
             # The loss does not read the embedding. Without it there is less to add up.
-            return lambda params: self.forward(params, part, dropout_key)._replace(embedding=None)
+            return lambda params: self.forward(params, part, draws.dropout)._replace(embedding=None)
 
         # A single part keeps what its backward pass needs. With several parts that would be the memory of the whole
         # batch, so they are computed once more in the third step.
         if num_parts == 1:
-            raw, pull = jax.vjp(forward_of(0), params)
+            outputs, pull = jax.vjp(forward_of(0), params)
         else:
-            raw = _sum_of_parts(num_parts, lambda part: forward_of(part)(params))
-        raw, labels, is_used, weight = self.whole(raw), self.labels(), self.utterance >= 0, self.weight()
+            outputs = _sum_of_parts(num_parts, lambda part: forward_of(part)(params))
+        outputs, labels, is_used, weight = self.whole(outputs), self.labels(), self.utterance >= 0, self.weight()
 
-        def loss(raw: model.Raw, scales: Array | None) -> tuple[Array, dict[str, Array]]:
-            return objectives.total(self.settings.fixed, raw, labels, is_used, self.member.values, scales, weight)
+        def loss(outputs: Any, behind: Any) -> tuple[Array, tuple[dict[str, Array], Standing | None]]:
+            values, raw, of_slots = self.member.values, outputs, labels
+            if mixes:
+                raw, of_slots = self._mixed(params | behind, outputs, labels, draws)
+            of_rows, then = self._emphasis(raw, of_slots, weight, standing)
+            scales = behind.get(TASK_SCALES)
+            total, terms = objectives.total(self.settings.fixed, raw, of_slots, is_used, values, scales, of_rows)
+            return total, (terms, then)
 
         # Every device has the outputs of all rows now, so each computes the same loss and the same gradient there.
-        learns = self.settings.learns_task_weights
-        gradient = jax.value_and_grad(loss, argnums=(0, 1) if learns else (0,), has_aux=True)
-        (value, terms), (g_raw, *g_scales) = gradient(raw, params.get(TASK_SCALES))
+        names = (TASK_SCALES,) * self.settings.learns_task_weights + model.BEHIND_SUMMARY * mixes
+        gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+        (value, (terms, then)), (g_outputs, g_behind) = gradient(outputs, {name: params[name] for name in names})
         if num_parts == 1:
-            (grads,) = pull(g_raw)
+            (grads,) = pull(g_outputs)
         else:
-            # `g_raw` has a row for every utterance. `forward` is zero for those of other parts, and so is their share.
-            grads = _sum_of_parts(num_parts, lambda part: jax.vjp(forward_of(part), params)[1](g_raw)[0])
-        # Each device has pulled back through its own rows only.
+            # There is a row for every utterance. `forward` is zero for those of other parts, and so is their share.
+            grads = _sum_of_parts(num_parts, lambda part: jax.vjp(forward_of(part), params)[1](g_outputs)[0])
+        # Each device has pulled back through its own rows only. What is behind that is the same on all of them.
         grads = jax.lax.psum(grads, sharding.DATA) if self.num_data > 1 else grads
-        return value, terms, grads | ({TASK_SCALES: g_scales[0]} if learns else {})
+        return Gradient(value, terms, grads | g_behind, then)
+
+    def _mixed(self, params: Any, summary: Array, labels: Labels, draws: Draws) -> tuple[model.Raw, Labels]:
+        """Outputs of the head for utterances that are mixed with those of other speakers, and their labels."""
+        rows, sizes = self.utterance, self.settings.sizes
+        to_partner, to_share = jax.random.split(draws.mixing)
+        partner, has_partner = mixing.partners(to_partner, rows, self._group(0))
+        share = jnp.where(has_partner, mixing.shares(to_share, rows, self.member.values.mixup), 1)
+        summary, labels = mixing.mixed((summary, labels), partner, share)
+        dropout = None
+        if draws.dropout is not None:
+            dropout = model.Dropout(draws.dropout, self.member.values.dropout, jnp.arange(0))
+        head = {name: value for name, value in params.items() if name != TASK_SCALES}
+        return model.module(sizes, head).outputs(summary, dropout)._replace(embedding=None), labels
+
+    def _emphasis(
+        self, raw: model.Raw, labels: Labels, weight: Array | None, standing: Standing | None
+    ) -> tuple[Array | None, Standing | None]:
+        """Weights of the slots under the member's objective, and how groups stand after the batch."""
+        if standing is None:
+            return weight, None
+        values, fixed, is_used = self.member.values, self.settings.fixed, self.utterance >= 0
+        weight = jnp.where(is_used, 1.0 if weight is None else weight, 0)
+        group = jnp.where(is_used, self._group(values.objective_group), -1)
+        # Shares of groups are no function that is differentiated: the loss is linear in them.
+        loss = objectives.by_row(fixed, jax.lax.stop_gradient(raw), labels, is_used, values, weight)
+        then = robust.updated(standing, loss, weight, group, self.settings.strengths.dro_step)
+        shares = robust.shares(then, values.objective, self.settings.strengths)
+        is_mean = values.objective == list(vocab.OBJECTIVES).index("mean")
+        return robust.reweighed(weight, group, shares, is_mean), then
+
+    def _group(self, kind: Array | int) -> Array:
+        """[B] speaker or group of the utterance in each slot, by the code of `vocab.OBJECTIVE_GROUPS`."""
+        return self.inputs.groups[kind, jnp.maximum(self.utterance, 0)]
 
 
 def _sum_of_parts(num_parts: int, function: Callable[[Array | int], Any]) -> Any:

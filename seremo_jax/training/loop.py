@@ -66,6 +66,7 @@ class Loop:
         if any(vocab.CLASS_LOSSES[member.class_kind].is_balanced for member in members):
             self._class_weights = data.class_weights(members)
         self._num_steps = data.planned_steps(self.members, self._shape, self._rows)
+        data.require_groups(self.members)
         self._weights = data.weights(self.members)
         self._class_distances = data.class_distances(self.members) if self.settings.fixed.has_closeness else None
         self._statistics = data.normalisation(list(data.splits))
@@ -97,7 +98,7 @@ class Loop:
         cache = cache_of(self._data, (self._rows, self._development_rows)) if self._is_cached else None
         placement = Placement(
             self.members, self._mesh, self._current, self._statistics, self._class_weights, self._num_steps,
-            self._weights, self._class_distances,
+            self._weights, self._class_distances, self.settings.reads_groups,
         )  # fmt: skip
         self._train = Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
         # Both splits lie in one cache, so the frames are on the devices already.

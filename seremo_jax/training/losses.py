@@ -36,6 +36,13 @@ def ccc(
 
     Source: KNOWN formula, METHOD.md, section 5.1; the zero-variance rule is OURS.
     """
+    covariance, spread, has_signal = _moments(pred, target, mask, eps, weight)
+    # The guard stands before the division. A quotient that is masked afterwards would still send NaN into the gradient.
+    return 2 * jnp.where(has_signal, covariance, 0) / jnp.where(has_signal, spread, 1)
+
+
+def _moments(pred: Array, target: Array, mask: Array, eps: float, weight: Array | None) -> tuple[Array, Array, Array]:
+    """Covariance, denominator of CCC and whether the target varies, of each column."""
     # Set to 0 first: 0 times NaN is NaN, so a weight of 0 alone would let it through.
     mask = _weighing(mask, weight)
     pred, target = jnp.where(mask, pred, 0), jnp.where(mask, target, 0)
@@ -46,8 +53,26 @@ def ccc(
     d_pred, d_target = (pred - mean_pred[None]) * is_in, (target - mean_target[None]) * is_in
     covariance = _mean(d_pred * d_target, is_in, weight)
     spread = _mean(d_pred**2, is_in, weight) + _mean(d_target**2, is_in, weight) + (mean_pred - mean_target) ** 2 + eps
-    # The guard stands before the division. A quotient that is masked afterwards would still send NaN into the gradient.
-    return 2 * jnp.where(has_signal, covariance, 0) / jnp.where(has_signal, spread, 1)
+    return covariance, spread, has_signal
+
+
+def ccc_by_row(
+    pred: Float[Array, "B *columns"],
+    target: Float[Array, "B *columns"],
+    mask: Bool[Array, "B *columns"],
+    eps: float = 1e-8,
+    weight: Float[Array, "B"] | None = None,
+) -> Float[Array, "B *columns"]:
+    """What each row has of `1 - ccc`, which is the weighted mean of these numbers over the rows of the mask.
+
+    Since `v_x + v_y - 2 c + (m_x - m_y)^2` is the mean of `(x_i - y_i)^2`, a row has `((x_i - y_i)^2 + eps)` over the
+    denominator of CCC; 1 where the target is constant, and 0 outside of the mask.
+
+    Source: OURS, METHOD.md, section 5.5.
+    """
+    _, spread, has_signal = _moments(pred, target, mask, eps, weight)
+    part = (jnp.where(mask, pred - target, 0) ** 2 + eps) / jnp.where(has_signal, spread, 1)[None]
+    return jnp.where(mask, jnp.where(has_signal[None], part, 1), 0)
 
 
 def weighted_mean(
@@ -202,17 +227,39 @@ def _mean_of(terms_of: Callable[[Array, Array, Array], Array]) -> Callable[..., 
     return loss
 
 
+_TERMS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "soft_ce": _cross_entropy,
+    "kl": _kl,
+    "jsd": _jsd,
+    "balanced_soft_ce": _balanced_cross_entropy,
+    "hard_ce": _cross_entropy,
+}
 CLASS_LOSSES: dict[str, Callable[..., Array]] = {
     "ccc": lambda logits, p, mask, _, eps, weight: class_ccc_loss(
         jax.nn.softmax(logits, axis=-1), p, mask, eps, weight
     ),
-    "soft_ce": _mean_of(_cross_entropy),
-    "kl": _mean_of(_kl),
-    "jsd": _mean_of(_jsd),
-    "balanced_soft_ce": _mean_of(_balanced_cross_entropy),
-    "hard_ce": _mean_of(_cross_entropy),
+    **{kind: _mean_of(terms_of) for kind, terms_of in _TERMS.items()},
 }
 """Loss of logits, target, mask, class weights, eps and weights of utterances, by its name in `vocab.CLASS_LOSSES`."""
+
+
+def class_loss_by_row(
+    kind: str,
+    logits: Float[Array, "B C"],
+    target: Float[Array, "B C"],
+    mask: Bool[Array, "B"],
+    class_weights: Float[Array, "C"],
+    eps: float = 1e-8,
+    weight: Float[Array, "B"] | None = None,
+) -> Float[Array, "B"]:
+    """What each utterance has of `class_loss`, which is the weighted mean of these numbers; 0 outside of the mask."""
+    if kind in _TERMS:
+        terms = _TERMS[kind](jax.nn.log_softmax(logits, axis=-1), target, class_weights)
+        return jnp.where(mask, terms.sum(axis=1), 0)
+    mask = jnp.broadcast_to(mask[:, None], target.shape)
+    is_present = varies(target, _weighing(mask, weight))
+    parts = ccc_by_row(jax.nn.softmax(logits, axis=-1), target, mask, eps, weight)
+    return jnp.where(is_present[None], parts, 0).sum(axis=1) / jnp.maximum(is_present.sum(), 1)
 
 
 def closeness(
@@ -233,9 +280,15 @@ def closeness(
 
     Source: KNOWN idea (H.-C. Chou et al. 2022, doi:10.21437/Interspeech.2022-11041); OURS: this form, METHOD.md, 5.5.
     """
+    return weighted_mean(closeness_by_row(pred, target, distance), mask, weight)
+
+
+def closeness_by_row(
+    pred: Float[Array, "B C"], target: Float[Array, "B C"], distance: Float[Array, "C C"]
+) -> Float[Array, "B"]:
+    """What each utterance has of `closeness`."""
     # Summed and not multiplied as matrices, which some devices round.
-    terms = target[:, :, None] * distance[None] * pred[:, None, :]
-    return weighted_mean(terms.sum(axis=(1, 2)), mask, weight)
+    return (target[:, :, None] * distance[None] * pred[:, None, :]).sum(axis=(1, 2))
 
 
 def earth_mover_loss(
@@ -259,8 +312,13 @@ def earth_mover_loss(
 
     Source: KNOWN: L. Hou, C.-P. Yu, D. Samaras, Squared earth mover's distance-based loss, 2016; OURS: its use here.
     """
+    return (weights * weighted_mean(earth_mover_by_row(logits, shares), mask, row_weight)).sum()
+
+
+def earth_mover_by_row(logits: Float[Array, "B A L"], shares: Float[Array, "B A L"]) -> Float[Array, "B A"]:
+    """Squared earth mover's distance of each attribute of each utterance, see `earth_mover_loss`."""
     difference = jnp.cumsum(jax.nn.softmax(logits, axis=-1) - shares, axis=-1)
-    return (weights * weighted_mean(jnp.square(difference).mean(axis=-1), mask, row_weight)).sum()
+    return jnp.square(difference).mean(axis=-1)
 
 
 def balanced_weights(counts: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:

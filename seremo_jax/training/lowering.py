@@ -146,7 +146,8 @@ def _arguments(
     if balance.is_asked_for(data.config):
         num_rows = len(balance.combinations(members)[0])
         table = jax.ShapeDtypeStruct((num_rows, len(data.targets.ids)), np.float32)
-    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames, table)
+    groups = jax.ShapeDtypeStruct((2, len(data.targets.ids)), np.int32) if settings.reads_groups else None
+    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames, table, groups)
     state = jax.eval_shape(functools.partial(init, settings), placed.values)
     return Arguments(state, placed, batch, inputs)
 

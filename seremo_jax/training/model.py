@@ -130,6 +130,10 @@ class Dropout(NamedTuple):
         return jax.lax.cond(self.rate > 0, drop, lambda x: x, x)
 
 
+BEHIND_SUMMARY = ("embedding", "attribute_head", "class_head")
+"""Parameters of a head that are applied to the summary of an utterance."""
+
+
 class DepthwiseConv(nnx.Module):
     """Convolution over time of each feature by itself. It is centred, and zeros stand beyond the row."""
 
@@ -257,6 +261,17 @@ class TCGRU(nnx.Module):
           last_frame: Index `t * R + r` of the last frame of the utterance in each slot.
           dropout: None switches it off.
         """
+        return self.outputs(self.summaries(features, reset, slot, last_frame, dropout), dropout)
+
+    def summaries(
+        self,
+        features: Float[Array, "*K T R D"],
+        reset: Bool[Array, "T R"],
+        slot: Int[Array, "T R"],
+        last_frame: Int[Array, "B"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B P"]:
+        """Summaries of the states of the utterances that are packed into the rows, see `__call__`."""
         sizes, is_valid = self.sizes, slot >= 0
         if self.layer_weights is not None:
             features = jnp.einsum("k,ktrd->trd", jax.nn.softmax(self.layer_weights[...]), features)
@@ -270,8 +285,11 @@ class TCGRU(nnx.Module):
             x = layer(inputs, reset)
             if self.backward_grus is not None:
                 x = jnp.concatenate([x, self.backward_grus[depth](inputs, _ends(slot), is_reverse=True)], axis=-1)
-        summary = self._summary(x.astype(jnp.float32), slot, last_frame)
-        embedding = ACTIVATIONS[sizes.embedding_activation](self.embedding(summary))
+        return self._summary(x.astype(jnp.float32), slot, last_frame)
+
+    def outputs(self, summary: Float[Array, "B P"], dropout: Dropout | None = None) -> Raw:
+        """Predictions from summaries of states. They read the parameters `BEHIND_SUMMARY` alone."""
+        embedding = ACTIVATIONS[self.sizes.embedding_activation](self.embedding(summary))
         if dropout is not None:
             embedding = dropout.of_slots(embedding)
         return self._heads(embedding)
@@ -315,11 +333,16 @@ def _abstract(sizes: Sizes) -> tuple[Any, Any]:
 
 def apply(sizes: Sizes, params: Tree, *inputs: Array, dropout: Dropout | None = None) -> Raw:
     """Runs `TCGRU(sizes)` with `params` on `inputs` (features, reset, slot, last_frame)."""
+    return module(sizes, params)(*inputs, dropout=dropout)
+
+
+def module(sizes: Sizes, params: Tree) -> TCGRU:
+    """`TCGRU(sizes)` with `params`."""
     # The module is rebuilt from its sizes without computing anything: only the parameters are ever kept.
     graph, shapes = _abstract(sizes)
     state = jax.tree.map(lambda shape: shape, shapes)
     nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)(*inputs, dropout=dropout)
+    return nnx.merge(graph, state)
 
 
 def count_parameters(params: Tree) -> int:

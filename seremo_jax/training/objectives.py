@@ -1,5 +1,6 @@
 """The total loss of one member: outputs of the head for the utterances of a batch against their labels."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,9 @@ class Values(NamedTuple):
       weight_slot: [E] int32, row of the weights of utterances, where these differ.
       closeness_weight: [E] weight of the expected distance between target and prediction.
       class_distance: [E, C, C] distance between classes.
+      objective: [E] int32, index into `vocab.OBJECTIVES`.
+      objective_group: [E] int32, index into `vocab.OBJECTIVE_GROUPS`.
+      mixup: [E] a of Beta(a, a), by which utterances are mixed; 0 mixes none.
     """
 
     seed: Array
@@ -52,6 +56,9 @@ class Values(NamedTuple):
     weight_slot: Array
     closeness_weight: Array
     class_distance: Array
+    objective: Array
+    objective_group: Array
+    mixup: Array
 
 
 class Fixed(NamedTuple):
@@ -110,14 +117,11 @@ def total(
     target, mask = class_targets(labels, member.class_target)
     target, mask = losses.smoothed(target, member.label_smoothing), mask & is_used
 
-    def class_loss_of(kind: str) -> Callable[[], Array]:
-        return lambda: losses.class_loss(kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight)
-
-    # There is a choice even where all members have one kind. Without it, the program of a member alone would be another
-    # one than that in company with other kinds, and its bits could differ.
-    kinds = fixed.class_kinds if len(fixed.class_kinds) > 1 else fixed.class_kinds * 2
-    place = jnp.asarray([kinds.index(kind) if kind in kinds else 0 for kind in vocab.CLASS_LOSSES])
-    class_ = jax.lax.switch(place[member.class_kind], [class_loss_of(kind) for kind in kinds])
+    class_ = _by_kind(
+        fixed,
+        member,
+        lambda kind: losses.class_loss(kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight),
+    )
     if fixed.has_closeness:
         class_ += member.closeness_weight * losses.closeness(
             raw.distribution, target, mask, member.class_distance, weight
@@ -132,6 +136,46 @@ def total(
         )
         loss += fixed.variance_task_weight * terms["variance_loss"]
     return loss, {"loss": loss, **terms}
+
+
+def by_row(
+    fixed: Fixed, raw: Raw, labels: Labels, is_used: Bool[Array, " B"], member: Values, weight: Float[Array, " B"]
+) -> Float[Array, " B"]:
+    """What each utterance has of the class and the attribute loss, each by its given weight; see `total`.
+
+    An utterance's attributes count as the mean of those that are rated, which is its part of the whole where all are.
+    """
+    rated = labels.has_attribute & is_used[:, None]
+    by_attribute = jnp.broadcast_to(_attribute_weights(fixed, rated.shape[1])[None], rated.shape) * rated
+    if fixed.attribute_kind == "emd":
+        parts = losses.earth_mover_by_row(raw.levels, labels.attribute_shares)
+    else:
+        parts = losses.ccc_by_row(raw.attributes, labels.attributes, rated, fixed.ccc_eps, weight)
+    of_all = by_attribute.sum(axis=1)
+    attribute = (jnp.where(rated, parts, 0) * by_attribute).sum(axis=1) / jnp.where(of_all > 0, of_all, 1)
+    target, mask = class_targets(labels, member.class_target)
+    target, mask = losses.smoothed(target, member.label_smoothing), mask & is_used
+    class_ = _by_kind(
+        fixed,
+        member,
+        lambda kind: losses.class_loss_by_row(
+            kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight
+        ),
+    )
+    if fixed.has_closeness:
+        apart = losses.closeness_by_row(raw.distribution, target, member.class_distance)
+        class_ += member.closeness_weight * jnp.where(mask, apart, 0)
+    return member.attribute_task_weight * attribute + member.class_task_weight * class_
+
+
+def _by_kind(fixed: Fixed, member: Values, function: Callable[[str], Array]) -> Array:
+    """What a function gives for the member's class loss."""
+    # There is a choice even where all members have one kind. Without it, the program of a member alone would be another
+    # one than that in company with other kinds, and its bits could differ.
+    kinds = fixed.class_kinds if len(fixed.class_kinds) > 1 else fixed.class_kinds * 2
+    place = jnp.asarray([kinds.index(kind) if kind in kinds else 0 for kind in vocab.CLASS_LOSSES])
+    branches = [functools.partial(function, kind) for kind in kinds]
+    return jax.lax.switch(place[member.class_kind], branches)
 
 
 def _attribute_loss(fixed: Fixed, raw: Raw, labels: Labels, is_used: Array, weight: Array | None) -> Array:

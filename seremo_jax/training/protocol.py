@@ -27,6 +27,9 @@ _SINCE = {
     "optim.warmup_steps": 0,
     "train.selection": "ccc",
     "train.group_by": "gender",
+    "loss.dro_step": 0.01,
+    "loss.cvar_share": 0.2,
+    "loss.vrex_weight": 5.0,
     **{MEMBER_FIELDS[field]: value for field, value in SINCE.items()},
 }
 """Fields that earlier versions lacked, and what stood for them: a training of theirs is the same run as one of now."""

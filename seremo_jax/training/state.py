@@ -12,9 +12,10 @@ from jaxtyping import Array
 from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Labels
-from seremo_jax.training import model, objectives, optim, roofline
+from seremo_jax.training import model, objectives, optim, robust, roofline
 from seremo_jax.training.arrangement import over_members
 from seremo_jax.training.objectives import Values
+from seremo_jax.training.robust import Standing, Strengths
 
 TASK_SCALES = "task_scales"
 """Name of the entry of the parameters that holds the learned log variances of the tasks."""
@@ -57,13 +58,15 @@ def values_of(
         return np.array([convert(getattr(member, name)) for member in members], dtype)
 
     numbers = ("label_smoothing", "attribute_task_weight", "class_task_weight", "learning_rate", "weight_decay")
-    numbers += ("closeness_weight",)
+    numbers += ("closeness_weight", "mixup")
     num_classes = len(class_weights[0])
     class_distances = class_distances or [np.zeros((num_classes, num_classes))] * len(members)
     return Values(
         seed=column("seed", np.uint32),
         class_target=column("class_target", np.int32, vocab.CLASS_TARGETS.index),
         class_kind=column("class_kind", np.int32, list(vocab.CLASS_LOSSES).index),
+        objective=column("objective", np.int32, list(vocab.OBJECTIVES).index),
+        objective_group=column("objective_group", np.int32, list(vocab.OBJECTIVE_GROUPS).index),
         class_weight=np.stack(class_weights).astype(np.float32),
         class_distance=np.stack(class_distances).astype(np.float32),
         dropout=column("dropout", np.float32),
@@ -87,6 +90,7 @@ class TrainState(NamedTuple):
       stale_epochs: [P] int32, epochs since then.
       is_active: [P] bool, False once the member has stopped.
       has_failed: [P] bool, True where the loss or its gradient was not finite. The member stopped before that update.
+      standing: How groups stand with each member; None where no objective is over groups.
     """
 
     params: Any
@@ -99,6 +103,7 @@ class TrainState(NamedTuple):
     stale_epochs: Array
     is_active: Array
     has_failed: Array
+    standing: Standing | None = None
 
 
 class Settings(NamedTuple):
@@ -114,6 +119,9 @@ class Settings(NamedTuple):
       member_map: `vmap`, or `map` for one member after the other.
       micro_batches: Number of parts in which the rows of a device are computed, one after the other.
       selects_by_loss: Predictions bring all that the loss is computed of.
+      mixes: Some member mixes utterances.
+      num_groups: Groups whose standing the state holds; 0 where no objective is over groups.
+      strengths: How strong the objectives are.
     """
 
     sizes: model.Sizes
@@ -125,6 +133,9 @@ class Settings(NamedTuple):
     member_map: str
     micro_batches: int = 1
     selects_by_loss: bool = False
+    mixes: bool = False
+    num_groups: int = 0
+    strengths: Strengths = Strengths(0.0, 1.0, 0.0)
 
     @classmethod
     def of(
@@ -135,6 +146,7 @@ class Settings(NamedTuple):
         num_layers: int = 0,
         levels: tuple[float, ...] = (),
         platform: str | None = None,
+        num_groups: int = 0,
     ) -> "Settings":
         """The settings that an experiment asks for. The platform decides what `train.member_map = auto` is.
 
@@ -145,6 +157,7 @@ class Settings(NamedTuple):
           num_layers: Layers that are summed; 0 where members read one layer.
           levels: Values of the levels of the rating scale, for `loss.attribute_kind = emd`.
           platform: `cpu`, `gpu` or `tpu`; None means that of these devices.
+          num_groups: Groups that the corpus has at most.
         """
         sizes = model.Sizes(
             num_features=num_features,
@@ -186,7 +199,15 @@ class Settings(NamedTuple):
             member_map=member_map,
             micro_batches=config.train.micro_batches,
             selects_by_loss=config.train.selection == "loss",
+            mixes=any(ensemble.values_of(config, "mixup")),
+            num_groups=num_groups if set(ensemble.values_of(config, "objective")) - {"mean"} else 0,
+            strengths=Strengths(loss.dro_step, loss.cvar_share, loss.vrex_weight),
         )
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether a step reads who speaks."""
+        return self.mixes or self.num_groups > 0
 
     @property
     def num_layers(self) -> int:
@@ -209,12 +230,14 @@ class Inputs(NamedTuple):
       labels: Labels of every utterance.
       frames: [V, F, D] frames in device memory that `Batch.frame` points into; None where batches bring theirs.
       weights: [U, N] weights of every utterance that `Values.weight_slot` points into; None where all weigh the same.
+      groups: [2, N] int32 speaker and group of every utterance, -1 where not known; None where no member reads them.
     """
 
     norm: Normalisation
     labels: Labels
     frames: Array | None = None
     weights: Array | None = None
+    groups: Array | None = None
 
 
 def init(settings: Settings, values: Values) -> TrainState:
@@ -238,6 +261,7 @@ def init(settings: Settings, values: Values) -> TrainState:
             stale_epochs=zero,
             is_active=jnp.array(True),
             has_failed=jnp.array(False),
+            standing=robust.empty(settings.num_groups) if settings.num_groups else None,
         )
 
     # A loop that the compiler cannot unroll, as in the steps: a member alone must get the bits that it has in company.

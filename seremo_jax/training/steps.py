@@ -20,7 +20,7 @@ from seremo_jax.core import sharding
 from seremo_jax.core.schema import Batch
 from seremo_jax.training import optim
 from seremo_jax.training.arrangement import over_members
-from seremo_jax.training.gradients import Reader
+from seremo_jax.training.gradients import Draws, Reader
 from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init
 
 batch_of = jax.jit(lambda epoch, index: jax.tree.map(lambda array: array[index], epoch))
@@ -35,10 +35,11 @@ def take(tree: Any, index: np.ndarray, where: NamedSharding) -> Any:
 def _update_member(reader: Reader, state: TrainState) -> TrainState:
     settings, values = reader.settings, reader.member.values
     # The member's own seed and step make its random numbers, so they do not depend on its place or its company.
-    key = None
-    if settings.uses_dropout:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(values.seed), 1), state.step)
-    loss, terms, grads = reader.gradient(state.params, key)
+    keys = (
+        jax.random.fold_in(jax.random.fold_in(jax.random.key(values.seed), salt), state.step) if is_read else None
+        for salt, is_read in ((1, settings.uses_dropout), (2, settings.mixes))
+    )
+    loss, terms, grads, standing = reader.gradient(state.params, Draws(*keys), state.standing)
     updates, opt_state = optim.adam(settings.clip_norm).update(grads, state.opt_state, state.params)
     rate = optim.rate_at(settings.schedule, values.learning_rate, state.step, values.num_steps)
     params = jax.tree.map(lambda p, u: p + rate * (u - values.weight_decay * p), state.params, updates)
@@ -47,7 +48,7 @@ def _update_member(reader: Reader, state: TrainState) -> TrainState:
     is_finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     new = terms | {"gradient_norm": norm, "count": jnp.ones(())}
     tally = {name: total + new[name] for name, total in state.tally.items()}
-    updated = state._replace(params=params, opt_state=opt_state, step=state.step + 1, tally=tally)
+    updated = state._replace(params=params, opt_state=opt_state, step=state.step + 1, tally=tally, standing=standing)
     frozen = state._replace(is_active=jnp.array(False), has_failed=jnp.array(True))
     return jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), updated, frozen)
 
@@ -144,7 +145,7 @@ def batch_specs(is_cached: bool) -> Batch:
 def input_specs(is_cached: bool) -> Inputs:
     """How the other inputs lie on the mesh. An entry stands for all tables of its part, be there any or none."""
     member, same = PartitionSpec(sharding.MEMBER), PartitionSpec()
-    return Inputs(Normalisation(member, member), same, member if is_cached else None, same)
+    return Inputs(Normalisation(member, member), same, member if is_cached else None, same, same)
 
 
 @functools.cache

@@ -218,6 +218,11 @@ def test_harmless_conversions(path: str, value: object, expected: object):
         ({"model": {"conv_kernel": 0, "conv_kind": "dense"}}, "model.conv_kind = 'dense' means nothing for"),
         ({"model": {"conv_kind": "none"}}, "model.conv_kind = 'none': choose one of depthwise, dense"),
         (
+            {"loss": {"cvar_share": 1.5}},
+            "loss.cvar_share = 1.5: give a share of the groups above 0 and at most 1",
+        ),
+        ({"ensemble": {"speaker_balances": (0.0, -1.0)}}, "ensemble.speaker_balances must be at least 0, is -1.0"),
+        (
             {"train": {"selection": "wa"}},
             "train.selection = 'wa': choose one of ccc, class_ccc, uar, macro_f1, worst_sp",
         ),

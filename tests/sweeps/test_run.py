@@ -20,7 +20,7 @@ from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.evaluation import evaluate
 from seremo_jax.sweeps import plan, run
-from seremo_jax.sweeps.algebra import SweepError, axis, product
+from seremo_jax.sweeps.algebra import SweepError, axis, product, zipped
 from seremo_jax.training import train
 
 RECIPE = """
@@ -41,9 +41,16 @@ def sweep_shapes():
 _recipe = {}
 exec(RECIPE, _recipe)
 BASE = from_config_dict(_recipe["get_config"]())
+EVERY_SPEAKER = zipped(
+    axis("loss.speaker_balance", (0.0, 1.0, 0.0, 0.5, 1.0)),
+    axis("loss.group_balance", (0.0, 0.0, 0.5, 1.0, 0.5)),
+    axis("loss.objective", ("mean", "cvar", "group_dro", "vrex", "mean")),
+    axis("loss.closeness_weight", (0.0, 0.5, 0.0, 0.2, 0.5)),
+    axis("train.mixup", (0.0, 0.2, 0.4, 0.0, 0.4)),
+)
 VALUES = product(
+    EVERY_SPEAKER,
     axis("optim.learning_rate", (1e-3, 2e-3)),
-    axis("model.dropout", (0.0, 0.2)),
     axis("loss.class_kind", ("ccc", "kl")),
     axis("train.seed", (3, 4)),
 )
@@ -98,16 +105,17 @@ def _status(workdir, index=0):
     return read_json(workdir / "sweep" / "runs" / f"{index:03d}" / "status.json", "")
 
 
-def test_16_points_of_different_values_compile_one_training(swept):
+def test_40_points_of_different_values_compile_one_training(swept):
     workdir, compiled, _ = swept
-    assert len(VALUES) == 16
+    assert len(VALUES) == 40
     counts = collections.Counter(compiled)
     assert (counts["_train_step"], counts["_predict_step"]) == (1, 2)  # once while training, once to evaluate
     rows = _rows(workdir)
-    assert len(rows) == 8
+    assert len(rows) == 20
     assert {row["seeds"] for row in rows} == {"3 4"}
-    asked = {(str(p["optim.learning_rate"]), str(p["model.dropout"]), p["loss.class_kind"]) for p in VALUES}
-    assert {(r["optim.learning_rate"], r["model.dropout"], r["loss.class_kind"]) for r in rows} == asked
+    fields = [path for path in VALUES[0] if path != "train.seed"]
+    asked = {tuple(str(point[path]) for path in fields) for point in VALUES}
+    assert {tuple(row[path] for path in fields) for row in rows} == asked
 
 
 def test_the_leaderboard_is_sorted_by_the_development_split_alone(swept):
@@ -117,7 +125,7 @@ def test_the_leaderboard_is_sorted_by_the_development_split_alone(swept):
     assert scores == sorted(scores, reverse=True)
     text = (workdir / "sweep/leaderboard.md").read_text()
     assert "Split development, sorted by UAR" in text
-    assert text.count("\n| 0.00") == 8
+    assert len(re.findall(r"^\|.*\b(?:ccc|kl)\b.*\|$", text, re.MULTILINE)) == 20
     assert text.count("\n| one human rater ") == 1
     figure = (workdir / "sweep/leaderboard.svg").read_text()
     for word in ("Sweep test", "learning_rate", "development split"):
@@ -261,11 +269,11 @@ def test_members_that_do_not_fit_into_memory_fail_and_the_flag_is_named(workdir,
 
 def test_a_status_of_earlier_versions_is_read_and_one_in_parts_is_refused(workdir, swept):
     run_folder = shutil.copytree(swept[0] / "sweep", workdir / "sweep", symlinks=True) / "runs/000"
-    whole = {"parts": [{"folder": ".", "members": list(range(24))}], "left_out": [], "status": "finished", "error": ""}
+    whole = {"parts": [{"folder": ".", "members": list(range(40))}], "left_out": [], "status": "finished", "error": ""}
     write_json(run_folder / "status.json", whole)
     assert _sweep(workdir, VALUES) == []
     assert _rows(workdir) == _rows(swept[0])
-    parts = [{"folder": f"part{number:03d}", "members": [number]} for number in range(24)]
+    parts = [{"folder": f"part{number:03d}", "members": [number]} for number in range(40)]
     write_json(run_folder / "status.json", whole | {"parts": parts})
     with pytest.raises(ArtefactError, match=r"runs/000: an earlier version .* delete the folder of this program"):
         _sweep(workdir, VALUES)

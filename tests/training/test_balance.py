@@ -1,5 +1,7 @@
 """Weights of utterances, against counts in plain loops; who is not known; what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -91,8 +93,18 @@ def test_what_cannot_be_balanced_is_refused():
     (plain, member) = ensemble.members(toy.config(ensemble={"layers": (2,), "class_targets": (), "seeds": (0,),
                                                             "group_balances": (0.0, 0.5)}), None)  # fmt: skip
     nobody = balance.groups_of(table, "gender", [plain])
-    with pytest.raises(ArtefactError, match=r"train\.group_by = 'gender' is no column .*needs one of corpus, speaker"):
+    with pytest.raises(ArtefactError, match=r"train\.group_by = 'gender' is no column .*need one of corpus, speaker"):
         balance.groups_of(table, "gender", [member])
+    with pytest.raises(ArtefactError, match="is no column"):
+        balance.groups_of(table, "gender", [dataclasses.replace(plain, objective="cvar", objective_group="group")])
+    data = toy.data_of(toy.config())
+    alone = dataclasses.replace(data, groups=toy.GROUPS._replace(speaker=np.full(toy.NUM, 3)))
+    data.require_groups([plain])
+    for changes, words in (({"mixup": 0.2}, r"train\.mixup"), ({"objective": "vrex"}, r"loss\.objective = 'vrex'")):
+        member = dataclasses.replace(plain, **changes)
+        data.require_groups([member])
+        with pytest.raises(ArtefactError, match=f"{words}: the training split names 1 speakers"):
+            alone.require_groups([member])
     one, voted = np.ones((1, 2)) / 2, np.ones(1, bool)
     with pytest.raises(ArtefactError, match=r"loss\.speaker_balance: no utterance .* has a known speaker"):
         balance.tempered(nobody, one, voted, 0.5, 0.0)

@@ -1,6 +1,7 @@
 """Checkpoints: restore onto another mesh, refusal of another run, damaged ones skipped."""
 
 import shutil
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -152,3 +153,26 @@ def test_best_parameters_round_trip(tmp_path):
     shutil.rmtree(tmp_path / "best")
     with pytest.raises(ArtefactError, match=r"launch.train"):
         checkpoint.load_params(tmp_path / "best", like)
+
+
+class _Before(NamedTuple):
+    w: Any
+    n: Any
+
+
+class _Now(NamedTuple):
+    w: Any
+    n: Any
+    later: Any = None
+
+
+def test_a_state_from_before_a_part_that_nothing_needs_comes_back(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_held", lambda state: state)
+        with checkpoint.Checkpoints(tmp_path / "c", RUN) as checkpoints:
+            checkpoints.save(Position(1), _Before(**_state(5)))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _state(0))
+    with checkpoint.Checkpoints(tmp_path / "c", RUN) as checkpoints:
+        _, state = checkpoints.restore(lambda num: _Now(**like))
+    assert (type(state), state.later) == (_Now, None)
+    np.testing.assert_array_equal(state.w, 5)

@@ -46,15 +46,16 @@ def test_member_equals_itself_alone_bit_by_bit(company, number):
 def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
     axes = {
         "class_kinds": ("ccc", "kl"), "label_smoothings": (0.0, 0.2), "speaker_balances": (0.0, 1.0),
-        "group_balances": (0.0, 0.5), "closeness_weights": (0.0, 0.7), "learning_rates": (0.01, 0.03),
+        "group_balances": (0.0, 0.5), "closeness_weights": (0.0, 0.7), "objectives": ("mean", "cvar"),
+        "mixups": (0.0, 0.4), "learning_rates": (0.01, 0.03),
         "weight_decays": (0.0, 0.1), "dropouts": (0.0, 0.3),
     }  # fmt: skip
     # The first four members have both values of each axis among them, and no two axes have theirs in the same places.
     of_axis = np.arange(1, 15)[: len(axes)]
     first = [int(sum((of_axis >> m & 1) << np.arange(len(axes)))) for m in range(4)]
     others = np.random.default_rng(0).choice(2 ** len(axes), 12, replace=False).tolist()
-    axes |= {"layers": (2,), "class_targets": ("votes",), "seeds": (0,), "only": tuple({*first, *others})}
-    config = toy.config(ensemble=axes, optim={"schedule": "cosine", "warmup_steps": 2})
+    one, optim = {"layers": (2,), "class_targets": ("votes",), "seeds": (0,)}, {"schedule": "cosine", "warmup_steps": 2}
+    config = toy.config(ensemble=axes | one | {"only": tuple({0, *first, *others})}, optim=optim)
     members = ensemble.members(config, None)
     together, _ = toy.run(config, toy.mesh(1))
     num = len(members)
@@ -64,6 +65,10 @@ def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
         alone, _ = toy.run(config, toy.mesh(1), members=[members[number]])
         for in_company, by_itself in zip(toy.params_of(together), toy.params_of(alone), strict=True):
             np.testing.assert_array_equal(in_company[number], by_itself[0])
+    # What nobody asked for changes nothing, wherever somebody else asks for it.
+    plain, _ = toy.run(toy.config(ensemble=one, optim=optim | {"learning_rate": 0.01}), toy.mesh(1))
+    for in_company, by_itself in zip(toy.params_of(together), toy.params_of(plain), strict=True):
+        np.testing.assert_allclose(in_company[config.ensemble.only.index(0)], by_itself[0], atol=1e-6)
 
 
 def test_members_on_more_devices_agree_bit_by_bit(company):

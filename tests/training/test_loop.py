@@ -188,7 +188,12 @@ OPTIONS = {
             "speaker_balances": (0.0, 1.0),
             "group_balances": (0.0, 1.0),
             "closeness_weights": (0.0, 0.5),
+            "objectives": ("mean", "group_dro", "cvar", "vrex"),
+            "objective_groups": ("speaker", "group"),
+            "mixups": (0.0, 0.4),
+            "only": (0, 3, 37, 58, 71, 102, 155, 190, 214, 255),
         },
+        "model": {"dropout": 0.1, "embedding_activation": "tanh"},
     },
 }
 
@@ -226,7 +231,8 @@ class _Asked(Notice):
 def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh):
     """4 epochs = 2 and a part, saved, restored by another loop (also on another mesh), and the rest."""
     falls = {"schedule": "cosine", "warmup_steps": 5}
-    axes = {"layers": (2,), "class_targets": ("votes",), "speaker_balances": (0.0, 1.0), "group_balances": (0.0, 1.0)}
+    axes = {"layers": (2,), "class_targets": ("votes",), "speaker_balances": (1.0,), "mixups": (0.0, 0.4)}
+    axes |= {"objectives": ("group_dro", "cvar"), "seeds": (0,)}
     config = toy.config(train={"device_cache": "on", "max_epochs": 4}, optim=falls, ensemble=axes)
     whole, lines = toy.run(config, toy.mesh(1), 4)
     first, _ = toy.run(config, toy.mesh(1), 2)

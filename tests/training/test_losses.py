@@ -261,6 +261,21 @@ def test_a_weight_counts_an_utterance_so_often(kind):
     np.testing.assert_allclose(*same, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [*vocab.CLASS_LOSSES, "attributes"])
+def test_a_loss_is_the_weighted_mean_of_what_each_row_has(kind):
+    logits, p, mask, _ = _drawn_distributions()
+    weight = jnp.asarray(np.random.default_rng(4).random(30) * (np.arange(30) % 7 != 2), jnp.float32)
+    if kind == "attributes":
+        mask = jnp.broadcast_to(mask[:, None], p.shape)
+        whole = losses.attribute_loss(logits, p, mask, jnp.full(4, 0.25), 1e-8, weight)
+        parts = losses.ccc_by_row(logits, p, mask, 1e-8, weight).mean(axis=1)
+    else:
+        whole = losses.class_loss(kind, logits, p, mask, WEIGHTS, 1e-8, weight)
+        parts = losses.class_loss_by_row(kind, logits, p, mask, WEIGHTS, 1e-8, weight)
+    share = np.where(mask if mask.ndim == 1 else mask[:, 0], weight, 0)
+    np.testing.assert_allclose((np.asarray(parts) * share).sum() / share.sum(), whole, atol=2e-6)
+
+
 def test_closeness_is_the_expected_distance_and_its_gradient():
     _, p, mask, q = _drawn_distributions()
     distance = scipy.spatial.distance.squareform(np.arange(1.0, 7) / 6)

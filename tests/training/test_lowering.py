@@ -23,7 +23,7 @@ def test_shapes_are_those_of_a_loop(device_cache, num_data, kind):
     config = toy_training.config(
         train={"device_cache": device_cache, "data_shards": num_data, "micro_batches": 3},
         ensemble={"data_seeds": (0, 1), "seeds": (0,)},
-        loss={"attribute_kind": kind},
+        loss={"attribute_kind": kind, "speaker_balance": 0.5, "objective": "mean" if kind == "ccc" else "cvar"},
     )
     mesh = toy_training.mesh(2, num_data)
     loop = toy_training.loop(config, mesh)

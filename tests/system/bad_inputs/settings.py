@@ -39,6 +39,7 @@ _RULES = {
     "--config.loss.class_kind=hard_ce": "set targets.class_target",
     "--config.loss.attribute_weights=(0.5,0.5)": "one weight for each",
     "--config.loss.label_smoothing=1.0": "must be below 1",
+    "--config.loss.cvar_share=0.0": "above 0 and at most 1",
     "--config.corpus.name=crema": "crema_d",
     "--config.data.word_map=('X=sad',)": "means nothing for corpus simulated",
     "--config.targets.class_set=": "choose one of",
