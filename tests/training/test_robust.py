@@ -103,30 +103,42 @@ def _torch_losses(raw, labels, w, kind, distance):
     return total + (share * apart).sum(), by_row + apart
 
 
-@pytest.mark.parametrize(("objective", "kind"), [("cvar", "ccc"), ("group_dro", "soft_ce"), ("vrex", "soft_ce")])
-def test_gradient_of_a_step_with_everything_is_that_of_torch(objective, kind):
-    """Weights, closeness, mixup and an objective over speakers, behind the summaries; first batch of a training."""
-    torch = pytest.importorskip("torch", reason="needs PyTorch")
-    loss = {"class_kind": kind, "speaker_balance": 1.0, "closeness_weight": 0.5, "objective": objective,
-            "cvar_share": 0.4, "vrex_weight": 1.0, "dro_step": 2.0}  # fmt: skip
-    one = {"layers": (), "class_targets": (), "seeds": ()}
-    loop = toy.loop(toy.config(loss=loss, train={"mixup": 0.8, "batch_size": 24}, ensemble=one), toy.mesh(1))
-    member = jax.tree.map(lambda x: x[0], loop._train.members)
-    reader = gradients.Reader(loop.settings, 1, loop._train.inputs, next(iter(loop._train.batches(1))), member)
-    params, key = jax.tree.map(lambda x: x[0], loop._state.params), jax.random.key(7)
-    standing = robust.empty(loop.settings.num_groups)
+KEY = jax.random.key(7)
 
-    def both(params):
-        draws = gradients.Draws(None, key)
+
+@pytest.fixture(scope="module")
+def company():
+    """Members of every objective and two class losses, and a function of one member and its parameters."""
+    strengths = {"cvar_share": 0.4, "vrex_weight": 1.0, "dro_step": 2.0}
+    loss = {"speaker_balance": 1.0, "closeness_weight": 0.5} | strengths
+    axes = {"class_kinds": ("ccc", "soft_ce"), "objectives": ("cvar", "group_dro", "vrex")}
+    axes |= {"layers": (), "class_targets": (), "seeds": ()}
+    loop = toy.loop(toy.config(loss=loss, train={"mixup": 0.8, "batch_size": 24}, ensemble=axes), toy.mesh(1))
+    batch, standing = next(iter(loop._train.batches(1))), robust.empty(loop.settings.num_groups)
+
+    @jax.jit
+    def step(member, params):
+        reader = gradients.Reader(loop.settings, 1, loop._train.inputs, batch, member)
+        draws = gradients.Draws(None, KEY)
         return reader.gradient(params, draws, standing), reader.forward(params, 0, None, is_summary=True)
 
-    ours, summary = jax.jit(both)(params)
-    used = np.asarray(reader.utterance) >= 0
-    rows = np.asarray(reader.utterance)[used]
-    to_partner, to_share = jax.random.split(key)
-    speaker = np.asarray(loop._train.inputs.groups[0])[np.maximum(np.asarray(reader.utterance), 0)]
-    partner, has = mixing.partners(to_partner, reader.utterance, jnp.asarray(speaker))
-    share = np.where(has, mixing.shares(to_share, reader.utterance, jnp.float32(0.8)), 1)[used].astype(np.float64)
+    return loop, np.asarray(batch.utterance[0]), step
+
+
+@pytest.mark.parametrize(("objective", "kind"), [("cvar", "ccc"), ("group_dro", "soft_ce"), ("vrex", "soft_ce")])
+def test_gradient_of_a_step_with_everything_is_that_of_torch(company, objective, kind):
+    """Weights, closeness, mixup and an objective over speakers, behind the summaries; first batch of a training."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    loop, utterance, step = company
+    wanted = [(member.objective, member.class_kind) for member in loop.members].index((objective, kind))
+    params = jax.tree.map(lambda x: x[wanted], loop._state.params)
+    ours, summary = step(jax.tree.map(lambda x: x[wanted], loop._train.members), params)
+    used = utterance >= 0
+    rows = utterance[used]
+    to_partner, to_share = jax.random.split(KEY)
+    speaker = toy.GROUPS.speaker[np.maximum(utterance, 0)]
+    partner, has = mixing.partners(to_partner, jnp.asarray(utterance), jnp.asarray(speaker))
+    share = np.where(has, mixing.shares(to_share, jnp.asarray(utterance), jnp.float32(0.8)), 1)[used].astype(np.float64)
     partner, data = np.asarray(partner)[used], loop._data
     assert (share < 1).sum() > 5
 
