@@ -117,10 +117,11 @@ class _Traffic:
             key=lambda parameter: int(parameter.arguments),
         )
         read = [min(_size(p.type), whole[p.name] + sum(parts[p.name].values())) for p in parameters]
-        written = [
-            _set(source, [inside[operand].type for operand in source.operands]) if source.name in kept else None
-            for source in sources
-        ]
+        written = []
+        for result, source in zip(results, sources, strict=True):
+            set_ = _set(source, [inside[operand].type for operand in source.operands]) if source.name in kept else None
+            # A result may be a tuple itself: the largest number and its place come from one reduction.
+            written += [set_] * len(hlo.arrays(result.type))
         return read, written
 
 

@@ -116,6 +116,35 @@ ENTRY %main (x: f32[64,128]) -> f32[16,128] {
     assert traffic.moved_bytes(text) == 4 * 128 * (64 + 16)
 
 
+def test_a_fusion_gives_the_largest_number_and_its_place_beside_something_else():
+    text = """HloModule largest
+
+%both (a: f32[], b: s32[], c: f32[], d: s32[]) -> (f32[], s32[]) {
+  %a = f32[] parameter(0)
+  %b = s32[] parameter(1)
+  %c = f32[] parameter(2)
+  %d = s32[] parameter(3)
+  ROOT %e = (f32[], s32[]) tuple(%a, %b)
+}
+
+%fused (p: f32[100,8]) -> (f32[100,8], (f32[100], s32[100])) {
+  %p = f32[100,8]{1,0} parameter(0)
+  %places = s32[100,8]{1,0} iota(), iota_dimension=1
+  %least = f32[] constant(-inf)
+  %first = s32[] constant(0)
+  %n = f32[100,8]{1,0} negate(%p)
+  %l = (f32[100]{0}, s32[100]{0}) reduce(%p, %places, %least, %first), dimensions={1}, to_apply=%both
+  ROOT %t = (f32[100,8]{1,0}, (f32[100]{0}, s32[100]{0})) tuple(%n, %l)
+}
+
+ENTRY %main (x: f32[100,8]) -> (f32[100,8], (f32[100], s32[100])) {
+  %x = f32[100,8]{1,0} parameter(0)
+  ROOT %y = (f32[100,8]{1,0}, (f32[100]{0}, s32[100]{0})) fusion(%x), kind=kInput, calls=%fused
+}
+"""
+    assert traffic.moved_bytes(text) == 4 * (800 + 800 + 100 + 100)
+
+
 def test_a_branch_a_library_and_a_scatter():
     text = """HloModule others
 
