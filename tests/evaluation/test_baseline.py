@@ -99,7 +99,7 @@ def test_the_strength_is_that_of_the_best_development_score(class_target):
     splits[learned], splits[judged] = "train", "development"
     features = (targets.distribution @ rng.normal(size=(targets.distribution.shape[1], 5))).astype(np.float32)
     features += rng.normal(size=features.shape).astype(np.float32)
-    source = baseline._Source(targets, targets, "keep", {None: splits}, {None: 5})
+    source = baseline._Source(targets, targets, "keep", {None: splits}, {None: 5}, np.zeros(len(splits), int))
     member = dataclasses.replace(
         ensemble.members(toy_training.config(), 5)[0], class_target=class_target, class_kind="soft_ce"
     )
@@ -125,7 +125,7 @@ def test_the_strength_is_that_of_the_best_development_score(class_target):
 def test_no_development_utterance_is_refused():
     targets = toy_training.targets()
     splits = np.full(len(targets.ids), "train", dtype="U11")
-    source = baseline._Source(targets, targets, "keep", {3: splits}, {3: 5})
+    source = baseline._Source(targets, targets, "keep", {3: splits}, {3: 5}, np.zeros(len(splits), int))
     with pytest.raises(artefacts.ArtefactError, match="development split of fold 3 has 0 labelled utterances"):
         baseline._of_fold(source, np.zeros((len(splits), 2), np.float32), 3, "train", [])
 
