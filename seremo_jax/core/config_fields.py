@@ -187,7 +187,12 @@ class EvalConfig:
     means: tuple[str, ...] = _field(
         (),
         "mean predictions to score, too, as systems of their own: over what",
-        choices={"seeds": "", "class_kinds": "and seeds"},
+        choices={
+            "seeds": "",
+            "class_kinds": "and seeds",
+            "layers": "of ensemble.layers, and seeds",
+            "layers_and_class_kinds": "and seeds",
+        },
     )
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,),

@@ -18,11 +18,22 @@ SUM = -1
 BY_FOLD = -2
 """Layer of a system whose members each read the layer that saliency chose for their own fold."""
 
+EVERY_LAYER = -3
+"""Layer of a mean over heads of several layers."""
+
 MEAN = -1
 """Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
 
 REGRESSION, BALANCED = "logistic regression", "classes balanced"
 """How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
+
+MEANS = {
+    "seeds": (),
+    "class_kinds": ("class_kind",),
+    "layers": ("layer",),
+    "layers_and_class_kinds": ("layer", "class_kind"),
+}
+"""What a mean of heads may be over (`eval.means`) -> the fields that its heads differ in beside their seeds."""
 
 WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
 """Fields in which members of one system differ, and in `layer` where saliency chose that fold by fold."""
@@ -33,7 +44,7 @@ class Member:
     """One head of the ensemble axis.
 
     Attributes:
-      layer: Backbone layer it reads, or `SUM`.
+      layer: Backbone layer it reads, or `SUM`; of a mean over heads of several layers `EVERY_LAYER`.
       class_target: `votes` or `consensus`.
       seed: Seed of its initial parameters and dropout, or `MEAN`.
       class_kind: Class loss; of a mean over heads of several class losses all of them.
@@ -207,8 +218,8 @@ def without_fold(member: Member) -> Member:
 
 
 def layer_word(layer: int) -> str:
-    """A layer of a member or a record as readers see it: its number, `sum`, or `by fold`."""
-    return {SUM: "sum", BY_FOLD: "by fold"}.get(layer, str(layer))
+    """A layer of a member or a record as readers see it: its number, `sum`, `by fold` or `several`."""
+    return {SUM: "sum", BY_FOLD: "by fold", EVERY_LAYER: "several"}.get(layer, str(layer))
 
 
 def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
@@ -232,7 +243,7 @@ def names(wanted: Sequence[Member | dict[str, Any]]) -> list[str]:
     ]
 
 
-_LAYER_NAMES = {SUM: "layers", BY_FOLD: "layerbyfold"}
+_LAYER_NAMES = {SUM: "layers", BY_FOLD: "layerbyfold", EVERY_LAYER: "layerseveral"}
 
 
 def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[str, Any]]]:
@@ -258,9 +269,10 @@ def systems(members: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], dict[
     for values, ((_, is_mean), rows) in zip(settings, rows_of.items(), strict=True):
         heads = rows
         if is_mean:
-            kinds = class_losses(values)
-            behind = [(tuple((values | {"class_kind": kind}).items()), False) for kind in kinds]
-            heads = [i for key in behind for i in rows_of[key]]
+            heads = [
+                i for other, (_, is_other_mean), behind in zip(settings, rows_of, rows_of.values(), strict=True)
+                if not is_other_mean and _is_behind(other, values) for i in behind
+            ]  # fmt: skip
         axes = {"model": "mean" if is_mean else "head", "num_heads": len(heads), "varying": varying, **values}
         seeds = tuple(dict.fromkeys(members[i]["seed"] for i in heads))
         described.append((rows, {"system": label(axes), "layer": values["layer"], "seeds": seeds, "axes": axes}))
@@ -281,8 +293,12 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
     """
     shown = [name for name in axes["varying"] if name not in hidden]
     result = [REGRESSION] if axes["model"] == "regression" else []
-    values = axes if "class_kind" not in axes else axes | {"class_kind": class_loss_words(axes)}
-    result += [f"{name.replace('_', ' ')} {values[name]}" for name in shown if name != "is_balanced"]
+    for name in shown:
+        if name == "layer":
+            result.append("several layers" if axes[name] == EVERY_LAYER else f"layer {layer_word(axes[name])}")
+        elif name != "is_balanced":
+            value = class_loss_words(axes) if name == "class_kind" else axes[name]
+            result.append(f"{name.replace('_', ' ')} {value}")
     # Of a mean over several regressions it is a list, and what is balanced in part has no word.
     if "is_balanced" in shown and axes["is_balanced"] is True:
         result.append(BALANCED)
@@ -309,29 +325,44 @@ def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:
 
     Args:
       members: With or without folds, which do not tell them apart.
-      over: `seeds`: the members of each system of several. `class_kinds`: those of all systems that differ in nothing
-        but their class loss.
+      over: One of `MEANS`. `seeds`: the members of each system of several. Another: the members of all systems that
+        differ in nothing but its fields, where they differ in each of them.
     """
     by_system = [rows for rows, _ in systems([vars(member) for member in members])]
-    if over == "seeds":
+    fields = MEANS[over]
+    if not fields:
         return [rows for rows in by_system if len(rows) > 1]
     groups: dict[Member, list[int]] = {}
     for rows in by_system:
-        groups.setdefault(_without_kind(members[rows[0]]), []).extend(rows)
-    return [rows for rows in groups.values() if len({members[row].class_kind for row in rows}) > 1]
+        groups.setdefault(_without(members[rows[0]], fields), []).extend(rows)
+
+    def differ(rows: list[int]) -> bool:
+        behind = [without_fold(members[row]) for row in rows]
+        return all(len({getattr(member, field) for member in behind}) > 1 for field in fields)
+
+    return [rows for rows in groups.values() if differ(rows)]
 
 
 def stands_for(evaluated: Member, member: Member) -> bool:
     """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
+    pooled = without_fold(member)
     if evaluated.seed != MEAN:
-        return evaluated == without_fold(member)
-    is_in_mean = member.class_kind in class_losses(vars(evaluated))
-    return is_in_mean and _without_kind(evaluated) == _without_kind(member)
+        return evaluated == pooled
+    return _is_behind(vars(_without(pooled, ())), vars(_without(evaluated, ())))
 
 
-def _without_kind(member: Member) -> Member:
-    """The member without its class loss, seeds and fold: two members of equal rest may be in one mean."""
-    return dataclasses.replace(without_fold(member), seed=0, data_seed=0, class_kind="")
+def _is_behind(head: Mapping[str, Any], mean: Mapping[str, Any]) -> bool:
+    """Whether a mean is over this head, given by their fields without folds and seeds."""
+    if head["class_kind"] not in class_losses(mean):
+        return False
+    may_differ = {"class_kind"} | ({"layer"} if mean["layer"] == EVERY_LAYER else set())
+    return all(head[name] == mean[name] for name in mean if name not in may_differ)
+
+
+def _without(member: Member, fields: Sequence[str]) -> Member:
+    """The member without its fold, its seeds and these fields: members of equal rest may be in one mean."""
+    nothing = {"layer": EVERY_LAYER, "class_kind": ""}
+    return dataclasses.replace(without_fold(member), seed=0, data_seed=0, **{name: nothing[name] for name in fields})
 
 
 def layers(wanted: Sequence[Member]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seremo_jax.core import vocab
+from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, readable, write_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.hashed import describe_file, require_files
@@ -40,7 +40,8 @@ def update(
 ) -> str:  # fmt: skip
     """Writes `baseline/differences.json` of the heads and regressions of a workdir, unless it is up to date.
 
-    Every system of heads is held against the mean of regressions of each layer. A file of other records goes.
+    A system of heads is held against the mean of regressions of its own layer, and a mean over heads of several layers
+    against every mean of regressions. A file of other records goes.
 
     Args:
       config: The experiment.
@@ -134,8 +135,13 @@ def _differences(
         np.concatenate([heads.distribution, regressions.distribution[:, order]]),
     )
     below = [([len(heads.attributes) + row for row in rows], about) for rows, about in systems[1]]
-    means = [about["system"] for _, about in below if about["axes"]["num_heads"] > 1]
-    pairs = [(mean, about["system"]) for _, about in systems[0] for mean in means]
+    means = [about for _, about in below if about["axes"]["num_heads"] > 1]
+    pairs = [
+        (mean["system"], about["system"])
+        for _, about in systems[0]
+        for mean in means
+        if about["layer"] in (mean["layer"], ensemble.EVERY_LAYER)
+    ]
     table = with_words(utterances, {split: np.isin(targets.ids, list(heads.utterances))})
     num_members = len(heads.attributes) + len(regressions.attributes)
     aligned = align(joined, targets, table, num_members=num_members, split=split, group_by=config.eval.group_by)

@@ -4,8 +4,9 @@ Mean and standard deviation of each feature over an utterance's frames, z-scored
 on the votes, each class of an utterance weighing its share, or on the consensus; with and without classes balanced.
 Attributes, where there are any, by ridge regression. It learns from the training utterances, as heads do. Its penalty
 is chosen from `regression.STRENGTHS` on the development utterances of each fold, by the score that chooses the epoch
-of a head (`train.selection`). The mean of three of the regressions is a system of its own. Heads that were evaluated
-before are compared with it by speaker (`against_regression`). Source: OURS.
+of a head (`train.selection`). The mean of three of the regressions is a system of its own, and so is that over all
+layers of heads on several. Heads that were evaluated before are compared with them by speaker (`against_regression`).
+Source: OURS.
 """
 
 import dataclasses
@@ -144,18 +145,17 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
 
 
 def means_of(single: Sequence[ensemble.Member]) -> list[tuple[list[int], ensemble.Member]]:
-    """Of each layer that has them all: the regressions that the mean is over, and that mean as a member."""
-    means = []
+    """The regressions of each mean, and that mean as a member: one of each layer, then one over several layers."""
+    kinds = tuple(kind for _, kind in _AVERAGED)
+    by_layer = {}
     for layer in dict.fromkeys(member.layer for member in single):
         place = {(m.class_target, m.class_kind): i for i, m in enumerate(single) if m.layer == layer}
         if set(_AVERAGED) <= set(place):
-            rows = [place[kind] for kind in _AVERAGED]
-            kinds = tuple(kind for _, kind in _AVERAGED)
-            member = dataclasses.replace(
-                single[rows[0]], seed=ensemble.MEAN, class_target=vocab.BOTH_TARGETS, class_kind=kinds
-            )
-            means.append((rows, member))
-    return means
+            by_layer[layer] = [place[kind] for kind in _AVERAGED]
+    if len(by_layer) > 1:
+        by_layer[ensemble.EVERY_LAYER] = [row for rows in by_layer.values() for row in rows]
+    like = {"seed": ensemble.MEAN, "class_target": vocab.BOTH_TARGETS, "class_kind": kinds}
+    return [(rows, dataclasses.replace(single[rows[0]], layer=layer, **like)) for layer, rows in by_layer.items()]
 
 
 @dataclasses.dataclass(frozen=True)

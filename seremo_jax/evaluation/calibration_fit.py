@@ -127,7 +127,7 @@ def fit(development: Sequence[Development], members: Sequence[ensemble.Member], 
       level: Share of votes that conformal sets should hold.
     """
     names, by_members = tuple(ensemble.names(members)), {}
-    together = [rows for over in ("seeds", "class_kinds") for rows in ensemble.behind_means(members, over)]
+    together = [rows for over in ensemble.MEANS for rows in ensemble.behind_means(members, over)]
     for part in development:
         if not part.has_votes.any():
             continue

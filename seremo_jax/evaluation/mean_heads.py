@@ -12,13 +12,13 @@ from seremo_jax.core.schema import Predictions
 def with_means(
     predictions: Predictions, members: Sequence[ensemble.Member], over: Sequence[str]
 ) -> tuple[Predictions, list[ensemble.Member]]:
-    """Predictions with further members: means over seeds, or over seeds and class losses.
+    """Predictions with further members: means over seeds, and over seeds, class losses and layers.
 
     Args:
       predictions: Of the members, [E, N, ...].
       members: The members.
-      over: `seeds`: a mean for each system of several seeds. `class_kinds`: a mean for all systems that differ in
-        nothing but their class loss, each loss weighing the same.
+      over: What means are over, of `ensemble.MEANS`. `seeds`: a mean for each system of several seeds. `class_kinds`,
+        `layers`: a mean for all systems that differ in nothing but that. Each head weighs the same.
 
     Returns:
       Predictions [E + M, N, ...] and the E + M members, the means last; see `ensemble.MEAN`. The mean of distributions
@@ -42,6 +42,10 @@ def means_of(members: Sequence[ensemble.Member], over: Sequence[str]) -> list[tu
     for axis in over:
         for rows in ensemble.behind_means(members, axis):
             kinds = tuple(dict.fromkeys(members[row].class_kind for row in rows))
-            kind = kinds if len(kinds) > 1 else kinds[0]
-            means.append((rows, dataclasses.replace(members[rows[0]], seed=ensemble.MEAN, class_kind=kind)))
+            mean = dataclasses.replace(
+                members[rows[0]], seed=ensemble.MEAN, class_kind=kinds if len(kinds) > 1 else kinds[0]
+            )
+            if "layer" in ensemble.MEANS[axis]:
+                mean = dataclasses.replace(mean, layer=ensemble.EVERY_LAYER)
+            means.append((rows, mean))
     return means

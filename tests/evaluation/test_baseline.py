@@ -159,9 +159,10 @@ def test_regressions_on_several_layers_are_told_apart_by_them():
     ]  # fmt: skip
     assert [(about["system"], about["layer"], about["axes"]["is_balanced"]) for _, about in actual[:8]] == expected
     assert [about["system"] for _, about in actual[8:]] == [
-        f"logistic regression, layer {layer}, mean of 3, both" for layer in (1, 5)
+        *(f"logistic regression, layer {layer}, mean of 3, both" for layer in (1, 5)),
+        "logistic regression, several layers, mean of 6, both",
     ]
-    assert [rows for rows, _ in actual] == [[row] for row in range(10)]
+    assert [rows for rows, _ in actual] == [[row] for row in range(11)]
 
 
 def test_records_of_all_folds_stand_in_a_table(workdir):
@@ -298,3 +299,26 @@ def test_heads_are_compared_with_the_mean_of_regressions_by_speaker(workdir, tmp
     baseline.run(config, folder)
     assert "was evaluated under other settings (eval.seed)" in capsys.readouterr().out
     assert records.read_differences(folder, "test") == []
+
+
+def test_heads_on_several_layers_are_compared_with_regressions_on_these(workdir, tmp_path):
+    """The mean over layers has its counterpart, and every other system that of its own layer."""
+    corpus, folder = workdir
+    settings = FOLDS | {"eval__num_resamples": 20, "eval__num_permutations": 5, "eval__means": ("layers",)}
+    config = toy_corpus.config_of(corpus, **settings, ensemble__layers=(0, 1), extract__layers="all")
+    folder = Path(shutil.copytree(folder, tmp_path / "w"))
+    _evaluated(config, folder)
+    baseline.run(config, folder, is_quiet=True)
+    regressions = [record for record in records.read(folder / "baseline" / "results.jsonl") if record.group == "all"]
+    (every,) = [record for record in regressions if record.layer == ensemble.EVERY_LAYER]
+    assert (every.system, every.axes["num_heads"]) == ("logistic regression, several layers, mean of 6, both", 6)
+    table = pq.read_table(folder / "baseline" / "predictions" / "test_clean.parquet")
+    classes = [name for name in table.column_names if name.startswith("p_")]
+    says = np.stack([table[name].to_numpy() for name in classes], axis=1).reshape(11, -1, len(classes))
+    assert set(table["layer"].to_pylist()) == {0, 1, ensemble.EVERY_LAYER}
+    # Four regressions a layer, of which the second on the consensus is in no mean; then the means.
+    np.testing.assert_allclose(says[10], says[[0, 1, 3, 4, 5, 7]].mean(axis=0), atol=1e-6)
+    pairs = {(row["system"], row["than"]) for row in records.read_differences(folder, "test")}
+    means = [f"logistic regression, layer {layer}, mean of 3, both" for layer in (0, 1)]
+    own = {(f"layer {layer}, votes", mean) for layer, mean in enumerate(means)}
+    assert pairs == own | {("several layers, mean of 2 heads, votes", than) for than in (*means, every.system)}

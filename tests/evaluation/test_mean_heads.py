@@ -49,9 +49,31 @@ def test_a_mean_over_class_losses_and_seeds():
     assert systems[-1]["seeds"] == (0, 1)
 
 
+def test_means_over_layers_with_and_without_class_losses():
+    axes = {"layers": (2, 4), "class_kinds": ("ccc", "kl"), "seeds": (0, 1)}
+    members = ensemble.members(from_config_dict({"extract": {"layers": "all"}, "ensemble": axes}), None)
+    distribution = np.random.default_rng(0).dirichlet(np.ones(4), (8, 5)).astype(np.float32)
+    given = _predictions(np.zeros((8, 5, 0), np.float32), distribution)
+    actual, named = mean_heads.with_means(given, members, ("layers", "layers_and_class_kinds"))
+    assert [(m.layer, m.class_kind, m.seed) for m in named[8:]] == [
+        (ensemble.EVERY_LAYER, "ccc", ensemble.MEAN),
+        (ensemble.EVERY_LAYER, "kl", ensemble.MEAN),
+        (ensemble.EVERY_LAYER, ("ccc", "kl"), ensemble.MEAN),
+    ]
+    ccc, kl = ([i for i, m in enumerate(members) if m.class_kind == kind] for kind in ("ccc", "kl"))
+    for row, behind in ((8, ccc), (9, kl), (10, range(8))):
+        np.testing.assert_allclose(actual.distribution[row], distribution[list(behind)].mean(0), rtol=1e-6)
+        assert [m for m in members if ensemble.stands_for(named[row], m)] == [members[i] for i in behind]
+    systems = [about for _, about in ensemble.systems([vars(member) for member in named])]
+    assert systems[-1]["system"] == "several layers, class kind ccc + kl, mean of 8 heads, votes"
+    assert systems[-3]["system"] == "several layers, class kind ccc, mean of 4 heads, votes"
+    assert [about["axes"]["num_heads"] for about in systems] == [2, 2, 2, 2, 4, 4, 8]
+    assert ensemble.layer_word(systems[-1]["layer"]) == "several"
+
+
 def test_no_means_of_what_stands_alone():
     members = ensemble.members(from_config_dict({"model": {"layer": 2}}), None)
     given = _predictions(np.zeros((1, 2, 0), np.float32), np.full((1, 2, 4), 0.25, np.float32))
-    actual, named = mean_heads.with_means(given, members, ("seeds", "class_kinds"))
+    actual, named = mean_heads.with_means(given, members, tuple(ensemble.MEANS))
     assert named == members
     np.testing.assert_array_equal(actual.distribution, given.distribution)
