@@ -27,14 +27,6 @@ MEAN = -1
 REGRESSION, BALANCED = "logistic regression", "classes balanced"
 """How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
 
-MEANS = {
-    "seeds": (),
-    "class_kinds": ("class_kind",),
-    "layers": ("layer",),
-    "layers_and_class_kinds": ("layer", "class_kind"),
-}
-"""What a mean of heads may be over (`eval.means`) -> the fields that its heads differ in beside their seeds."""
-
 WITHIN_A_SYSTEM = ("seed", "data_seed", "fold")
 """Fields in which members of one system differ, and in `layer` where saliency chose that fold by fold."""
 
@@ -320,35 +312,12 @@ def class_loss_words(axes: Mapping[str, Any]) -> str:
     return " + ".join(class_losses(axes))
 
 
-def behind_means(members: Sequence[Member], over: str) -> list[list[int]]:
-    """Members that one mean is over.
-
-    Args:
-      members: With or without folds, which do not tell them apart.
-      over: One of `MEANS`. `seeds`: the members of each system of several. Another: the members of all systems that
-        differ in nothing but its fields, where they differ in each of them.
-    """
-    by_system = [rows for rows, _ in systems([vars(member) for member in members])]
-    fields = MEANS[over]
-    if not fields:
-        return [rows for rows in by_system if len(rows) > 1]
-    groups: dict[Member, list[int]] = {}
-    for rows in by_system:
-        groups.setdefault(_without(members[rows[0]], fields), []).extend(rows)
-
-    def differ(rows: list[int]) -> bool:
-        behind = [without_fold(members[row]) for row in rows]
-        return all(len({getattr(member, field) for member in behind}) > 1 for field in fields)
-
-    return [rows for rows in groups.values() if differ(rows)]
-
-
 def stands_for(evaluated: Member, member: Member) -> bool:
     """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
     pooled = without_fold(member)
     if evaluated.seed != MEAN:
         return evaluated == pooled
-    return _is_behind(vars(_without(pooled, ())), vars(_without(evaluated, ())))
+    return _is_behind(vars(without(pooled, ())), vars(without(evaluated, ())))
 
 
 def _is_behind(head: Mapping[str, Any], mean: Mapping[str, Any]) -> bool:
@@ -359,7 +328,7 @@ def _is_behind(head: Mapping[str, Any], mean: Mapping[str, Any]) -> bool:
     return all(head[name] == mean[name] for name in mean if name not in may_differ)
 
 
-def _without(member: Member, fields: Sequence[str]) -> Member:
+def without(member: Member, fields: Sequence[str]) -> Member:
     """The member without its fold, its seeds and these fields: members of equal rest may be in one mean."""
     nothing = {"layer": EVERY_LAYER, "class_kind": ""}
     return dataclasses.replace(without_fold(member), seed=0, data_seed=0, **{name: nothing[name] for name in fields})

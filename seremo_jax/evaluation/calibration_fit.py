@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import ArtefactError, finite, place_of, read_json, require_same, write_json
 from seremo_jax.data.targets import Targets
+from seremo_jax.evaluation import mean_heads
 from seremo_jax.metrics import calibration, conformal
 
 FILE = "calibration.json"
@@ -127,7 +128,7 @@ def fit(development: Sequence[Development], members: Sequence[ensemble.Member], 
       level: Share of votes that conformal sets should hold.
     """
     names, by_members = tuple(ensemble.names(members)), {}
-    together = [rows for over in ensemble.MEANS for rows in ensemble.behind_means(members, over)]
+    together = [rows for over in mean_heads.MEANS for rows in mean_heads.behind_means(members, over)]
     for part in development:
         if not part.has_votes.any():
             continue

@@ -74,6 +74,6 @@ def test_means_over_layers_with_and_without_class_losses():
 def test_no_means_of_what_stands_alone():
     members = ensemble.members(from_config_dict({"model": {"layer": 2}}), None)
     given = _predictions(np.zeros((1, 2, 0), np.float32), np.full((1, 2, 4), 0.25, np.float32))
-    actual, named = mean_heads.with_means(given, members, tuple(ensemble.MEANS))
+    actual, named = mean_heads.with_means(given, members, tuple(mean_heads.MEANS))
     assert named == members
     np.testing.assert_array_equal(actual.distribution, given.distribution)
