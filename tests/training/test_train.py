@@ -221,10 +221,13 @@ def test_a_workdir_of_other_tables_is_refused_by_every_stage(tmp_path, trained, 
     asked, before = _with(config, changes), _results(trained)
     (path, value), *_ = changes.items()
     section, name = path.split(".")
-    sides = f"{path}: {getattr(getattr(config, section), name)!r} there, {value!r} asked for"
+    sides = re.escape(f"{path}: {getattr(getattr(config, section), name)!r} there, {value!r} asked for")
+    if path == "corpus.name":
+        # Stages after ingest say how a model is scored on another corpus.
+        sides += "|holds the corpus simulated, and --config asks for table: .* launch.evaluate --model="
     for stage in (ingest.run, extract.run, ranking.summarise, train.run, evaluate.run, baseline.run):
         arguments = (trained, asked) if stage is ranking.summarise else (asked, trained)
-        with pytest.raises(ArtefactError, match=re.escape(sides)):
+        with pytest.raises(ArtefactError, match=sides):
             stage(*arguments)
     assert _results(trained) == before
 
