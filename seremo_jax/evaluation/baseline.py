@@ -32,6 +32,7 @@ from seremo_jax.evaluation.alignment import align
 from seremo_jax.evaluation.records import BASELINE_FOLDER, FILE, are_whole, write_predictions
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.regression import (
+    SOLVER,
     STRENGTHS,
     best_for_attributes,
     best_for_classes,
@@ -83,7 +84,9 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
     like = ensemble.members_in(workdir, config)
     single = members_of(config, like, store.layers)
     members = single + [member for _, member in means_of(single)]
-    checkpoint = fingerprint_of({"baseline": STRENGTHS, "averaged": _AVERAGED, "scikit-learn": version})
+    checkpoint = fingerprint_of(
+        {"baseline": STRENGTHS, "averaged": _AVERAGED, "solver": SOLVER, "scikit-learn": version}
+    )
     card = protocol.card(
         config, workdir, utterances, store, {"checkpoint_id": checkpoint, "members": list(map(vars, like))}
     )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.optimize
 import scipy.special
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 
 from seremo_jax import backbones
@@ -62,6 +63,23 @@ def test_the_regression_is_the_optimum_of_shares_as_weights(is_balanced):
     assert np.ptp(got[-1]) > 0.3
     for of_strength, strength in zip(got, strengths, strict=True):
         expected = _optimum(x * 10.0, weights, heard * 10.0, strength)
+        np.testing.assert_allclose(of_strength, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_the_regression_is_that_of_scikit_learn(is_balanced):
+    """Of one label a row: an utterance of several classes is several rows there, each weighing its share."""
+    x, shares = _data(num=120, features=40)
+    heard = _data(features=40, seed=1)[0]
+    row, label = np.nonzero(shares)
+    weight = shares[row, label].astype(float)
+    if is_balanced:
+        weight *= weight.sum() / shares.shape[1] / np.bincount(label, weight)[label]
+    strengths = (0.001, 0.1, 1.0)
+    got = regression.fit_classes(x, shares, is_balanced, heard, strengths)
+    for of_strength, strength in zip(got, strengths, strict=True):
+        model = LogisticRegression(C=strength, max_iter=5000, tol=1e-8)
+        expected = model.fit(x[row].astype(float), label, sample_weight=weight).predict_proba(heard.astype(float))
         np.testing.assert_allclose(of_strength, expected, atol=1e-3)
 
 
