@@ -8,6 +8,7 @@ usage: bash configs/reproduce.sh TABLE --root CREMA-D --backbone FOLDER [--workd
 
 TABLE is one of
   targets     (a) heads on votes and on the consensus, the regressions to beat, human raters; 5 folds, 5 seeds
+  several     (a) the mean over heads of five layers, against regressions on the same layers; 5 folds, one seed a layer
   speakers    (e) the shares of speakers of the same heads
   layers      (b) curves over layers and heads of every layer; fold 0
   backbones   (c) heads on each --backbone given (several times) and on log-mel bands; fold 0
@@ -36,7 +37,7 @@ while [ $# -gt 0 ]; do
       [ $# -ge 2 ] && [ -n "$2" ] || wrong "$1 needs a value"
       if [ "$1" = --backbone ]; then backbones+=("$2"); else printf -v "${1#--}" '%s' "$2"; fi
       shift 2 ;;
-    targets | speakers | layers | backbones | conditions | all)
+    targets | several | speakers | layers | backbones | conditions | all)
       [ -z "$table" ] || wrong "one table at a time, or all: $table, $1"
       table=$1; shift ;;
     *) wrong "unknown argument: $1" ;;
@@ -100,12 +101,12 @@ heads() { # backbone, name, flags...
   for stage in saliency train evaluate; do launch $stage "$name" "${heard[@]}" "$@"; done
 }
 
-report() { # table, names of workdirs...
-  local table=$1 places
-  shift
+report() { # table, folder of tables, names of workdirs...
+  local table=$1 out=$workdir/$2 places
+  shift 2
   places=$(printf ",$workdir/%s" "$@")
-  printf '\n== table %s -> %s\n' "$table" "$workdir/tables/$table.md"
-  "$python" -m launch.report --table="$table" --workdirs="${places#,}" --out="$workdir/tables"
+  printf '\n== table %s -> %s\n' "$table" "$out/$table.md"
+  "$python" -m launch.report --table="$table" --workdirs="${places#,}" --out="$out"
 }
 
 five_folds=(--config.ensemble.folds="(0,1,2,3,4)")
@@ -123,28 +124,35 @@ of_folds() {
 
 make() {
   case $1 in
-    targets | speakers) of_folds; report "$1" folds ;;
+    targets | speakers) of_folds; report "$1" tables folds ;;
+    several)
+      # Of Whisper base's layers these are the five that the probe ranks highest, in each fold.
+      local flags=("${five_folds[@]}" "${tests[@]}" --config.ensemble.layers="(2,3,4,5,6)" --config.ensemble.seeds="(0,)"
+        --config.eval.means="('class_kinds','layers','layers_and_class_kinds')")
+      heads "${backbones[0]}" several "${flags[@]}"
+      launch baseline several "${heard[@]}" "${flags[@]}"
+      report targets tables/several several ;;
     layers)
       # Layers 0 to 6 are those of Whisper base; of another backbone give --config.ensemble.layers.
       heads "${backbones[0]}" layers "${one_loss[@]}" --config.ensemble.layers="(0,1,2,3,4,5,6)"
-      report layers layers ;;
+      report layers tables layers ;;
     backbones)
       local names=()
       for backbone in logmel "${backbones[@]}"; do
         heads "$backbone" "backbone-$(basename "$backbone")" "${one_loss[@]}"
         names+=("backbone-$(basename "$backbone")")
       done
-      report backbones "${names[@]}" ;;
+      report backbones tables "${names[@]}" ;;
     conditions)
       heads "${backbones[0]}" conditions "${one_loss[@]}" \
         --config.eval.noise_dir="${SEREMO_NOISE:-}" --config.eval.rir_dir="${SEREMO_ROOMS:-}" \
         --config.eval.conditions="('noise','reverb','combined','channel')"
-      report conditions conditions ;;
+      report conditions tables conditions ;;
   esac
 }
 
 if [ "$table" = all ]; then
-  for each in targets speakers layers backbones conditions; do make "$each"; done
+  for each in targets several speakers layers backbones conditions; do make "$each"; done
 else
   make "$table"
 fi
