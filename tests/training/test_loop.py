@@ -168,23 +168,18 @@ OPTIONS = {
         "loss": {"task_weighting": "uncertainty"},
         "train": {"selection": "loss"},
     },
-    "earth mover, Jensen-Shannon, mean": {
-        "loss": {"attribute_kind": "emd", "class_kind": "jsd"},
-        "model": {"pooling": "mean"},
-        "train": {"selection": "loss"},
-    },
     "sum of layers, balanced classes, both directions, dense convolution": {
         "model": {"layer": "sum", "bidirectional": True, "conv_kind": "dense", "conv_filters": 4, "dropout": 0.1},
         "loss": {"class_kind": "balanced_soft_ce"},
         **ONE,
     },
     "bfloat16": {"model": {"dtype": "bfloat16"}},
-    "every speaker": {
+    "every speaker, earth mover, Jensen-Shannon, mean": {
         "ensemble": {
             "layers": (2,),
             "class_targets": ("votes",),
             "seeds": (0,),
-            "class_kinds": ("ccc", "soft_ce"),
+            "class_kinds": ("ccc", "jsd"),
             "speaker_balances": (0.0, 1.0),
             "group_balances": (0.0, 1.0),
             "closeness_weights": (0.0, 0.5),
@@ -193,7 +188,9 @@ OPTIONS = {
             "mixups": (0.0, 0.4),
             "only": (0, 3, 37, 58, 71, 102, 155, 190, 214, 255),
         },
-        "model": {"dropout": 0.1, "embedding_activation": "tanh"},
+        "loss": {"attribute_kind": "emd"},
+        "model": {"pooling": "mean", "dropout": 0.1, "embedding_activation": "tanh"},
+        "train": {"selection": "loss"},
     },
 }
 
