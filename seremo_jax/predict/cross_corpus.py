@@ -21,7 +21,6 @@ from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import (
     ArtefactError,
     fingerprint_of,
-    in_bucket,
     place_of,
     read_json,
     remove_leftovers,
@@ -38,7 +37,7 @@ from seremo_jax.evaluation.records import FILE, are_whole
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.split_records import SplitScorer, predictions_file
 from seremo_jax.features import condition_frames
-from seremo_jax.predict import cross_settings, heard_parts, model_backbone, model_folder, model_record
+from seremo_jax.predict import cross_checks, cross_settings, heard_parts, model_backbone, model_folder, model_record
 from seremo_jax.predict.class_map import ClassMap
 from seremo_jax.predict.model_folder import Model
 from seremo_jax.reports import validation
@@ -80,11 +79,12 @@ def run(
     if jax.process_count() > 1:
         raise ArtefactError("a model hears another corpus in one process: leave out --distributed")
     workdir, place = place_of(workdir), place_of(model)
-    _require_free(workdir, place)
+    cross_checks.require_free(workdir, place)
     is_folder = (place / model_record.RECORD_FILE).exists()
     read = model_folder.read(place, members or (() if is_folder else _EVERY_MEMBER))
     heard, told = cross_settings.heard_config(config, read.about, asked)
     with at_work(workdir, "evaluate"):
+        cross_checks.require_scores_of(workdir, read.about)
         remove_leftovers(workdir, f"{FILE}.*")
         remove_leftovers(workdir / "predictions")
         ingest.run(heard, workdir, is_quiet)
@@ -94,16 +94,6 @@ def run(
         for sentence in (*job.said(), *told) if not is_quiet else ():
             print(sentence, flush=True)
         return job.run(backbone)
-
-
-def _require_free(workdir: PurePath, model: PurePath) -> None:
-    """Refuses a workdir in which another evaluation would be overwritten, the model's own one above all."""
-    if (workdir / "train").exists():
-        what = "the workdir of the model itself" if workdir in (model, model.parent) else "a workdir with a training"
-        raise ArtefactError(
-            f"--workdir={workdir} is {what}, whose own scores would be overwritten: name another folder for the scores "
-            f"of {model} on this corpus"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +149,8 @@ class _Job:
                 raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {workdir} is in it: {there}")
         info, trained = tables.info_of(utterances), cross_settings.trained_on(model.about)
         ingested = read_json(workdir / tables.STAMP_FILE, "run python -m launch.ingest with this --workdir")
-        _require_other(ingested, model.about, trained, list(rows_of) if has_splits else None)
-        _require_other_recordings(utterances, rows_of, place)
+        cross_checks.require_other(ingested, model.about, trained, list(rows_of) if has_splits else None)
+        cross_checks.require_other_recordings(utterances, rows_of, place)
         class_maps = {split: ClassMap.of(targets, rows) for split, rows in rows_of.items()}
         for class_map in class_maps.values():
             class_map.require_common(info.corpus, str(trained["corpus"]))
@@ -303,47 +293,3 @@ def _notes(corpus: str, release: str, trained: dict[str, Any], about: dict[str, 
     if not cross_settings.has_comparable_attributes(about):
         notes.append("Attributes are not scored: the model gives them on the scale of its own corpus.")
     return notes
-
-
-def _require_other(
-    ingested: dict[str, Any], about: dict[str, Any], trained: dict[str, Any], splits: list[str] | None
-) -> None:
-    """Refuses the corpus that the model was trained on, but for splits of it that training did not see.
-
-    Raises:
-      ArtefactError: It is that corpus, and its training speakers would be scored.
-    """
-    info = ingested["corpus"]
-    if (info["corpus"], info["release"]) != (trained["corpus"], trained["release"]):
-        return
-    has_folds = any(member.get("fold") is not None for member in about["members"])
-    is_same_split = ingested["split_hash"] == trained["split_hash"]
-    if splits and vocab.TRAIN not in splits and is_same_split and not has_folds:
-        return
-    raise ArtefactError(
-        f"the model was trained on {info['corpus']} ({info['release']}), and --config names the same corpus: speakers "
-        "of its training would be scored. python -m launch.evaluate without --model scores its own test split; a "
-        "model folder scores it with --config.eval.splits=\"('test',)\" under the data settings of its training"
-    )
-
-
-def _require_other_recordings(utterances: pa.Table, rows_of: dict[str, np.ndarray], place: PurePath) -> None:
-    """Refuses recordings that a trained workdir has among its own training recordings.
-
-    A model folder does not say which recordings it was trained on.
-
-    Raises:
-      ArtefactError: Names one of them.
-    """
-    workdir = place.parent if place.name == "train" else place
-    if in_bucket(workdir) or not (workdir / tables.UTTERANCES_FILE).exists():
-        return
-    own = tables.read_utterances(workdir)
-    pairs = zip(own["audio_sha256"].to_pylist(), own["split"].to_pylist(), strict=True)
-    known = {sha256 for sha256, split in pairs if split == vocab.TRAIN and sha256}
-    ids, hashes = (utterances[name].to_pylist() for name in ("id", "audio_sha256"))
-    if twice := [ids[row] for rows in rows_of.values() for row in rows if hashes[row] in known]:
-        raise ArtefactError(
-            f"{len(twice)} recordings, {twice[0]!r} first, are among those that the model of {place} was trained on: "
-            "their scores would say nothing of other corpora. Leave them out of the corpus"
-        )

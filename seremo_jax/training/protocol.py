@@ -151,10 +151,14 @@ def commit() -> str | None:
 
 def is_card_of(expected: dict[str, Any], results: PurePath) -> bool:
     """Whether `results.jsonl` is there, whole, and made under this card, from whatever commit of the code."""
+    there, ignored = card_in(results), dict.fromkeys(("code_version", "commit"))
+    return there is not None and there | ignored == json.loads(json.dumps(expected)) | ignored
+
+
+def card_in(results: PurePath) -> dict[str, Any] | None:
+    """The card that `results.jsonl` was made under; None where it is not there, or not whole."""
     try:
         cards = [parsed(line, "", "")["protocol"] for line in results.read_bytes().splitlines()]
-        card_there = cards[0]
+        return cards[0]
     except (OSError, ArtefactError, LookupError, TypeError):
-        return False
-    ignored = dict.fromkeys(("code_version", "commit"))
-    return card_there | ignored == json.loads(json.dumps(expected)) | ignored
+        return None

@@ -159,6 +159,18 @@ def test_the_same_command_again_finds_it_up_to_date(finished, crema_d, heard):
     assert "The model was trained on simulated" in report.markdown_summary(workdir)
 
 
+def test_scores_of_another_model_are_not_overwritten(finished, crema_d, heard, tmp_path):
+    workdir = Path(shutil.copytree(heard[0], tmp_path / "on"))
+    before = (workdir / "results.jsonl").read_bytes()
+    few = "--config.data.max_speakers=3"
+    status, said = _evaluate(finished / "workdir", crema_d, workdir, few, "--member=layer00-votes-seed0")
+    assert status == 1
+    members = "layer00-votes-seed0, layer00-votes-seed1"
+    assert f"has the scores of another model, or of other members: {members}, trained on simulated, " in said
+    assert "name another --workdir, or delete that file" in said
+    assert (workdir / "results.jsonl").read_bytes() == before
+
+
 def test_the_table_transfer_has_models_by_corpora(finished, heard):
     workdirs = finished / "workdir", heard[0]
     table = benchmark.build("transfer", workdirs)
