@@ -314,10 +314,9 @@ def class_loss_words(axes: Mapping[str, Any]) -> str:
 
 def stands_for(evaluated: Member, member: Member) -> bool:
     """Whether a member of an evaluation, where folds are pooled, is this member of the training, or a mean over it."""
-    pooled = without_fold(member)
     if evaluated.seed != MEAN:
-        return evaluated == pooled
-    return _is_behind(vars(without(pooled, ())), vars(without(evaluated, ())))
+        return evaluated == without_fold(member)
+    return _is_behind(vars(without(member, ())), vars(without(evaluated, ())))
 
 
 def _is_behind(head: Mapping[str, Any], mean: Mapping[str, Any]) -> bool:

@@ -221,10 +221,14 @@ def _mean_of(terms_of: Callable[[Array, Array, Array], Array]) -> Callable[..., 
     def loss(
         logits: Array, target: Array, mask: Array, class_weights: Array, eps: float, weight: Array | None
     ) -> Array:
-        terms = terms_of(jax.nn.log_softmax(logits, axis=-1), target, class_weights)
-        return weighted_mean(terms.sum(axis=1), mask, weight)
+        return weighted_mean(_summed(terms_of, logits, target, class_weights), mask, weight)
 
     return loss
+
+
+def _summed(terms_of: Callable[[Array, Array, Array], Array], logits: Array, p: Array, class_weights: Array) -> Array:
+    """Sum over classes of the terms of each utterance, [B]."""
+    return terms_of(jax.nn.log_softmax(logits, axis=-1), p, class_weights).sum(axis=1)
 
 
 _TERMS: dict[str, Callable[[Array, Array, Array], Array]] = {
@@ -254,8 +258,7 @@ def class_loss_by_row(
 ) -> Float[Array, "B"]:
     """What each utterance has of `class_loss`, which is the weighted mean of these numbers; 0 outside of the mask."""
     if kind in _TERMS:
-        terms = _TERMS[kind](jax.nn.log_softmax(logits, axis=-1), target, class_weights)
-        return jnp.where(mask, terms.sum(axis=1), 0)
+        return jnp.where(mask, _summed(_TERMS[kind], logits, target, class_weights), 0)
     mask = jnp.broadcast_to(mask[:, None], target.shape)
     is_present = varies(target, _weighing(mask, weight))
     parts = ccc_by_row(jax.nn.softmax(logits, axis=-1), target, mask, eps, weight)
