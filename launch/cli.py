@@ -3,24 +3,45 @@
 import dataclasses
 import difflib
 import errno
-import glob
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from launch import paths, pipes
-from seremo_jax.core import compiled_programs
+from launch import paths, pipes, recipe_files
+from seremo_jax.core import commands, compiled_programs
 from seremo_jax.core.artefacts import in_bucket, require_place
 from seremo_jax.core.config import Config, describe, from_config_dict
 from seremo_jax.sweeps import targets
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "recipe, with its variant: configs/NAME.py[:arg]")
+_RECIPES = (
+    "RECIPE is configs/NAME.py[:VARIANT], a file of the current folder or else the package's own recipe of that name; "
+    "python -m launch.recipes lists them."
+)
+
+
+class _RecipeParser(flags.ArgumentParser):
+    """Reads a recipe of the current folder, or of the package."""
+
+    def __init__(self, parser: flags.ArgumentParser):
+        self._parser = parser
+
+    def parse(self, path: str) -> Any:
+        """The recipe's settings."""
+        return self._parser.parse(recipe_files.find(path))
+
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "recipe, with its variant: configs/NAME.py[:arg]; a file of the current folder, else the package's of that name",
+)
+flags.FLAGS["config"].parser = _RecipeParser(flags.FLAGS["config"].parser)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -89,7 +110,11 @@ def run(
             _stop(f"error: {error}")
 
     module = sys.modules["__main__"]
-    module.__doc__ = f"{module.__doc__}\n\nConfig fields and their defaults:\n{describe()}".replace("%", "%%")
+    needed = ["--config=RECIPE"] * needs_config + ["--workdir=DIR"] * needs_workdir
+    name = module.__spec__.name if module.__spec__ else "launch"
+    usage = " ".join([f"usage: python -m {name}", *needed, "[--FLAG=VALUE ...]"])
+    text = f"{usage}\n\n{module.__doc__}\n\n{_RECIPES}\n\nConfig fields and their defaults:\n{describe()}"
+    module.__doc__ = commands.as_called(text).replace("%", "%%")
     flags.mark_flags_as_required(["config"] * needs_config + ["workdir"] * needs_workdir)
     pipes.run(lambda: app.run(main, flags_parser=_parse))
 
@@ -104,9 +129,10 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: {_in_words(error, argv)}")
     # A recipe that is not there raises only where its settings are read, and in many words.
     if recipe() and not os.path.isfile(recipe()):
-        near = difflib.get_close_matches(recipe(), glob.glob("configs/*.py"), n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; recipes are in configs/"
-        sys.exit(f"error: --config: there is no file {recipe()}{hint}")
+        near = difflib.get_close_matches(recipe(), recipe_files.names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "python -m launch.recipes lists them"
+        text = f"error: --config: there is no file {recipe()} here, and no such recipe in the package; {hint}"
+        sys.exit(commands.as_called(text))
     return rest
 
 
@@ -135,9 +161,9 @@ def _in_words(error: Exception, argv: Sequence[str]) -> str:
 def _stop(message: str) -> NoReturn:
     """Ends this process with an error; one of several at once, as JAX would wait for the others, and they for it."""
     if _DISTRIBUTED.value:
-        print(message, file=sys.stderr, flush=True)
+        print(commands.as_called(message), file=sys.stderr, flush=True)
         os._exit(1)
-    sys.exit(message)
+    sys.exit(commands.as_called(message))
 
 
 def _keep_compiled(where: str, workdir: str | None) -> None:
@@ -177,7 +203,7 @@ def asked() -> frozenset[str]:
 
 
 def recipe() -> str:
-    """File of the recipe, without its variant; empty where none is given."""
+    """File of the recipe, in the current folder or in the package, without its variant; empty where none is given."""
     if flags.FLAGS["config"].value is None:
         return ""
-    return config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    return recipe_files.find(config_flags.get_config_filename(flags.FLAGS["config"])).partition(":")[0]

@@ -18,14 +18,15 @@ def main(arguments: list[str]) -> None:
     """Writes the folder and says what is in it."""
     if arguments:
         raise app.UsageError(f"unexpected argument {arguments[0]!r}: see --help")
+    from seremo_jax.core import commands
     from seremo_jax.evaluation import calibration_fit
     from seremo_jax.predict import model_folder
 
     path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value)
     about = model_folder.read(path).about
     print(f"{path}: {', '.join(member['name'] for member in about['members'])}")
-    print(calibration_fit.described(about["calibration"]))
-    print(f"next: python -m launch.predict --model={path} FILE")
+    print(commands.as_called(calibration_fit.described(about["calibration"])))
+    print(commands.as_called(f"next: python -m launch.predict --model={path} FILE"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from absl import app, logging
 
 from launch import pipes
+from seremo_jax.core import commands
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -23,6 +24,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             # Errors of ours and of the file system are written for the user; anything else is a bug with its trace.
             if not (type(error).__module__.startswith("seremo_jax") or isinstance(error, OSError)):
                 raise
-            sys.exit(f"error: {error}")
+            sys.exit(commands.as_called(f"error: {error}"))
 
+    module = sys.modules["__main__"]
+    module.__doc__ = commands.as_called(module.__doc__)
     pipes.run(lambda: app.run(guarded))

@@ -23,7 +23,7 @@ flags.DEFINE_alias("max-members", "max_members")
 
 def main(config, workdir):
     """Plans the sweep, and runs it or prints the plan."""
-    from seremo_jax.core import artefacts, preemption
+    from seremo_jax.core import artefacts, commands, preemption
     from seremo_jax.sweeps import algebra, cost, plan, run
 
     artefacts.require_disk(workdir, "a sweep")
@@ -32,7 +32,7 @@ def main(config, workdir):
     prepare = None if _DRY_RUN.value else lambda: run.ingest_tables(config, workdir)
     planned = plan.plan(config, points, lambda program: _MOST.value or cost.most_members(program, workdir, prepare))
     if _DRY_RUN.value:
-        print(cost.describe(planned, workdir))
+        print(commands.as_called(cost.describe(planned, workdir)))
         return
     manifest = run.record(workdir, name.removeprefix(algebra.PREFIX), planned)
     try:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from seremo_jax.conditions import sources as condition_sources
 from seremo_jax.conditions.render import Sources
-from seremo_jax.core import ensemble, sharding, vocab
+from seremo_jax.core import commands, ensemble, sharding, vocab
 from seremo_jax.core.artefacts import (
     ArtefactError,
     fingerprint_of,
@@ -241,7 +241,7 @@ class _Job:
         write_records(results, records)
         remove_tree(folder / heard_parts.FOLDER)
         if not self.is_quiet:
-            print(f"{results}: next: python -m launch.report --workdir={self.workdir}")
+            print(commands.as_called(f"{results}: next: python -m launch.report --workdir={self.workdir}"))
         return results
 
     def _listener(self, backbone: str | os.PathLike | None) -> condition_frames.Listener:

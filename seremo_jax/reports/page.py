@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jinja2
 
+from seremo_jax.core import commands
 from seremo_jax.core.cells import one_line
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.reports import table
@@ -79,7 +80,7 @@ def html(page: Page) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.tests["table"] = lambda item: isinstance(item, Table)
-    return environment.get_template(TEMPLATE).render(page=page)
+    return commands.as_called(environment.get_template(TEMPLATE).render(page=page))
 
 
 def _data_uri(svg: str) -> str:
@@ -102,7 +103,7 @@ def markdown(page: Page) -> str:
                 blocks.append(f"![{table.escaped(item.alt)}]({item.file})\n\n{one_line(item.caption)}")
         if section.signs:
             blocks.append("**Signs to heed**\n\n" + "\n".join(f"- {one_line(sign)}" for sign in section.signs))
-    return "\n\n".join(blocks) + "\n"
+    return commands.as_called("\n\n".join(blocks) + "\n")
 
 
 def _counted(least_utterances: int, least_classes: int) -> str:

@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from seremo_jax.core import ensemble, vocab
+from seremo_jax.core import commands, ensemble, vocab
 from seremo_jax.core.artefacts import read_json
 from seremo_jax.core.cells import one_line
 from seremo_jax.core.config import from_config_dict
@@ -135,7 +135,7 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     systems = entries(folder, manifest)
     if systems:
         _renew(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, systems))
-    _renew(folder / f"{_STEM}.md", markdown(folder, manifest, systems))
+    _renew(folder / f"{_STEM}.md", commands.as_called(markdown(folder, manifest, systems)))
     _renew(folder / f"{_STEM}.csv", _csv(systems))
     if systems and systems[0].settings:
         metric = systems[0].main_metric

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from seremo_jax import __version__
-from seremo_jax.core import vocab
+from seremo_jax.core import commands, vocab
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json, require_same
 from seremo_jax.core.config import Config
 from seremo_jax.core.ensemble import MEMBER_FIELDS, SINCE
@@ -142,6 +142,9 @@ def code_version() -> str:
 
 def commit() -> str | None:
     """Commit of the checkout that the package runs from (`+` marks uncommitted changes); None outside of one."""
+    if not commands.is_checkout():
+        # A wheel may be installed below the repository of another project.
+        return None
     command = ["git", "-C", os.fspath(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -65,8 +65,8 @@ def test_wrong_input_is_told_plainly(tmp_path, monkeypatch, arguments, message):
 
 def test_a_recipe_that_is_not_there_is_told_plainly(tmp_path):
     status, output = _run("ingest", "--config=configs/simulatd.py:tiny", f"--workdir={tmp_path / 'w'}")
-    said = "error: --config: there is no file configs/simulatd.py; did you mean configs/simulated.py?"
-    assert (status, output.strip()) == (1, said)
+    said = "error: --config: there is no file configs/simulatd.py here, and no such recipe in the package; "
+    assert (status, output.strip()) == (1, said + "did you mean configs/simulated.py?")
 
 
 def test_a_full_disk_is_told_plainly_whoever_raises(tmp_path):
