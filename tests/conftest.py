@@ -24,6 +24,8 @@ import hypothesis
 import jax
 import jaxlib
 
+import tests.support.type_checks  # noqa: F401 (named in pyproject.toml)
+
 # The older of the compiler's two ways to write loops compiles a training in a third of the time. Newer compilers no
 # longer have it, and end the process at a flag that they do not know.
 if jaxlib.version.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
@@ -84,6 +86,18 @@ def _forgotten_programs():
         steps.compile_steps.cache_clear()
     jax.clear_caches()
     gc.collect()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files without any of the markers that are asked for, as in `-m "long or statistical"`.
+
+    Importing all files takes a process as long as some of the tests take that are marked.
+    """
+    markers = config.option.markexpr.split(" or ")
+    if not collection_path.match("test_*.py") or not all(map(str.isidentifier, markers)):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return None if any(f"mark.{marker}" in text for marker in markers) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

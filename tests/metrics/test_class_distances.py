@@ -1,6 +1,8 @@
 """Distances of classes and merged classes, against scipy, scikit-learn and plain loops."""
 
+import jaxtyping
 import numpy as np
+import pytest
 import scipy.spatial.distance
 import sklearn.metrics
 
@@ -23,6 +25,13 @@ def test_centroids_use_what_is_rated_only():
     assert semantic.attribute_distance(attributes, has_attribute, consensus, 4) is None  # nowhere to put the fourth
     has_attribute[:, 1] = False
     assert semantic.attribute_distance(attributes, has_attribute, consensus, 3) is None  # one attribute only
+
+
+def test_annotations_are_checked_at_every_call():
+    """Of shape and dtype, of the whole package, while the tests run; here of one function."""
+    for _ in range(2):
+        with pytest.raises(jaxtyping.TypeCheckError, match="attribute_distance"):
+            semantic.attribute_distance(np.ones((8, 3)), np.ones((7, 3), bool), np.zeros(8, int), 3)
 
 
 def test_co_votes_equal_a_loop_over_pairs_of_raters():
