@@ -72,8 +72,8 @@ class Config:
         for section in sections or [field.name for field in dataclasses.fields(self)]:
             part = getattr(self, section)
             for field in dataclasses.fields(part):
-                if field.metadata["changes_results"]:
-                    value = getattr(part, field.name)
+                value, about = getattr(part, field.name), field.metadata
+                if about["changes_results"] and not (about["is_silent"] and value == field.default):
                     fields[f"{section}.{field.name}"] = list(value) if isinstance(value, tuple) else value
         return fields
 

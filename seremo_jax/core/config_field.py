@@ -12,6 +12,7 @@ def field(
     choices: Sequence[str] | Mapping[str, str] = (),
     lowest: int | float | None = None,
     changes_results: bool = True,
+    is_silent: bool = False,
 ) -> Any:
     """A field of a section.
 
@@ -22,7 +23,10 @@ def field(
         several values, this holds for each, and so does `lowest`.
       lowest: The lowest number it takes.
       changes_results: Whether results depend on it. It is then part of fingerprints.
+      is_silent: Whether results say nothing of it where it has its default, so that those made before there was the
+        field stay what they are.
     """
     meanings = dict(choices) if isinstance(choices, Mapping) else dict.fromkeys(choices, "")
     facts = {"doc": doc, "choices": meanings, "lowest": lowest, "changes_results": changes_results}
+    facts["is_silent"] = is_silent
     return dataclasses.field(default=default, metadata=facts)

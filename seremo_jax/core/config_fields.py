@@ -194,6 +194,40 @@ class EvalConfig:
             "layers_and_class_kinds": "and seeds",
         },
     )
+    speaker_prior: tuple[str, ...] = _field(
+        (),
+        "systems to score, too: each head and mean, corrected for how often a test speaker shows each class, which is "
+        "estimated from the speaker's other utterances without their labels",
+        choices=vocab.SPEAKER_PRIORS,
+        is_silent=True,
+    )
+    speaker_prior_kappa: float = _field(
+        20.0, "utterances that the training prior counts as in the estimate of a speaker's", is_silent=True
+    )
+    speaker_prior_by: str = _field(
+        "speaker",
+        "whose prior is estimated: each speaker's; a column of the utterance table (gender) takes treats_groups_apart",
+        is_silent=True,
+    )
+    treats_groups_apart: bool = _field(
+        False, "lets scores depend on the group that a person is in, which is refused otherwise", is_silent=True
+    )
+    enrolment: tuple[int, ...] = _field(
+        (),
+        "labelled utterances of each test speaker that models are adapted by, for the curves of enrolment and of the "
+        "prior over their number, e.g. (1, 2, 4, 8); empty for no curves",
+        lowest=1,
+        is_silent=True,
+    )
+    enrolment_kappa: float = _field(
+        4.0, "utterances that the training's mean of a class counts as in that of a speaker", is_silent=True
+    )
+    enrolment_weight: float = _field(
+        1.0, "weight of the speaker's means of classes beside the head", lowest=0, is_silent=True
+    )
+    enrolment_draws: int = _field(
+        5, "draws of the utterances behind each point of the curves", lowest=1, is_silent=True
+    )
     conditions: tuple[str, ...] = _field(
         (vocab.CLEAN,),
         "acoustic conditions: clean, noise, reverb, combined, channel, all, or ids (core/condition_names.py)",

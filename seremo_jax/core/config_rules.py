@@ -28,8 +28,8 @@ _WITHOUT_REPETITION = (
     "data.word_map",
     "targets.other_map",
     "extract.layers",
-    *(f"eval.{name}" for name in ("splits", "nbest", "pa_uar_thresholds", "means", "conditions")),
-    *(f"eval.{name}" for name in ("noise_kinds", "snr_db", "curve_snr_db", "rt60_s")),
+    *(f"eval.{name}" for name in ("splits", "nbest", "pa_uar_thresholds", "means", "speaker_prior", "enrolment")),
+    *(f"eval.{name}" for name in ("conditions", "noise_kinds", "snr_db", "curve_snr_db", "rt60_s")),
 )
 """Fields with several values, none of which means anything twice. (Axes of `ensemble` have a rule of their own.)"""
 
@@ -201,6 +201,17 @@ def _evaluation(config: Any) -> Iterator[str]:
         yield "eval.coverage is a share of votes between 0 and 1"
     if 1 not in section.nbest or not all(0 < n <= num_classes for n in section.nbest):
         yield "eval.nbest must include 1, and no N can exceed the number of classes"
+    if not section.speaker_prior_kappa > 0:
+        yield "eval.speaker_prior_kappa must be above 0: with 0 one utterance would decide the prior of its speaker"
+    if not section.enrolment_kappa > 0:
+        yield "eval.enrolment_kappa must be above 0: with 0 one utterance would stand for a class of its speaker"
+    if section.speaker_prior_by != "speaker" and not section.treats_groups_apart:
+        yield (
+            f"eval.speaker_prior_by = {section.speaker_prior_by!r}: a prior or a threshold for each group makes a "
+            "model that treats people by their group. Two people who sound the same then get different answers, the "
+            "model has to be told the group of everybody it hears, and a gap that lies in its training stays there, "
+            "unseen. If that is meant, set eval.treats_groups_apart=true"
+        )
 
 
 def _ensemble(config: Any) -> Iterator[str]:

@@ -298,7 +298,8 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
         result.append(f"mean of {axes['num_heads']} heads")
     elif axes["model"] == "regression" and axes["num_heads"] > 1:
         result.append(f"mean of {axes['num_heads']}")
-    return result
+    # Of a system as it was trained there is nothing more to say.
+    return [*result, axes["adaptation"]] if "adaptation" in axes else result
 
 
 def class_losses(axes: Mapping[str, Any]) -> list[str]:

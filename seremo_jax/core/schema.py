@@ -163,7 +163,8 @@ class ResultRecord:
         it, every field of its members but seeds and fold (`class_kind` is a list where a mean is over several), and
         under `varying` the names of those fields that differ between the systems of this evaluation. A regression has
         `layer`, `class_target` and `is_balanced` (whether its classes weigh the same) instead of a member's fields; a
-        mean of regressions has a list of the latter, and `both` for its class target.
+        mean of regressions has a list of the latter, and `both` for its class target. A system whose predictions were
+        adapted to each test speaker has `adaptation`, which says how, and `adapted_by`, the settings of that.
         `system` is these in words.
       comparison: Of a comparison of groups its `kind` (`gap`, `worst` or `ratio`), the grouping `column`, and for a gap
         with a sign the two `groups`; empty for a group by itself.

@@ -150,6 +150,18 @@ OBJECTIVES = {
 OBJECTIVE_GROUPS = {"speaker": "", "group": "train.group_by"}
 """What the groups of an objective are."""
 
+SPEAKER_PRIORS = {
+    "transductive": "from all utterances of the speaker",
+    "online": "from the earlier ones, in the order of the corpus",
+}
+"""From which utterances a speaker's prior is estimated -> what it is. `evaluation.speaker_priors` does."""
+
+ADAPTED_NOTE = (
+    "Systems with a speaker's prior see other utterances of the test speaker without labels, enrolled ones with "
+    "labels. Transductive: also those that are scored."
+)
+"""What a protocol card says of systems that are adapted to test speakers."""
+
 CONVOLUTIONS = {
     "depthwise": "each feature by itself",
     "dense": "model.conv_filters filters over all features",

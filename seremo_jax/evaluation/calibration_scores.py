@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from seremo_jax.core import ensemble
 from seremo_jax.core.artefacts import finite
 from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.ensemble import Member
@@ -74,7 +73,7 @@ def with_calibration(
     records: Sequence[ResultRecord],
     aligned: Aligned,
     fitted: Calibrations,
-    pooled: Sequence[Member],
+    scored: tuple[Sequence[tuple[list[int], dict[str, Any]]], Sequence[Member]],
     rows: Mapping[int | None, np.ndarray],
     ids: np.ndarray,
     section: EvalConfig,
@@ -87,7 +86,8 @@ def with_calibration(
       records: Of one split in one condition.
       aligned: The predictions they are of.
       fitted: On the development split.
-      pooled: Member of each row of the predictions, without its fold.
+      scored: The systems, as rows of the predictions and what records say of them, and the member of each row, without
+        its fold.
       rows: Fold -> rows of the utterance table that it predicts.
       ids: [N] of the utterance table.
       section: Resamples of speakers and their seed, the same as of other metrics, so that all see the same resamples.
@@ -106,7 +106,8 @@ def with_calibration(
         )  # fmt: skip
 
     added = {}
-    for members, about in ensemble.systems([*map(vars, pooled)]):
+    systems, pooled = scored
+    for members, about in systems:
         # Of each member what was fitted for it alone, and of all members together what was fitted for their mean: a
         # mean of distributions is flatter than they are and needs another temperature.
         alone = [fitted.in_folds([pooled[row]], folds) for row in members]

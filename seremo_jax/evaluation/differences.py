@@ -33,11 +33,19 @@ class Compared:
     num_units: int
 
 
+def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each system with those before it, and of more than `MOST_PAIRED` each with the first.
+
+    Pairs grow with the square of the systems, and so does what Holm's correction asks of each.
+    """
+    return [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
+
+
 def differences(
     systems: Mapping[str, Compared],
     num_permutations: int,
     seed: int,
-    pairs: Sequence[tuple[str, str]] | None = None,
+    pairs: Sequence[tuple[str, str]],
 ) -> dict[str, list[dict[str, Any]]]:
     """System -> its differences from other systems, one entry a metric.
 
@@ -50,15 +58,11 @@ def differences(
       systems: In the order of the table.
       num_permutations: Exchanges of two systems, speaker by speaker.
       seed: Of the exchanges.
-      pairs: (`than`, system) to compare. None compares each with those before it, and of more than `MOST_PAIRED`
-        systems each with the first: pairs grow with the square, and so does what Holm's correction asks of each.
+      pairs: (`than`, system) to compare, see `default_pairs`.
 
     Raises:
       ValueError: `means` of a system lacks one of its `points`.
     """
-    names = list(systems)
-    if pairs is None:
-        pairs = [(a, b) for i, b in enumerate(names) for a in names[:i] if len(names) <= MOST_PAIRED or a == names[0]]
     rows: dict[tuple[str, str, Metric], dict[str, Any]] = {}
     for before, after in pairs:
         first, second = systems[after], systems[before]
@@ -91,7 +95,7 @@ def differences(
             {key: row["p_bootstrap"] if row["p_permutation"] is None else row["p_permutation"]
              for key, row in rows.items() if key[2].about.family == family}
         )  # fmt: skip
-    by_system: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    by_system: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     for key, row in rows.items():
         by_system[key[0]].append(row | {"p_holm": corrected[key]})
     return by_system

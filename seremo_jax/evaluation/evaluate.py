@@ -21,8 +21,8 @@ from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Predictions, ResultRecord
 from seremo_jax.data.screening import with_words
 from seremo_jax.data.tables import read_for
-from seremo_jax.evaluation import calibration_fit, mean_heads
-from seremo_jax.evaluation.records import FILE, are_whole, require_own
+from seremo_jax.evaluation import calibration_fit, enrolment, mean_heads, prototypes, speaker_priors
+from seremo_jax.evaluation.records import ENROLMENT_FOLDER, FILE, are_whole, require_own
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.split_records import SplitScorer, predictions_file
 from seremo_jax.features import condition_frames
@@ -53,6 +53,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
         remove_leftovers(workdir / "predictions")
         for name in (FILE, calibration_fit.FILE):
             remove_leftovers(workdir, f"{name}.*")
+        remove_leftovers(workdir / ENROLMENT_FOLDER)
     require_own(workdir)
     utterances, ratings, fingerprint = read_for(config, workdir)
     store = Reader(workdir / "store")
@@ -99,6 +100,10 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
     if config.eval.calibrate:
         job = dataclasses.replace(job, fitted=job.calibrate())
         calibration_fit.write(workdir / calibration_fit.FILE, job.fitted, card["checkpoint"])
+    if sharding.is_first_process():
+        (workdir / ENROLMENT_FOLDER / FILE).unlink(missing_ok=True)
+    if config.eval.enrolment:
+        write_records(workdir / ENROLMENT_FOLDER / FILE, job.curves())
     records = [record for split in config.eval.splits for record in job.split(split, workdir / "predictions")]
     write_records(results, records)
     return results
@@ -112,6 +117,7 @@ def _is_whole(config: Config, workdir: PurePath, sources: Sources | None, checkp
         are_whole(workdir / FILE)
         and all((workdir / "predictions" / name).exists() for name in names)
         and (not config.eval.calibrate or calibration_fit.is_of(workdir, checkpoint))
+        and (not config.eval.enrolment or are_whole(workdir / ENROLMENT_FOLDER / FILE))
     )
 
 
@@ -146,6 +152,22 @@ class _Job:
         genders = self.utterances["gender"].to_pylist()
         development = calibration_fit.development_of(predicted, self.members, self.data.targets, genders)
         return calibration_fit.fit(development, self.members, section.coverage)
+
+    def _priors(self) -> speaker_priors.TrainingPriors | None:
+        is_asked_for = bool(self.data.config.eval.speaker_prior)
+        return speaker_priors.TrainingPriors.of(self.data, self.members) if is_asked_for else None
+
+    def curves(self) -> list[ResultRecord]:
+        """Records of the curves of enrolment, of all splits."""
+        known = prototypes.of_training(self.data, self.members, self.params, self.mesh)
+        records = []
+        for split in self.data.config.eval.splits:
+            said = prototypes.with_embeddings(self.data, self.members, self.params, self.mesh, self.rows(split))
+            heads, section = enrolment.Heads.of(said, self.members), self.data.config.eval
+            who = enrolment.speakers(heads, self.utterances, self.data.targets, max(section.enrolment), section.seed)
+            curves = enrolment.Curves(heads, who, self.data.targets, self.members, known, self.fitted, section)
+            records += enrolment.records(curves, self.utterances, split, self.card)
+        return records
 
     def rows(self, split: str) -> dict[int | None, np.ndarray]:
         """Fold -> rows of the utterance table in this split."""
@@ -196,6 +218,7 @@ class _Job:
             card=self.card,
             fitted=self.fitted,
             folder=folder,
+            priors=self._priors(),
         )
         records, reference = [], None
         with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:

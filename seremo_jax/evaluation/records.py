@@ -29,6 +29,9 @@ FILE = "results.jsonl"
 BASELINE_FOLDER = "baseline"
 """Folder of the records of the regression that every user would pick instead of a head."""
 
+ENROLMENT_FOLDER = "enrolment"
+"""Folder of the records of the curves over utterances of test speakers."""
+
 DIFFERENCES_FILE = "differences.json"
 """In that folder: heads minus regressions, see `against_regression`."""
 

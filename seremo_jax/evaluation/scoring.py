@@ -16,7 +16,7 @@ from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import group_gaps, served, speakers, strata, system_scores, system_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
-from seremo_jax.evaluation.differences import Compared, differences
+from seremo_jax.evaluation.differences import Compared, default_pairs, differences
 from seremo_jax.evaluation.raters import GAP_GROUP, Raters
 from seremo_jax.evaluation.states import RowTargets, Settings, States, member_states
 from seremo_jax.evaluation.system_sums import GroupTargets, Statistics
@@ -41,6 +41,7 @@ class ScoreRequest:
         exchanges of systems (0 for no tests) and the seed of all draws.
       protocol: The protocol card.
       condition: Acoustic condition of the predictions.
+      adapted: System -> the system that it is an adaptation of, which it is compared with and with no other.
     """
 
     systems: Sequence[tuple[list[int], dict[str, Any]]]
@@ -48,6 +49,7 @@ class ScoreRequest:
     section: EvalConfig
     protocol: Mapping[str, Any]
     condition: str = vocab.CLEAN
+    adapted: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +154,7 @@ def score(aligned: Aligned, request: ScoreRequest, states: Callable[..., States]
         records += _comparison_records(split, scored, shared | about)
         by_system[about["system"]] = scored
     if request.section.num_permutations:
-        _add_differences(split, records, by_system)
+        _add_differences(split, records, by_system, request.adapted)
     # Raters are the same for all systems, so only the records of the first one say what they score.
     for record in records:
         if record.system == records[0].system and record.group in split.raters.states:
@@ -313,16 +315,20 @@ def paired_differences(
     return _differences(split, by_system, pairs)
 
 
-def _add_differences(split: _Split, records: Sequence[ResultRecord], by_system: Mapping[str, _Scored]) -> None:
+def _add_differences(
+    split: _Split, records: Sequence[ResultRecord], by_system: Mapping[str, _Scored], adapted: Mapping[str, str]
+) -> None:
     """Of the metrics by which systems are compared, over all speakers."""
-    rows_of = _differences(split, by_system)
+    pairs = default_pairs([system for system in by_system if system not in adapted])
+    pairs += [(before, after) for after, before in adapted.items()]
+    rows_of = _differences(split, by_system, pairs)
     for record in records:
         if record.group == "all":
             record.states["differences"] = rows_of[record.system]
 
 
 def _differences(
-    split: _Split, by_system: Mapping[str, _Scored], pairs: Sequence[tuple[str, str]] | None = None
+    split: _Split, by_system: Mapping[str, _Scored], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, list[dict[str, Any]]]:
     settings, section = split.settings, split.section
     by_name = {}

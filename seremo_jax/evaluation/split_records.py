@@ -22,6 +22,7 @@ from seremo_jax.evaluation import calibration_scores, scoring, stability
 from seremo_jax.evaluation.alignment import Aligned, align
 from seremo_jax.evaluation.calibration_fit import Calibrations
 from seremo_jax.evaluation.records import write_predictions
+from seremo_jax.evaluation.speaker_priors import Corrections, TrainingPriors
 from seremo_jax.evaluation.states import member_states
 
 _member_states = jax.jit(member_states, static_argnames=("num_cells", "nbest"))
@@ -47,6 +48,7 @@ class SplitScorer:
       card: The protocol card, with the `checkpoint`.
       fitted: Calibration of the members; None where there is none.
       folder: Where predictions are written.
+      priors: How often each class occurs in training, for `eval.speaker_prior`; None where nothing is corrected.
     """
 
     split: str
@@ -58,6 +60,7 @@ class SplitScorer:
     card: Mapping[str, Any]
     fitted: Calibrations | None
     folder: PurePath
+    priors: TrainingPriors | None = None
 
     def records(
         self, predictions: Predictions, condition: Condition, clean: Aligned | None = None
@@ -86,7 +89,11 @@ class SplitScorer:
             split=self.split,
             group_by=section.group_by,
         )
-        request = scoring.ScoreRequest(systems, self.split, section, self.card, condition.id)
+        members, adapted = self.members, {}
+        if self.priors is not None:
+            corrections = Corrections(self.priors, self.fitted, section, self.rows, self.utterances)
+            aligned, systems, members, adapted = corrections.added(aligned, systems, members)
+        request = scoring.ScoreRequest(systems, self.split, section, self.card, condition.id, adapted)
         records = scoring.score(aligned, request, _member_states)
         if clean is not None:
             members_of = {about["system"]: rows for rows, about in systems}
@@ -94,6 +101,6 @@ class SplitScorer:
         # What was fitted on the development split cannot be judged there.
         if self.fitted is not None and self.split != vocab.DEVELOPMENT:
             records = calibration_scores.with_calibration(
-                records, aligned, self.fitted, self.members, self.rows, self.targets.ids, section
+                records, aligned, self.fitted, (systems, members), self.rows, self.targets.ids, section
             )
         return [dataclasses.replace(record, predictions=origin) for record in records], aligned

@@ -78,6 +78,9 @@ def run(
     """
     if jax.process_count() > 1:
         raise ArtefactError("a model hears another corpus in one process: leave out --distributed")
+    for name in ("speaker_prior", "enrolment"):
+        if getattr(config.eval, name):
+            raise ArtefactError(f"eval.{name} is not offered for a model on another corpus: leave it empty")
     workdir, place = place_of(workdir), place_of(model)
     cross_checks.require_free(workdir, place)
     is_folder = (place / model_record.RECORD_FILE).exists()

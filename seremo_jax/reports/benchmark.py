@@ -3,15 +3,18 @@
 A table carries its protocol: rows of another one are refused, or flagged by footnotes. Published numbers stand apart.
 """
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from seremo_jax.core.artefacts import atomic_path
 from seremo_jax.core.ensemble import layer_word
+from seremo_jax.evaluation.records import ENROLMENT_FOLDER
 from seremo_jax.reports import benchmark_parts as parts
-from seremo_jax.reports import benchmark_text, score_tables, transfer_table
-from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, marks
+from seremo_jax.reports import benchmark_text, enrolment_table, look, score_tables, transfer_table
+from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, load_below, marks
 from seremo_jax.reports.benchmark_text import BenchmarkTable
 from seremo_jax.reports.blocks import ReportError, flat, target_label
 from seremo_jax.reports.table import Table
@@ -38,16 +41,22 @@ def build(
       ArtefactError: Records are missing or damaged.
       ReportError: Rows differ in protocol, or there are none of what the table is about.
     """
+    if name == ENROLMENT:
+        return _enrolment(load_below(workdirs, ENROLMENT_FOLDER), split, is_mixed)
     return _BUILDERS[name](load(workdirs), split, is_mixed)
 
 
 def write(table: BenchmarkTable, folder: str | os.PathLike) -> list[Path]:
-    """Writes `NAME.md`, `NAME.csv` and `NAME.tex` into a folder, each whole or not at all; returns their paths."""
+    """Writes `NAME.md`, `NAME.csv`, `NAME.tex`, and `NAME.png` of a table with a figure, each whole or not at all."""
     forms = {"md": benchmark_text.markdown, "csv": benchmark_text.csv_text, "tex": benchmark_text.latex}
     paths = [Path(folder) / f"{table.name}.{suffix}" for suffix in forms]
     for path, render in zip(paths, forms.values(), strict=True):
         with atomic_path(path) as temporary:
             temporary.write_text(render(table), encoding="utf-8")
+    if table.figure is not None:
+        paths.append(Path(folder) / f"{table.name}.png")
+        with atomic_path(paths[-1]) as temporary:
+            look.render(table.figure, temporary)
     return paths
 
 
@@ -181,6 +190,15 @@ def _transfer(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     )
 
 
+def _enrolment(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = entries(runs, split)
+    flags, notes = marks(rows, _CLEAN, (), is_mixed)
+    tables = enrolment_table.parts(rows, dict(zip(map(id, rows), flags, strict=True)))
+    title = "Adapted to each test speaker"
+    table = _finished(ENROLMENT, title, tables, rows, notes, enrolment_table.READING)
+    return dataclasses.replace(table, figure=functools.partial(enrolment_table.figure, rows=rows))
+
+
 _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {
     "targets": _targets,
     "layers": _layers,
@@ -189,5 +207,6 @@ _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {
     "speakers": _speakers,
     "transfer": _transfer,
 }
-NAMES = tuple(_BUILDERS)
+ENROLMENT = "enrolment"
+NAMES = (*_BUILDERS, ENROLMENT)
 """The tables there are."""

@@ -119,6 +119,20 @@ def load(workdirs: Sequence[str | os.PathLike]) -> list[Run]:
     return heads + baselines
 
 
+def load_below(workdirs: Sequence[str | os.PathLike], folder: str) -> list[Run]:
+    """Records that an evaluation left in a folder of each workdir.
+
+    Raises:
+      ArtefactError: A workdir is named twice, or a file is missing or damaged.
+    """
+    runs = load(workdirs)
+    names = {os.fspath(run.workdir): run.name for run in runs}
+    return [
+        _run(name, place_of(workdir) / folder / result_records.FILE, None, place_of(workdir))
+        for workdir, name in names.items()
+    ]
+
+
 def _run(name: str, path: PurePath, curves: Mapping[str, Any] | None, workdir: PurePath) -> Run:
     records = result_records.read(path)
     is_simulated = any(record.protocol.get("is_simulated") for record in records)

@@ -1,10 +1,13 @@
 """A benchmark table as Markdown, CSV and LaTeX (booktabs): its parts below each other, with caption and footnotes."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from matplotlib.figure import Figure
 
 from seremo_jax.core.cells import one_line
 from seremo_jax.reports import table as forms
+from seremo_jax.reports.look import Theme
 from seremo_jax.reports.table import Table
 
 
@@ -19,6 +22,7 @@ class BenchmarkTable:
       caption: Split, counts, how to read a cell, commits.
       footnotes: Mark -> what differs in the rows that bear it.
       reading: What the table shows and what it doesn't.
+      figure: Draws it in a theme; None for a table without a figure.
     """
 
     name: str
@@ -27,6 +31,7 @@ class BenchmarkTable:
     caption: str
     footnotes: Mapping[str, str]
     reading: str
+    figure: Callable[[Theme], Figure] | None = None
 
 
 def markdown(benchmark: BenchmarkTable) -> str:

@@ -111,7 +111,7 @@ def card(
         "corpus": info.corpus,
         "release": info.release,
         "is_simulated": info.is_simulated,
-        "notes": list(info.notes),
+        "notes": [*info.notes, *([vocab.ADAPTED_NOTE] if config.eval.speaker_prior else [])],
         "split_hash": ingest["split_hash"],
         "classes": [*vocab.classes_of(config.targets.class_set), *([vocab.OTHER] * has_other)],
         "backbone": store.manifest["backbone"],

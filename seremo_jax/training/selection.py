@@ -36,6 +36,7 @@ class Predicted(NamedTuple):
       distribution: [m, N, C] float32, rows sum to 1.
       levels: [m, N, A, L] float32 logits of the levels of the rating scale, where the loss is computed of them.
       variances: [m, N, A] float32 variances of the raters, where the loss is computed of them.
+      embedding: [m, N, embedding_size] float32, where it is asked for.
     """
 
     members: Int[np.ndarray, " m"]
@@ -44,6 +45,7 @@ class Predicted(NamedTuple):
     distribution: Float[np.ndarray, "m N C"]
     levels: Float[np.ndarray, "m N A L"] | None = None
     variances: Float[np.ndarray, "m N A"] | None = None
+    embedding: Float[np.ndarray, "m N I"] | None = None
 
 
 def require_labels(
@@ -185,7 +187,7 @@ def development_losses(
       [E] float32; NaN for members without predictions.
     """
     result = np.full(len(values.seed), np.nan, np.float32)
-    for members, rows, attributes, distribution, levels, variances in predicted:
+    for members, rows, attributes, distribution, levels, variances, _ in predicted:
         if len(members):
             raw = Raw(attributes, levels, variances, np.log(np.maximum(distribution, _LEAST_SHARE)), None)
             of_rows, of_members = (

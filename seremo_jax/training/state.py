@@ -122,6 +122,7 @@ class Settings(NamedTuple):
       mixes: Some member mixes utterances.
       num_groups: Groups whose standing the state holds; 0 where no objective is over groups.
       strengths: How strong the objectives are.
+      gives_embedding: Predictions bring the embedding of each utterance.
     """
 
     sizes: model.Sizes
@@ -136,6 +137,7 @@ class Settings(NamedTuple):
     mixes: bool = False
     num_groups: int = 0
     strengths: Strengths = Strengths(0.0, 1.0, 0.0)
+    gives_embedding: bool = False
 
     @classmethod
     def of(

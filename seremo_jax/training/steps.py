@@ -91,6 +91,8 @@ def _predict_step(
         outputs = {"attributes": raw.attributes, "distribution": raw.distribution}
         if settings.selects_by_loss:
             outputs |= {name: x for name in ("levels", "variances") if (x := getattr(raw, name)) is not None}
+        if settings.gives_embedding:
+            outputs["embedding"] = raw.embedding
         return outputs
 
     running = jax.tree.map(lambda x: x[:num_running], (params, members))
@@ -122,7 +124,8 @@ class Steps(NamedTuple):
       init: (values) -> state.
       train: (state, members, batch, inputs) -> state, and [P] sum of its losses to wait for. The old state is donated.
       predict: (params, members, batch, inputs) -> of the positions that are trained, by name: attributes [n, B, A],
-        distribution [n, B, C], and what else the loss is computed of, where it selects epochs.
+        distribution [n, B, C], what else the loss is computed of, where it selects epochs, and the embedding
+        [n, B, embedding_size] where it is asked for.
       finish_epoch: (state, scores [P], epoch []) -> state after an evaluation on the development split. The old state
         is donated.
       reorder: (tree, places [P]) -> the tree with its positions in another order.

@@ -58,8 +58,8 @@ def aligned(parts):
 
 def added(parts, aligned, fitted, pooled=POOLED, **options):
     records = score(*parts, members=[vars(member) for member in pooled], protocol=CARD, nbest=SECTION.nbest, **options)
-    ids = parts[1].ids
-    return calibration_scores.with_calibration(records, aligned, fitted, pooled, ROWS, ids, SECTION)
+    ids, systems = parts[1].ids, ensemble.systems([*map(vars, pooled)])
+    return calibration_scores.with_calibration(records, aligned, fitted, (systems, pooled), ROWS, ids, SECTION)
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +168,8 @@ def test_other_records_stay_as_they_are_and_all_is_json(parts, aligned, fitted, 
             assert after.metrics.items() >= before.metrics.items()
             assert {**after.states, "calibration": 0} == {**before.states, "calibration": 0}
         json.loads(to_json(after))
-    nothing = calibration_fit.fit([], TRAINED, LEVEL)
-    same = calibration_scores.with_calibration(plain, aligned, nothing, POOLED, ROWS, parts[1].ids, SECTION)
+    nothing, systems = calibration_fit.fit([], TRAINED, LEVEL), ensemble.systems([*map(vars, POOLED)])
+    same = calibration_scores.with_calibration(plain, aligned, nothing, (systems, POOLED), ROWS, parts[1].ids, SECTION)
     assert same == plain
 
 
