@@ -11,6 +11,7 @@ from launch import paths, plain
 
 _WORKDIR = paths.define("workdir", None, "workdir with a finished training", required=True)
 _TO = paths.define("to", None, "folder to write", required=True)
+_PROTOTYPES = flags.DEFINE_bool("prototypes", False, "adds what adapting the model to a speaker takes (launch.predict)")
 _MEMBERS = flags.DEFINE_multi_string("member", [], "member to export: a name, a pattern, or best")
 
 
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> None:
     from seremo_jax.evaluation import calibration_fit
     from seremo_jax.predict import model_folder
 
-    path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value)
+    path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value, with_prototypes=_PROTOTYPES.value)
     about = model_folder.read(path).about
     print(f"{path}: {', '.join(member['name'] for member in about['members'])}")
     print(commands.as_called(calibration_fit.described(about["calibration"])))

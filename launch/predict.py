@@ -4,7 +4,8 @@
 
 --model is a folder of launch.export or a workdir with a finished training. Without --out the results are printed. A run
 that was cut off goes on where it was. Exit code 2 says that some files could not be used: they are listed with the
-reason, and in OUT.bad.csv.
+reason, and in OUT.bad.csv. --enrol, --speaker and --speaker_prior adapt the model to one speaker, of whom all
+recordings must be; launch/README.md says what each of them sees.
 """
 
 import sys
@@ -22,36 +23,35 @@ _TIMELINE = flags.DEFINE_bool("timeline", False, "table and figure of each long 
 _EMBEDDING = flags.DEFINE_bool("embedding", False, "adds the embedding of every member")
 _WINDOW_S = flags.DEFINE_float("window_s", 10.0, "windows of long recordings, in seconds", lower_bound=0.1)
 _HOP_S = flags.DEFINE_float("hop_s", 5.0, "from one window to the next, in seconds", lower_bound=0.1)
-_MOST_LISTED = 20
+_ENROL = paths.define("enrol", None, "folder of one speaker's recordings, labelled by labels.csv (file,class) or not")
+_SAVE_SPEAKER = paths.define("save_speaker", None, "file for what --enrol learned")
+_SPEAKER = paths.define("speaker", None, "such a file, made with this model")
+_SPEAKER_PRIOR = flags.DEFINE_bool("speaker_prior", False, "corrects all recordings by the prior they show together")
 
 
 def main(arguments: list[str]) -> int:
-    """Predicts, and returns the exit code."""
-    if len(arguments) != 1:
-        raise app.UsageError("give one file, folder or list")
+    """Predicts, enrols, or both, and returns the exit code."""
+    if len(arguments) != 1 and not (_ENROL.value and _SAVE_SPEAKER.value and not arguments):
+        raise app.UsageError("give one file, folder or list; none with --enrol and --save_speaker")
     if _FORMAT.value == "parquet" and _OUT.value is None:
         raise app.UsageError("--format=parquet needs --out")
     if not 0 < _HOP_S.value <= _WINDOW_S.value < float("inf"):
         raise app.UsageError("--hop_s must be above 0 and at most --window_s, and both finite")
-    from seremo_jax.predict import files, predictor
+    if (_SAVE_SPEAKER.value and not _ENROL.value) or (_ENROL.value and _SPEAKER.value):
+        raise app.UsageError("--save_speaker needs --enrol, which takes no --speaker")
+    from seremo_jax.predict import files, predictor, speakers
 
-    audio_files = files.find(arguments[0])
+    audio_files = files.find(arguments[0]) if arguments else None
     places = {"members": _MEMBERS.value, "backbone": _BACKBONE.value}
     model = predictor.load(_MODEL.value, **places, window_s=_WINDOW_S.value, hop_s=_HOP_S.value)
-    options = {"with_embedding": _EMBEDDING.value, "with_timeline": _TIMELINE.value}
+    model, after = speakers.asked_for(model, _ENROL.value, _SAVE_SPEAKER.value, _SPEAKER.value, _SPEAKER_PRIOR.value)
+    if audio_files is None:
+        return 0
+    options = {"with_embedding": _EMBEDDING.value, "with_timeline": _TIMELINE.value, "after": after}
     outcome = files.run(model, audio_files, _OUT.value, _FORMAT.value, **options)
     if _OUT.value is None:
         print(files.to_text(outcome, _FORMAT.value), end="")
-    warned = [(record["file"], text) for record in outcome.records for text in record.get("warnings", ())]
-    for file, text in warned[:_MOST_LISTED]:
-        print(f"warning: {file}: {text}", file=sys.stderr)
-    if len(warned) > _MOST_LISTED:
-        print(f"warning: {len(warned) - _MOST_LISTED} more, see the column warnings", file=sys.stderr)
-    for suffix, number in sorted(audio_files.num_ignored.items()):
-        print(f"left alone: {number} files {suffix or 'without suffix'}", file=sys.stderr)
-    for file, reason, detail in outcome.bad[:_MOST_LISTED]:
-        print(f"cannot be used: {file}: {reason} ({detail})", file=sys.stderr)
-    print(f"{len(outcome.records)} files predicted, {len(outcome.bad)} cannot be used", file=sys.stderr)
+    print(*files.sentences(outcome, audio_files), sep="\n", file=sys.stderr)
     return 2 if outcome.bad else 0
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +22,6 @@ from seremo_jax.core.artefacts import (
     SEAL,
     ArtefactError,
     atomic_path,
-    clear_when_full,
-    fingerprint_of,
     parsed,
     remove_leftovers,
     require_same,
@@ -46,7 +44,7 @@ FORMATS = ("json", "csv", "parquet")
 LIST_SUFFIXES = (".txt", ".list")
 _MOST_FILES, _MOST_S = 32, 600.0
 """Files, and seconds of audio, between two entries of the journal."""
-_MOST_NAME_BYTES = 250
+_MOST_LISTED = 20
 
 
 class AudioFiles(NamedTuple):
@@ -119,6 +117,7 @@ def run(
     with_embedding: bool = False,
     with_timeline: bool = False,
     is_quiet: bool = False,
+    after: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = None,
 ) -> Outcome:
     """Predicts every file and writes OUT, and OUT.bad.csv where files could not be used.
 
@@ -130,6 +129,7 @@ def run(
       with_embedding: Adds the embedding of every member; not for csv.
       with_timeline: Writes table and figure of each long recording to the folder OUT.timeline.
       is_quiet: Shows no progress.
+      after: What becomes of the records of all files, once all are there (`speakers.together`); not with a timeline.
 
     Raises:
       ArtefactError: The journal beside OUT was begun with another model or other settings; another process writes OUT;
@@ -139,7 +139,9 @@ def run(
         raise ArtefactError("embeddings do not fit csv: choose --format json or parquet")
     if with_timeline and out is None:
         raise ArtefactError("a timeline is written beside --out: give one")
-    about = {"model": fingerprint_of(predictor.about), "windows_s": list(predictor.windows_s)}
+    if with_timeline and after is not None:
+        raise ArtefactError("a timeline is written before all recordings are heard: leave out --timeline or the prior")
+    about = {"model": predictor.identity, "windows_s": list(predictor.windows_s)}
     about |= {"with_embedding": with_embedding, "with_timeline": with_timeline}
     with contextlib.ExitStack() as stack:
         if out is not None:
@@ -152,6 +154,8 @@ def run(
             [{"file": printable(entry["file"]), **entry["result"]} for entry in entries if "result" in entry],
             [(printable(file), reason, printable(detail)) for file, reason, detail in (*bad, *audio_files.unreadable)],
         )
+        if after is not None and outcome.records:
+            outcome = dataclasses.replace(outcome, records=after(outcome.records))
         if out is not None:
             _write(Path(out), outcome, form)
     return outcome
@@ -174,7 +178,7 @@ def _entries(
                 if isinstance(result, Result):
                     entry["result"], heard_s = to_record(result), heard_s + result.duration_s
                     if about["with_timeline"] and len(result.timeline) > 1:
-                        entry |= _write_timeline(out, audio_files.names[i], result)
+                        entry |= timeline.write_beside(out, audio_files.names[i], result)
                         num_bad += "bad" in entry
                 else:
                     entry["bad"], num_bad = [result.reason, result.detail], num_bad + 1
@@ -203,6 +207,8 @@ def to_record(result: Result) -> dict[str, Any]:
         "level_dbfs": round(result.level_dbfs, 2),
         "warnings": list(result.warnings),
     }
+    if result.adapted:
+        record["adapted"] = result.adapted
     if result.embedding is not None:
         record["embedding"] = [[round(float(value), 6) for value in row] for row in result.embedding]
     return record
@@ -213,6 +219,18 @@ def to_text(outcome: Outcome, form: str) -> str:
     if form == "json":
         return "".join(json.dumps(record) + "\n" for record in outcome.records)
     return _csv(to_table(outcome))
+
+
+def sentences(outcome: Outcome, audio_files: AudioFiles) -> Iterator[str]:
+    """What the user reads at the end."""
+    warned = [(record["file"], text) for record in outcome.records for text in record.get("warnings", ())]
+    yield from (f"warning: {file}: {text}" for file, text in warned[:_MOST_LISTED])
+    if len(warned) > _MOST_LISTED:
+        yield f"warning: {len(warned) - _MOST_LISTED} more, see the column warnings"
+    ignored = sorted(audio_files.num_ignored.items())
+    yield from (f"left alone: {number} files {suffix or 'without suffix'}" for suffix, number in ignored)
+    yield from (f"cannot be used: {name}: {reason} ({detail})" for name, reason, detail in outcome.bad[:_MOST_LISTED])
+    yield f"{len(outcome.records)} files predicted, {len(outcome.bad)} cannot be used"
 
 
 def to_table(outcome: Outcome) -> pa.Table:
@@ -228,6 +246,7 @@ def to_table(outcome: Outcome) -> pa.Table:
         if record["conformal_set"] is not None:
             row["conformal_set"] = " ".join(record["conformal_set"])
         # A journal of an earlier version says nothing of level.
+        row |= {"adapted": record["adapted"]} if "adapted" in record else {}
         row |= {"level_dbfs": record.get("level_dbfs"), "warnings": "; ".join(record.get("warnings", ()))}
         if "embedding" in record:
             row["embedding"] = record["embedding"]
@@ -284,25 +303,6 @@ def _stamp(path: Path) -> str | None:
         return sha256_of_file(path) if path.is_file() else None
     except (OSError, ValueError):  # not to be read, or a name that no file can have
         return None
-
-
-def _write_timeline(out: str | os.PathLike, name: str, result: Result) -> dict[str, list[str]]:
-    """Writes a timeline; what stops it concerns one file, unless it is the disk that is full."""
-    try:
-        with clear_when_full(out):
-            timeline.write(_timeline_stem(out, name), printable(name), result)
-    except ArtefactError:
-        raise
-    except Exception as error:
-        return {"bad": ["timeline", f"its timeline cannot be written: {type(error).__name__}: {error}"]}
-    return {}
-
-
-def _timeline_stem(out: str | os.PathLike, name: str) -> Path:
-    parts = ["__" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
-    if len(os.fsencode(parts[-1])) > _MOST_NAME_BYTES:  # the suffix would make it longer than a name may be
-        parts[-1] = f"{printable(parts[-1])[: _MOST_NAME_BYTES // 8]}-{fingerprint_of(parts[-1])}"
-    return Path(f"{os.fspath(out)}.timeline", *parts)
 
 
 class _Journal:

@@ -3,6 +3,7 @@
 model.json            classes, attributes and their scale, backbone, members, calibration, protocol card, hashes
 weights.safetensors   parameters of the heads [E, ...] and the statistics of their features
 head.stablehlo        the heads as a `jax.export` module, which runs without this package
+prototypes.safetensors  means of the classes of the training, on demand, for speakers
 """
 
 import dataclasses
@@ -35,7 +36,8 @@ from seremo_jax.data.policies import target_policies
 from seremo_jax.data.tables import read_tables
 from seremo_jax.data.targets import Targets
 from seremo_jax.data.targets import build as build_targets
-from seremo_jax.evaluation import calibration_fit
+from seremo_jax.evaluation import calibration_fit, prototypes
+from seremo_jax.evaluation.prototypes import Prototypes
 from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
 from seremo_jax.predict import model_record
@@ -46,6 +48,7 @@ from seremo_jax.training.model import Sizes
 from seremo_jax.training.selection import LOSS
 
 WEIGHTS_FILE, STABLEHLO_FILE = "weights.safetensors", "head.stablehlo"
+PROTOTYPES_FILE = "prototypes.safetensors"
 _TABLES = ("norm.mean", "norm.sd", "columns")
 _OF_THE_LOSS = (
     "class_target", "class_kind", "label_smoothing", "attribute_task_weight", "class_task_weight", "closeness_weight"
@@ -59,10 +62,12 @@ class Model(NamedTuple):
     Attributes:
       about: Content of `model.json` but for its hashes, see `from_workdir`.
       heads: Parameters and feature statistics.
+      prototypes: What the members know of the classes of their training; None where nobody asked.
     """
 
     about: dict[str, Any]
     heads: head_lib.Heads
+    prototypes: Prototypes | None = None
 
 
 def read(path: str | os.PathLike, members: Sequence[str] = ()) -> Model:
@@ -89,8 +94,13 @@ def read(path: str | os.PathLike, members: Sequence[str] = ()) -> Model:
     )
 
 
-def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Model:
+def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = (), *, with_prototypes: bool = False) -> Model:
     """The members of a finished training with all that is needed to use them.
+
+    Args:
+      workdir: Its workdir.
+      members: Which members, see `pick`.
+      with_prototypes: Also what adapting them to a speaker takes, from one pass over the training utterances.
 
     Raises:
       ArtefactError: An artefact is missing or belongs to other settings, or `members` names none.
@@ -108,7 +118,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     protocol.require_run(f"the training in {folder}", trained["run"], run, store, remedy)
     data = Data.of(config, store, (utterances, ratings), all_members)
     settings = predictions.settings_of(config, data)
-    params = predictions.load_members(folder, settings, all_members, sharding.make_mesh(1))
+    mesh = sharding.make_mesh(1)
+    params = predictions.load_members(folder, settings, all_members, mesh)
     names = ensemble.names(all_members)
     picked = pick(trained, names, members)
     wanted = [all_members[i] for i in picked]
@@ -137,7 +148,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = ()) -> Mod
     whole = np.arange(store.manifest["num_features"])
     columns = np.stack([data.columns.get(layer, whole) for layer in layers]).astype(np.int32)
     heads = head_lib.Heads(head_lib.unflatten(sizes, arrays, len(wanted)), *_slots(about), mean, sd, columns)
-    return Model(about, heads)
+    known = prototypes.of_training(data, all_members, params, mesh).of_members(picked) if with_prototypes else None
+    return Model(about, heads, known)
 
 
 def pick(trained: dict[str, Any], names: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -182,13 +194,16 @@ def _require_comparable(trained: dict[str, Any]) -> None:
         )
 
 
-def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = ()) -> PurePath:
+def export(
+    workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = (), *, with_prototypes: bool = False
+) -> PurePath:
     """Writes a model folder from a finished workdir; it appears whole or not at all.
 
     Args:
       workdir: Workdir with a finished training.
       to: The folder to write; it must not exist.
       members: Which members, see `pick`; one makes a single model, several an ensemble.
+      with_prototypes: See `from_workdir`.
 
     Raises:
       ArtefactError: See `from_workdir`; or `to` is there already; or another process is at work in this workdir, or
@@ -196,7 +211,7 @@ def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[
     """
     to = place_of(to)
     with at_work(workdir, "export"), writing(to, "export"):
-        model = from_workdir(workdir, members)
+        model = from_workdir(workdir, members, with_prototypes=with_prototypes)
         if to.exists():
             raise ArtefactError(f"{to} is there already: give another folder, or delete it")
         write(model, to)
@@ -205,7 +220,7 @@ def export(workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[
 
 def write(model: Model, to: str | os.PathLike) -> None:
     """Writes the files of a model folder, all together."""
-    about, heads = model
+    about, heads, known = model
     arrays = head_lib.flatten(heads.params) | dict(
         zip(_TABLES, map(np.asarray, (heads.mean, heads.sd, heads.columns)), strict=True)
     )
@@ -218,6 +233,8 @@ def write(model: Model, to: str | os.PathLike) -> None:
             about["head"], heads, about["backbone"]["num_features"], units, is_trained
         ),
     }
+    if known is not None:
+        contents[PROTOTYPES_FILE] = save_safetensors(known.arrays())
     with atomic_path(to) as folder:
         folder.mkdir()
         record = dict(about, files={})
@@ -235,10 +252,14 @@ def _read_folder(path: PurePath) -> Model:
         arrays = load_safetensors(contents[WEIGHTS_FILE])
         tables = [arrays.pop(name) for name in _TABLES]
         params = head_lib.unflatten(record["head"], arrays, len(record["members"]))
-        return Model(record, head_lib.Heads(params, *_slots(record), *tables))
+        heads, known = head_lib.Heads(params, *_slots(record), *tables), None
+        if PROTOTYPES_FILE in contents:
+            shape = (len(record["members"]), len(record["classes"]), record["head"].embedding_size)
+            known = Prototypes.from_arrays(load_safetensors(contents[PROTOTYPES_FILE]), shape)
+        return Model(record, heads, known)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"{path / WEIGHTS_FILE} does not fit {RECORD_FILE} ({error}); {model_record.REMEDY}"
+            f"{path / WEIGHTS_FILE}, or a file beside it, does not fit {RECORD_FILE} ({error}); {model_record.REMEDY}"
         ) from None
 
 

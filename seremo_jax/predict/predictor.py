@@ -5,6 +5,7 @@ speech is heard in the backbone's overlapping windows, and the head reads window
 these are the timeline, and their mean, weighted by their length, is the score of the whole. Memory is that of a window.
 """
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,12 +19,13 @@ from jaxtyping import Float
 
 from seremo_jax import backbones
 from seremo_jax.backbones.windows import Windowed, Windows, stream
+from seremo_jax.core.artefacts import fingerprint_of
 from seremo_jax.data import audio
 from seremo_jax.data.audio import AudioError
 from seremo_jax.data.level import Hearing
 from seremo_jax.predict import export, model_backbone, model_folder
 from seremo_jax.predict.long_audio import Sums, batches_of_windows, cut
-from seremo_jax.predict.result import Outputs, Result, summarise
+from seremo_jax.predict.result import NO_ADAPTATION, Adaptation, Outputs, Result, summarise
 
 WINDOW_S, HOP_S, LEAST_WHOLE_S = 10.0, 5.0, 30.0
 BUCKETS_S = (1, 2, 3, 5, 8, 12, 20, 30)
@@ -72,6 +74,8 @@ class Predictor:
       classes: Classes, in order.
       attributes: Attributes that it was trained on, in order.
       members: Names of the members.
+      prototypes: What it knows of the classes of its training; None where its folder has none.
+      speaker: The speaker that it is adapted to (`speakers.Speaker`); None for none.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Predictor:
         self.attributes = tuple(item["name"] for item in about["attributes"] if item["is_trained"])
         self.members = tuple(member["name"] for member in about["members"])
         self.windows_s = (window_s, hop_s)
+        self.prototypes, self.speaker, self._adaptation = model.prototypes, None, NO_ADAPTATION
         self._backbone = backbone
         self._heads = jax.device_put(model.heads)
         # Models of earlier versions heard everything as it was recorded.
@@ -94,6 +99,24 @@ class Predictor:
         self._whole = lengths[-1]
         # Shorter than its receptive field, a backbone gives no frame at all.
         self._buckets = sorted({max(length, min(backbone.least_samples, self._whole)) for length in lengths})
+
+    @property
+    def identity(self) -> str:
+        """Hash of the model, and of the speaker that it is adapted to."""
+        parts = self.about if self.speaker is None else [fingerprint_of(self.about), self.speaker.fields()]
+        return fingerprint_of(parts)
+
+    def for_speaker(self, speaker: Any) -> "Predictor":
+        """The same model adapted to a speaker (`speakers.Speaker`)."""
+        adapted = copy.copy(self)
+        adapted.speaker, adapted._adaptation = speaker, Adaptation(speaker.words, speaker.priors(self.prototypes))
+        return adapted
+
+    def _adapted(self, output: Outputs) -> Outputs:
+        if self.speaker is None:
+            return output
+        shares = self.speaker.distribution(self.prototypes, output.distribution, output.embedding)
+        return output._replace(distribution=shares)
 
     def __call__(self, waveform: np.ndarray, sample_rate: float | int, *, with_embedding: bool = False) -> Result:
         """What the model says of one waveform.
@@ -131,7 +154,9 @@ class Predictor:
         short = {i: item for i, item in enumerate(heard) if isinstance(item, np.ndarray) and len(item) <= self._whole}
         for i, output, dbfs in self._in_batches(short):
             duration_s = len(short[i]) / audio.SAMPLE_RATE_HZ
-            results[i] = summarise(self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding)
+            results[i] = summarise(
+                self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding, self._adaptation
+            )
         for i, item in enumerate(heard):
             if isinstance(item, AudioError):
                 results[i] = item
@@ -165,7 +190,7 @@ class Predictor:
         self._require_sound(name, waveform)
         ((_, output, dbfs),) = self._in_batches({0: waveform})
         duration_s = len(waveform) / audio.SAMPLE_RATE_HZ
-        return summarise(self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding)
+        return summarise(self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding, self._adaptation)
 
     def _in_batches(self, waveforms: dict[int, np.ndarray]) -> Iterator[tuple[int, Outputs, float]]:
         """Outputs and level of each waveform, in batches of few shapes: padded to a bucket, one utterance or many."""
@@ -185,7 +210,7 @@ class Predictor:
                     padded[slot, : lengths[slot]] = heard
                 out = jax.device_get(_hear(*self._static, self._backbone, self._heads, padded, lengths))
                 for slot, i in enumerate(batch):
-                    yield i, Outputs(*(part[:, slot : slot + 1] for part in out)), float(levels[slot])
+                    yield i, self._adapted(Outputs(*(part[:, slot : slot + 1] for part in out))), float(levels[slot])
 
     def _long(self, read: Callable[[], Iterable[np.ndarray]], name: str | os.PathLike, with_embedding: bool) -> Result:
         """A long recording, whose blocks `read` gives as often as asked: frames cut into the head's windows."""
@@ -217,7 +242,9 @@ class Predictor:
         # Frames end before the last samples do; the last window still speaks for them.
         in_s[-1] = (in_s[-1][0], duration_s)
         together = Outputs(*(np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)))
-        return summarise(self.about, together, in_s, duration_s, sums.level.dbfs, with_embedding)
+        return summarise(
+            self.about, self._adapted(together), in_s, duration_s, sums.level.dbfs, with_embedding, self._adaptation
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -8,7 +8,7 @@ import numpy as np
 
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data import level
-from seremo_jax.metrics import calibration
+from seremo_jax.metrics import calibration, class_priors
 
 
 class Segment(NamedTuple):
@@ -36,6 +36,7 @@ class Result:
       level_dbfs: Level of its active speech as recorded, in dB of full scale.
       warnings: What speaks against trusting it: a level outside those that the model was trained on.
       embedding: [E, embedding_size] of every member where it was asked for; those of two members are not comparable.
+      adapted: How the model was adapted to the speaker; empty where it was not.
     """
 
     duration_s: float
@@ -49,6 +50,23 @@ class Result:
     level_dbfs: float
     warnings: tuple[str, ...] = ()
     embedding: np.ndarray | None = None
+    adapted: str = ""
+
+
+class Adaptation(NamedTuple):
+    """What a model was adapted to a speaker by.
+
+    Attributes:
+      words: In words; empty where it was not.
+      priors: [C] how often each class occurs in training and how often with the speaker; None where the speaker's prior
+        is not known.
+    """
+
+    words: str = ""
+    priors: tuple[np.ndarray, np.ndarray] | None = None
+
+
+NO_ADAPTATION = Adaptation()
 
 
 class Outputs(NamedTuple):
@@ -66,6 +84,7 @@ def summarise(
     duration_s: float,
     level_dbfs: float,
     with_embedding: bool = False,
+    adaptation: Adaptation = NO_ADAPTATION,
 ) -> Result:
     """One result from what the members say of the windows of one recording, or of all of it at once.
 
@@ -76,6 +95,7 @@ def summarise(
       duration_s: Length of the recording.
       level_dbfs: Level of its active speech as recorded, in dB of full scale.
       with_embedding: Keeps the embeddings.
+      adaptation: To the speaker.
 
     Raises:
       ArtefactError: A number is not finite.
@@ -93,12 +113,12 @@ def summarise(
     attributes = output.attributes[:, :, kept].astype(float) * factor[None, None, :] + offset[None, None, :]
     distribution = output.distribution.astype(float)
     windows = [
-        Segment(*span, _named(classes, _calibrated(p, fitted["temperature"])), _named(names, a))
+        Segment(*span, _named(classes, _calibrated(p, fitted["temperature"], adaptation.priors)), _named(names, a))
         for span, p, a in zip(spans_s, distribution.mean(axis=0), attributes.mean(axis=0), strict=True)
     ]
     shares, values = np.einsum("ebc,b->ec", distribution, weight), np.einsum("eba,b->ea", attributes, weight)
     # The temperature was fitted for the mean distribution of the members, so it is applied after their mean.
-    named = _named(classes, _calibrated(shares.mean(axis=0), fitted["temperature"]))
+    named = _named(classes, _calibrated(shares.mean(axis=0), fitted["temperature"], adaptation.priors))
     ranked = sorted(classes, key=lambda name: -named[name])
     threshold, has_spread = fitted["conformal_threshold"], len(shares) > 1
     return Result(
@@ -113,6 +133,7 @@ def summarise(
         level_dbfs=level_dbfs,
         warnings=_warnings(about, level_dbfs),
         embedding=np.einsum("ebd,b->ed", output.embedding, weight).astype(np.float32) if with_embedding else None,
+        adapted=adaptation.words,
     )
 
 
@@ -123,8 +144,12 @@ def _warnings(about: dict[str, Any], level_dbfs: float) -> tuple[str, ...]:
     return (sentence,) if sentence else ()
 
 
-def _calibrated(p: np.ndarray, temperature: float | None) -> np.ndarray:
-    return calibration.tempered(p[None], 1.0 if temperature is None else temperature)[0]
+def _calibrated(p: np.ndarray, temperature: float | None, priors: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    shares = calibration.tempered(p[None], 1.0 if temperature is None else temperature)[0]
+    if priors is None:
+        return shares
+    training, own = priors
+    return class_priors.corrected(shares[None, None], training[None], own[None, None], np.ones(1))[0, 0]
 
 
 def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float]:

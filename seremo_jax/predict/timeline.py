@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from seremo_jax.core.artefacts import atomic_path
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, clear_when_full, fingerprint_of
 from seremo_jax.core.cells import disarmed
+from seremo_jax.core.folders import printable
 from seremo_jax.predict.result import Result
 from seremo_jax.reports.look import Look, Theme, canvas, render
 
 _IN_MINUTES_S = 300.0
+_MOST_NAME_BYTES = 250
 
 
 def write(stem: str | os.PathLike, name: str, result: Result) -> None:
@@ -68,3 +70,31 @@ def figure(theme: Theme, name: str, result: Result) -> Figure:
 
 def _colors(theme: Theme, number: int) -> list[str]:
     return [theme.targets[i % len(theme.targets)] for i in range(number)]
+
+
+def write_beside(out: str | os.PathLike, name: str, result: Result) -> dict[str, list[str]]:
+    """Writes a timeline to `OUT.timeline`; what stops it concerns one file, unless it is the disk that is full.
+
+    Args:
+      out: The file of all results.
+      name: What results call the recording.
+      result: Its result.
+
+    Returns:
+      Nothing, or under `bad` the reason and detail of what stopped it.
+    """
+    try:
+        with clear_when_full(out):
+            write(_stem(out, name), printable(name), result)
+    except ArtefactError:
+        raise
+    except Exception as error:
+        return {"bad": ["timeline", f"its timeline cannot be written: {type(error).__name__}: {error}"]}
+    return {}
+
+
+def _stem(out: str | os.PathLike, name: str) -> Path:
+    parts = ["__" if part == ".." else part for part in Path(name).parts if part != Path(name).anchor]
+    if len(os.fsencode(parts[-1])) > _MOST_NAME_BYTES:  # the suffix would make it longer than a name may be
+        parts[-1] = f"{printable(parts[-1])[: _MOST_NAME_BYTES // 8]}-{fingerprint_of(parts[-1])}"
+    return Path(f"{os.fspath(out)}.timeline", *parts)
