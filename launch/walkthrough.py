@@ -21,7 +21,7 @@ import numpy as np
 from seremo_jax import backbones
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.config import from_config_dict
-from seremo_jax.data import audio, ingest, policies, tables, targets
+from seremo_jax.data import audio, ingest, policies, roots, tables, targets
 from seremo_jax.evaluation import evaluate
 from seremo_jax.evaluation import records as result_records
 from seremo_jax.features import extract, store
@@ -85,7 +85,7 @@ print("consensus:", labels.class_names[index] if index >= 0 else "no agreement")
 # is pure; the caller compiles it.
 
 # %%
-path = tables.audio_root(config, workdir) / utterances["audio"][row].as_py()
+path = roots.audio_root(config, workdir) / utterances["audio"][row].as_py()
 waveform = audio.decode(path).waveform
 backbone = backbones.load(config.backbone.name)
 hear = jax.jit(lambda backbone, waveforms, num_samples: backbone(waveforms, num_samples))

@@ -23,7 +23,7 @@ from seremo_jax.core import sharding
 from seremo_jax.core.artefacts import write_json
 from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data import audio_batches, ingest, tables
+from seremo_jax.data import audio_batches, ingest, roots, tables
 from seremo_jax.features import extract, forward
 
 USES_A_DEVICE_A_CORE = True
@@ -100,7 +100,7 @@ class _Extraction:
         (folder / "tables").mkdir()
         ingest.run(self.config, folder / "tables", is_quiet=True)
         utterances, *_ = tables.read_tables(folder / "tables")
-        root = tables.audio_root(self.config, folder / "tables")
+        root = roots.audio_root(self.config, folder / "tables")
         self.paths = [Path(root) / name for name in utterances["audio"].to_pylist()]
 
     def __call__(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seremo_jax.backbones import costs, logmel, wav2vec2, whisper
 from seremo_jax.backbones.base import Backbone, bucket_lengths, pick_layers
-from seremo_jax.backbones.hub import Place, is_here
+from seremo_jax.backbones.hub import Place, is_here, may_be_asked_for
 from seremo_jax.backbones.preprocessors import Wav2Vec2FeatureExtractor
 from seremo_jax.backbones.transformer import Transformer
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, open_checkpoint
@@ -27,6 +27,7 @@ __all__ = [
     "bucket_lengths",
     "is_here",
     "load",
+    "may_be_asked_for",
     "outline",
     "pick_layers",
     "windowed",

@@ -54,6 +54,13 @@ def locate(path_or_id: str) -> Place:
     return Place(repository, folder, folder.name)
 
 
+def may_be_asked_for(path_or_id: str) -> bool:
+    """Whether it is something on this disk, or reads as an id of the hub."""
+    return os.path.exists(os.path.expanduser(path_or_id)) or (
+        _ID.fullmatch(path_or_id) is not None and not path_or_id.startswith((".", "/", "~"))
+    )
+
+
 def is_here(path_or_id: str) -> bool:
     """Whether `locate` finds a checkpoint on this disk, or the hub is not asked in any case."""
     import huggingface_hub

@@ -17,7 +17,8 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.lock import writing
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, in_split, read_for
+from seremo_jax.data.roots import audio_root
+from seremo_jax.data.tables import in_split, read_for
 
 MANIFEST_FILE = "manifest.csv"
 COLUMNS = ("file", "condition", "utterance", "speaker", "seed", "noise", "snr_db", "room", "rt60_s", "scale", "peak")

@@ -110,10 +110,16 @@ def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Con
         )
     for path in FOLDERS:
         section, name = path.split(".")
-        if section in parts and getattr(parts[section], name).startswith("~"):
-            folder = os.path.expanduser(getattr(parts[section], name))
+        if section in parts:
+            value = getattr(parts[section], name)
+            folder = tuple(map(_at_home, value)) if isinstance(value, tuple) else _at_home(value)
             parts[section] = dataclasses.replace(parts[section], **{name: folder})
     return Config(**parts).validate()
+
+
+def _at_home(folder: str) -> str:
+    """The folder with that of the user in place of `~`."""
+    return os.path.expanduser(folder) if folder.startswith("~") else folder
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:

@@ -18,6 +18,15 @@ class CorpusConfig:
     seed: int = _field(0, "seed of the simulated corpus")
     num_speakers: int = _field(48, "speakers to simulate, before those of unknown gender", lowest=6)
     utterances_per_speaker: int = _field(14, "utterances to simulate for each speaker", lowest=1)
+    also: tuple[str, ...] = _field(
+        (),
+        "further corpora of the same training: NAME, or NAME; FIELD=VALUE; ... with what its recipe sets in the "
+        "sections data and corpus, e.g. iemocap; modality=both",
+        is_silent=True,
+    )
+    also_roots: tuple[str, ...] = _field(
+        (), "folder of each corpus of also; empty for the simulated one", changes_results=False
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +71,9 @@ class TargetsConfig:
     """How ratings become targets."""
 
     class_set: str = _field(
-        "crema6", f"class set: {', '.join(vocab.CLASS_SETS)}, or classes with commas between, e.g. angry,boredom,calm"
+        "crema6",
+        f"class set: {', '.join(vocab.CLASS_SETS)}, classes with commas between, e.g. angry,boredom,calm, or the union "
+        "of some, e.g. crema6+msp8",
     )
     class_target: str = _field(
         "votes", "what the class output is trained on: vote shares or the consensus", choices=vocab.CLASS_TARGETS
@@ -243,5 +254,5 @@ class EvalConfig:
     rir_dir: str = _field("", "folder of measured room responses; adds measured rooms", changes_results=False)
 
 
-FOLDERS = ("corpus.root", "backbone.name", "eval.noise_dir", "eval.rir_dir")
+FOLDERS = ("corpus.root", "corpus.also_roots", "backbone.name", "eval.noise_dir", "eval.rir_dir")
 """Fields that may name a folder, in which `~` is that of the user."""

@@ -54,6 +54,9 @@ class LossConfig:
     group_balance: float = _field(
         0.0, "how far weights undo that classes depend on train.group_by; 1: wholly", lowest=0
     )
+    corpus_balance: float = _field(
+        0.0, "utterances weigh (number of their corpus's utterances)^-this; 1: every corpus the same", lowest=0
+    )
     closeness_weight: float = _field(
         0.0, "weight of the expected distance of classes, by votes given together, beside the class loss", lowest=0
     )
@@ -148,6 +151,7 @@ class EnsembleConfig:
     class_task_weights: tuple[float, ...] = _field((), "values for loss.class_task_weight", lowest=0)
     speaker_balances: tuple[float, ...] = _field((), "values for loss.speaker_balance", lowest=0)
     group_balances: tuple[float, ...] = _field((), "values for loss.group_balance", lowest=0)
+    corpus_balances: tuple[float, ...] = _field((), "values for loss.corpus_balance", lowest=0)
     closeness_weights: tuple[float, ...] = _field((), "values for loss.closeness_weight", lowest=0)
     objectives: tuple[str, ...] = _field((), "values for loss.objective", choices=tuple(vocab.OBJECTIVES))
     objective_groups: tuple[str, ...] = _field(

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from seremo_jax.core import condition_names, vocab
+from seremo_jax.core import condition_names, further_corpora, vocab
 
 _SEEDS = (
     "corpus.seed",
@@ -44,6 +44,7 @@ def broken_rules(config: Any) -> Iterator[str]:
     """A sentence for each rule that a `config.Config` breaks, lazily: who refuses a config needs the first only."""
     for topic in (
         _single_values,
+        _further_corpora,
         _layers,
         _audio,
         _splits,
@@ -79,6 +80,15 @@ def _single_values(config: Any) -> Iterator[str]:
         values = _values(config, path)
         if twice := [value for i, value in enumerate(values) if value in values[:i]]:
             yield f"{path} names {twice[0]!r} twice"
+
+
+def _further_corpora(config: Any) -> Iterator[str]:
+    """Rules of `corpus.also`, and those that hold for each of its corpora as for any other."""
+    problems = list(further_corpora.problems(config))
+    yield from problems
+    for alone in () if problems else further_corpora.configs(config):
+        for problem in (*_single_values(alone), *_splits(alone)):
+            yield f"corpus.also, {alone.corpus.name}: {problem}"
 
 
 def _values(config: Any, path: str) -> tuple:

@@ -52,6 +52,7 @@ class Member:
         then differ in their layer, too.
       speaker_balance: Power of the number of a speaker's utterances that its utterances weigh less by.
       group_balance: How far the dependence of classes on groups is weighed out.
+      corpus_balance: Power of the number of a corpus's utterances that its utterances weigh less by.
       closeness_weight: Weight of the expected distance between votes and prediction.
       objective: What is made of the losses of groups.
       objective_group: What the groups of the objective are.
@@ -77,6 +78,7 @@ class Member:
     objective: str = "mean"
     objective_group: str = "speaker"
     mixup: float = 0.0
+    corpus_balance: float = 0.0
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -91,6 +93,7 @@ AXES = (
     ("class_task_weights", "class_task_weight", "loss.class_task_weight"),
     ("speaker_balances", "speaker_balance", "loss.speaker_balance"),
     ("group_balances", "group_balance", "loss.group_balance"),
+    ("corpus_balances", "corpus_balance", "loss.corpus_balance"),
     ("closeness_weights", "closeness_weight", "loss.closeness_weight"),
     ("objectives", "objective", "loss.objective"),
     ("objective_groups", "objective_group", "loss.objective_group"),

@@ -77,6 +77,18 @@ class CorpusInfo:
     notes: tuple[str, ...] = ()
 
 
+class CorpusPart(NamedTuple):
+    """One of the corpora of tables that hold several; stored under the Arrow metadata key `seremo_jax_parts`.
+
+    Attributes:
+      info: What its own tables say of it, without the notes, which are in those of the whole.
+      settings: Fields of the section `data` under which it was read and split, where it has its own.
+    """
+
+    info: CorpusInfo
+    settings: dict[str, Any]
+
+
 class Batch(NamedTuple):
     """Packed batches, one of each stream, NumPy on the host and JAX on the device. Rows are time-major.
 
@@ -110,6 +122,7 @@ class Labels(NamedTuple):
       attribute_variance: [N, A] float32.
       has_variance: [N, A] bool.
       attribute_shares: [N, A, L] float32 shares of the raters at each level of the scale; L = 0 where not asked for.
+      is_offered: [N, C] bool, the raters could choose the class; None where all could choose all.
     """
 
     distribution: Any
@@ -121,6 +134,7 @@ class Labels(NamedTuple):
     attribute_variance: Any
     has_variance: Any
     attribute_shares: Any
+    is_offered: Any = None
 
 
 class Predictions(NamedTuple):

@@ -48,15 +48,23 @@ UNKNOWN = "unknown"
 """Speaker or gender that the corpus does not give."""
 
 
+UNION = "+"
+"""Stands between class sets whose union is meant."""
+
+
 def classes_of(class_set: str) -> tuple[str, ...]:
     """Classes of a set in their order, in our spelling.
 
     Args:
-      class_set: Name of one of `CLASS_SETS`, or the classes themselves, two or more, separated by commas.
+      class_set: Name of one of `CLASS_SETS`, or the classes themselves, two or more, separated by commas; or several of
+        these with `+` between, which is their union, each class where it is named first.
 
     Raises:
       ValueError: It is neither; the message says what to write.
     """
+    if UNION in class_set:
+        names = dict.fromkeys(name for part in class_set.split(UNION) for name in classes_of(part.strip()))
+        return tuple(names)
     if class_set in CLASS_SETS:
         return CLASS_SETS[class_set]
     words = [word.strip().lower() for word in class_set.split(",")]
@@ -73,6 +81,19 @@ def classes_of(class_set: str) -> tuple[str, ...]:
     return names
 
 
+def merged_words(class_set: str) -> dict[str, str]:
+    """Words that count as another in a class set. In a union a word that some set of it has as a class is that class.
+
+    Args:
+      class_set: As of `classes_of`.
+    """
+    names = classes_of(class_set)
+    merged: dict[str, str] = {}
+    for part in class_set.split(UNION):
+        merged |= {word: name for word, name in MERGED_WORDS.get(part.strip(), {}).items() if word not in names}
+    return merged
+
+
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 SPLITS = (TRAIN, DEVELOPMENT, TEST, "test1", "test2", "test3")
 """Split names as stored. A corpus with one test set calls it `test`."""
@@ -83,6 +104,7 @@ SPLIT_KINDS = {
     "session": "leave one out",
     "kfold": "folds over speakers",
     "published": "reference folds of the corpus",
+    "all_test": "every utterance is test: a corpus that is scored and not trained on",
 }
 """How utterances may be split -> what it means; see `data.partitions.assign`."""
 

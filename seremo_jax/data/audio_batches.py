@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 
-from seremo_jax.core.artefacts import ArtefactError, place_of
+from seremo_jax.core.artefacts import ArtefactError, in_bucket, place_of
 from seremo_jax.data import audio
 from seremo_jax.data.level import NO_LEVEL, Hearing
 
@@ -49,10 +49,11 @@ class Recordings:
 
     @classmethod
     def of(cls, utterances: pa.Table, root: str | os.PathLike) -> "Recordings":
-        """The audio of the utterance table whose paths are relative to `root`."""
+        """The audio of the utterance table whose paths are relative to `root`, or whole ones."""
         seconds = utterances["duration_s"].to_numpy()
         num_samples = np.round(seconds * audio.SAMPLE_RATE_HZ).astype(np.int64) + _SLACK_SAMPLES
-        paths = tuple(os.fspath(place_of(root) / path) for path in utterances["audio"].to_pylist())
+        written = utterances["audio"].to_pylist()
+        paths = tuple(path if in_bucket(path) else os.fspath(place_of(root) / path) for path in written)
         hashes = tuple(utterances["audio_sha256"].to_pylist())
         return cls(tuple(utterances["id"].to_pylist()), paths, num_samples, hashes)
 

@@ -310,7 +310,7 @@ def _split_findings(evidence: Evidence, consensus: Mapping[str, str]) -> Iterabl
     yield _finding("missing_gender", WARNING, "a split without speakers of a gender that the corpus has", "Scores by "
                    "gender are not defined there; derived splits have all genders in each", cases)  # fmt: skip
     class_set = info_of(evidence.utterances).class_set
-    merged = vocab.MERGED_WORDS.get(class_set, {})
+    merged = vocab.merged_words(class_set)
     won = {(split, merged.get(consensus.get(name), consensus.get(name))) for name, _, split in kept}
     words = vocab.classes_of(class_set)
     cases = (f"{split}: {word}" for split in sorted(there) for word in words if (split, word) not in won)

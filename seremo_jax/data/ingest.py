@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from seremo_jax.core import further_corpora
 from seremo_jax.core.artefacts import (
     fingerprint_of,
     place_of,
@@ -32,14 +33,17 @@ from seremo_jax.data import (
     checks,
     corpora,
     ingest_record,
+    merging,
     policies,
     screening,
     splits,
     tables,
     targets,
 )
+from seremo_jax.data.parts import with_one_modality
+from seremo_jax.data.roots import IngestError, audio_root
 from seremo_jax.data.screening import REASONS
-from seremo_jax.data.tables import IngestError, audio_root
+from seremo_jax.data.text_lines import CorpusError
 
 VALIDATION_FILE = Path("validation", "validation.json")
 """Findings of the checks, in the workdir."""
@@ -80,7 +84,8 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> dict[str, Any]:
     kept, kept_ratings = screened.kept()
     kept = screening.with_splits(kept, kept_ratings, config.data)
     record = {"settings": settings}
-    record |= ingest_record.count_kept(screened.utterances, screened.ratings, screened.verdicts, config.data.modality)
+    counted = with_one_modality(screened.utterances, screened.ratings, config.data.modality)
+    record |= ingest_record.count_kept(screened.utterances, counted, screened.verdicts, config.data.modality)
     record |= _describe_splits(kept, kept_ratings, config.data)
     validation = validation_record(screened, kept, kept_ratings, config)
     record |= {name: validation[name] for name in ("corpus", "fingerprint", "agreement")}
@@ -90,8 +95,11 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> dict[str, Any]:
     record["parser"] = dict(report.counts)
     problems = [*_errors(validation["findings"]), *report.problems, *checks.people_alike(kept, kept_ratings)]
     record["warnings"] = ingest_record.warnings(record, problems)
+    if corpora := merging.describe(kept, kept_ratings, config):
+        record["corpora"] = corpora
     _write(workdir, kept, kept_ratings, record, validation)
-    _say(ingest_record.to_text(record, REASONS), is_quiet)
+    further = merging.lines(corpora, tables.info_of(kept).class_set)
+    _say("\n".join([ingest_record.to_text(record, REASONS), *further]), is_quiet)
     return json.loads(to_json(record))
 
 
@@ -123,10 +131,22 @@ def finished(workdir: PurePath, settings: dict[str, Any]) -> dict[str, Any] | No
 
 
 def _screen(config: Config, workdir: PurePath, is_quiet: bool) -> screening.ScreenedCorpus:
-    """Parses the corpus and looks at its audio."""
-    corpora.parser_of(config.corpus.name)  # so that an unknown name is reported before a missing folder
+    """Parses the corpus, or each of several, and looks at its audio."""
+    further = further_corpora.configs(config)
+    for alone in (config, *further):
+        corpora.parser_of(alone.corpus.name)  # so that an unknown name is reported before a missing folder
     root = audio_root(config, workdir)
-    return screening.screen(*_parse(config, root, is_quiet), root, config, is_quiet)
+    screened = screening.screen(*_parse(config, root, is_quiet), root, config, is_quiet)
+    if not further:
+        return screened
+    others = []
+    for alone in further:
+        root = audio_root(alone, workdir)
+        try:
+            others.append(screening.screen(*_parse(alone, root, is_quiet), root, alone, is_quiet))
+        except (IngestError, CorpusError, splits.SplitError) as error:
+            raise type(error)(f"corpus.also, {alone.corpus.name}: {error}") from None
+    return merging.merged(config, [screened, *others])
 
 
 def _parse(config: Config, root: PurePath, is_quiet: bool) -> tuple[pa.Table, pa.Table]:
@@ -157,7 +177,7 @@ def validate(config: Config, workdir: str | os.PathLike, is_quiet: bool = False)
     screened = _screen(config, place_of(workdir), is_quiet)
     kept, ratings = screened.kept()
     problem = ""
-    if screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality):
+    if merging.problem_of(screened, config.data.modality):
         # Nothing is left to be split, and a message about splits would hide why.
         return validation_record(screened, kept, ratings, config)
     try:
@@ -191,26 +211,32 @@ def validation_record(
     ]
     evidence = checks.Evidence(
         utterances=screened.utterances,
-        ratings=screened.ratings,
+        ratings=with_one_modality(screened.utterances, screened.ratings, config.data.modality),
         facts=screened.facts,
         splits=all_splits,
         is_kept=[not verdict.reason for verdict in screened.verdicts],
         modality=config.data.modality,
         problems=report.problems,
         split_problem=problem,
-        rating_problem=screening.problem_of_ratings(screened.utterances, screened.ratings, config.data.modality),
+        rating_problem=merging.problem_of(screened, config.data.modality),
     )
+    counted = with_one_modality(kept, ratings, config.data.modality)
     return {
         **tables.stamp(config, kept, ratings),
         "corpus": dataclasses.asdict(tables.info_of(screened.utterances)),
         "agreement": _describe_agreement(kept, ratings, config.data),
         "findings": [dataclasses.asdict(finding) for finding in checks.run(evidence)],
-        "numbers": ingest_record.describe_kept(kept, ratings, screened.utterances.num_rows, config.data.modality),
+        "numbers": ingest_record.describe_kept(kept, counted, screened.utterances.num_rows, config.data.modality),
     }
 
 
 def _describe_agreement(utterances: pa.Table, ratings: pa.Table, data: DataConfig) -> dict[str, Any]:
-    """How far the raters agree, by the corpus's own class set; nothing where its words are not all known."""
+    """How far the raters agree, by the corpus's own class set; nothing where its words are not all known.
+
+    Raters of several corpora answered different questions, so that one number for all would say nothing.
+    """
+    if tables.parts_of(utterances):
+        return {}
     asked = policies.corpus_policies(tables.info_of(utterances), data)
     try:
         built = targets.build(utterances, ratings, asked)

@@ -71,6 +71,7 @@ def assign(
       kind: `auto`: the corpus's own splits where it has any, else `splits.derive`. `derived_by_class`: as derived, but
         the splits are alike in the classes of their utterances, too. `session`: one session is test, the next one
         development. `kfold`: the same with folds of speakers. `published`: folds from the literature.
+        `all_test`: every utterance is test.
       people: The utterances.
       shares: Of the speakers, for train, development, test; for derived splits.
       seed: Of derived splits and of k-fold.
@@ -97,9 +98,11 @@ def assign(
         assigned = [split_of[speaker] for speaker in people.speakers]
     elif kind == "published":
         assigned = _published(people, fold)
+    elif kind == "all_test":
+        assigned = [vocab.TEST] * len(people.speakers)
     else:
         raise SplitError(f"data.split_kind = {kind!r}: choose one of {', '.join(vocab.SPLIT_KINDS)}")
-    if kind != "auto" and (empty := [split for split in DERIVED if split not in assigned]):
+    if kind not in ("auto", "all_test") and (empty := [split for split in DERIVED if split not in assigned]):
         raise SplitError(f"data.split_kind = {kind}, data.fold = {fold}: no utterance is in {' and '.join(empty)}")
     require_disjoint(people.speakers, assigned)
     return assigned

@@ -21,7 +21,8 @@ from seremo_jax.core.config import Config
 from seremo_jax.core.config_fields import DataConfig
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, partitions, policies, splits, tables, targets
-from seremo_jax.data.tables import IngestError
+from seremo_jax.data.parts import apart
+from seremo_jax.data.roots import IngestError
 
 REASONS = audio.REASONS | {
     "duplicate_audio": "the same samples as an utterance with an earlier id",
@@ -75,6 +76,7 @@ class ScreenedCorpus:
       ratings: All that the corpus has.
       facts: What each utterance's audio is, None where it was not looked at.
       verdicts: Of each utterance.
+      parts: Of several corpora each by itself, with the section `data` that it was read under; empty of one.
     """
 
     root: PurePath
@@ -82,6 +84,7 @@ class ScreenedCorpus:
     ratings: pa.Table
     facts: list[audio.AudioFacts | None]
     verdicts: list[Verdict]
+    parts: tuple[tuple["ScreenedCorpus", DataConfig], ...] = ()
 
     def kept(self) -> tuple[pa.Table, pa.Table]:
         """The utterances kept, by id, with duration and hash, in the corpus's own splits; and their ratings."""
@@ -115,7 +118,7 @@ def screen(
         utterances = _name_unknown_speakers(utterances)
     verdicts = _judge_tables(utterances, ratings, config.data)
     facts = _check_audio(utterances, root, verdicts, config, is_quiet)
-    _judge_audio(utterances, facts, verdicts)
+    judge_audio(utterances, facts, verdicts)
     return ScreenedCorpus(root, utterances, ratings, facts, verdicts)
 
 
@@ -218,8 +221,14 @@ def _check_audio(
     return facts
 
 
-def _judge_audio(utterances: pa.Table, facts: Sequence[audio.AudioFacts | None], verdicts: list[Verdict]) -> None:
-    """Adds the reasons that lie in the audio; of utterances with the same samples the one of the first id stays."""
+def judge_audio(utterances: pa.Table, facts: Sequence[audio.AudioFacts | None], verdicts: list[Verdict]) -> None:
+    """Adds the reasons that lie in the audio; of utterances with the same samples the one of the first id stays.
+
+    Args:
+      utterances: All that the corpus has.
+      facts: Of each, None where its audio was not looked at.
+      verdicts: Of each; those of bad audio are replaced.
+    """
     ids = utterances["id"].to_pylist()
     # In the order of ids and not of rows, so that the same corpus listed in another order keeps the same utterances.
     first: dict[str, str] = {}
@@ -240,6 +249,10 @@ def require_usable(screened: ScreenedCorpus, data: DataConfig) -> None:
       IngestError: Names the reasons, and the first utterances or the first rating that was rejected.
       LabelsAloneError: No utterance has audio.
     """
+    for part, own in screened.parts:
+        require_usable(part, own)
+    if screened.parts:
+        return
     root, verdicts = screened.root, screened.verdicts
     if problem := problem_of_ratings(screened.utterances, screened.ratings, data.modality):
         raise IngestError(f"{root}: {problem}")
@@ -269,7 +282,7 @@ def require_usable(screened: ScreenedCorpus, data: DataConfig) -> None:
 
 
 def with_splits(kept: pa.Table, ratings: pa.Table | None, data: DataConfig) -> pa.Table:
-    """The utterances in the splits that the settings ask for.
+    """The utterances in the splits that the settings ask for, each corpus of several split by itself.
 
     Args:
       kept: Those kept, in the corpus's own splits (see `ScreenedCorpus.kept`).
@@ -281,6 +294,14 @@ def with_splits(kept: pa.Table, ratings: pa.Table | None, data: DataConfig) -> p
       TargetsError: A word that no class set knows, where the split depends on classes.
     """
     columns = {name: kept[name].to_pylist() for name in ("speaker", "gender", "split", "session")}
+    if corpora := apart(kept, ratings):
+        words = np.empty(kept.num_rows, object)
+        for part in corpora:
+            try:
+                words[part.rows] = with_splits(part.utterances, part.ratings, part.data(data))["split"].to_pylist()
+            except splits.SplitError as error:
+                raise splits.SplitError(f"{part.info.corpus}: {error}") from None
+        return with_column(kept, "split", words.tolist())
     info, classes = tables.info_of(kept), np.full(kept.num_rows, -1)
     if data.split_kind == "derived_by_class":
         classes = targets.build(kept, ratings, policies.corpus_policies(info, data)).consensus_index

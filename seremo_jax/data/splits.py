@@ -35,7 +35,10 @@ def derive(speakers: Sequence[str], genders: Sequence[str], shares: Sequence[flo
     """
     people = _people(speakers, genders)
     if sum(map(len, people.values())) < len(DERIVED):
-        raise SplitError("three speaker-disjoint splits need at least three known speakers")
+        raise SplitError(
+            "three speaker-disjoint splits need at least three known speakers; a corpus that a trained model is only "
+            "scored on takes --config.data.split_kind=all_test"
+        )
     assigned: dict[str, list[str]] = {split: [] for split in DERIVED}
     num_seen = 0
     for gender in sorted(people):

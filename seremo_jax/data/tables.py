@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from jaxtyping import Bool
 from seremo_jax.core.artefacts import ArtefactError, atomic_path, place_of, read_json, readable, require_same, to_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.hashed import require_files
-from seremo_jax.core.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
-from seremo_jax.data import audio
+from seremo_jax.core.schema import DEFAULTS, RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo, CorpusPart
+from seremo_jax.data import roots
+from seremo_jax.data.array_hash import update_with
 from seremo_jax.data.text_lines import Report
 
 UTTERANCES_FILE = "utterances.parquet"
@@ -28,14 +29,8 @@ STAMP_FILE = "ingest.json"
 
 _INFO_KEY = b"seremo_jax"
 _REPORT_KEY = b"seremo_jax_report"
+_PARTS_KEY = b"seremo_jax_parts"
 _REMEDY = "delete the tables of this workdir and run python -m launch.ingest again"
-
-SIMULATED = "simulated"
-"""Corpus whose recordings are made in the workdir."""
-
-
-class IngestError(Exception):
-    """A corpus cannot be ingested. The message says what to do."""
 
 
 def make_table(
@@ -84,13 +79,40 @@ def info_of(table: pa.Table) -> CorpusInfo:
     if text is None:
         raise ArtefactError(f"the table has no metadata {_INFO_KEY.decode()!r}, so its corpus is unknown; {_REMEDY}")
     try:
-        fields = json.loads(text)
-        ranges = fields["attribute_ranges"].items()
-        fields["attribute_ranges"] = {name: (float(low), float(high)) for name, (low, high) in ranges}
-        fields["notes"] = tuple(fields["notes"])
-        return CorpusInfo(**fields)
+        return _info(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"the table's metadata {_INFO_KEY.decode()!r} is damaged ({error}); {_REMEDY}") from None
+
+
+def _info(fields: dict[str, Any]) -> CorpusInfo:
+    ranges = fields["attribute_ranges"].items()
+    fields["attribute_ranges"] = {name: (float(low), float(high)) for name, (low, high) in ranges}
+    fields["notes"] = tuple(fields["notes"])
+    return CorpusInfo(**fields)
+
+
+def with_parts(table: pa.Table, parts: Iterable[CorpusPart]) -> pa.Table:
+    """The table with the corpora that it holds in its metadata."""
+    text = to_json([{"info": part.info, "settings": part.settings} for part in parts])
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), _PARTS_KEY: text.encode()})
+
+
+def parts_of(table: pa.Table) -> tuple[CorpusPart, ...]:
+    """The corpora of a table that holds several, in the order of the config; empty where it holds one.
+
+    Raises:
+      ArtefactError: What the table says of them is damaged.
+    """
+    text = (table.schema.metadata or {}).get(_PARTS_KEY, b"[]")
+    try:
+        return tuple(CorpusPart(_info(entry["info"]), entry["settings"]) for entry in json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"the table's metadata {_PARTS_KEY.decode()!r} is damaged ({error}); {_REMEDY}") from None
+
+
+def corpora_of(table: pa.Table) -> tuple[CorpusInfo, ...]:
+    """What a table says of each of its corpora."""
+    return tuple(part.info for part in parts_of(table)) or (info_of(table),)
 
 
 def with_report(table: pa.Table, report: Report) -> pa.Table:
@@ -165,7 +187,7 @@ def read_for(config: Config, workdir: str | os.PathLike) -> tuple[pa.Table, pa.T
     require_settings(config, workdir)
     utterances, ratings, fingerprint = read_tables(workdir)
     require_root(config, workdir, utterances)
-    return utterances, ratings, fingerprint
+    return roots.from_roots(config, workdir, utterances, corpora_of(utterances)), ratings, fingerprint
 
 
 def require_settings(config: Config, workdir: str | os.PathLike) -> dict[str, Any]:
@@ -212,38 +234,8 @@ def _require_name(config: Config, workdir: str | os.PathLike, settings: Mapping[
 
 
 def require_root(config: Config, workdir: str | os.PathLike, utterances: pa.Table) -> None:
-    """Refuses a folder of recordings that is there and holds none of those that the tables are about.
-
-    Where a corpus lies is no setting, as folders move: two corpora of one parser differ in nothing else.
-
-    Args:
-      config: The experiment; a folder that is not there is refused by whoever hears it.
-      workdir: Its folder.
-      utterances: Utterance table of the workdir.
-
-    Raises:
-      ArtefactError: Of the first, the middle and the last utterance no recording is there as ingest heard it.
-    """
-    root = Path(config.corpus.root).expanduser()
-    if config.corpus.name == SIMULATED or not config.corpus.root or not root.is_dir():
-        return
-    probes = sorted({0, utterances.num_rows // 2, utterances.num_rows - 1})
-    paths, hashes = (utterances[name].take(probes).to_pylist() for name in ("audio", "audio_sha256"))
-    if not any(_is_there(root / path, sha256) for path, sha256 in zip(paths, hashes, strict=True)):
-        info = info_of(utterances)
-        raise ArtefactError(
-            f"{workdir} holds the corpus {info.corpus} ({info.release}), and --config.corpus.root={root} holds other "
-            f"recordings than its tables name ({paths[0]!r} first): give the folder that they were made from, or "
-            f"another --workdir. A model that was trained here is scored on the corpus in {root} by python -m "
-            f"launch.evaluate --model={workdir} with this --config and a --workdir of its own"
-        )
-
-
-def _is_there(path: Path, sha256: str) -> bool:
-    """Whether a recording is the one that ingest heard."""
-    if not sha256:
-        return path.is_file()
-    return audio.check(path, 0.0, float("inf")).sha256 == sha256
+    """`roots.require_root` of the corpora of a table."""
+    roots.require_root(config, workdir, utterances, corpora_of(utterances))
 
 
 def _read(path: PurePath, schema: pa.Schema) -> pa.Table:
@@ -290,11 +282,12 @@ def tables_fingerprint(utterances: pa.Table, ratings: pa.Table) -> str:
         info = json.loads(to_json(info_of(table)))
         del info["notes"]
         digest.update(to_json(info).encode())
+        digest.update((table.schema.metadata or {}).get(_PARTS_KEY, b""))
         for name in table.column_names:
             if name == "audio" and table is utterances:
                 continue
             digest.update(f"{name}:{table.num_rows};".encode())
-            _hash_array(digest, table[name].combine_chunks())
+            update_with(digest, table[name].combine_chunks())
     return digest.hexdigest()[:16]
 
 
@@ -302,46 +295,3 @@ def stamp(config: Config, utterances: pa.Table, ratings: pa.Table) -> dict[str, 
     """What `ingest.json` must say for the stages behind it: the settings that the tables were made with, their hash."""
     settings = config.results_fields("corpus", "data")
     return {"settings": settings, "fingerprint": tables_fingerprint(utterances, ratings)}
-
-
-def _hash_array(digest: Any, array: pa.Array | pa.ChunkedArray) -> None:
-    """Feeds the values and the places of nulls to `digest`, whatever lies in the buffers under nulls."""
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], type=array.type)
-    # Parquet renames the items of a list, so the type of a list is that of the array inside it, hashed with its values.
-    digest.update(b"list;" if pa.types.is_list(array.type) else f"{array.type};".encode())
-    digest.update(np.packbits(np.asarray(array.is_null())).tobytes())
-    if pa.types.is_list(array.type):
-        digest.update(np.asarray(pc.list_value_length(array).fill_null(0), dtype="<i8").tobytes())
-        _hash_array(digest, array.flatten())
-    elif pa.types.is_string(array.type):
-        # Offsets of 64 bits: the texts of a large corpus together may exceed 2 GiB.
-        text = array.fill_null("").cast(pa.large_string())
-        offsets = np.frombuffer(text.buffers()[1], dtype="<i8")[text.offset : text.offset + len(text) + 1]
-        digest.update(np.diff(offsets).astype("<i8").tobytes())
-        if len(text) and text.buffers()[2] is not None:
-            digest.update(memoryview(text.buffers()[2])[offsets[0] : offsets[-1]])
-    elif pa.types.is_primitive(array.type):
-        values = array.fill_null(False if pa.types.is_boolean(array.type) else 0)
-        numbers = values.to_numpy(zero_copy_only=False)
-        digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
-    else:
-        raise TypeError(f"no fingerprint for a column of type {array.type}")
-
-
-def audio_root(config: Config, workdir: str | os.PathLike) -> PurePath:
-    """Folder that the column `audio` is relative to.
-
-    Raises:
-      IngestError: `corpus.root` is not set or is no folder.
-    """
-    if config.corpus.name == SIMULATED:
-        return place_of(workdir) / "audio"
-    if not config.corpus.root:
-        raise IngestError(
-            f"corpus {config.corpus.name} is not part of this project: say where it lies, --config.corpus.root=FOLDER"
-        )
-    root = Path(config.corpus.root).expanduser()
-    if not root.is_dir():
-        raise IngestError(f"--config.corpus.root={config.corpus.root} is no folder")
-    return root

@@ -6,6 +6,7 @@ a login node.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from jaxtyping import Bool, Float, Int, Num
 
 from seremo_jax.core import vocab
 from seremo_jax.core.config import CHOICES
-from seremo_jax.data import attribute_means, reliability, votes
+from seremo_jax.data import attribute_means, joint_targets, reliability, votes
+from seremo_jax.data.parts import Part, apart
 from seremo_jax.data.policies import TargetPolicies, TargetsError, require_choice
 from seremo_jax.data.tables import in_split, info_of
 
@@ -46,6 +48,8 @@ class Targets:
       levels: The L steps of the rating scale, on the scale of `attributes`; empty unless asked for.
       attribute_shares: [N, A, L] float32 shares of the ratings at each step, 0 where masked; None unless asked for.
       votes_outside: [N] votes for words outside the class set; None where there are none.
+      is_offered: [N, C] bool, the raters of the utterance could choose the class; None where all could choose all, or
+        where that is not known, as in tables of one corpus.
     """
 
     ids: np.ndarray
@@ -66,6 +70,7 @@ class Targets:
     levels: tuple[float, ...] = ()
     attribute_shares: np.ndarray | None = None
     votes_outside: np.ndarray | None = None
+    is_offered: np.ndarray | None = None
 
 
 def vote_distribution(
@@ -143,6 +148,8 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
         the modality, or an utterance id occurs twice.
       ArtefactError: The ratings table says nothing of its corpus.
     """
+    if corpora := apart(utterances, ratings):
+        return _of_several(corpora, utterances, policies)
     frame, counts = _kept_ratings(utterances, ratings, policies)
     voted = _voted(frame, utterances.num_rows, policies, counts, info_of(ratings).class_set)
     distribution, has_votes = vote_distribution(voted.shared, policies.smoothing)
@@ -178,6 +185,20 @@ def build(utterances: pa.Table, ratings: pa.Table, policies: TargetPolicies) -> 
     )
     is_train = in_split(utterances, vocab.TRAIN) if policies.keep_no_agreement == "train_only" else None
     return without_no_agreement(built, policies.keep_no_agreement, is_train)
+
+
+def _of_several(corpora: Sequence[Part], utterances: pa.Table, policies: TargetPolicies) -> Targets:
+    """Targets of each corpus by itself, in one set of classes."""
+    owns = [joint_targets.own(part, policies) for part in corpora]
+    built = [build(part.utterances, part.ratings, own.policies) for part, own in zip(corpora, owns, strict=True)]
+    names = vocab.classes_of(policies.class_set)
+    names = (*names, vocab.OTHER) if policies.other_votes == "class" else names
+    return Targets(
+        ids=np.asarray(utterances["id"].to_pylist(), dtype=object),
+        class_names=names,
+        attribute_names=built[0].attribute_names,
+        **joint_targets.joined(utterances.num_rows, names, corpora, owns, built),
+    )
 
 
 def without_no_agreement(targets: Targets, keep_no_agreement: str, is_train: Bool[np.ndarray, " N"] | None) -> Targets:

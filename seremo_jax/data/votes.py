@@ -88,7 +88,7 @@ def count(
     occurrences = collections.Counter(dict(long["word"].value_counts().iter_rows()))
     require_known(occurrences, class_names, known)
     word_map = read_map(policies.other_map, class_set)
-    column = {word: _column_of(word, class_set, word_map) for word in occurrences}
+    column = {word: column_of(word, class_set, word_map) for word in occurrences}
     single = long.select("row", "rater", column=_codes(long["word"], column))
     full = _sums(long, column, num_rows, len(class_names) + 1)
     counts = {
@@ -99,7 +99,7 @@ def count(
     if policies.secondary_weight:
         also = frame.select("row", "weight", word="secondary").explode("word").drop_nulls("word")
         also = also.with_columns(weight=pl.col("weight") * policies.secondary_weight)
-        inside = {w: _column_of(w, class_set, {}) for w in also["word"].unique().to_list()}
+        inside = {w: column_of(w, class_set, {}) for w in also["word"].unique().to_list()}
         inside = {word: c for word, c in inside.items() if c < len(class_names)}
         also = also.filter(pl.col("word").is_in(list(inside)))
         counts["num_secondary_words_counted"] = also.height
@@ -151,9 +151,16 @@ def read_map(texts: Iterable[str], class_set: str) -> dict[str, str]:
     return mapped
 
 
-def _column_of(word: str, class_set: str, word_map: Mapping[str, str]) -> int:
+def column_of(word: str, class_set: str, word_map: Mapping[str, str]) -> int:
+    """Position of the class that a word counts as; behind the last where it counts as none.
+
+    Args:
+      word: A primary or secondary word, in our spelling.
+      class_set: As of `vocab.classes_of`.
+      word_map: From `read_map`.
+    """
     names = vocab.classes_of(class_set)
-    word = vocab.MERGED_WORDS.get(class_set, {}).get(word, word)
+    word = vocab.merged_words(class_set).get(word, word)
     if word not in names:
         free = word.removeprefix(f"{vocab.OTHER}-").strip().lower()
         word = word_map.get(free, word)

@@ -72,6 +72,7 @@ class Aligned:
       votes: [B, C + 1] votes of each class and, last, outside the class set; int64, or float64 where policies make
         parts of votes.
       durations: [B] seconds; NaN where the table does not say.
+      is_offered: [B, C] bool, raters could choose the class; None where they could choose all.
     """
 
     predictions_attributes: np.ndarray
@@ -90,6 +91,7 @@ class Aligned:
     ground: Ground | None
     votes: np.ndarray
     durations: np.ndarray
+    is_offered: np.ndarray | None = None
 
     @property
     def is_known(self) -> np.ndarray:
@@ -184,6 +186,7 @@ def align(
         ground=ground_of(targets.votes, targets.consensus_index, targets.attributes, targets.has_attribute),
         votes=_all_votes(targets)[of_target],
         durations=_durations(utterances)[rows.to_numpy()],
+        is_offered=None if targets.is_offered is None else targets.is_offered[of_target],
     )
     _check_predictions(aligned, num_members)
     return aligned

@@ -254,7 +254,8 @@ def _of_fold(
         shares, is_there = tables[member.class_target]
         taught = learned[is_there[learned]]
         is_balanced = vocab.CLASS_LOSSES[member.class_kind].is_balanced
-        predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard)
+        offered = None if targets.is_offered is None else targets.is_offered[taught]
+        predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard, is_offered=offered)
         best, scores = best_for_classes(
             predicted[:, :num_judged], judged, targets, member.class_target,
             is_balanced=is_balanced, score=source.selection, speaker=source.speaker,

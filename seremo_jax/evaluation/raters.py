@@ -183,6 +183,9 @@ class _Bench:
             joint = np.zeros((len(self.aligned.unit), num_classes, num_classes + 1))
         right, support, predicted = (self.by_cell(part) for part in raters.class_sums(joint))
         sums = {"right": right[:, None, None], "predicted": predicted[:, None, None]}
+        if self.aligned.is_offered is not None:
+            # As for systems: a class that raters could not choose has no share of theirs.
+            shares = {what: part * self.aligned.is_offered for what, part in shares.items()}
         sums |= {intervals.MomentSum(CLASSES, what): self.by_cell(part)[:, None] for what, part in shares.items()}
         empty = np.zeros((len(self.cells.groups), 1, 1, num_classes, num_classes))
         return CellSums(sums, {CLASSES: np.zeros((2, 1, num_classes))}, empty), support

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data.targets import Targets
@@ -23,6 +23,7 @@ SOLVER = "L-BFGS-B of scipy"
 
 _ROWS_AT_ONCE = 256
 _MOST_STEPS, _TOLERANCE, _LEAST_SHARE = 2000, 1e-6, 1e-12
+_NEVER = -1e9
 
 
 def library_version() -> str:
@@ -57,6 +58,7 @@ def fit_classes(
     is_balanced: bool,
     heard: Float[np.ndarray, "M F"],
     strengths: Sequence[float] = STRENGTHS,
+    is_offered: Bool[np.ndarray, "N C"] | None = None,
 ) -> Float[np.ndarray, "S M C"]:
     """Fits the regression at every strength and predicts other utterances.
 
@@ -66,6 +68,8 @@ def fit_classes(
       is_balanced: Whether each class weighs the same in all.
       heard: Features of the utterances to predict.
       strengths: Values of C, ascending.
+      is_offered: Classes that the raters of each training utterance could choose, among which its distribution is
+        predicted; None where they could choose all.
 
     Returns:
       [S, M, C] float32, rows sum to 1. Classes that nobody chose in training get 0.
@@ -80,7 +84,8 @@ def fit_classes(
     if is_balanced:
         weight *= weight.sum() / len(there) / weight.sum(axis=0)
     num_votes = weight.sum()
-    problem = _Problem(features.astype(np.float32), weight / num_votes)
+    excluded = None if is_offered is None else np.where(is_offered[:, there], 0, _NEVER)
+    problem = _Problem(features.astype(np.float32), weight / num_votes, excluded)
     coefficients = np.zeros(len(there) * (features.shape[1] + 1))
     predicted = np.zeros((len(strengths), len(heard), shares.shape[1]), np.float32)
     # Each strength starts from the optimum of the one before, which is near. The optimum itself is unique.
@@ -100,24 +105,27 @@ class _Problem:
     Attributes:
       features: [N, F] float32.
       weight: [N, C] float64, what each class of an utterance weighs; sums to 1.
+      excluded: [N, C] float64, added to the logits: 0, or `_NEVER` where the class could not be chosen; None where all
+        could.
     """
 
     features: np.ndarray
     weight: np.ndarray
+    excluded: np.ndarray | None = None
 
-    def log_p(self, coefficients: np.ndarray, features: np.ndarray) -> np.ndarray:
+    def log_p(self, coefficients: np.ndarray, features: np.ndarray, excluded: np.ndarray | None = None) -> np.ndarray:
         """Log-probabilities [N, C] float64; coefficients of each class, its intercept last, are flat."""
         from scipy.special import log_softmax
 
         by_class = coefficients.reshape(self.weight.shape[1], -1)
         # In float32, for features are read from memory at each step; what that loses is far below the tolerance.
         logits = (features @ by_class[:, :-1].T.astype(np.float32)).astype(np.float64) + by_class[:, -1]
-        return log_softmax(logits, axis=1)
+        return log_softmax(logits if excluded is None else logits + excluded, axis=1)
 
     def loss_and_gradient(self, coefficients: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
         """At these coefficients, with `penalty` times half their squared norm."""
         by_class = coefficients.reshape(self.weight.shape[1], -1)
-        log_p = self.log_p(coefficients, self.features)
+        log_p = self.log_p(coefficients, self.features, self.excluded)
         excess = self.weight.sum(axis=1, keepdims=True) * np.exp(log_p) - self.weight
         gradient = np.empty_like(by_class)
         gradient[:, :-1] = excess.T.astype(np.float32) @ self.features + penalty * by_class[:, :-1]

@@ -167,7 +167,7 @@ def _statistics(split: _Split, rows: Sequence[int], states: Callable[..., States
     aligned, cells, settings = split.aligned, split.cells, split.settings
     targets = RowTargets(
         cells.cell, aligned.consensus, aligned.distribution, aligned.has_votes, aligned.attributes,
-        aligned.has_attribute, split.raters.panel, split.strata,
+        aligned.has_attribute, split.raters.panel, split.strata, aligned.is_offered,
     )  # fmt: skip
     num_cells = -(-len(cells.unit) // _PADDED_CELLS) * _PADDED_CELLS
     # A generator: states of one member at a time are on the device and in memory.

@@ -26,6 +26,7 @@ class RowTargets(NamedTuple):
       has_attribute: [B, A] bool.
       panel: [B, C] float32 probability of each consensus of a few raters (`raters.Raters`); 0 where there is none.
       strata: [B, kinds] int32 strata of each utterance (`strata.strata_of`), -1 in none.
+      is_offered: [B, C] bool, raters could choose the class; None where they could choose all.
     """
 
     cell: Any
@@ -36,6 +37,7 @@ class RowTargets(NamedTuple):
     has_attribute: Any
     panel: Any
     strata: Any
+    is_offered: Any = None
 
 
 class States(NamedTuple):
@@ -77,7 +79,9 @@ def member_states(
         Moments.empty(num_cells, num_attributes).update(
             cell, predicted_attributes, targets.attributes, targets.has_attribute
         ),
-        distribution_sums(cell, predicted_distribution, targets.distribution, targets.has_votes, num_cells),
+        distribution_sums(
+            cell, predicted_distribution, targets.distribution, targets.has_votes, num_cells, targets.is_offered
+        ),
         jax.ops.segment_sum(jnp.where(best & (targets.panel > 0), targets.panel, 0), cell, num_cells),
         _strata_right(best, targets, num_cells),
         served_votes(cell, predicted_distribution, targets.distribution, targets.has_votes, nbest, num_cells),

@@ -24,7 +24,8 @@ from seremo_jax.core.condition_names import Condition
 from seremo_jax.core.config import Config
 from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, read_for
+from seremo_jax.data.roots import audio_root
+from seremo_jax.data.tables import read_for
 from seremo_jax.features import forward
 from seremo_jax.features.manifest import DTYPES
 

@@ -29,7 +29,8 @@ from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.sharding import is_first_process, wait_for_all
 from seremo_jax.data import audio, audio_batches
-from seremo_jax.data.tables import audio_root, in_split, read_for
+from seremo_jax.data.roots import audio_root
+from seremo_jax.data.tables import in_split, read_for
 from seremo_jax.features import forward, normalisation, store
 from seremo_jax.features.forward import load_backbone
 from seremo_jax.features.manifest import MANIFEST_FILE, REMEDY, Settings, identity, shards_of_process

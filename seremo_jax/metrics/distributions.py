@@ -48,6 +48,7 @@ def distribution_sums(
     target: Float[AnyArray, "B C"],
     mask: Bool[AnyArray, " B"],
     num_units: int,
+    is_offered: Bool[AnyArray, "B C"] | None = None,
 ) -> DistributionSums:
     """Sums of each unit over its rows.
 
@@ -57,6 +58,8 @@ def distribution_sums(
       target: [B, C] shares of the votes p, rows sum to 1.
       mask: [B] bool; False leaves the row out, which may then hold anything.
       num_units: U.
+      is_offered: [B, C] bool; False leaves the row out of the moments of a class that its raters could not choose.
+        None where they could choose all.
 
     Source: METHOD.md, sections 8.7 and 8.8 (KNOWN: a class is present above 1/C, strictly, on both sides; OURS: total
     variation and entropies).
@@ -79,6 +82,7 @@ def distribution_sums(
     def total(values: AnyArray) -> AnyArray:
         return jax.ops.segment_sum(values, unit, num_units)
 
+    of_class = is_used if is_offered is None else is_used & is_offered
     jsd = (divergence(p, middle) + divergence(q, middle)) / (2 * np.log(2.0))
     is_present, is_predicted = p > 1 / num_classes, q > 1 / num_classes
     return DistributionSums(
@@ -91,7 +95,7 @@ def distribution_sums(
         num_predicted=total(is_predicted.astype(jnp.int32)),
         num_present=total(is_present.astype(jnp.int32)),
         entropies=Moments.empty(num_units).update(unit, entropy(q), entropy(p), mask),
-        classes=Moments.empty(num_units, num_classes).update(unit, prediction, target, is_used),
+        classes=Moments.empty(num_units, num_classes).update(unit, prediction, target, of_class),
     )
 
 

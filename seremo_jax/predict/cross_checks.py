@@ -10,6 +10,7 @@ from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import ArtefactError, in_bucket
 from seremo_jax.data import tables
 from seremo_jax.evaluation.records import FILE
+from seremo_jax.predict import cross_settings
 from seremo_jax.training import protocol
 
 
@@ -56,12 +57,21 @@ def require_other(
       ArtefactError: It is that corpus, and its training speakers would be scored.
     """
     info = ingested["corpus"]
-    if (info["corpus"], info["release"]) != (trained["corpus"], trained["release"]):
+    there = {"corpora": ingested["corpora"]} if "corpora" in ingested else info
+    shared = cross_settings.corpora_of(there) & cross_settings.corpora_of(trained)
+    if not shared:
         return
     has_folds = any(member.get("fold") is not None for member in about["members"])
     is_same_split = ingested["split_hash"] == trained["split_hash"]
     if splits and vocab.TRAIN not in splits and is_same_split and not has_folds:
         return
+    if (info["corpus"], info["release"]) != (trained["corpus"], trained["release"]):
+        name, release = min(shared)
+        raise ArtefactError(
+            f"the model was trained on {trained['corpus']}, and --config names {name} ({release}), too: speakers of "
+            "its training would be scored. Its scores by corpus on its own test split are those of "
+            "--config.eval.group_by=corpus without --model"
+        )
     raise ArtefactError(
         f"the model was trained on {info['corpus']} ({info['release']}), and --config names the same corpus: speakers "
         "of its training would be scored. python -m launch.evaluate without --model scores its own test split; a "

@@ -29,7 +29,7 @@ from seremo_jax.core.artefacts import (
 from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.schema import Predictions
-from seremo_jax.data import audio_batches, ingest, tables
+from seremo_jax.data import audio_batches, ingest, roots, tables
 from seremo_jax.data.screening import with_words
 from seremo_jax.data.targets import Targets
 from seremo_jax.evaluation import calibration_fit, mean_heads
@@ -85,6 +85,7 @@ def run(
     cross_checks.require_free(workdir, place)
     is_folder = (place / model_record.RECORD_FILE).exists()
     read = model_folder.read(place, members or (() if is_folder else _EVERY_MEMBER))
+    model_backbone.require_here(place, read.about, backbone)  # before the corpus is read, which may take hours
     heard, told = cross_settings.heard_config(config, read.about, asked)
     with at_work(workdir, "evaluate"):
         cross_checks.require_scores_of(workdir, read.about)
@@ -249,7 +250,7 @@ class _Job:
 
     def _listener(self, backbone: str | os.PathLike | None) -> condition_frames.Listener:
         """Hears the corpus as the model heard its own."""
-        root = tables.audio_root(self.config, self.workdir)
+        root = roots.audio_root(self.config, self.workdir)
         recordings = audio_batches.Recordings.of(self.utterances, root)
         loaded, layers = model_backbone.load(self.place, self.model, backbone), tuple(self.model.about["layers"])
         return condition_frames.Listener(
@@ -289,10 +290,12 @@ def _masked(targets: Targets, about: dict[str, Any]) -> Targets:
 def _notes(corpus: str, release: str, trained: dict[str, Any], about: dict[str, Any]) -> list[str]:
     """What belongs under every table made of these scores."""
     notes = [f"The model was trained on {trained['corpus']} ({trained['release']})."]
-    if corpus == trained["corpus"] and release != trained["release"]:
-        notes.append(
-            f"Both are releases of {corpus}: speakers of {release} may be among those that the model was trained on."
-        )
+    for name, other in sorted(cross_settings.corpora_of(trained)):
+        if corpus == name and release != other:
+            notes.append(
+                f"Both are releases of {corpus}: speakers of {release} may be among those that the model was trained "
+                "on."
+            )
     if not cross_settings.has_comparable_attributes(about):
         notes.append("Attributes are not scored: the model gives them on the scale of its own corpus.")
     return notes

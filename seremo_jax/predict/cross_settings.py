@@ -125,7 +125,13 @@ def trained_on(about: Mapping[str, Any]) -> dict[str, Any]:
         if path.partition(".")[0] in ("corpus", "data") or (path.startswith("targets.") and not is_of_the_model(path))
     }
     names = ("corpus", "release", "is_simulated", "split_hash")
-    return {name: card.get(name) for name in names} | {"settings": settings}
+    further = {"corpora": card["corpora"]} if "corpora" in card else {}
+    return {name: card.get(name) for name in names} | further | {"settings": settings}
+
+
+def corpora_of(about: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Name and release of each corpus of a card, or of what an ingest says of its corpora."""
+    return {(entry["corpus"], entry["release"]) for entry in about.get("corpora") or (about,)}
 
 
 def _results_fields(config: Config) -> dict[str, Any]:

@@ -20,6 +20,33 @@ def section_of(about: dict[str, Any]) -> dict[str, Any]:
     return {"name": backbone["location"], "final_norm": backbone["final_norm_asked_for"], **fields}
 
 
+def require_here(path: str | os.PathLike, about: dict[str, Any], backbone: str | os.PathLike | None = None) -> str:
+    """Where the backbone of a model is.
+
+    A model folder may come from anybody. What it names must not be downloaded without being asked for.
+
+    Args:
+      path: Where the model was read, for messages.
+      about: What the model is.
+      backbone: Where the backbone is, if not where the model says.
+
+    Raises:
+      ArtefactError: The model names one that is not on this machine, or what was given is no place of one.
+    """
+    place = os.fspath(backbone) if backbone is not None else about["backbone"]["location"]
+    if place not in backbones.LOADERS and not backbones.may_be_asked_for(place):
+        raise ArtefactError(
+            f"the backbone of {path}: {place} is no folder here, and no id of the model hub (org/name[@revision]); say "
+            "where it is (--backbone, backbone=)"
+        )
+    if backbone is None and not backbones.is_here(place):
+        raise ArtefactError(
+            f"{path} says that its backbone is {place}, which is not on this machine: to download it from the model "
+            f"hub, ask for it yourself with --backbone={place} (backbone=), or give the folder that holds it"
+        )
+    return place
+
+
 def load(path: str | os.PathLike, model: Model, backbone: str | os.PathLike | None = None) -> backbones.Backbone:
     """The backbone of a model, for the layers that the model reads.
 
@@ -32,14 +59,7 @@ def load(path: str | os.PathLike, model: Model, backbone: str | os.PathLike | No
     Raises:
       ArtefactError: It is not on this machine, or another one than the model was trained on; both sides are named.
     """
-    about = model.about["backbone"]
-    place = os.fspath(backbone) if backbone is not None else about["location"]
-    # A model folder may come from anybody. What it names must not be downloaded without being asked for.
-    if backbone is None and not backbones.is_here(place):
-        raise ArtefactError(
-            f"{path} says that its backbone is {place}, which is not on this machine: to download it from the model "
-            f"hub, ask for it yourself with --backbone={place} (backbone=), or give the folder that holds it"
-        )
+    about, place = model.about["backbone"], require_here(path, model.about, backbone)
     config = from_config_dict({"backbone": section_of(model.about) | {"name": place}})
     try:
         loaded = forward.load_backbone(config, model.about["layers"])

@@ -84,6 +84,8 @@ def ask(
         raise ArtefactError(f"the training split{where} has {len(train)} utterances: saliency needs at least 2")
     rows = np.sort(np.random.default_rng(config.saliency.seed).permutation(train)[: config.saliency.num_utterances])
     has_votes = np.repeat(built.has_votes[:, None], len(built.class_names), axis=1)
+    if built.is_offered is not None:
+        has_votes = has_votes & built.is_offered
     is_drawn = np.zeros(len(built.has_votes), bool)
     is_drawn[rows] = True
     mask = np.concatenate([built.has_attribute, has_votes], axis=1) & is_drawn[:, None]

@@ -91,7 +91,7 @@ class Workload:
             scored = learned = _targets(self.config, len(self.num_samples))
             splits = {fold: _split(self.config, len(self.num_samples), fold) for fold in folds}
             # A speaker has 50 utterances, as many as in MSP-Podcast.
-            groups = Groups(*[np.arange(len(self.num_samples), dtype=np.int32) // 50] * 2)
+            groups = Groups(*[np.arange(len(self.num_samples), dtype=np.int32) // 50] * 3)
         rows = np.arange(len(self.num_samples))
         return Data(self.config, store, scored, learned, splits, store, num_frames, rows, {}, groups)
 

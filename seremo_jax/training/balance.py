@@ -1,4 +1,4 @@
-"""What an utterance weighs in the losses: less where its speaker has many, and against classes that go with groups.
+"""What an utterance weighs in the losses: less where its speaker or corpus has many, or classes go with groups.
 
 Weights come from the training split of a member's own fold alone. They are computed once, on the host.
 """
@@ -17,16 +17,26 @@ from seremo_jax.core.config import Config
 _BY_GROUP = [(objective, "group") for objective in vocab.OBJECTIVES if objective != "mean"]
 
 
+_BALANCES = ("speaker_balance", "group_balance", "corpus_balance")
+
+
 class Groups(NamedTuple):
     """Who speaks in each utterance of the table, and the group of it.
 
     Attributes:
       speaker: [N] int32 number of the speaker, -1 where the corpus does not say.
       group: [N] int32 number of the group (`train.group_by`), -1 where it is not known.
+      corpus: [N] int32 number of the corpus.
     """
 
     speaker: Int[np.ndarray, " N"]
     group: Int[np.ndarray, " N"]
+    corpus: Int[np.ndarray, " N"]
+
+    @property
+    def of_objectives(self) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+        """Those that an objective may be over, in the order of `vocab.OBJECTIVE_GROUPS`."""
+        return self.speaker, self.group
 
 
 def groups_of(utterances: pa.Table, group_by: str, members: Sequence[ensemble.Member]) -> Groups:
@@ -54,7 +64,7 @@ def groups_of(utterances: pa.Table, group_by: str, members: Sequence[ensemble.Me
         )
     else:
         groups = [None] * utterances.num_rows
-    return Groups(_codes(people), _codes(groups))
+    return Groups(_codes(people), _codes(groups), _codes(corpus))
 
 
 def _codes(values: Sequence[object]) -> Int[np.ndarray, " N"]:
@@ -76,15 +86,15 @@ class Weights(NamedTuple):
 
 
 def combinations(members: Sequence[ensemble.Member]) -> tuple[list[tuple], Int[np.ndarray, " E"]]:
-    """Fold, speaker balance and group balance: each combination that some member has, and that of each member."""
-    keys = [(member.fold, member.speaker_balance, member.group_balance) for member in members]
+    """Fold, and balances of speakers, groups and corpora: each combination that some member has, and each member's."""
+    keys = [(member.fold, member.speaker_balance, member.group_balance, member.corpus_balance) for member in members]
     different = list(dict.fromkeys(keys))
     return different, np.array([different.index(key) for key in keys], np.int32)
 
 
 def is_asked_for(config: Config) -> bool:
     """Whether utterances of some member of an experiment weigh differently."""
-    return any(any(ensemble.values_of(config, field)) for field in ("speaker_balance", "group_balance"))
+    return any(any(ensemble.values_of(config, field)) for field in _BALANCES)
 
 
 def tempered(
@@ -93,11 +103,13 @@ def tempered(
     has_shares: Bool[np.ndarray, " n"],
     speaker_balance: float,
     group_balance: float,
+    corpus_balance: float = 0.0,
 ) -> Float[np.ndarray, " n"]:
-    """`w_i ~ n_s^-alpha * sum_c p_ic (n_g n_c / (N n_gc))^gamma`, of mean 1, float64.
+    """`w_i ~ n_s^-alpha * n_k^-delta * sum_c p_ic (n_g n_c / (N n_gc))^gamma`, of mean 1, float64.
 
-    n_s counts the utterances of a speaker; n_gc adds the vote shares p_ic of class c in group g up, n_g, n_c and N add
-    n_gc up. Each of the two factors has a mean of 1 where it is known, and is 1 where speaker, group or votes are not.
+    n_s counts the utterances of a speaker, n_k those of a corpus; n_gc adds the vote shares p_ic of class c in group g
+    up, n_g, n_c and N add n_gc up. Each factor has a mean of 1 where it is known, and is 1 where speaker, group or
+    votes are not.
 
     Args:
       groups: Of the utterances of a training split.
@@ -105,6 +117,7 @@ def tempered(
       has_shares: Which of them have votes.
       speaker_balance: alpha.
       group_balance: gamma.
+      corpus_balance: delta.
 
     Raises:
       ArtefactError: No speaker, or no group, is known.
@@ -133,4 +146,7 @@ def tempered(
         ratio = np.where(joint > 0, independent / np.where(joint > 0, joint, 1), 0) ** group_balance
         factor = (p * ratio[group]).sum(axis=1)
         weight[known] *= factor / factor.mean()
+    if corpus_balance:
+        factor = np.bincount(groups.corpus)[groups.corpus].astype(np.float64) ** -corpus_balance
+        weight *= factor / factor.mean()
     return weight / weight.mean()

@@ -173,9 +173,14 @@ class Data:
         """Refuses members whose training split does not name the speakers or groups that they read.
 
         Raises:
-          ArtefactError: It names fewer than two.
+          ArtefactError: It names fewer than two, or votes would be mixed that raters of other classes gave.
         """
         for member in members:
+            if member.mixup and self.training_targets.is_offered is not None:
+                raise ArtefactError(
+                    f"train.mixup = {member.mixup:g} mixes votes, but raters of the corpora of corpus.also "
+                    "could choose different classes: set it to 0, or targets.class_set to classes that all could choose"
+                )
             asked = [("train.mixup", "speaker")] * bool(member.mixup)
             asked += [(f"loss.objective = {member.objective!r}", member.objective_group)] * (member.objective != "mean")
             for field, kind in asked:
@@ -196,10 +201,10 @@ class Data:
         if not balance.is_asked_for(self.config):
             return balance.Weights(None, np.zeros_like(slot))
         table = np.ones((len(combinations), len(self.targets.ids)), np.float32)
-        for weights, (fold, alpha, gamma) in zip(table, combinations, strict=True):
+        for weights, (fold, *powers) in zip(table, combinations, strict=True):
             rows = self.labelled_rows(fold, vocab.TRAIN)
             groups, t = balance.Groups(*(codes[rows] for codes in self.groups)), self.training_targets
-            weights[rows] = balance.tempered(groups, t.distribution[rows], t.has_votes[rows], alpha, gamma)
+            weights[rows] = balance.tempered(groups, t.distribution[rows], t.has_votes[rows], *powers)
         return balance.Weights(table, slot)
 
     def planned_steps(

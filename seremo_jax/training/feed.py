@@ -213,7 +213,7 @@ class Feed:
             frames = cache.frames(placement.mesh, [[layer for _, layer in shard] for shard in self._views])
         table, groups = (
             None if table is None else sharding.place(placement.mesh, _SAME, table)
-            for table in (of_utterances.table, np.stack(data.groups) if placement.reads_groups else None)
+            for table in (of_utterances.table, np.stack(data.groups.of_objectives) if placement.reads_groups else None)
         )
         self.inputs = Inputs(Normalisation(*map(self.whole_by_member, tables)), labels, frames, table, groups)
 

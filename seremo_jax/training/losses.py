@@ -135,6 +135,7 @@ def class_ccc_loss(
     mask: Bool[Array, "B"],
     eps: float = 1e-8,
     weight: Float[Array, "B"] | None = None,
+    is_offered: Bool[Array, "B C"] | None = None,
 ) -> Float[Array, ""]:
     """`1 - mean CCC` over the classes whose target varies in this batch; 0 with zero gradient if none does.
 
@@ -146,19 +147,43 @@ def class_ccc_loss(
       mask: False leaves the utterance out.
       eps: Added to the denominator of CCC.
       weight: Weight of each utterance, see `ccc`.
+      is_offered: False leaves the utterance out of a class that its raters could not choose; None where they could
+        choose all.
 
     Source: INFERRED, METHOD.md, section 5.3.
     """
-    mask = jnp.broadcast_to(mask[:, None], pred.shape)
+    mask = _by_class(mask, pred, is_offered)
     is_present = varies(target, _weighing(mask, weight))
     num_present = is_present.sum()
     total = jnp.where(is_present, ccc(pred, target, mask, eps, weight), 0).sum()
     return jnp.where(num_present > 0, 1 - total / jnp.maximum(num_present, 1), 0)
 
 
-def smoothed(target: Float[Array, "B C"], share: Float[Array, ""] | float) -> Float[Array, "B C"]:
-    """The class target with `share` of it spread evenly over the classes."""
-    return (1 - share) * target + share / target.shape[1]
+def _by_class(mask: Array, pred: Array, is_offered: Array | None) -> Array:
+    """Mask [B, C] of a mask [B], without the classes that raters could not choose."""
+    mask = jnp.broadcast_to(mask[:, None], pred.shape)
+    return mask if is_offered is None else mask & is_offered
+
+
+def smoothed(
+    target: Float[Array, "B C"], share: Float[Array, ""] | float, is_offered: Bool[Array, "B C"] | None = None
+) -> Float[Array, "B C"]:
+    """The class target with `share` of it spread evenly over the classes, those that raters could choose."""
+    if is_offered is None:
+        return (1 - share) * target + share / target.shape[1]
+    return (1 - share) * target + share * is_offered / jnp.maximum(is_offered.sum(axis=1, keepdims=True), 1)
+
+
+def among_offered(logits: Float[Array, "B C"], is_offered: Bool[Array, "B C"] | None) -> Float[Array, "B C"]:
+    """Logits of the distribution over the classes that raters could choose, which is q renormalised over them.
+
+    Source: OURS, METHOD.md, section 3.4.
+    """
+    return logits if is_offered is None else jnp.where(is_offered, logits, _NEVER)
+
+
+_NEVER = -1e9
+"""Logit of a class that could not be chosen. Finite, so that a share of 0 times its logarithm is 0."""
 
 
 def class_loss(
@@ -169,6 +194,7 @@ def class_loss(
     class_weights: Float[Array, "C"],
     eps: float = 1e-8,
     weight: Float[Array, "B"] | None = None,
+    is_offered: Bool[Array, "B C"] | None = None,
 ) -> Float[Array, ""]:
     """Loss between target distributions p and q = softmax(logits); 0 with zero gradient where no utterance is left.
 
@@ -180,6 +206,7 @@ def class_loss(
       class_weights: Weight of each class; only balanced losses read them.
       eps: Added to the denominator of CCC.
       weight: Weight of each utterance, at least 0; None weighs all the same.
+      is_offered: Classes that the raters of each utterance could choose, among which q is then; None where all.
 
     Raises:
       ValueError: No loss of this name.
@@ -188,7 +215,8 @@ def class_loss(
     """
     if kind not in CLASS_LOSSES:
         raise ValueError(f"training.losses computes no class loss {kind!r}; it has {', '.join(CLASS_LOSSES)}")
-    return CLASS_LOSSES[kind](logits, target, mask, class_weights, eps, weight)
+    logits = among_offered(logits, is_offered)
+    return CLASS_LOSSES[kind](logits, target, mask, class_weights, eps, weight, is_offered)
 
 
 def _cross_entropy(log_q: Array, p: Array, class_weights: Array) -> Array:
@@ -219,8 +247,9 @@ def _mean_of(terms_of: Callable[[Array, Array, Array], Array]) -> Callable[..., 
     """The loss that is the mean over utterances of the sum of these terms [B, C] over classes."""
 
     def loss(
-        logits: Array, target: Array, mask: Array, class_weights: Array, eps: float, weight: Array | None
-    ) -> Array:
+        logits: Array, target: Array, mask: Array, class_weights: Array, eps: float, weight: Array | None,
+        is_offered: Array | None,
+    ) -> Array:  # fmt: skip
         return weighted_mean(_summed(terms_of, logits, target, class_weights), mask, weight)
 
     return loss
@@ -239,12 +268,13 @@ _TERMS: dict[str, Callable[[Array, Array, Array], Array]] = {
     "hard_ce": _cross_entropy,
 }
 CLASS_LOSSES: dict[str, Callable[..., Array]] = {
-    "ccc": lambda logits, p, mask, _, eps, weight: class_ccc_loss(
-        jax.nn.softmax(logits, axis=-1), p, mask, eps, weight
+    "ccc": lambda logits, p, mask, _, eps, weight, is_offered: class_ccc_loss(
+        jax.nn.softmax(logits, axis=-1), p, mask, eps, weight, is_offered
     ),
     **{kind: _mean_of(terms_of) for kind, terms_of in _TERMS.items()},
 }
-"""Loss of logits, target, mask, class weights, eps and weights of utterances, by its name in `vocab.CLASS_LOSSES`."""
+"""Loss by its name in `vocab.CLASS_LOSSES`, of logits, target, mask, class weights, eps, weights of utterances, and the
+classes that their raters could choose."""
 
 
 def class_loss_by_row(
@@ -255,73 +285,21 @@ def class_loss_by_row(
     class_weights: Float[Array, "C"],
     eps: float = 1e-8,
     weight: Float[Array, "B"] | None = None,
+    is_offered: Bool[Array, "B C"] | None = None,
 ) -> Float[Array, "B"]:
     """What each utterance has of `class_loss`, which is the weighted mean of these numbers; 0 outside of the mask."""
+    logits = among_offered(logits, is_offered)
     if kind in _TERMS:
         return jnp.where(mask, _summed(_TERMS[kind], logits, target, class_weights), 0)
-    mask = jnp.broadcast_to(mask[:, None], target.shape)
-    is_present = varies(target, _weighing(mask, weight))
-    parts = ccc_by_row(jax.nn.softmax(logits, axis=-1), target, mask, eps, weight)
+    of_class = _by_class(mask, target, is_offered)
+    is_present = varies(target, _weighing(of_class, weight))
+    parts = ccc_by_row(jax.nn.softmax(logits, axis=-1), target, of_class, eps, weight)
+    if is_offered is not None:
+        # A class is a mean over fewer utterances than there are, of which each has the more of it.
+        one = jnp.ones(mask.shape) if weight is None else weight
+        there = jnp.maximum((one[:, None] * of_class).sum(axis=0), 1e-30)
+        parts = parts * (jnp.where(mask, one, 0).sum() / there)[None]
     return jnp.where(is_present[None], parts, 0).sum(axis=1) / jnp.maximum(is_present.sum(), 1)
-
-
-def closeness(
-    pred: Float[Array, "B C"],
-    target: Float[Array, "B C"],
-    mask: Bool[Array, "B"],
-    distance: Float[Array, "C C"],
-    weight: Float[Array, "B"] | None = None,
-) -> Float[Array, ""]:
-    """Mean of `sum_ck p_c D_ck q_k`: how far a class drawn from q is from one drawn from p, expected.
-
-    Args:
-      pred: Predicted distribution q.
-      target: p.
-      mask: False leaves the utterance out.
-      distance: D, distance between classes.
-      weight: Weight of each utterance; None weighs all the same.
-
-    Source: KNOWN idea (H.-C. Chou et al. 2022, doi:10.21437/Interspeech.2022-11041); OURS: this form, METHOD.md, 5.5.
-    """
-    return weighted_mean(closeness_by_row(pred, target, distance), mask, weight)
-
-
-def closeness_by_row(
-    pred: Float[Array, "B C"], target: Float[Array, "B C"], distance: Float[Array, "C C"]
-) -> Float[Array, "B"]:
-    """What each utterance has of `closeness`."""
-    # Summed and not multiplied as matrices, which some devices round.
-    return (target[:, :, None] * distance[None] * pred[:, None, :]).sum(axis=(1, 2))
-
-
-def earth_mover_loss(
-    logits: Float[Array, "B A L"],
-    shares: Float[Array, "B A L"],
-    mask: Bool[Array, "B A"],
-    weights: Float[Array, "A"],
-    row_weight: Float[Array, "B"] | None = None,
-) -> Float[Array, ""]:
-    """Squared earth mover's distance between ordinal distributions, weighted over attributes; 0 where none is rated.
-
-    The distance of one attribute of one utterance is the mean over levels of the squared difference of the cumulative
-    distributions. Each attribute's distances are averaged over the utterances where it is rated.
-
-    Args:
-      logits: Logits of the predicted distribution over the L levels.
-      shares: Shares of the raters at each level, in rising order; any finite values where `mask` is False.
-      mask: False leaves the utterance's attribute out.
-      weights: Weight of each attribute.
-      row_weight: Weight of each utterance; None weighs all the same.
-
-    Source: KNOWN: L. Hou, C.-P. Yu, D. Samaras, Squared earth mover's distance-based loss, 2016; OURS: its use here.
-    """
-    return (weights * weighted_mean(earth_mover_by_row(logits, shares), mask, row_weight)).sum()
-
-
-def earth_mover_by_row(logits: Float[Array, "B A L"], shares: Float[Array, "B A L"]) -> Float[Array, "B A"]:
-    """Squared earth mover's distance of each attribute of each utterance, see `earth_mover_loss`."""
-    difference = jnp.cumsum(jax.nn.softmax(logits, axis=-1) - shares, axis=-1)
-    return jnp.square(difference).mean(axis=-1)
 
 
 def balanced_weights(counts: Float[np.ndarray, " C"]) -> Float[np.ndarray, " C"]:

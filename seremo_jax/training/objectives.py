@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from seremo_jax.core import vocab
 from seremo_jax.core.schema import Labels
-from seremo_jax.training import losses
+from seremo_jax.training import distance_losses, losses
 from seremo_jax.training.model import Raw
 
 VOTES = vocab.CLASS_TARGETS.index("votes")
@@ -115,16 +115,18 @@ def total(
     """
     attribute = _attribute_loss(fixed, raw, labels, is_used, weight)
     target, mask = class_targets(labels, member.class_target)
-    target, mask = losses.smoothed(target, member.label_smoothing), mask & is_used
+    target, mask = losses.smoothed(target, member.label_smoothing, labels.is_offered), mask & is_used
 
     class_ = _by_kind(
         fixed,
         member,
-        lambda kind: losses.class_loss(kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight),
+        lambda kind: losses.class_loss(
+            kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight, labels.is_offered
+        ),
     )
     if fixed.has_closeness:
-        class_ += member.closeness_weight * losses.closeness(
-            raw.distribution, target, mask, member.class_distance, weight
+        class_ += member.closeness_weight * distance_losses.closeness(
+            _distribution(raw, labels), target, mask, member.class_distance, weight
         )
     terms = {"attribute_loss": attribute, "class_loss": class_}
     loss = _weighted((member.attribute_task_weight, member.class_task_weight), (attribute, class_), task_scales)
@@ -148,24 +150,31 @@ def by_row(
     rated = labels.has_attribute & is_used[:, None]
     by_attribute = jnp.broadcast_to(_attribute_weights(fixed, rated.shape[1])[None], rated.shape) * rated
     if fixed.attribute_kind == "emd":
-        parts = losses.earth_mover_by_row(raw.levels, labels.attribute_shares)
+        parts = distance_losses.earth_mover_by_row(raw.levels, labels.attribute_shares)
     else:
         parts = losses.ccc_by_row(raw.attributes, labels.attributes, rated, fixed.ccc_eps, weight)
     of_all = by_attribute.sum(axis=1)
     attribute = (jnp.where(rated, parts, 0) * by_attribute).sum(axis=1) / jnp.where(of_all > 0, of_all, 1)
     target, mask = class_targets(labels, member.class_target)
-    target, mask = losses.smoothed(target, member.label_smoothing), mask & is_used
+    target, mask = losses.smoothed(target, member.label_smoothing, labels.is_offered), mask & is_used
     class_ = _by_kind(
         fixed,
         member,
         lambda kind: losses.class_loss_by_row(
-            kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight
+            kind, raw.logits, target, mask, member.class_weight, fixed.ccc_eps, weight, labels.is_offered
         ),
     )
     if fixed.has_closeness:
-        apart = losses.closeness_by_row(raw.distribution, target, member.class_distance)
+        apart = distance_losses.closeness_by_row(_distribution(raw, labels), target, member.class_distance)
         class_ += member.closeness_weight * jnp.where(mask, apart, 0)
     return member.attribute_task_weight * attribute + member.class_task_weight * class_
+
+
+def _distribution(raw: Raw, labels: Labels) -> Array:
+    """Predicted distribution, among the classes that raters could choose."""
+    if labels.is_offered is None:
+        return raw.distribution
+    return jax.nn.softmax(losses.among_offered(raw.logits, labels.is_offered), axis=-1)
 
 
 def _by_kind(fixed: Fixed, member: Values, function: Callable[[str], Array]) -> Array:
@@ -182,7 +191,7 @@ def _attribute_loss(fixed: Fixed, raw: Raw, labels: Labels, is_used: Array, weig
     rated = labels.has_attribute & is_used[:, None]
     weights = _attribute_weights(fixed, rated.shape[1])
     if fixed.attribute_kind == "emd":
-        return losses.earth_mover_loss(raw.levels, labels.attribute_shares, rated, weights, weight)
+        return distance_losses.earth_mover_loss(raw.levels, labels.attribute_shares, rated, weights, weight)
     return losses.attribute_loss(raw.attributes, labels.attributes, rated, weights, fixed.ccc_eps, weight)
 
 

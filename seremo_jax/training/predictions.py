@@ -72,7 +72,7 @@ def settings_of(config: Config, data: Data, platform: str | None = None) -> Sett
     """Settings that all members of a run share, on a platform; None means that of these devices."""
     num_layers = len(data.store.layers) if ensemble.reads_layer_sum(config) else 0
     targets = data.targets
-    num_groups = 1 + max(int(codes.max(initial=-1)) for codes in data.groups)
+    num_groups = 1 + max(int(codes.max(initial=-1)) for codes in data.groups.of_objectives)
     return Settings.of(
         config, data.num_features, len(targets.class_names), num_layers, targets.levels, platform, num_groups
     )

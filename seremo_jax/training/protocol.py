@@ -35,6 +35,10 @@ _SINCE = {
 """Fields that earlier versions lacked, and what stood for them: a training of theirs is the same run as one of now."""
 
 
+_OF_CORPUS = ("corpus", "release", "utterances", "speakers", "not_offered")
+"""What the card says of each of several corpora."""
+
+
 def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
     """The identity of a training: settings that change results, what the store holds, and the members.
 
@@ -107,7 +111,10 @@ def card(
     ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
     by_fold = {m["fold"]: m["layer"] for m in trained["members"] if m.get("is_layer_by_fold")}
     layers = [f"layer {layer} in fold {fold}" for fold, layer in by_fold.items()]
-    return ({"layers": layers} if layers else {}) | {
+    further = {"layers": layers} if layers else {}
+    if "corpora" in ingest:
+        further["corpora"] = [{name: entry[name] for name in _OF_CORPUS} for entry in ingest["corpora"]]
+    return further | {
         "corpus": info.corpus,
         "release": info.release,
         "is_simulated": info.is_simulated,

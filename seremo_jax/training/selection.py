@@ -148,7 +148,10 @@ def score_of_classes(
     is_votes = class_target == "votes"
     classes = (targets.distribution if is_votes else targets.consensus)[rows]
     has_class = (targets.has_votes if is_votes else targets.has_consensus)[rows]
-    return np.asarray(_mean_ccc(distribution, classes, np.broadcast_to(has_class[:, None], classes.shape)))
+    mask = np.broadcast_to(has_class[:, None], classes.shape)
+    if targets.is_offered is not None:
+        mask = mask & targets.is_offered[rows]
+    return np.asarray(_mean_ccc(distribution, classes, mask))
 
 
 def _worst_speakers(

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_EFFECT_ON_RESULTS = {
     "corpus.root",
+    "corpus.also_roots",
     "extract.batch_seconds",
     "backbone.shards_params",
     "extract.num_buckets",

@@ -10,7 +10,7 @@ import soundfile
 
 from seremo_jax.core import artefacts, schema
 from seremo_jax.core.config import from_config_dict
-from seremo_jax.data import corpora, ingest, screening, splits, tables
+from seremo_jax.data import corpora, ingest, roots, screening, splits, tables
 from seremo_jax.data.text_lines import Report
 
 RATE_HZ = 16_000
@@ -366,7 +366,7 @@ def test_the_simulated_corpus_lands_in_the_workdir(tmp_path):
     record = ingest.run(config, tmp_path, is_quiet=True)
     totals_close(record)
     utterances, _, _ = tables.read_tables(tmp_path)
-    assert tables.audio_root(config, tmp_path) == tmp_path / "audio"
+    assert roots.audio_root(config, tmp_path) == tmp_path / "audio"
     assert all((tmp_path / "audio" / path).is_file() for path in utterances["audio"].to_pylist())
     assert record["corpus"]["is_simulated"]
     assert record["utterances"]["excluded"] == {}

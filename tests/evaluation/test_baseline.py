@@ -38,13 +38,16 @@ def _data(num=60, features=4, classes=3, seed=0):
     return x, shares
 
 
-def _optimum(x, weights, heard, strength):
-    """Minimises strength * weighted cross-entropy + |W|^2 / 2 over W and a free intercept."""
+def _optimum(x, weights, heard, strength, is_offered=None):
+    """Minimises strength * weighted cross-entropy + |W|^2 / 2 over W and a free intercept, among offered classes."""
     C, F = weights.shape[1], x.shape[1]
 
     def loss(flat):
         W, b = flat[: C * F].reshape(C, F), flat[C * F :]
-        log_p = scipy.special.log_softmax(x @ W.T + b[None, :], axis=1)
+        logits = x @ W.T + b[None, :]
+        log_p = scipy.special.log_softmax(logits, axis=1)
+        if is_offered is not None:
+            log_p = logits - scipy.special.logsumexp(logits, axis=1, b=is_offered, keepdims=True)
         return -strength * (weights * log_p).sum() + 0.5 * (W**2).sum()
 
     best = scipy.optimize.minimize(loss, np.zeros(C * F + C), method="BFGS", options={"gtol": 1e-7}).x
@@ -64,6 +67,17 @@ def test_the_regression_is_the_optimum_of_shares_as_weights(is_balanced):
     for of_strength, strength in zip(got, strengths, strict=True):
         expected = _optimum(x * 10.0, weights, heard * 10.0, strength)
         np.testing.assert_allclose(of_strength, expected, atol=1e-3)
+
+
+def test_the_regression_learns_among_the_classes_that_raters_could_choose():
+    x, shares = _data()
+    is_offered = np.ones(shares.shape, bool)
+    is_offered[: len(x) // 2, 0] = False
+    shares = np.where(is_offered, shares + 0.01, 0).astype(np.float32)
+    (got,) = regression.fit_classes(x * 10, shares, False, x * 10, (0.003,), is_offered)
+    np.testing.assert_allclose(got, _optimum(x * 10.0, shares.astype(float), x * 10.0, 0.003, is_offered), atol=1e-3)
+    (naive,) = regression.fit_classes(x * 10, shares, False, x * 10, (0.003,))
+    assert naive[:, 0].mean() < got[:, 0].mean() - 0.02
 
 
 @pytest.mark.parametrize("is_balanced", [False, True])

@@ -191,7 +191,7 @@ def test_how_rows_are_cut_into_cells_and_ordered_changes_no_score(rows, batch, o
     everyone, order = np.ones(NUM_UNITS, bool), list(order)
     whole = scores_of(rows, np.arange(NUM_UNITS), everyone)
     value, q, targets = rows
-    moved = value[order], q[order], RowTargets(*(part[order] for part in targets))
+    moved = value[order], q[order], RowTargets(*(part[order] for part in targets if part is not None))
     cut = scores_of(moved, np.repeat(np.arange(NUM_UNITS), 3), everyone, np.asarray(batch, np.int32)[order])
     assert cut.keys() == whole.keys()
     for key, score in whole.items():
@@ -218,7 +218,11 @@ def test_rows_over_devices_and_padding_change_nothing(seed):
         return np.concatenate([part, junk])
 
     mesh = sharding.make_mesh(1, 8)
-    spread = [sharding.place(mesh, PartitionSpec(sharding.DATA), padded(part)) for part in (value, q, *targets)]
+    spread = [
+        sharding.place(mesh, PartitionSpec(sharding.DATA), padded(part))
+        for part in (value, q, *targets)
+        if part is not None
+    ]
     assert len(spread[0].sharding.device_set) == 8
     actual = states_of(*spread[:2], RowTargets(*spread[2:]), num_cells=NUM_UNITS)
     assert_same_states(actual, states_of(value, q, targets, num_cells=NUM_UNITS))

@@ -111,6 +111,19 @@ def test_class_ccc_of_classes_that_vary():
     assert actual.is_defined[0].tolist() == [True, True, True, False]
 
 
+def test_class_ccc_is_over_the_rows_whose_raters_could_choose_the_class():
+    q, p = random_shares(40)
+    is_offered = np.ones(p.shape, bool)
+    is_offered[:25, 3] = is_offered[30:, 1] = False
+    p = np.where(is_offered, p + 0.01, 0)
+    p = (p / p.sum(axis=1, keepdims=True)).astype(np.float32)
+    actual = distribution_sums(np.zeros(40, np.int32), q, p, np.ones(40, bool), 1, is_offered)
+    expected = [audmetric.concordance_cc(p[own, c], q[own, c]) for c, own in enumerate(is_offered.T)]
+    np.testing.assert_allclose(actual.classes.compute().ccc[0], expected, rtol=1e-5)
+    for name in ("num_rows", "jsd", "kl", "num_predicted"):
+        np.testing.assert_array_equal(getattr(actual, name), getattr(sums_of(q, p), name))
+
+
 def test_multi_label_f1_is_strict_at_one_over_c_on_both_sides():
     q, p = random_shares(40)
     p[0], q[0] = 0.25, 0.25

@@ -22,8 +22,9 @@ LAYERS, FEATURES, CLASSES, ATTRIBUTES, NUM = (2, 5), 3, 4, 3, 40
 GROUPS = Groups(
     np.where(np.arange(NUM) % 11 == 5, -1, np.minimum(np.arange(NUM) // 3, 6)).astype(np.int32),
     np.where(np.arange(NUM) % 13 == 6, -1, np.arange(NUM) % 5 // 3).astype(np.int32),
+    np.zeros(NUM, np.int32),
 )
-"""Speakers of unlike numbers of utterances, two groups, and some that are not known."""
+"""Speakers of unlike numbers of utterances, two groups, and some that are not known; one corpus."""
 
 
 class ToyStore(Reader):

@@ -31,7 +31,7 @@ from seremo_jax.evaluation import calibration_fit, records
 from seremo_jax.features import store
 from seremo_jax.features.manifest import Settings
 from seremo_jax.predict import files as prediction
-from seremo_jax.predict import model_folder
+from seremo_jax.predict import heard_parts, model_folder
 from seremo_jax.predict.predictor import Predictor
 from seremo_jax.predict.result import Result
 from seremo_jax.reports import report, validation
@@ -83,6 +83,9 @@ def prepare(folder: Path, finished: Path) -> Path:
     _predict(
         folder, lambda paths, **_: [Result(1.0, {"sad": 1.0}, None, {}, None, ("sad",), None, (), -20.0)] * len(paths)
     )
+    for block in range(2):
+        drawn = np.random.default_rng(block).random((2, 3, 5), np.float32)
+        _parts(folder).write(block, drawn[:, :, :3], drawn)
     _sweep(folder, folder / "sweep")
     (folder / "compiled").mkdir()
     for number in range(3):
@@ -187,6 +190,18 @@ def _of_predictions(folder: Path) -> Any:
     return ()
 
 
+def _parts(folder: Path) -> Any:
+    """Predictions of blocks that an evaluation on another corpus keeps until it is finished."""
+    return heard_parts.Parts(folder / "heard", {"model": "0"}).of("test_clean")
+
+
+def _of_parts(folder: Path) -> Any:
+    blocks = [_parts(folder).read(number, 3) for number in range(2)]
+    if None in blocks:
+        raise MadeAgainError
+    return blocks
+
+
 def _of_journal(folder: Path) -> Any:
     def again(*_: Any, **options: Any) -> list[Result]:
         raise MadeAgainError
@@ -246,6 +261,7 @@ KINDS = {
     "calibration": Kind(("workdir/calibration.json",), _of_calibration),
     "results": Kind(("workdir/results.jsonl",), lambda folder: records.read(folder / "workdir" / records.FILE)),
     "model": Kind(("model/*",), lambda folder: model_folder.read(folder / "model")),
+    "heard parts": Kind(("heard/*.npz",), _of_parts),
     "journal": Kind(("scores/out.csv.journal.jsonl",), _of_journal),
     "sweep": Kind(("sweep/sweep/*.json", "sweep/sweep/runs/**/*.json*"), _of_sweep),
     "compiled programs": Kind(("compiled/*",), _of_compiled),

@@ -56,6 +56,7 @@ STAGES = {
     "report": ("report", *_HERE),
     "export": ("export", "--workdir=w", "--to=model", "--member=best"),
     "predict": ("predict", "--model=model", "w/audio", "--out=scores.csv", "--format=csv"),
+    "transfer": ("evaluate", "--config=recipe.py", "--config.corpus.seed=1", "--model=model", "--workdir=on"),
     "sweep": ("sweep", *_HERE, "--sweep=seeds"),
 }
 _LONGEST_S = 600

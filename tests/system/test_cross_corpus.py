@@ -14,13 +14,13 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from seremo_jax import predict
-from seremo_jax.core.artefacts import ArtefactError
+from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.core.config import from_config_dict
-from seremo_jax.data import audio
+from seremo_jax.data import audio, ingest
 from seremo_jax.evaluation import records
 from seremo_jax.features import condition_frames
 from seremo_jax.metrics.catalogue import entries_by_metric, metric
-from seremo_jax.predict import cross_corpus
+from seremo_jax.predict import cross_checks, cross_corpus
 from seremo_jax.reports import benchmark, report
 from seremo_jax.reports.blocks import ReportError
 from tests.support import launchers, prepared
@@ -422,3 +422,49 @@ def test_recordings_that_the_model_was_trained_on_are_refused(finished, tmp_path
     config = from_config_dict({"corpus": {"name": "table", "root": os.fspath(root)}})
     with pytest.raises(ArtefactError, match=r"are among those that the model of .* was trained on"):
         cross_corpus.run(config, source, tmp_path / "w", is_quiet=True)
+
+
+def test_a_corpus_of_several_that_the_model_was_trained_on_is_refused():
+    trained = {"corpus": "a+b", "release": "1+2", "split_hash": "s"}
+    trained["corpora"] = [{"corpus": "a", "release": "1"}, {"corpus": "b", "release": "2"}]
+    about = {"members": [{"fold": None}]}
+    for corpus, message in (
+        ({"corpus": {"corpus": "b", "release": "2"}}, r"trained on a\+b, and --config names b \(2\), too"),
+        (
+            {"corpus": {"corpus": "c+a", "release": "3+1"}, "corpora": [{"corpus": "a", "release": "1"}]},
+            r"names a \(1\)",
+        ),
+        ({"corpus": {"corpus": "a+b", "release": "1+2"}, "corpora": trained["corpora"]}, "names the same corpus"),
+    ):
+        with pytest.raises(ArtefactError, match=message):
+            cross_checks.require_other(corpus | {"split_hash": "s"}, about, trained, None)
+    cross_checks.require_other({"corpus": {"corpus": "b", "release": "9"}}, about, trained, None)
+
+
+def test_a_corpus_of_two_speakers_is_scored_without_splits(finished, tables, tmp_path):
+    root = Path(shutil.copytree(tables, tmp_path / "two"))
+    text = (root / "utterances.csv").read_text().replace(",s2,male", ",s1,female").replace(",s3,", ",s1,")
+    (root / "utterances.csv").write_text(text)
+    status, said = _evaluate(finished / "model", _of(root), tmp_path / "on")
+    assert status == 1
+    assert "at least three known speakers; a corpus that a trained model is only scored on takes" in said
+    config = from_config_dict(
+        {"corpus": {"name": "table", "root": os.fspath(root)}, "data": {"split_kind": "all_test"}}
+    )
+    ingest.run(config, tmp_path / "on", is_quiet=True)
+    assert set(pq.read_table(tmp_path / "on" / "utterances.parquet")["split"].to_pylist()) == {"test"}
+
+
+def test_a_backbone_that_is_not_here_is_told_before_the_corpus_is_read(finished, tables, tmp_path):
+    shutil.copytree(finished / "model", tmp_path / "model")
+    record = tmp_path / "model" / "model.json"
+    about = read_json(record, "")
+    for place, message in (
+        ("/nowhere/wavlm", r"/nowhere/wavlm is no folder here, .*say where it is \(--backbone"),
+        ("nobody/wavlm", "which is not on this machine: .*--backbone=nobody/wavlm"),
+    ):
+        about["backbone"]["location"] = place
+        write_json(record, about)
+        with pytest.raises(ArtefactError, match=message):
+            cross_corpus.run(_table_config(tables), tmp_path / "model", tmp_path / "on", is_quiet=True)
+        assert not (tmp_path / "on" / "utterances.parquet").exists()

@@ -12,19 +12,24 @@ from seremo_jax.metrics import class_distances
 from seremo_jax.training import balance
 from tests.support import toy_training as toy
 
-SPEAKERS, GROUPS = "aaaabbc?cdd?", "ffffmmmm??ff"
+SPEAKERS, GROUPS, CORPORA = "aaaabbc?cdd?", "ffffmmmm??ff", "xxxxxxxxyyxz"
 
 
 def _drawn():
     shares = np.random.default_rng(0).dirichlet(np.ones(3), len(SPEAKERS))
     has_shares = np.arange(len(SPEAKERS)) != 6
-    codes = (np.array([-1 if c == "?" else ord(c) - ord("a") for c in text], np.int32) for text in (SPEAKERS, GROUPS))
+    texts = (SPEAKERS, GROUPS, CORPORA)
+    codes = (np.array([-1 if c == "?" else ord(c) - ord("a") for c in text], np.int32) for text in texts)
     return balance.Groups(*codes), np.where(has_shares[:, None], shares, 0), has_shares
 
 
-@pytest.mark.parametrize(("alpha", "gamma"), [(0.0, 0.0), (1.0, 0.0), (0.5, 0.0), (0.0, 1.0), (0.5, 2.0)])
-def test_weights_equal_counts_in_loops(alpha, gamma):
+@pytest.mark.parametrize(
+    ("alpha", "gamma", "delta"),
+    [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.0, 1.0, 0.0), (0.5, 2.0, 0.7)],
+)
+def test_weights_equal_counts_in_loops(alpha, gamma, delta):
     groups, p, has = _drawn()
+    by_corpus = {i: CORPORA.count(where) ** -delta for i, where in enumerate(CORPORA)}
     by_speaker = {i: SPEAKERS.count(who) ** -alpha for i, who in enumerate(SPEAKERS) if who != "?"}
     known, by_group = [i for i, g in enumerate(GROUPS) if g != "?" and has[i]], {}
     total = sum(p[i, c] for i in known for c in range(3))
@@ -35,10 +40,10 @@ def test_weights_equal_counts_in_loops(alpha, gamma):
             n_c, n_gc = sum(p[j, c] for j in known), sum(p[j, c] for j in known if GROUPS[j] == GROUPS[i])
             by_group[i] += p[i, c] * (n_g * n_c / (total * n_gc)) ** gamma
     expected = np.ones(len(SPEAKERS))
-    for factors in (by_speaker, by_group):
+    for factors in (by_speaker, by_group, by_corpus):
         for i, factor in factors.items():
             expected[i] *= factor / np.mean(list(factors.values()))
-    ours = balance.tempered(groups, p, has, alpha, gamma)
+    ours = balance.tempered(groups, p, has, alpha, gamma, delta)
     np.testing.assert_allclose(ours, expected / expected.mean(), rtol=1e-12)
     assert ours.mean() == pytest.approx(1)
 
@@ -48,9 +53,11 @@ def test_whole_weights_make_speakers_equal_and_classes_independent_of_groups():
     rng = np.random.default_rng(1)
     speaker, group = rng.integers(0, 5, 400), rng.integers(0, 2, 400)
     label = np.where(rng.random(400) < 0.7, group, rng.integers(0, 3, 400))
-    groups, p = balance.Groups(speaker, group), np.eye(3)[label]
+    groups, p = balance.Groups(speaker, group, speaker), np.eye(3)[label]
     by_speaker = np.bincount(speaker, balance.tempered(groups, p, np.ones(400, bool), 1.0, 0.0))
     np.testing.assert_allclose(by_speaker, 80)
+    by_corpus = np.bincount(speaker, balance.tempered(groups, p, np.ones(400, bool), 0.0, 0.0, 1.0))
+    np.testing.assert_allclose(by_corpus, 80)
     joint = np.zeros((2, 3))
     np.add.at(joint, (group, label), balance.tempered(groups, p, np.ones(400, bool), 0.0, 1.0))
     np.testing.assert_allclose(joint, np.outer(joint.sum(1), joint.sum(0)) / 400, rtol=1e-10)
@@ -86,6 +93,7 @@ def test_speakers_of_two_corpora_are_two_and_unknown_ones_are_none():
     groups = balance.groups_of(pa.table(columns), "age", [])
     assert groups.speaker.tolist() == [0, -1, 1, 2]
     assert groups.group.tolist() == [0, -1, 0, 1]
+    assert groups.corpus.tolist() == [0, 0, 1, 1]
 
 
 def test_what_cannot_be_balanced_is_refused():

@@ -10,7 +10,7 @@ import scipy.special
 import scipy.stats
 
 from seremo_jax.core import vocab
-from seremo_jax.training import losses
+from seremo_jax.training import distance_losses, losses
 
 pytestmark = pytest.mark.stack
 
@@ -162,6 +162,58 @@ def test_class_losses_equal_independent_code(kind):
         np.testing.assert_allclose(losses.class_loss(kind, logits, target, mask, WEIGHTS), expected, atol=1e-5)
 
 
+def _drawn_offers():
+    """Votes of raters of three kinds: those who could choose all classes, three of them, or two."""
+    logits, p, mask, _ = _drawn_distributions()
+    is_offered = np.ones((30, 4), bool)
+    is_offered[10:20, 3] = is_offered[20:, :2] = False
+    p = np.where(is_offered, np.asarray(p) + 0.01, 0)
+    return logits, p / p.sum(axis=1, keepdims=True), np.asarray(mask), is_offered
+
+
+def _among(logits, is_offered):
+    """Softmax over the classes of each row that were offered, row by row."""
+    q = np.zeros(logits.shape)
+    for row, (own, there) in enumerate(zip(np.asarray(logits, np.float64), is_offered, strict=True)):
+        q[row, there] = scipy.special.softmax(own[there])
+    return q
+
+
+@pytest.mark.parametrize("kind", vocab.CLASS_LOSSES)
+def test_classes_that_raters_could_not_choose_take_no_part(kind):
+    logits, p, mask, is_offered = _drawn_offers()
+    share = 0.0 if kind == "hard_ce" else 0.1
+    target = np.where(is_offered, (1 - share) * p + share / is_offered.sum(axis=1, keepdims=True), 0)
+    np.testing.assert_allclose(
+        losses.smoothed(jnp.asarray(p, jnp.float32), share, jnp.asarray(is_offered)), target, atol=1e-6
+    )
+    q = _among(logits, is_offered)
+    if kind == "ccc":
+        rows = [mask & is_offered[:, c] for c in range(4)]
+        expected = 1 - np.mean([_reference(q[own, c], target[own, c]) for c, own in enumerate(rows)])
+    else:
+        weights = np.asarray(WEIGHTS)[None] if kind == "balanced_soft_ce" else np.ones((1, 4))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            terms = {
+                "kl": target * np.log(target / q),
+                "jsd": (target * np.log2(2 * target / (target + q)) + q * np.log2(2 * q / (target + q))) / 2,
+            }.get(kind, -weights * target * np.log(q))
+        expected = np.where(is_offered, terms, 0).sum(axis=1)[mask].mean()
+
+    votes, is_in, there = jnp.asarray(target, jnp.float32), jnp.asarray(mask), jnp.asarray(is_offered)
+    value, gradient = jax.value_and_grad(
+        lambda logits: losses.class_loss(kind, logits, votes, is_in, WEIGHTS, is_offered=there)
+    )(logits)
+    np.testing.assert_allclose(value, expected, atol=1e-5)
+    assert np.isfinite(gradient).all()
+    assert not np.asarray(gradient)[~is_offered].any()
+    assert np.asarray(gradient)[mask[:, None] & is_offered].all()
+    options = {"weight": jnp.linspace(0.5, 2, 30), "is_offered": there}
+    whole = losses.class_loss(kind, logits, votes, is_in, WEIGHTS, **options)
+    by_row = losses.class_loss_by_row(kind, logits, votes, is_in, WEIGHTS, **options)
+    np.testing.assert_allclose(np.average(by_row[mask], weights=options["weight"][mask]), whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", vocab.CLASS_LOSSES)
 def test_class_losses_have_finite_gradients_and_none_without_utterances(kind):
     logits, p, mask, _ = _drawn_distributions()
@@ -193,7 +245,7 @@ def _attribute_case(kind, seed=5):
         target = rng.dirichlet(np.ones(5), (30, 3)).astype(np.float32)
 
         def ours(outputs, mask, weight):
-            return losses.earth_mover_loss(outputs, jnp.asarray(target), mask, by_attribute, weight)
+            return distance_losses.earth_mover_loss(outputs, jnp.asarray(target), mask, by_attribute, weight)
 
         def theirs(x, rows):
             import torch
@@ -281,7 +333,9 @@ def test_closeness_is_the_expected_distance_and_its_gradient():
     distance = scipy.spatial.distance.squareform(np.arange(1.0, 7) / 6)
     weight = jnp.asarray(np.random.default_rng(2).random(30), jnp.float32)
     q = jnp.asarray(q, jnp.float32)
-    value, gradient = jax.value_and_grad(losses.closeness)(q, p, mask, jnp.asarray(distance, jnp.float32), weight)
+    value, gradient = jax.value_and_grad(distance_losses.closeness)(
+        q, p, mask, jnp.asarray(distance, jnp.float32), weight
+    )
     of_row, share = np.asarray(p, np.float64) @ distance, np.where(mask, weight, 0)
     share = share.astype(np.float64) / share.sum()
     expected = sum(share[i] * p[i, c] * distance[c, k] * q[i, k] for i in range(30) for c in range(4) for k in range(4))
@@ -330,7 +384,7 @@ def test_earth_mover_loss_equals_scipy_on_the_line():
             for i in np.flatnonzero(mask[:, a])
         ]
         expected += weights[a] * np.mean(rows)
-    ours = losses.earth_mover_loss(
+    ours = distance_losses.earth_mover_loss(
         jnp.asarray(logits), jnp.asarray(shares), jnp.asarray(mask), jnp.asarray(weights, jnp.float32)
     )
     np.testing.assert_allclose(ours, expected, atol=1e-6)

@@ -19,16 +19,20 @@ def _drawn():
     """Outputs and labels of every slot, each with labels of every kind: only `is_used` tells which ones count."""
     rng = np.random.default_rng(0)
     has_all, has_each = np.ones(SLOTS, bool), np.ones((SLOTS, ATTRIBUTES), bool)
+    # One class in four utterances of five could not be chosen.
+    is_offered = np.arange(CLASSES) != np.arange(SLOTS)[:, None] % 5
+    votes = rng.dirichlet(np.ones(CLASSES), SLOTS) * is_offered
     labels = Labels(
-        distribution=rng.dirichlet(np.ones(CLASSES), SLOTS).astype(np.float32),
+        distribution=(votes / votes.sum(axis=1, keepdims=True)).astype(np.float32),
         has_votes=has_all,
-        consensus=np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, SLOTS)],
+        consensus=np.eye(CLASSES, dtype=np.float32)[votes.argmax(axis=1)],
         has_consensus=has_all,
         attributes=rng.normal(size=(SLOTS, ATTRIBUTES)).astype(np.float32),
         has_attribute=has_each,
         attribute_variance=rng.random((SLOTS, ATTRIBUTES)).astype(np.float32),
         has_variance=has_each,
         attribute_shares=rng.dirichlet(np.ones(LEVELS), (SLOTS, ATTRIBUTES)).astype(np.float32),
+        is_offered=is_offered,
     )
     shapes = ((SLOTS, ATTRIBUTES), (SLOTS, ATTRIBUTES, LEVELS), (SLOTS, ATTRIBUTES), (SLOTS, CLASSES), (SLOTS, 1))
     raw = Raw(*(rng.normal(size=shape).astype(np.float32) for shape in shapes))
@@ -68,3 +72,5 @@ def test_slots_without_an_utterance_count_in_no_term(class_target, class_kind, a
     for ours, theirs in zip(gradient, gradient_used, strict=True):
         np.testing.assert_allclose(ours[:USED], theirs, rtol=1e-4, atol=1e-6)
         assert not np.asarray(ours[USED:]).any()
+    # What raters could not choose is not learned from, in any term.
+    assert not np.asarray(gradient.logits)[~np.asarray(labels.is_offered)].any()

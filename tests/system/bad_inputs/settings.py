@@ -43,6 +43,14 @@ _RULES = {
     "--config.corpus.name=crema": "crema_d",
     "--config.data.word_map=('X=sad',)": "means nothing for corpus simulated",
     "--config.targets.class_set=": "choose one of",
+    "--config.targets.class_set=crema6+msp9": r"targets\.class_set = 'msp9': choose one of",
+    "--config.corpus.also=('simulated',)": "simulated is named twice",
+    "--config.corpus.also=('crema',)": "did you mean crema_d",
+    "--config.corpus.also=('crema_d',)": r"say where it lies, .*corpus\.also_roots",
+    "--config.corpus.also=('crema_d;modality',)": "must read FIELD=VALUE",
+    "--config.corpus.also=('crema_d;modality=nose',)": r"corpus\.also, crema_d: data\.modality = 'nose'",
+    "--config.corpus.also=('crema_d',) --config.corpus.also_roots=('a','b')": r"corpus\.also_roots has 2 folders",
+    "--config.corpus.also=('crema_d',) --config.targets.attribute_scale=raw": "is a scale of one corpus",
 }
 _FLAGS = [
     ("ingest", (TINY,), "--workdir"),
@@ -62,6 +70,8 @@ _FLAGS = [
     ("train", (TINY, "--workdir=W", "--config.train=3"), r"train"),
     ("train", (TINY, "--workdir=W", "--profle"), "profle"),
     ("evaluate", (TINY, "--workdir=W", "--config.eval.split=test"), r"did you mean --config\.eval\.splits"),
+    ("evaluate", (TINY, "--workdir=W", "--model=nosuch"), "is no model"),
+    ("evaluate", (TINY, "--workdir=W", "--backbone=b"), "belong to --model"),
     ("sweep", (TINY, "--workdir=W", "--sweep=nosuch"), "nosuch"),
     ("sweep", (TINY, "--workdir=W", "--index=-1"), "index"),
     ("conditions", (TINY, "--workdir=W"), "--to"),
