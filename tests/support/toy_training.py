@@ -52,8 +52,8 @@ class ToyStore(Reader):
         return [self._frames[layer][row] for row in rows]
 
     def poison(self, layer):
-        """NaN in one frame of a layer."""
-        self._frames[layer][0][0, 0] = np.nan
+        """NaN in one frame of a layer, of an utterance of the training split."""
+        self._frames[layer][1][0, 0] = np.nan
 
     def arrays(self, name):
         """Feature statistics."""
