@@ -7,6 +7,7 @@ The fields and their defaults stand in `config_fields` and `config_head_fields`,
 import contextlib
 import dataclasses
 import difflib
+import math
 import os
 import sys
 import types
@@ -155,7 +156,9 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
             return int(value)
         if isinstance(value, str) and float in options:
             with contextlib.suppress(ValueError):
-                value = float(value)
+                number = float(value)
+                # What is no finite number stays a word, which the rules know or refuse.
+                value = number if math.isfinite(number) else value
         if isinstance(value, str) and any(typing.get_origin(option) is tuple for option in options):
             items = value.strip("()[] ").rstrip(",").split(",")
             if all(item.strip().isdigit() for item in items):

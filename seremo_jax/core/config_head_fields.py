@@ -17,6 +17,12 @@ class ModelConfig:
         "normalisation of the features",
         choices={"zscore": "with statistics of the training split", "none": ""},
     )
+    speaker_kappa_s: float | str = _field(
+        vocab.NO_SPEAKER,
+        "z-scores by each speaker's own statistics (transductive), the training split counting as this many seconds of "
+        "the speaker; inf: by those of the training split alone",
+        lowest=0,
+    )
     conv_kernel: int = _field(3, "frames under the convolution, odd; 0 for no convolution", lowest=0)
     conv_kind: str = _field(
         "depthwise", "convolution beside the features (none: conv_kernel=0)", choices=vocab.CONVOLUTIONS
@@ -93,7 +99,9 @@ class TrainConfig:
 
     seed: int = _field(0, "seed of the initial parameters and of dropout")
     data_seed: int = _field(0, "seed of the order of utterances")
-    group_by: str = _field("gender", "column of the utterance table with the groups that training balances")
+    group_by: str = _field(
+        "gender", "column of the utterance table with the groups that training balances, or kmeans:K of the speakers"
+    )
     mixup: float = _field(
         0.0, "a of Beta(a, a), which mixes pooled states and labels with those of another speaker; 0: not", lowest=0
     )
@@ -158,6 +166,7 @@ class EnsembleConfig:
         (), "values for loss.objective_group", choices=tuple(vocab.OBJECTIVE_GROUPS)
     )
     mixups: tuple[float, ...] = _field((), "values for train.mixup", lowest=0)
+    speaker_kappas_s: tuple[float | str, ...] = _field((), "values for model.speaker_kappa_s", lowest=0)
     learning_rates: tuple[float, ...] = _field((), "values for optim.learning_rate", lowest=0)
     weight_decays: tuple[float, ...] = _field((), "values for optim.weight_decay", lowest=0)
     dropouts: tuple[float, ...] = _field((), "values for model.dropout", lowest=0)

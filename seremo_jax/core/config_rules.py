@@ -164,6 +164,12 @@ def _heads(config: Any) -> Iterator[str]:
         yield "model.conv_kernel must be odd (or 0), so that the convolution is centred"
     if config.model.conv_kind == "dense" and not config.model.conv_kernel:
         yield "model.conv_kind = 'dense' means nothing for model.conv_kernel = 0, which is no convolution"
+    for path in ("model.speaker_kappa_s", "ensemble.speaker_kappas_s"):
+        values = [value for value in _values(config, path) if value != vocab.NO_SPEAKER]
+        if words := [value for value in values if isinstance(value, str)]:
+            yield f"{path} has {words[0]!r}: give seconds of speech, or {vocab.NO_SPEAKER}"
+        if values and config.model.feature_norm == "none":
+            yield f"{path} = {values[0]!r} is of the z-score, which model.feature_norm = 'none' leaves out"
     if not all(dropout < 1 for dropout in (config.model.dropout, *config.ensemble.dropouts)):
         yield "model.dropout must be in [0, 1)"
 
@@ -176,6 +182,10 @@ def _losses(config: Any) -> Iterator[str]:
         yield "loss.attribute_kind = 'emd' needs steps of the rating scale: targets.attribute_scale must not be minmax"
     if not 0 < loss.cvar_share <= 1:
         yield f"loss.cvar_share = {loss.cvar_share:g}: give a share of the groups above 0 and at most 1"
+    try:
+        vocab.num_clusters(config.train.group_by)
+    except ValueError as error:
+        yield f"train.group_by = {error}"
     kinds, trained_on = ensemble.class_kinds or (loss.class_kind,), ensemble.class_targets or (targets.class_target,)
     on_consensus = [kind for kind in kinds if vocab.CLASS_LOSSES[kind].is_on_consensus]
     if on_consensus and set(trained_on) != {"consensus"}:

@@ -10,7 +10,7 @@ import numpy as np
 
 from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, require_same
 from seremo_jax.core.config import Config
-from seremo_jax.core.vocab import CHOSEN_LAYER, LAYER_SUM
+from seremo_jax.core.vocab import CHOSEN_LAYER, LAYER_SUM, NO_SPEAKER
 
 SUM = -1
 """Layer of a member that reads a learned weighted sum of all stored layers."""
@@ -57,6 +57,7 @@ class Member:
       objective: What is made of the losses of groups.
       objective_group: What the groups of the objective are.
       mixup: a of Beta(a, a), by which states and labels of two speakers are mixed; 0 mixes nothing.
+      speaker_kappa_s: Seconds of a speaker that the training split counts as in the z-score, or `NO_SPEAKER`.
     """
 
     layer: int
@@ -79,6 +80,7 @@ class Member:
     objective_group: str = "speaker"
     mixup: float = 0.0
     corpus_balance: float = 0.0
+    speaker_kappa_s: float | str = NO_SPEAKER
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -98,6 +100,7 @@ AXES = (
     ("objectives", "objective", "loss.objective"),
     ("objective_groups", "objective_group", "loss.objective_group"),
     ("mixups", "mixup", "train.mixup"),
+    ("speaker_kappas_s", "speaker_kappa_s", "model.speaker_kappa_s"),
     ("learning_rates", "learning_rate", "optim.learning_rate"),
     ("weight_decays", "weight_decay", "optim.weight_decay"),
     ("dropouts", "dropout", "model.dropout"),
@@ -120,6 +123,11 @@ def values_of(config: Config, field: str) -> tuple[Any, ...]:
     """The values of a member's field that some point of the product has."""
     section, name = MEMBER_FIELDS[field].split(".")
     return getattr(config.ensemble, MEMBER_AXES[field]) or (getattr(getattr(config, section), name),)
+
+
+def is_transductive(member: Mapping[str, Any]) -> bool:
+    """Whether a member, or the axes of a system, has z-scores by all audio of a speaker, test speakers included."""
+    return member.get("speaker_kappa_s", NO_SPEAKER) != NO_SPEAKER
 
 
 def needs_chosen_layer(config: Config) -> bool:
@@ -287,7 +295,7 @@ def words(axes: Mapping[str, Any], hidden: Collection[str] = ()) -> list[str]:
       hidden: Names of axes that the words leave out.
     """
     shown = [name for name in axes["varying"] if name not in hidden]
-    result = [REGRESSION] if axes["model"] == "regression" else []
+    result = [REGRESSION] if axes["model"] == "regression" else ["transductive"] * is_transductive(axes)
     for name in shown:
         if name == "layer":
             result.append("several layers" if axes[name] == EVERY_LAYER else f"layer {layer_word(axes[name])}")

@@ -116,6 +116,9 @@ BOTH_TARGETS = "both"
 CLEAN = "clean"
 """The condition an utterance was recorded in."""
 
+NO_SPEAKER = "inf"
+"""What `model.speaker_kappa_s` takes beside numbers: no speaker's own statistics count beside the training split's."""
+
 CHOSEN_LAYER, LAYER_SUM = "saliency", "sum"
 """Words that `model.layer` takes beside numbers: the layer that saliency chose, a learned sum of the stored layers."""
 
@@ -168,6 +171,22 @@ OBJECTIVES = {
     "vrex": "the mean and the variance over groups",
 }
 """What is made of the losses of groups -> what it is. `training.robust` computes them."""
+
+_CLUSTERS = re.compile(r"kmeans:([2-9]|[1-9][0-9]+)")
+
+
+def num_clusters(group_by: str) -> int | None:
+    """K of `kmeans:K`, which `train.group_by` may say in place of a column; None of a column.
+
+    Raises:
+      ValueError: It begins like it and is not it.
+    """
+    if not group_by.startswith("kmeans"):
+        return None
+    if (match := _CLUSTERS.fullmatch(group_by)) is None:
+        raise ValueError(f"{group_by!r}: write kmeans:K with a number of groups from 2 on, e.g. kmeans:4")
+    return int(match[1])
+
 
 OBJECTIVE_GROUPS = {"speaker": "", "group": "train.group_by"}
 """What the groups of an objective are."""

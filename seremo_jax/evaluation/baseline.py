@@ -54,6 +54,9 @@ CHOSEN_FILE = "chosen.json"
 _KINDS = ("soft_ce", "balanced_soft_ce")
 """Class losses of which the regression is the counterpart: with and without classes balanced."""
 
+_ALIKE: dict[str, Any] = {"seed": 0, "data_seed": 0, "fold": None, "speaker_kappa_s": vocab.NO_SPEAKER}
+"""Fields of a head that no regression differs in. Features of all are brought to the training split's statistics."""
+
 _AVERAGED = (("votes", "soft_ce"), ("votes", "balanced_soft_ce"), ("consensus", "balanced_soft_ce"))
 """Class target and class loss of the regressions that the mean is over."""
 
@@ -87,9 +90,8 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, version: str) -> Pur
     checkpoint = fingerprint_of(
         {"baseline": STRENGTHS, "averaged": _AVERAGED, "solver": SOLVER, "scikit-learn": version}
     )
-    card = protocol.card(
-        config, workdir, utterances, store, {"checkpoint_id": checkpoint, "members": list(map(vars, like))}
-    )
+    of_layers = [vars(member) | {"speaker_kappa_s": vocab.NO_SPEAKER} for member in like]
+    card = protocol.card(config, workdir, utterances, store, {"checkpoint_id": checkpoint, "members": of_layers})
     results, chosen_path = folder / FILE, folder / CHOSEN_FILE
     heads = list(dict.fromkeys(map(ensemble.without_fold, like)))
     heads += [member for _, member in mean_heads.means_of(heads, config.eval.means)]
@@ -142,7 +144,7 @@ def members_of(config: Config, like: Sequence[ensemble.Member], stored: Sequence
     # A learned sum of layers has none of its own.
     layers = (ensemble.BY_FOLD,) if like[0].is_layer_by_fold else ensemble.layers(like) or tuple(stored)
     return [
-        dataclasses.replace(like[0], layer=layer, class_target=target, class_kind=kind, seed=0, data_seed=0, fold=None)
+        dataclasses.replace(like[0], layer=layer, class_target=target, class_kind=kind, **_ALIKE)
         for layer in layers for target in vocab.CLASS_TARGETS for kind in _KINDS
     ]  # fmt: skip
 

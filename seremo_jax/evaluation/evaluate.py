@@ -1,6 +1,7 @@
 """The stage that turns a training into result records: predictions of whole splits, in every condition, scored."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
@@ -28,7 +29,7 @@ from seremo_jax.evaluation.split_records import SplitScorer, predictions_file
 from seremo_jax.features import condition_frames
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
-from seremo_jax.training import loader, protocol, steps
+from seremo_jax.training import loader, protocol, speakers, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.feed import Feed, Placement, shape_of
@@ -84,6 +85,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
         layers = {layer for member in members for layer in data.layers_of(member)}
         listener = condition_frames.Listener.of(config, workdir, sorted(layers), sources)
     statistics = data.normalisation(list(data.splits))
+    words = [*config.eval.splits, *([vocab.DEVELOPMENT] if config.eval.calibrate else [])]
     job = _Job(
         data=data,
         utterances=utterances,
@@ -96,6 +98,7 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
         card=card,
         is_quiet=is_quiet,
         statistics=statistics,
+        clean_speakers=speakers.of_store(data, members, words),
     )
     if config.eval.calibrate:
         job = dataclasses.replace(job, fitted=job.calibrate())
@@ -136,11 +139,18 @@ class _Job:
     card: dict[str, Any]
     is_quiet: bool
     statistics: dict[tuple[int | None, int], tuple[np.ndarray, np.ndarray]]
+    clean_speakers: speakers.Statistics | None
     fitted: calibration_fit.Calibrations | None = None
 
-    def predicted(self, data: Data, rows: dict[int | None, np.ndarray], shape: loader.Shape) -> list[Predicted]:
-        """What every member says of the rows of its fold."""
-        placement = Placement(self.members, self.mesh, self.current, self.statistics)
+    def predicted(
+        self,
+        data: Data,
+        rows: dict[int | None, np.ndarray],
+        shape: loader.Shape,
+        heard: speakers.Statistics | None,
+    ) -> list[Predicted]:
+        """What every member says of the rows of its fold, under the statistics of the speakers as they are heard."""
+        placement = Placement(self.members, self.mesh, self.current, self.statistics, speakers=heard)
         feed = Feed(data, placement, shape, rows, has_own_order=False)
         return predict(self.predict_step, self.params, feed, self.current)
 
@@ -148,7 +158,7 @@ class _Job:
         """Fitted on the development split of each fold; nothing where one has no such split."""
         rows, predicted, section = self.rows(vocab.DEVELOPMENT), [], self.data.config.eval
         if all(part.size for part in rows.values()):
-            predicted = self.predicted(self.data, rows, self._shape(section.splits[0]))
+            predicted = self.predicted(self.data, rows, self._shape(section.splits[0]), self.clean_speakers)
         genders = self.utterances["gender"].to_pylist()
         development = calibration_fit.development_of(predicted, self.members, self.data.targets, genders)
         return calibration_fit.fit(development, self.members, section.coverage)
@@ -187,21 +197,28 @@ class _Job:
             raise ArtefactError(f"eval.splits names {split!r}, but no utterance of {folder.parent} is in it")
         shape = self._shape(split)
 
-        def predicted(data: Data, rows: dict[int | None, np.ndarray]) -> tuple[Predictions, list[ensemble.Member]]:
-            pooled = pool_folds(self.predicted(data, rows, shape), self.members, data.targets.ids)
+        def predicted(
+            data: Data, rows: dict[int | None, np.ndarray], heard: speakers.Statistics | None
+        ) -> tuple[Predictions, list[ensemble.Member]]:
+            pooled = pool_folds(self.predicted(data, rows, shape, heard), self.members, data.targets.ids)
             return mean_heads.with_means(*pooled, data.config.eval.means)
 
-        def heard(frames: condition_frames.BlockFrames, num_frames: np.ndarray, block: np.ndarray) -> tuple:
+        def judged(
+            heard: speakers.Statistics | None,
+            frames: condition_frames.BlockFrames,
+            num_frames: np.ndarray,
+            block: np.ndarray,
+        ) -> tuple:
             # Frames of a condition are made block by block and are not in the store: the data of this block read them
             # instead, by places of their own. Everything behind is the path of the clean split.
             places = np.full(len(self.data.targets.ids), -1, np.int64)
             places[block] = np.arange(len(block))
             data = dataclasses.replace(self.data, frames=frames, num_frames=num_frames, store_rows=places)
             in_block = {fold: part[np.isin(part, block)] for fold, part in rows.items()}
-            predictions, _ = predicted(data, in_block)
+            predictions, _ = predicted(data, in_block, heard)
             return predictions.attributes, predictions.distribution
 
-        clean, pooled = predicted(self.data, rows)
+        clean, pooled = predicted(self.data, rows, self.clean_speakers)
         whole = np.unique(np.concatenate(list(rows.values())))
         # With folds the column `split` of the table is that of fold 0. Here it is what was predicted: the test parts of
         # all. Babble must not have voices that the members of the fold were trained on, so it is drawn part by part.
@@ -225,8 +242,9 @@ class _Job:
             for condition in conditions:
                 predictions = clean
                 if condition != Condition():
+                    judge = functools.partial(judged, self._speakers_in(listener, condition, whole))
                     attributes, distribution, _ = condition_frames.predict_condition(
-                        listener, condition, whole, heard, self.is_quiet
+                        listener, condition, whole, judge, self.is_quiet
                     )
                     predictions = Predictions(clean.utterances, attributes, distribution)
                 scored, aligned = scorer.records(predictions, condition, reference)
@@ -235,6 +253,17 @@ class _Job:
                 records += scored
                 progress.update(note=condition.id)
         return records
+
+    def _speakers_in(
+        self, listener: condition_frames.Listener, condition: Condition, rows: np.ndarray
+    ) -> speakers.Statistics | None:
+        """Statistics of the voices as they are heard in a condition, which takes a pass of its own over the audio."""
+        if self.clean_speakers is None:
+            return None
+        layers = speakers.layers_of(self.data, self.members)
+        return speakers.gathered(
+            self.data, self.clean_speakers.voices, layers, condition_frames.each(listener, condition, rows, layers)
+        )
 
 
 def pool_folds(

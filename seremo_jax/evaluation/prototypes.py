@@ -11,7 +11,7 @@ from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.evaluation.speaker_priors import TrainingPriors
 from seremo_jax.metrics.prototypes import ClassMeans, class_means
-from seremo_jax.training import steps
+from seremo_jax.training import speakers, steps
 from seremo_jax.training.arrangement import arrange
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.feed import Feed, Placement, shape_of
@@ -76,7 +76,9 @@ def with_embeddings(
     current = arrange(len(members), mesh.shape[sharding.MEMBER])
     settings = settings_of(data.config, data)._replace(gives_embedding=True)
     step = steps.compile_steps(settings, mesh, num_running=current.num_running).predict
-    placement = Placement(list(members), mesh, current, data.normalisation(list(data.splits)))
+    words = dict.fromkeys(word for fold, own in rows.items() for word in data.splits[fold][own].tolist())
+    heard = speakers.of_store(data, members, words)
+    placement = Placement(list(members), mesh, current, data.normalisation(list(data.splits)), speakers=heard)
     feed = Feed(data, placement, shape_of(data, dict(rows), dict(rows)), dict(rows), has_own_order=False)
     return predict(step, params, feed, current)
 

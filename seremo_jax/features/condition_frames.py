@@ -160,6 +160,20 @@ class Listener:
         return [rows[place == number].tolist() for number in np.unique(place)]
 
 
+def each(
+    listener: Listener, condition: Condition, rows: Int[np.ndarray, " N"], layers: Sequence[int]
+) -> Iterator[tuple[int, Float[np.ndarray, "K _ D"]]]:
+    """Yields the row of each utterance and its frames of some layers in a condition, with the memory of one block.
+
+    Raises:
+      ArtefactError: See `Listener.blocks`.
+      ConditionError: See `Listener.blocks`.
+    """
+    for block, frames in listener.blocks(condition, rows):
+        for place, row in enumerate(block.tolist()):
+            yield row, np.stack([frames.read(layer, [place])[0] for layer in layers])
+
+
 def predict_condition(
     listener: Listener,
     condition: Condition,

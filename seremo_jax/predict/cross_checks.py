@@ -99,3 +99,18 @@ def require_other_recordings(utterances: pa.Table, rows_of: dict[str, np.ndarray
             f"{len(twice)} recordings, {twice[0]!r} first, are among those that the model of {place} was trained on: "
             "their scores would say nothing of other corpora. Leave them out of the corpus"
         )
+
+
+def require_speakers(utterances: pa.Table, rows_of: dict[str, np.ndarray]) -> None:
+    """Refuses a corpus of unknown speakers for a model whose features are relative to the speaker.
+
+    Raises:
+      ArtefactError: No speaker of a split is known.
+    """
+    speaker = np.array(utterances["speaker"].to_pylist(), object)
+    for split, rows in rows_of.items():
+        if (speaker[rows] == vocab.UNKNOWN).all():
+            raise ArtefactError(
+                f"the model hears features relative to the speaker (model.speaker_kappa_s), and no speaker of split "
+                f"{split!r} is known: name speakers in the corpus, or score a model without it"
+            )

@@ -6,6 +6,7 @@ the report and all tables read them. Source: METHOD.md, section 9.1 (OURS).
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
@@ -177,7 +178,11 @@ class _Job:
             "heard": ", ".join(rows_of) if has_splits else "every utterance",
             "class_map": {split: class_map.card() for split, class_map in class_maps.items()},
         }
-        of_the_model = {name: value for name, value in model.about["protocol"].items() if name not in ("store", *own)}
+        if heard := protocol.transductive(model.about["members"]):
+            cross_checks.require_speakers(utterances, rows_of)
+            own |= {"transductive": heard, "notes": [*own["notes"], protocol.TRANSDUCTIVE]}
+        left_out = ("store", "transductive", *own)
+        of_the_model = {name: value for name, value in model.about["protocol"].items() if name not in left_out}
         if config.eval.conditions != (vocab.CLEAN,):
             own["condition_sources"] = sources.fingerprint
         return cls(config, model, place, workdir, utterances, fingerprint, targets, rows_of, class_maps, sources,
@@ -222,8 +227,11 @@ class _Job:
             scorer, reference = None, None
             for condition in conditions:
                 kept = parts.of(f"{split}_{condition.file_name}")
+                judge = predict
+                if self.model.heads.kappa_s is not None and not heard_parts.are_all(kept, here.rows_of_blocks(rows)):
+                    judge = functools.partial(predict, voice_of=heard_parts.voices_in(here, condition, rows))
                 attributes, distribution, _ = condition_frames.predict_condition(
-                    here, condition, rows, predict, self.is_quiet, kept
+                    here, condition, rows, judge, self.is_quiet, kept
                 )
                 predictions = Predictions(self.targets.ids[rows], attributes, distribution)
                 predictions, pooled = mean_heads.with_means(predictions, members, self.config.eval.means)

@@ -1,6 +1,6 @@
 """Heads of a model over frames of utterances, block by block, and what was predicted before a run was cut off."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -10,9 +10,14 @@ from jaxtyping import Float, Int
 
 from seremo_jax.core.arrays import read_arrays, write_arrays
 from seremo_jax.core.artefacts import ArtefactError, clear_when_full, read_json, remove_tree, write_json
-from seremo_jax.features.condition_frames import BlockFrames
-from seremo_jax.predict import predictor
+from seremo_jax.core.condition_names import Condition
+from seremo_jax.features import condition_frames, normalisation
+from seremo_jax.features.condition_frames import BlockFrames, Kept, Listener
+from seremo_jax.predict import predictor, voices
+from seremo_jax.predict.export import Speakers
 from seremo_jax.predict.model_folder import Model
+from seremo_jax.predict.voices import Voice
+from seremo_jax.training import balance, speakers
 
 FOLDER = "parts"
 _PLAN_FILE = "plan.json"
@@ -29,10 +34,20 @@ class HeadPass:
         self._rate_hz = model.about["backbone"]["frame_rate_hz"]
 
     def __call__(
-        self, frames: BlockFrames, num_frames: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]
+        self,
+        frames: BlockFrames,
+        num_frames: Int[np.ndarray, " n"],
+        rows: Int[np.ndarray, " n"],
+        voice_of: Mapping[int, Voice] | None = None,
     ) -> tuple[Float[np.ndarray, "E n A"], Float[np.ndarray, "E n C"]]:
-        """Attributes and distributions of a block, by every member."""
-        del rows  # Members know no splits: each of them predicts every utterance.
+        """Attributes and distributions of a block, by every member.
+
+        Args:
+          frames: Frames of the block.
+          num_frames: Of each utterance.
+          rows: Its row of the table. Members know no splits: each of them predicts every utterance.
+          voice_of: Row -> voice of its speaker, where members are relative to speakers.
+        """
         padded = np.array([self._padded(int(number)) for number in num_frames])
         parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for length in np.unique(padded):
@@ -40,13 +55,19 @@ class HeadPass:
             places = np.flatnonzero(padded == length)
             for start in range(0, len(places), num_slots):
                 batch = places[start : start + num_slots]
-                attributes, distribution = self._batch(frames, num_frames[batch], batch, (num_slots, int(length)))
+                own = voice_of and voices.together([voice_of[int(row)] for row in rows[batch]], num_slots)
+                attributes, distribution = self._batch(frames, num_frames[batch], batch, (num_slots, int(length)), own)
                 parts |= {int(place): (attributes[:, i], distribution[:, i]) for i, place in enumerate(batch)}
         attributes, distribution = zip(*(parts[place] for place in range(len(num_frames))), strict=True)
         return np.stack(attributes, axis=1), np.stack(distribution, axis=1)
 
     def _batch(
-        self, frames: BlockFrames, num_frames: np.ndarray, batch: np.ndarray, shape: tuple[int, int]
+        self,
+        frames: BlockFrames,
+        num_frames: np.ndarray,
+        batch: np.ndarray,
+        shape: tuple[int, int],
+        speakers: Speakers | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         by_layer = [frames.read(layer, batch) for layer in self._layers]
         hidden = np.zeros((len(self._layers), *shape, by_layer[0][0].shape[1]), by_layer[0][0].dtype)
@@ -55,7 +76,7 @@ class HeadPass:
                 hidden[k, slot, : len(own)] = own
         lengths = np.zeros(shape[0], np.int32)
         lengths[: len(batch)] = num_frames
-        attributes, distribution, _ = predictor.judge(*self._static, self._heads, hidden, lengths)
+        attributes, distribution, _ = predictor.judge(*self._static, self._heads, hidden, lengths, speakers)
         return jax.device_get((attributes, distribution))
 
     def _padded(self, num_frames: int) -> int:
@@ -64,6 +85,28 @@ class HeadPass:
         longest = predictor.BUCKETS_S[-1]
         return int(np.ceil((seconds[0] if seconds else longest * np.ceil(num_frames / self._rate_hz / longest))
                            * self._rate_hz))  # fmt: skip
+
+
+def voices_in(listener: Listener, condition: Condition, rows: Int[np.ndarray, " N"]) -> dict[int, Voice]:
+    """Voice of the speaker of each utterance, by all of these as they are heard in a condition, in a pass of its own.
+
+    Raises:
+      ArtefactError: See `Listener.blocks`.
+      ConditionError: See `Listener.blocks`.
+    """
+    own = speakers.by_speaker(balance.groups_of(listener.utterances, "", ()).speaker, rows)
+    heard = condition_frames.each(listener, condition, rows, listener.layers)
+    nothing = normalisation.empty(len(listener.layers), listener.backbone.num_features)
+    rate_hz = listener.backbone.frame_rate_hz
+    voice_of = dict.fromkeys(rows.tolist(), voices.of_state(nothing, rate_hz))
+    for of_speaker, state in zip(own, speakers.states(own, heard), strict=True):
+        voice_of |= dict.fromkeys(of_speaker.tolist(), voices.of_state(state, rate_hz))
+    return voice_of
+
+
+def are_all(kept: Kept, blocks: Sequence[Sequence[int]]) -> bool:
+    """Whether predictions of all of these blocks are kept."""
+    return all(kept.read(number, len(block)) is not None for number, block in enumerate(blocks))
 
 
 class Parts:

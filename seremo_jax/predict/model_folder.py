@@ -147,7 +147,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = (), *, wit
     mean, sd = (np.stack([statistics[key][i] for key in _norm_keys(about)]) for i in range(2))
     whole = np.arange(store.manifest["num_features"])
     columns = np.stack([data.columns.get(layer, whole) for layer in layers]).astype(np.int32)
-    heads = head_lib.Heads(head_lib.unflatten(sizes, arrays, len(wanted)), *_slots(about), mean, sd, columns)
+    own = head_lib.unflatten(sizes, arrays, len(wanted))
+    heads = head_lib.Heads(own, *_slots(about), mean, sd, columns, head_lib.kappas_s(about["members"]))
     known = prototypes.of_training(data, all_members, params, mesh).of_members(picked) if with_prototypes else None
     return Model(about, heads, known)
 
@@ -252,7 +253,7 @@ def _read_folder(path: PurePath) -> Model:
         arrays = load_safetensors(contents[WEIGHTS_FILE])
         tables = [arrays.pop(name) for name in _TABLES]
         params = head_lib.unflatten(record["head"], arrays, len(record["members"]))
-        heads, known = head_lib.Heads(params, *_slots(record), *tables), None
+        heads, known = head_lib.Heads(params, *_slots(record), *tables, head_lib.kappas_s(record["members"])), None
         if PROTOTYPES_FILE in contents:
             shape = (len(record["members"]), len(record["classes"]), record["head"].embedding_size)
             known = Prototypes.from_arrays(load_safetensors(contents[PROTOTYPES_FILE]), shape)

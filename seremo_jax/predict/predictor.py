@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from seremo_jax import backbones
 from seremo_jax.backbones.windows import Windowed, Windows, stream
-from seremo_jax.core.artefacts import fingerprint_of
+from seremo_jax.core.artefacts import ArtefactError, fingerprint_of
 from seremo_jax.data import audio
 from seremo_jax.data.audio import AudioError
 from seremo_jax.data.level import Hearing
@@ -53,11 +53,18 @@ def load(
 
     Raises:
       ArtefactError: No model, a damaged one, or another backbone than the one it was trained on; both sides are named.
+        Or its features are relative to the speaker.
       ValueError: `hop_s` is not above 0 and at most `window_s`.
     """
     if not 0 < hop_s <= window_s:
         raise ValueError(f"windows of {window_s} s every {hop_s} s: the hop must be above 0 and at most the window")
     model = model_folder.read(path, members)
+    if model.heads.kappa_s is not None:
+        raise ArtefactError(
+            f"{os.fspath(path)} hears features relative to the speaker (model.speaker_kappa_s), whose recordings it "
+            "needs all before it judges one. Prediction judges one at a time: score it with python -m launch.evaluate "
+            "(--model on another corpus), or give its head.stablehlo the statistics of the speaker"
+        )
     return Predictor(model, model_backbone.load(path, model, backbone), window_s, hop_s)
 
 
@@ -255,7 +262,9 @@ def _hear(sizes: Any, dtype: str, member_map: str, backbone: Any, heads: Any, wa
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def judge(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
+def judge(
+    sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any, speakers: Any = None
+) -> Any:
     """Frames [K, B, T, D] of some utterances -> attributes, distribution, embedding, each [E, B, ...].
 
     Args:
@@ -265,13 +274,16 @@ def judge(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_
       heads: The heads.
       hidden: Frames of the layers that the model reads, anything beyond each length.
       num_frames: [B] valid frames.
+      speakers: `export.Speakers` of the utterances, where the heads are relative to speakers.
     """
-    return _outputs(sizes, dtype, member_map, heads, hidden, num_frames)
+    return _outputs(sizes, dtype, member_map, heads, hidden, num_frames, speakers)
 
 
-def _outputs(sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any) -> Any:
+def _outputs(
+    sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any, speakers: Any = None
+) -> Any:
     # Rounded as in the store: those are the numbers that the head was trained on.
-    out = export.apply(sizes, heads, hidden.astype(jnp.dtype(dtype)), num_frames, member_map)
+    out = export.apply(sizes, heads, hidden.astype(jnp.dtype(dtype)), num_frames, member_map, speakers)
     return out.attributes, out.distribution, out.embedding
 
 

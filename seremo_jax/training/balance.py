@@ -39,12 +39,40 @@ class Groups(NamedTuple):
         return self.speaker, self.group
 
 
+class GroupTables(NamedTuple):
+    """The groups that members train by.
+
+    Attributes:
+      table: As the utterance table has them.
+      groups: [U, N] int32 number of the group, -1 where it is not known.
+      slot: [E] int32 row of each member in `groups`.
+    """
+
+    table: Groups
+    groups: Int[np.ndarray, "U N"]
+    slot: Int[np.ndarray, " E"]
+
+    @classmethod
+    def of_columns(cls, groups: Groups, num_members: int) -> "GroupTables":
+        """The same groups for every member."""
+        return cls(groups, groups.group[None], np.zeros(num_members, np.int32))
+
+    def of_member(self, number: int) -> Groups:
+        """The groups of one member."""
+        return self.table._replace(group=self.groups[self.slot[number]])
+
+
+def reads_groups(member: ensemble.Member) -> bool:
+    """Whether a member is trained by groups, and not by speakers alone."""
+    return bool(member.group_balance) or (member.objective, member.objective_group) in _BY_GROUP
+
+
 def groups_of(utterances: pa.Table, group_by: str, members: Sequence[ensemble.Member]) -> Groups:
     """Reads speakers and groups from the utterance table.
 
     Args:
       utterances: The table.
-      group_by: Column with the groups.
+      group_by: Column with the groups, or `kmeans:K`, which no column says: none is known then.
       members: The members. Where none of them reads groups, the column need not be there.
 
     Raises:
@@ -55,9 +83,12 @@ def groups_of(utterances: pa.Table, group_by: str, members: Sequence[ensemble.Me
     people = [
         None if who in (None, vocab.UNKNOWN) else (where, who) for where, who in zip(corpus, speaker, strict=True)
     ]
-    if group_by in utterances.column_names:
+    if vocab.num_clusters(group_by) is not None:
+        # Who is in which group depends on the layer and the fold of a member, see `clusters`.
+        groups = [None] * utterances.num_rows
+    elif group_by in utterances.column_names:
         groups = [None if value == vocab.UNKNOWN else value for value in utterances[group_by].to_pylist()]
-    elif any(member.group_balance or (member.objective, member.objective_group) in _BY_GROUP for member in members):
+    elif any(map(reads_groups, members)):
         raise ArtefactError(
             f"train.group_by = {group_by!r} is no column of the utterance table: loss.group_balance and "
             f"loss.objective_group need one of {', '.join(utterances.column_names)}"
@@ -85,9 +116,20 @@ class Weights(NamedTuple):
     slot: Int[np.ndarray, " E"]
 
 
-def combinations(members: Sequence[ensemble.Member]) -> tuple[list[tuple], Int[np.ndarray, " E"]]:
-    """Fold, and balances of speakers, groups and corpora: each combination that some member has, and each member's."""
-    keys = [(member.fold, member.speaker_balance, member.group_balance, member.corpus_balance) for member in members]
+def combinations(
+    members: Sequence[ensemble.Member], group_slot: Sequence[int] | Int[np.ndarray, " E"] | None = None
+) -> tuple[list[tuple], Int[np.ndarray, " E"]]:
+    """Fold, balances of speakers, groups and corpora, and groups: each that some member has, and that of each member.
+
+    Args:
+      members: The members.
+      group_slot: Row of each one's groups, see `GroupTables`; None where all have the same.
+    """
+    slots = [0] * len(members) if group_slot is None else [int(slot) for slot in group_slot]
+    keys = [
+        (m.fold, m.speaker_balance, m.group_balance, m.corpus_balance, slot if m.group_balance else 0)
+        for m, slot in zip(members, slots, strict=True)
+    ]
     different = list(dict.fromkeys(keys))
     return different, np.array([different.index(key) for key in keys], np.int32)
 

@@ -169,13 +169,18 @@ class Data:
                 )
         return [by_fold[member.fold] for member in members]
 
-    def require_groups(self, members: Sequence[ensemble.Member]) -> None:
+    def require_groups(self, members: Sequence[ensemble.Member], groups: balance.GroupTables | None = None) -> None:
         """Refuses members whose training split does not name the speakers or groups that they read.
+
+        Args:
+          members: The members.
+          groups: The groups that they train by; None for those of the table.
 
         Raises:
           ArtefactError: It names fewer than two, or votes would be mixed that raters of other classes gave.
         """
-        for member in members:
+        groups = groups or balance.GroupTables.of_columns(self.groups, len(members))
+        for number, member in enumerate(members):
             if member.mixup and self.training_targets.is_offered is not None:
                 raise ArtefactError(
                     f"train.mixup = {member.mixup:g} mixes votes, but raters of the corpora of corpus.also "
@@ -184,27 +189,32 @@ class Data:
             asked = [("train.mixup", "speaker")] * bool(member.mixup)
             asked += [(f"loss.objective = {member.objective!r}", member.objective_group)] * (member.objective != "mean")
             for field, kind in asked:
-                codes = getattr(self.groups, kind)[self.labelled_rows(member.fold, vocab.TRAIN)]
+                codes = getattr(groups.of_member(number), kind)[self.labelled_rows(member.fold, vocab.TRAIN)]
                 if (num := len(set(codes[codes >= 0].tolist()))) < 2:
                     what = (
                         "speakers" if kind == "speaker" else f"groups (train.group_by = {self.config.train.group_by})"
                     )
                     raise ArtefactError(f"{field}: the training split names {num} {what}, and 2 are needed")
 
-    def weights(self, members: Sequence[ensemble.Member]) -> balance.Weights:
+    def weights(self, members: Sequence[ensemble.Member], groups: balance.GroupTables | None = None) -> balance.Weights:
         """Weights of the utterances in the losses of these members, from the training split of each one's fold alone.
+
+        Args:
+          members: The members.
+          groups: The groups that they train by; None for those of the table.
 
         Raises:
           ArtefactError: A member balances speakers or groups, of which its training split names none.
         """
-        combinations, slot = balance.combinations(members)
+        groups = groups or balance.GroupTables.of_columns(self.groups, len(members))
+        combinations, slot = balance.combinations(members, groups.slot)
         if not balance.is_asked_for(self.config):
             return balance.Weights(None, np.zeros_like(slot))
         table = np.ones((len(combinations), len(self.targets.ids)), np.float32)
-        for weights, (fold, *powers) in zip(table, combinations, strict=True):
-            rows = self.labelled_rows(fold, vocab.TRAIN)
-            groups, t = balance.Groups(*(codes[rows] for codes in self.groups)), self.training_targets
-            weights[rows] = balance.tempered(groups, t.distribution[rows], t.has_votes[rows], *powers)
+        for weights, (fold, *powers, place) in zip(table, combinations, strict=True):
+            rows, t = self.labelled_rows(fold, vocab.TRAIN), self.training_targets
+            own = balance.Groups(*(codes[rows] for codes in groups.table._replace(group=groups.groups[place])))
+            weights[rows] = balance.tempered(own, t.distribution[rows], t.has_votes[rows], *powers)
         return balance.Weights(table, slot)
 
     def planned_steps(

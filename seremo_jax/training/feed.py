@@ -9,72 +9,17 @@ from jax.sharding import Mesh, PartitionSpec
 
 from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.schema import Batch
-from seremo_jax.training import loader, steps
+from seremo_jax.training import loader, speakers, steps
 from seremo_jax.training.arrangement import Arrangement, share_out
-from seremo_jax.training.balance import Weights
+from seremo_jax.training.balance import GroupTables, Weights
+from seremo_jax.training.cache import Cache
 from seremo_jax.training.dataset import Data, Fold
-from seremo_jax.training.state import Inputs, Members, Normalisation, values_of
+from seremo_jax.training.speakers import Statistics
+from seremo_jax.training.state import Inputs, Members, Normalisation, Relative, SpeakerMoments, Spoken, values_of
 
 STEPS_AHEAD = 2
 """Steps that may wait on the device while the host prepares the next batch."""
-_ROWS_AT_ONCE = 256
 _MEMBER, _SAME = PartitionSpec(sharding.MEMBER), PartitionSpec()
-
-
-class Cache:
-    """Frames of every layer that members read, in device memory.
-
-    Where they fit, a step gathers its frames on the device, and the host reads nothing from the store any more.
-
-    Args:
-      data: The data.
-      rows: Rows of the utterance table to hold.
-    """
-
-    def __init__(self, data: Data, rows: np.ndarray):
-        self._data, self._rows = data, data.store_rows[np.unique(rows)]
-        lengths = data.num_frames[self._rows]
-        self.num_frames = int(lengths.sum())
-        # All utterances lie one after the other along one axis, without padding.
-        self.first_frames = np.zeros(len(data.num_frames), np.int64)
-        self.first_frames[self._rows] = np.cumsum(lengths) - lengths
-
-    def num_bytes(self, num_views: int) -> int:
-        """Bytes on each device."""
-        return (
-            num_views
-            * self.num_frames
-            * self._data.num_features
-            * np.dtype(self._data.store.manifest["dtype"]).itemsize
-        )
-
-    @property
-    def has_places(self) -> bool:
-        """Whether the int32 of a batch can say where each frame lies."""
-        return self.num_frames < 2**31
-
-    def frames(self, mesh: Mesh, views: Sequence[Sequence[int]]) -> jax.Array:
-        """[V, F, D] frames on the mesh. `views` are the layers that each shard of the member axis holds."""
-        shards = sharding.local_part(mesh, _MEMBER, 0, mesh.shape[sharding.MEMBER])
-        width, dtype = self._data.num_features, np.dtype(self._data.store.manifest["dtype"])
-        local = np.empty((sum(len(views[shard]) for shard in shards), self.num_frames, width), dtype)
-        place = 0
-        for shard in shards:
-            for layer in views[shard]:
-                columns = self._data.columns.get(layer, slice(None))
-                for start in range(0, len(self._rows), _ROWS_AT_ONCE):
-                    rows = self._rows[start : start + _ROWS_AT_ONCE].tolist()
-                    for row, frames in zip(rows, self._data.frames.read(layer, rows), strict=True):
-                        first = self.first_frames[row]
-                        local[place, first : first + len(frames)] = frames[:, columns]
-                place += 1
-        shape = (sum(map(len, views)), *local.shape[1:])
-        return sharding.place(mesh, _MEMBER, local, shape)
-
-
-def cache_of(data: Data, splits: Sequence[dict[Fold, np.ndarray]]) -> Cache:
-    """The frames of these splits, each given as fold -> rows of the utterance table."""
-    return Cache(data, np.unique(np.concatenate([rows for split in splits for rows in split.values()])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +91,8 @@ class Placement:
       num_steps: Updates over which the learning rate of each member falls, see `Data.planned_steps`.
       weights: Weights of the utterances, see `Data.weights`; None where no loss is computed.
       class_distances: [C, C] distance between classes for each member; None where no loss reads it.
-      reads_groups: Steps read who speaks.
+      groups: Groups that the members train by; None where no step reads who speaks.
+      speakers: Statistics of the voices of the utterances; None where no member reads features relative to speakers.
     """
 
     members: Sequence[ensemble.Member]
@@ -157,7 +103,8 @@ class Placement:
     num_steps: Sequence[int] | None = None
     weights: Weights | None = None
     class_distances: Sequence[np.ndarray] | None = None
-    reads_groups: bool = False
+    groups: GroupTables | None = None
+    speakers: Statistics | None = None
 
 
 class Feed:
@@ -205,17 +152,33 @@ class Feed:
             num_steps,
             of_utterances.slot[current.member],
             distances,
+            placement.groups and placement.groups.slot[current.member],
         )
-        self.members = self._by_member(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
+        voices, relative = self._relative(placement)
+        self.members = self._by_member(Members(values, layout.stream, layout.view_slot, layout.norm_slot, relative))
         tables = [np.stack([placement.statistics[key][i] for shard in layout.norms for key in shard]) for i in range(2)]
         labels = jax.tree.map(lambda table: sharding.place(placement.mesh, _SAME, table), data.labels())
         if cache is not None and frames is None:
             frames = cache.frames(placement.mesh, [[layer for _, layer in shard] for shard in self._views])
         table, groups = (
             None if table is None else sharding.place(placement.mesh, _SAME, table)
-            for table in (of_utterances.table, np.stack(data.groups.of_objectives) if placement.reads_groups else None)
+            for table in (
+                of_utterances.table,
+                placement.groups and np.stack([placement.groups.table.speaker, *placement.groups.groups]),
+            )
         )
-        self.inputs = Inputs(Normalisation(*map(self.whole_by_member, tables)), labels, frames, table, groups)
+        norm = Normalisation(*map(self.whole_by_member, tables))
+        self.inputs = Inputs(norm, labels, frames, table, groups, *voices)
+
+    def _relative(self, placement: Placement) -> tuple[tuple[SpeakerMoments | None, Spoken | None], Relative | None]:
+        """Statistics of the voices on the mesh, whose each utterance is, and where each member finds its own."""
+        found = speakers.layout(self._data, placement.members, placement.arrangement)
+        if found is None:
+            return (None, None), None
+        layers, relative = found
+        moments, seconds, voice = speakers.tables(placement.speakers, layers, self._data.splits)
+        spoken = Spoken(*(sharding.place(self._mesh, _SAME, table) for table in (seconds, voice)))
+        return (SpeakerMoments(*map(self.whole_by_member, moments)), spoken), relative
 
     @property
     def num_examples(self) -> int:

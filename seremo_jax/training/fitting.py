@@ -15,8 +15,9 @@ from jax.sharding import Mesh
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.config import ConfigError
 from seremo_jax.training import lowering
+from seremo_jax.training.cache import cache_of
 from seremo_jax.training.dataset import Data
-from seremo_jax.training.feed import STEPS_AHEAD, cache_of, rows_of
+from seremo_jax.training.feed import STEPS_AHEAD, rows_of
 from seremo_jax.training.lowering import Training
 from seremo_jax.training.memory import Memory, Records
 

@@ -20,19 +20,9 @@ from jaxtyping import Array, Float
 
 from seremo_jax.core import sharding, vocab
 from seremo_jax.core.schema import Batch, Labels
-from seremo_jax.training import mixing, model, objectives, robust
+from seremo_jax.training import mixing, model, objectives, robust, zscore
 from seremo_jax.training.robust import Standing
 from seremo_jax.training.state import TASK_SCALES, Inputs, Members, Settings
-
-
-def normalise(features: Array, is_valid: Array, mean: Float[Array, "*K D"], sd: Float[Array, "*K D"]) -> Array:
-    """Z-scores of frames [*K, T, R, D], in float32; zero where `is_valid` [T, R] is False.
-
-    Source: INFERRED, METHOD.md, section 4.2, step 1.
-    """
-    mean, sd = mean[..., None, None, :], sd[..., None, None, :]
-    is_valid = jnp.broadcast_to(is_valid[..., None], features.shape)
-    return jnp.where(is_valid, (features.astype(jnp.float32) - mean) / sd, 0)
 
 
 class Draws(NamedTuple):
@@ -100,6 +90,19 @@ class Reader(NamedTuple):
         num = self.settings.num_layers
         return jax.lax.dynamic_slice_in_dim(table, slot, num) if num else table[slot]
 
+    def _normalised(self, features: Array, slot: Array) -> Array:
+        """Z-scores of frames [*K, T, R, D] whose utterances are in `slot` [T, R]."""
+        plain = tuple(self._entries(table, self.member.norm_slot) for table in self.inputs.norm)
+        if self.member.relative is None:
+            return zscore.normalise(features, slot >= 0, *plain)
+        relative, spoken, num = self.member.relative, self.inputs.spoken, self.settings.num_layers
+        voice = spoken.voice[relative.fold, jnp.maximum(self.utterance, 0)]
+        # One gather takes layer and voice at once, so that no member has a copy of all voices.
+        views = relative.slot + jnp.arange(num)[:, None] if num else relative.slot
+        own = tuple(table[views, jnp.maximum(voice, 0)] for table in self.inputs.speakers)
+        seconds = jnp.where(voice >= 0, spoken.seconds[jnp.maximum(voice, 0)], 0)
+        return zscore.normalise_by_slot(features, slot, *zscore.drawn_together(plain, own, seconds, relative.kappa_s))
+
     def forward(self, params: Any, part: Array | int, dropout_key: Array | None, *, is_summary: bool = False) -> Any:
         """Outputs of the head for the utterances in one part of this device's rows; zero for all others.
 
@@ -127,8 +130,7 @@ class Reader(NamedTuple):
         else:
             features = self._entries(self.batch.features, self.member.view_slot)
             features = rows_of_part(jnp.swapaxes(features, -1, -2)).swapaxes(-1, -2) if num_parts > 1 else features
-        mean, sd = (self._entries(table, self.member.norm_slot) for table in self.inputs.norm)
-        features = normalise(features, slot >= 0, mean, sd)
+        features = self._normalised(features, slot)
         device = jax.lax.axis_index(sharding.DATA) if self.num_data > 1 else 0
         first_row = device * num_local + part * num_rows
         dropout = None
@@ -233,7 +235,7 @@ class Reader(NamedTuple):
         return robust.reweighed(weight, group, shares, is_mean), then
 
     def _group(self, kind: Array | int) -> Array:
-        """[B] speaker or group of the utterance in each slot, by the code of `vocab.OBJECTIVE_GROUPS`."""
+        """[B] speaker or group of the utterance in each slot, by a row of `Inputs.groups`."""
         return self.inputs.groups[kind, jnp.maximum(self.utterance, 0)]
 
 

@@ -15,11 +15,12 @@ from seremo_jax.core.goodput import Clock
 from seremo_jax.core.preemption import Notice, PreemptedError
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import Batch
-from seremo_jax.training import predictions, roofline, selection, steps
+from seremo_jax.training import clusters, predictions, roofline, selection, speakers, steps
 from seremo_jax.training.arrangement import arrange, is_worth_compacting
+from seremo_jax.training.cache import cache_of
 from seremo_jax.training.checkpoint import Position
 from seremo_jax.training.dataset import Data
-from seremo_jax.training.feed import STEPS_AHEAD, Feed, Placement, cache_of, rows_of, shape_of
+from seremo_jax.training.feed import STEPS_AHEAD, Feed, Placement, rows_of, shape_of
 from seremo_jax.training.state import TrainState, values_of
 from seremo_jax.training.timing import PHASES, StepTrace
 
@@ -66,10 +67,12 @@ class Loop:
         if any(vocab.CLASS_LOSSES[member.class_kind].is_balanced for member in members):
             self._class_weights = data.class_weights(members)
         self._num_steps = data.planned_steps(self.members, self._shape, self._rows)
-        data.require_groups(self.members)
-        self._weights = data.weights(self.members)
+        self._groups = clusters.tables(data, self.members)
+        data.require_groups(self.members, self._groups)
+        self._weights = data.weights(self.members, self._groups)
         self._class_distances = data.class_distances(self.members) if self.settings.fixed.has_closeness else None
         self._statistics = data.normalisation(list(data.splits))
+        self._speakers = speakers.of_store(data, self.members, speakers.OF_TRAINING)
         self.is_active = np.ones(len(members), bool)
         self._arrange(None)
         self._state = self._steps.init(self._train.members.values)
@@ -98,7 +101,8 @@ class Loop:
         cache = cache_of(self._data, (self._rows, self._development_rows)) if self._is_cached else None
         placement = Placement(
             self.members, self._mesh, self._current, self._statistics, self._class_weights, self._num_steps,
-            self._weights, self._class_distances, self.settings.reads_groups,
+            self._weights, self._class_distances, self._groups if self.settings.reads_groups else None,
+            self._speakers,
         )  # fmt: skip
         self._train = Feed(self._data, placement, self._shape, self._rows, has_own_order=True, cache=cache)
         # Both splits lie in one cache, so the frames are on the devices already.

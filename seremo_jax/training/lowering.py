@@ -16,11 +16,23 @@ from jax.sharding import Mesh, NamedSharding
 
 from seremo_jax.core import ensemble, sharding
 from seremo_jax.core.schema import Batch
-from seremo_jax.training import balance, loader, predictions, steps
+from seremo_jax.training import balance, clusters, loader, predictions, speakers, steps
 from seremo_jax.training.arrangement import Arrangement, arrange
+from seremo_jax.training.cache import Cache, cache_of
 from seremo_jax.training.dataset import Data, Fold
-from seremo_jax.training.feed import Cache, Layout, cache_of, num_rows_of, rows_of, shape_of
-from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, TrainState, init, values_of
+from seremo_jax.training.feed import Layout, num_rows_of, rows_of, shape_of
+from seremo_jax.training.state import (
+    Inputs,
+    Members,
+    Normalisation,
+    Relative,
+    Settings,
+    SpeakerMoments,
+    Spoken,
+    TrainState,
+    init,
+    values_of,
+)
 
 _PLANNED = 20_000
 """Utterances that the number of batches is planned from at most."""
@@ -126,7 +138,8 @@ def _arguments(
     layout = Layout.of(data, members, current, has_own_order=has_own_order, is_cached=is_cached)
     weights = [np.ones(len(data.targets.class_names), np.float32)] * len(members)
     values = values_of([members[m] for m in current.member], [weights[m] for m in current.member])
-    placed = _shapes(Members(values, layout.stream, layout.view_slot, layout.norm_slot))
+    relative, voices = _relative(data, members, current)
+    placed = _shapes(Members(values, layout.stream, layout.view_slot, layout.norm_slot, relative))
     width, dtype = data.num_features, np.dtype(data.store.manifest["dtype"])
     num_views, num_norms = (sum(map(len, entries)) for entries in (layout.views, layout.norms))
     statistics = jax.ShapeDtypeStruct((num_norms, width), np.float32)
@@ -142,14 +155,29 @@ def _arguments(
         utterance=slots,
     )
     frames = jax.ShapeDtypeStruct((num_views, cache.num_frames, width), dtype) if is_cached else None
-    table = None
+    (ways, group_slot), table = clusters.ways(data, members), None
     if balance.is_asked_for(data.config):
-        num_rows = len(balance.combinations(members)[0])
+        num_rows = len(balance.combinations(members, group_slot)[0])
         table = jax.ShapeDtypeStruct((num_rows, len(data.targets.ids)), np.float32)
-    groups = jax.ShapeDtypeStruct((2, len(data.targets.ids)), np.int32) if settings.reads_groups else None
-    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames, table, groups)
+    groups = (1 + max(len(ways), 1), len(data.targets.ids))
+    groups = jax.ShapeDtypeStruct(groups, np.int32) if settings.reads_groups else None
+    inputs = Inputs(Normalisation(statistics, statistics), _shapes(data.labels()), frames, table, groups, *voices)
     state = jax.eval_shape(functools.partial(init, settings), placed.values)
     return Arguments(state, placed, batch, inputs)
+
+
+def _relative(
+    data: Data, members: Sequence[ensemble.Member], current: Arrangement
+) -> tuple[Relative | None, tuple[SpeakerMoments | None, Spoken | None]]:
+    """How members read features relative to speakers, and shapes of the statistics."""
+    found = speakers.layout(data, members, current)
+    if found is None:
+        return None, (None, None)
+    num_entries, num_voices = sum(map(len, found[0])), len(speakers.voices_of(data, speakers.OF_TRAINING).rows)
+    moments = jax.ShapeDtypeStruct((num_entries, num_voices, data.num_features), np.float32)
+    voice = jax.ShapeDtypeStruct((len(data.splits), len(data.targets.ids)), np.int32)
+    spoken = Spoken(jax.ShapeDtypeStruct((num_voices,), np.float32), voice)
+    return found[1], (SpeakerMoments(moments, moments), spoken)
 
 
 def _num_batches(data: Data, rows: dict[Fold, np.ndarray], shape: loader.Shape) -> int:

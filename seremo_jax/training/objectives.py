@@ -38,7 +38,7 @@ class Values(NamedTuple):
       closeness_weight: [E] weight of the expected distance between target and prediction.
       class_distance: [E, C, C] distance between classes.
       objective: [E] int32, index into `vocab.OBJECTIVES`.
-      objective_group: [E] int32, index into `vocab.OBJECTIVE_GROUPS`.
+      objective_group: [E] int32, row of `Inputs.groups`: 0 are speakers.
       mixup: [E] a of Beta(a, a), by which utterances are mixed; 0 mixes none.
     """
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from seremo_jax.core import ensemble, sharding
+from seremo_jax.core import ensemble, sharding, vocab
 from seremo_jax.core.artefacts import place_of, read_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.schema import Batch
@@ -73,6 +73,7 @@ def settings_of(config: Config, data: Data, platform: str | None = None) -> Sett
     num_layers = len(data.store.layers) if ensemble.reads_layer_sum(config) else 0
     targets = data.targets
     num_groups = 1 + max(int(codes.max(initial=-1)) for codes in data.groups.of_objectives)
+    num_groups = max(num_groups, vocab.num_clusters(config.train.group_by) or 0)
     return Settings.of(
         config, data.num_features, len(targets.class_names), num_layers, targets.levels, platform, num_groups
     )

@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
 
 from seremo_jax import __version__
-from seremo_jax.core import commands, vocab
+from seremo_jax.core import commands, ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, parsed, read_json, require_same
 from seremo_jax.core.config import Config
 from seremo_jax.core.ensemble import MEMBER_FIELDS, SINCE
@@ -111,14 +112,20 @@ def card(
     ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
     by_fold = {m["fold"]: m["layer"] for m in trained["members"] if m.get("is_layer_by_fold")}
     layers = [f"layer {layer} in fold {fold}" for fold, layer in by_fold.items()]
-    further = {"layers": layers} if layers else {}
+    further, heard = {"layers": layers} if layers else {}, transductive(trained["members"])
     if "corpora" in ingest:
         further["corpora"] = [{name: entry[name] for name in _OF_CORPUS} for entry in ingest["corpora"]]
+    if heard:
+        further["transductive"] = heard
     return further | {
         "corpus": info.corpus,
         "release": info.release,
         "is_simulated": info.is_simulated,
-        "notes": [*info.notes, *([vocab.ADAPTED_NOTE] if config.eval.speaker_prior else [])],
+        "notes": [
+            *info.notes,
+            *([vocab.ADAPTED_NOTE] if config.eval.speaker_prior else []),
+            *([TRANSDUCTIVE] if heard else []),
+        ],
         "split_hash": ingest["split_hash"],
         "classes": [*vocab.classes_of(config.targets.class_set), *([vocab.OTHER] * has_other)],
         "backbone": store.manifest["backbone"],
@@ -134,6 +141,18 @@ def card(
         "code_version": code_version(),
         "commit": commit(),
     }
+
+
+TRANSDUCTIVE = (
+    "Systems called transductive hear features relative to the speaker: before they judge an utterance they have heard "
+    "all audio of its speaker in the split, without labels."
+)
+"""What belongs under every table with such a system."""
+
+
+def transductive(members: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Values of `model.speaker_kappa_s` under which members hear all audio of a test speaker; none where none does."""
+    return list(dict.fromkeys(m["speaker_kappa_s"] for m in members if ensemble.is_transductive(m)))
 
 
 def catalogue_fingerprint() -> str:

@@ -21,6 +21,20 @@ TASK_SCALES = "task_scales"
 """Name of the entry of the parameters that holds the learned log variances of the tasks."""
 
 
+class Relative(NamedTuple):
+    """How members read features relative to speakers, see `speakers`.
+
+    Attributes:
+      kappa_s: [P] seconds of a speaker that the training split counts as, infinite where it alone counts.
+      slot: [P] int32, first layer of a member in the statistics of its shard.
+      fold: [P] int32, row of `Spoken.voice`.
+    """
+
+    kappa_s: Array
+    slot: Array
+    fold: Array
+
+
 class Members(NamedTuple):
     """The members by position: their values, and where they find what they read.
 
@@ -29,12 +43,14 @@ class Members(NamedTuple):
       stream: [P] int32, stream of batches.
       view_slot: [P] int32, index into the views of the member's shard.
       norm_slot: [P] int32, index into the feature statistics of the member's shard.
+      relative: None where no member reads features relative to speakers.
     """
 
     values: Values
     stream: Array
     view_slot: Array
     norm_slot: Array
+    relative: Relative | None = None
 
 
 def values_of(
@@ -43,6 +59,7 @@ def values_of(
     num_steps: Sequence[int] | None = None,
     weight_slot: np.ndarray | None = None,
     class_distances: Sequence[np.ndarray] | None = None,
+    group_slot: np.ndarray | None = None,
 ) -> Values:
     """The values of these members, in their order.
 
@@ -52,6 +69,7 @@ def values_of(
       num_steps: Updates over which the learning rate of each member falls; None where none does.
       weight_slot: Row of the weights of utterances of each member; None where they have one row, or none.
       class_distances: [C, C] distance between classes for each member; None where no loss reads it.
+      group_slot: Row of each member's groups among several, see `balance.GroupTables`; None where there is one.
     """
 
     def column(name: str, dtype: type, convert: Callable = lambda value: value) -> np.ndarray:
@@ -59,6 +77,7 @@ def values_of(
 
     numbers = ("label_smoothing", "attribute_task_weight", "class_task_weight", "learning_rate", "weight_decay")
     numbers += ("closeness_weight", "mixup")
+    kinds = column("objective_group", np.int32, list(vocab.OBJECTIVE_GROUPS).index)
     num_classes = len(class_weights[0])
     class_distances = class_distances or [np.zeros((num_classes, num_classes))] * len(members)
     return Values(
@@ -66,7 +85,7 @@ def values_of(
         class_target=column("class_target", np.int32, vocab.CLASS_TARGETS.index),
         class_kind=column("class_kind", np.int32, list(vocab.CLASS_LOSSES).index),
         objective=column("objective", np.int32, list(vocab.OBJECTIVES).index),
-        objective_group=column("objective_group", np.int32, list(vocab.OBJECTIVE_GROUPS).index),
+        objective_group=kinds if group_slot is None else np.where(kinds > 0, kinds + group_slot, 0).astype(np.int32),
         class_weight=np.stack(class_weights).astype(np.float32),
         class_distance=np.stack(class_distances).astype(np.float32),
         dropout=column("dropout", np.float32),
@@ -224,6 +243,25 @@ class Normalisation(NamedTuple):
     sd: Array
 
 
+class SpeakerMoments(NamedTuple):
+    """Mean and variance of features over each of G voices, both [n, G, D]: an entry for each layer of a shard."""
+
+    mean: Array
+    variance: Array
+
+
+class Spoken(NamedTuple):
+    """Whose statistics each utterance is read by.
+
+    Attributes:
+      seconds: [G] speech of each voice.
+      voice: [F, N] int32 voice of every utterance in each fold, -1 where it has none.
+    """
+
+    seconds: Array
+    voice: Array
+
+
 class Inputs(NamedTuple):
     """Inputs of a step besides state and batch.
 
@@ -232,7 +270,10 @@ class Inputs(NamedTuple):
       labels: Labels of every utterance.
       frames: [V, F, D] frames in device memory that `Batch.frame` points into; None where batches bring theirs.
       weights: [U, N] weights of every utterance that `Values.weight_slot` points into; None where all weigh the same.
-      groups: [2, N] int32 speaker and group of every utterance, -1 where not known; None where no member reads them.
+      groups: [1 + U, N] int32 speaker of every utterance, and its group in each of U ways to group them, -1 where not
+        known; None where no member reads them.
+      speakers: Statistics of the voices; None where no member reads features relative to speakers.
+      spoken: Whose each utterance is, likewise.
     """
 
     norm: Normalisation
@@ -240,6 +281,8 @@ class Inputs(NamedTuple):
     frames: Array | None = None
     weights: Array | None = None
     groups: Array | None = None
+    speakers: SpeakerMoments | None = None
+    spoken: Spoken | None = None
 
 
 def init(settings: Settings, values: Values) -> TrainState:

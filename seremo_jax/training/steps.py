@@ -148,7 +148,7 @@ def batch_specs(is_cached: bool) -> Batch:
 def input_specs(is_cached: bool) -> Inputs:
     """How the other inputs lie on the mesh. An entry stands for all tables of its part, be there any or none."""
     member, same = PartitionSpec(sharding.MEMBER), PartitionSpec()
-    return Inputs(Normalisation(member, member), same, member if is_cached else None, same, same)
+    return Inputs(Normalisation(member, member), same, member if is_cached else None, same, same, member, same)
 
 
 @functools.cache

@@ -68,7 +68,7 @@ def _other_value(path: str) -> object:
     if isinstance(value, bool):
         return not value
     if isinstance(value, tuple):
-        return (*value, {str: "more", int: 7, float: 0.5}[typing.get_args(hint)[0]])
+        return (*value, {str: "more", int: 7}.get(typing.get_args(hint)[0], 0.5))
     return value + "x" if isinstance(value, str) else value + 1
 
 
@@ -191,6 +191,9 @@ def test_what_config_dict_alone_would_let_through_is_refused(tree: dict, message
         ("extract.layers", "1,2,", (1, 2)),
         ("extract.layers", "all", "all"),
         ("extract.batch_seconds", "24", 24.0),
+        ("model.speaker_kappa_s", "20", 20.0),
+        ("model.speaker_kappa_s", "inf", "inf"),
+        ("ensemble.speaker_kappas_s", (0, "inf", "2.5"), (0.0, "inf", 2.5)),
         ("extract.batch_seconds", 60, 60.0),
         ("extract.batch_seconds", "auto", "auto"),
     ],
@@ -213,6 +216,12 @@ def test_harmless_conversions(path: str, value: object, expected: object):
         ({"data": {"min_seconds": 5.0, "max_seconds": 4.0}}, "data.min_seconds must be below"),
         ({"backbone": {"level_dbfs": 3.0}}, "backbone.level_dbfs = 3: full scale is 0"),
         ({"backbone": {"level": "loud"}}, "backbone.level = 'loud': choose one of none, rms"),
+        ({"model": {"speaker_kappa_s": "nan"}}, "model.speaker_kappa_s has 'nan': give seconds of speech, or inf"),
+        ({"ensemble": {"speaker_kappas_s": (-1,)}}, "ensemble.speaker_kappas_s must be at least 0, is -1"),
+        (
+            {"model": {"speaker_kappa_s": 3, "feature_norm": "none"}},
+            "model.speaker_kappa_s = 3.0 is of the z-score, which model.feature_norm = 'none' leaves out",
+        ),
         ({"extract": {"batch_seconds": "large"}}, "extract.batch_seconds = 'large': give seconds of audio, or 'auto'"),
         ({"extract": {"batch_seconds": "0.5"}}, "extract.batch_seconds must be at least 1, is 0.5"),
         ({"model": {"conv_kernel": 4}}, "model.conv_kernel must be odd"),

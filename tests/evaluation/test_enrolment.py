@@ -18,8 +18,8 @@ from seremo_jax.metrics import class_priors
 from seremo_jax.metrics import prototypes as class_prototypes
 from seremo_jax.reports import benchmark
 from seremo_jax.training import model
-from seremo_jax.training.gradients import normalise
 from seremo_jax.training.selection import Predicted
+from seremo_jax.training.zscore import normalise
 from tests.support import toy_training
 
 SPEAKERS, OF_EACH, C, SIZE = 5, 12, 4, 3

@@ -35,7 +35,7 @@ class ToyStore(Reader):
         self.layers, self.path = layers, path
         self.utterances = list(targets.ids)
         self.num_frames = rng.integers(3, 9, len(self.utterances))
-        self.manifest = {"num_features": FEATURES, "dtype": "float16"}
+        self.manifest = {"num_features": FEATURES, "dtype": "float16", "frame_rate_hz": 50.0}
         code = rng.normal(size=(len(layers), CLASSES, FEATURES))
         self._frames = {
             layer: [
@@ -144,6 +144,20 @@ def run(config, mesh, num_epochs=1, *, first=0, loop=None, **options):
         for number in range(first, first + num_epochs):
             lines.append(loop.epoch(Position(number), notice, lambda position: None, progress))
     return loop, lines
+
+
+def relative_statistics(store, layer, row, kappa_s, word="development"):
+    """Mean and standard deviation [D] that the features of an utterance have relative to its speaker, in float64."""
+    plain = store.arrays("norm")
+    mean, sd = (plain[name][store.layers.index(layer)].astype(np.float64) for name in ("mean", "sd"))
+    speaker, is_development = GROUPS.speaker, np.arange(NUM) % 4 == 0
+    if speaker[row] < 0 or np.isinf(kappa_s):
+        return mean, sd
+    own = np.flatnonzero((speaker == speaker[row]) & (is_development == (word == "development")))
+    frames = np.concatenate(store.read(layer, own)).astype(np.float64)
+    seconds = len(frames) / 50
+    mean = (seconds * frames.mean(0) + kappa_s * mean) / (seconds + kappa_s)
+    return mean, np.sqrt((seconds * frames.var(0) + kappa_s * sd**2) / (seconds + kappa_s))
 
 
 def params_of(loop):

@@ -47,6 +47,7 @@ EVERY_SPEAKER = zipped(
     axis("loss.objective", ("mean", "cvar", "group_dro", "vrex", "mean")),
     axis("loss.closeness_weight", (0.0, 0.5, 0.0, 0.2, 0.5)),
     axis("train.mixup", (0.0, 0.2, 0.4, 0.0, 0.4)),
+    axis("model.speaker_kappa_s", ("inf", 10.0, 0.0, "inf", 2.5)),
 )
 VALUES = product(
     EVERY_SPEAKER,

@@ -47,7 +47,7 @@ def test_a_value_axis_member_equals_itself_alone_bit_by_bit():
     axes = {
         "class_kinds": ("ccc", "kl"), "label_smoothings": (0.0, 0.2), "speaker_balances": (0.0, 1.0),
         "group_balances": (0.0, 0.5), "closeness_weights": (0.0, 0.7), "objectives": ("mean", "cvar"),
-        "mixups": (0.0, 0.4), "learning_rates": (0.01, 0.03),
+        "mixups": (0.0, 0.4), "speaker_kappas_s": ("inf", 0.3), "learning_rates": (0.01, 0.03),
         "weight_decays": (0.0, 0.1), "dropouts": (0.0, 0.3),
     }  # fmt: skip
     # The first four members have both values of each axis among them, and no two axes have theirs in the same places.

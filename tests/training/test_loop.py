@@ -33,19 +33,27 @@ def _same(ours, theirs, **tolerance):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kernel", [9])
-def test_what_a_packed_utterance_is_predicted_is_what_it_is_alone(kernel):
-    wide = {"conv_kernel": kernel, "feature_norm": "none"}
-    loop = toy.loop(toy.config(model=wide, train={"frames_per_row": 40}, **ONE), toy.mesh(1))
+@pytest.mark.parametrize(
+    "axes", [{"model": {"feature_norm": "none"}}, {"ensemble": {"speaker_kappas_s": ("inf", 0.3, 0.0)}}]
+)
+def test_what_a_packed_utterance_is_predicted_is_what_it_is_alone(axes):
+    """Also where its features are relative to its speaker, whose z-score is computed here in float64."""
+    wide = {"conv_kernel": 9} | axes.get("model", {})
+    options = {"model": wide, "ensemble": ONE["ensemble"] | axes.get("ensemble", {})}
+    loop = toy.loop(toy.config(train={"frames_per_row": 40}, **options), toy.mesh(1))
     (predicted,) = loop.predicted_development()
-    params = jax.tree.map(lambda x: x[0], loop.canonical_state().params)
-    store = toy.ToyStore(toy.targets())
-    apply = jax.jit(functools.partial(model.apply, loop.settings.sizes))
-    for row, distribution in zip(predicted.rows, predicted.distribution[0], strict=True):
-        frames = store.read(toy.LAYERS[0], [row])[0].astype(np.float32)[:, None]
-        layout = np.arange(len(frames))[:, None] == 0, np.zeros((len(frames), 1), np.int32), np.array([len(frames) - 1])
-        alone = apply(params, frames, *layout)
-        np.testing.assert_allclose(distribution, alone.distribution[0], atol=1e-6)
+    store, apply = toy.ToyStore(toy.targets()), jax.jit(functools.partial(model.apply, loop.settings.sizes))
+    for number, member in enumerate(loop.members):
+        params = jax.tree.map(lambda x: x[number], loop.canonical_state().params)  # noqa: B023
+        for row, distribution in zip(predicted.rows, predicted.distribution[number], strict=True):
+            frames = store.read(toy.LAYERS[0], [row])[0].astype(np.float64)
+            if "ensemble" in axes:
+                mean, sd = toy.relative_statistics(store, toy.LAYERS[0], row, float(member.speaker_kappa_s))
+                frames = (frames - mean) / sd
+            num = len(frames)
+            layout = np.arange(num)[:, None] == 0, np.zeros((num, 1), np.int32), np.array([num - 1])
+            alone = apply(params, frames.astype(np.float32)[:, None], *layout)
+            np.testing.assert_allclose(distribution, alone.distribution[0], atol=2e-6)
 
 
 def test_single_values_and_axes_of_one_are_the_same_member():
@@ -101,6 +109,7 @@ def _folds():
 def test_folds_in_one_program_equal_folds_alone():
     """Each fold has its own splits, feature statistics and length of training, which the learning rate falls over."""
     config = toy.config(
+        model={"speaker_kappa_s": 0.3},
         optim={"schedule": "cosine", "warmup_steps": 2},
         data={"split_kind": "kfold", "num_folds": 3},
         ensemble={"layers": (2, 5), "class_targets": ("votes",), "seeds": (0,), "folds": (0, 1, 2)},
@@ -183,7 +192,8 @@ OPTIONS = {
             "objectives": ("mean", "group_dro", "cvar", "vrex"),
             "objective_groups": ("speaker", "group"),
             "mixups": (0.0, 0.4),
-            "only": (0, 3, 37, 58, 71, 102, 155, 190, 214, 255),
+            "speaker_kappas_s": ("inf", 0.3),
+            "only": (0, 7, 74, 117, 142, 205, 310, 381, 428, 511),
         },
         "loss": {"attribute_kind": "emd"},
         "model": {"pooling": "mean", "dropout": 0.1, "embedding_activation": "tanh"},
@@ -225,9 +235,10 @@ class _Asked(Notice):
 def test_stopped_inside_an_epoch_and_restored_equals_undisturbed(tmp_path, mesh):
     """4 epochs = 2 and a part, saved, restored by another loop (also on another mesh), and the rest."""
     falls = {"schedule": "cosine", "warmup_steps": 5}
-    axes = {"layers": (2,), "class_targets": ("votes",), "speaker_balances": (1.0,), "mixups": (0.0, 0.4)}
-    axes |= {"objectives": ("group_dro", "cvar"), "seeds": (0,)}
-    config = toy.config(train={"device_cache": "on", "max_epochs": 4}, optim=falls, ensemble=axes)
+    axes = {"layers": (2,), "class_targets": ("votes",), "speaker_balances": (1.0,), "mixups": (0.4,)}
+    axes |= {"objectives": ("group_dro", "cvar"), "objective_groups": ("speaker", "group"), "seeds": (0,)}
+    train = {"device_cache": "on", "max_epochs": 4, "group_by": "kmeans:3"}
+    config = toy.config(model={"speaker_kappa_s": 0.3}, train=train, optim=falls, ensemble=axes)
     whole, lines = toy.run(config, toy.mesh(1), 4)
     first, _ = toy.run(config, toy.mesh(1), 2)
     with Checkpoints(tmp_path / "c", {}) as checkpoints:

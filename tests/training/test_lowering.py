@@ -21,8 +21,10 @@ def _bytes_on_a_device(tree):
 @pytest.mark.parametrize("kind", ["ccc", "emd"])
 def test_shapes_are_those_of_a_loop(device_cache, num_data, kind):
     config = toy_training.config(
-        train={"device_cache": device_cache, "data_shards": num_data, "micro_batches": 3},
-        ensemble={"data_seeds": (0, 1), "seeds": (0,)},
+        model={"speaker_kappa_s": "inf" if kind == "ccc" else 1.0},
+        train={"device_cache": device_cache, "data_shards": num_data, "micro_batches": 3}
+        | ({"group_by": "kmeans:2"} if kind == "emd" else {}),
+        ensemble={"data_seeds": (0, 1), "seeds": (0,), "objective_groups": ("speaker", "group")},
         loss={"attribute_kind": kind, "speaker_balance": 0.5, "objective": "mean" if kind == "ccc" else "cvar"},
     )
     mesh = toy_training.mesh(2, num_data)

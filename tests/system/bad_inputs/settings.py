@@ -40,6 +40,8 @@ _RULES = {
     "--config.loss.attribute_weights=(0.5,0.5)": "one weight for each",
     "--config.loss.label_smoothing=1.0": "must be below 1",
     "--config.loss.cvar_share=0.0": "above 0 and at most 1",
+    "--config.train.group_by=kmeans:1": r"train\.group_by = 'kmeans:1': write kmeans:K",
+    "--config.model.speaker_kappa_s=all": r"model\.speaker_kappa_s has 'all': give seconds of speech, or inf",
     "--config.corpus.name=crema": "crema_d",
     "--config.data.word_map=('X=sad',)": "means nothing for corpus simulated",
     "--config.targets.class_set=": "choose one of",
