@@ -11,10 +11,10 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from seremo_jax.backbones import costs, logmel, wav2vec2, whisper
+from seremo_jax.backbones import costs, logmel, w2v_bert, wav2vec2, whisper
 from seremo_jax.backbones.base import Backbone, bucket_lengths, pick_layers
 from seremo_jax.backbones.hub import Place, is_here, may_be_asked_for
-from seremo_jax.backbones.preprocessors import Wav2Vec2FeatureExtractor
+from seremo_jax.backbones.preprocessors import EXTRACTORS, Wav2Vec2FeatureExtractor
 from seremo_jax.backbones.transformer import Transformer
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, open_checkpoint
 from seremo_jax.backbones.windows import Windowed, Windows
@@ -38,6 +38,7 @@ LOADERS: dict[str, Callable[[str, Iterable[int] | None, str], Backbone]] = {"log
 
 ARCHITECTURES: dict[str, Callable[..., Backbone]] = {
     "whisper": whisper.load,
+    w2v_bert.MODEL_TYPE: w2v_bert.load,
     **dict.fromkeys(wav2vec2.MODEL_TYPES, wav2vec2.load),
 }
 """`model_type` of a published config -> function of (checkpoint, layers, dtype, final_norm, window) that makes it."""
@@ -119,7 +120,9 @@ def _load(
 def _open_outline(name: str) -> Checkpoint:
     """A checkpoint whose settings alone are read."""
     if name in costs.PUBLISHED:
-        return Checkpoint(Place(name, Path(), None), costs.published_config(name), Wav2Vec2FeatureExtractor(), (), True)
+        config = costs.published_config(name)
+        extractor = EXTRACTORS.get(config.model_type, Wav2Vec2FeatureExtractor)
+        return Checkpoint(Place(name, Path(), None), config, extractor(), (), True)
     return dataclasses.replace(open_checkpoint(name), is_outline=True)
 
 

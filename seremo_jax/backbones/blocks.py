@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ def hidden_states(
     layers: Sequence[int],
     is_kept: Bool[Array, "B T"],
     is_valid: Bool[Array, "B T"] | None = None,
-    bias: Float[Array, "H T T"] | None = None,
+    positions: Any = None,
     num_kept_frames: int | None = None,
 ) -> Float[Array, "K B U D"]:
     """States of some layers, by one scan over the blocks up to the highest.
@@ -146,7 +146,7 @@ def hidden_states(
       layers: Numbers of the layers wanted, none above the depth of the stack, in any order.
       is_kept: Frames that are not set to 0 in the output.
       is_valid: Frames that may be attended to; None means all.
-      bias: Relative position bias, float32.
+      positions: What all blocks are told of positions: a relative bias [H, T, T], or what `ConformerSpec` gives.
       num_kept_frames: U, frames of the output; None means T.
 
     Returns:
@@ -161,7 +161,7 @@ def hidden_states(
     def block(number: Array | int, state: Array, num_kept: int | None = None) -> Array:
         # Weights are picked block by block, and not cut to the blocks in use, which would copy nearly all of them.
         picked = jax.tree.map(lambda array: jax.lax.dynamic_index_in_dim(array, number, keepdims=False), params)
-        return nnx.merge(graphdef, picked)(state, is_valid, bias, num_kept)
+        return nnx.merge(graphdef, picked)(state, is_valid, positions, num_kept)
 
     def one_block(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
         state, kept = carry

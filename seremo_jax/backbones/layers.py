@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 """Names in published configs -> functions."""
 
-_MASKED = -1e9
+MASKED = -1e9
 """Added to the scores of frames that are padding: finite, so that a row without any frame stays finite."""
 
 
@@ -126,6 +126,40 @@ def _along_last(vector: Float[Array, " D"], x: Array) -> Array:
     return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
+class Table(nnx.Module):
+    """Rows that are added or looked up: one a frame, or one a distance."""
+
+    def __init__(self, num_rows: int, width: int):
+        self.shape = (num_rows, width)
+        self.table = empty(*self.shape)
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """Where `table` comes from."""
+        yield "table", Source({"weight": self.shape}, _first)
+
+
+class BatchNorm(nnx.Module):
+    """Batch norm with the statistics of training: an affine map of each feature."""
+
+    STAYS_FLOAT32 = True
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        self.width, self.eps = width, eps
+        self.factor, self.offset = empty(width), empty(width)
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """Where `factor` and `offset` come from."""
+        shape = (self.width,)
+        names = {"weight": shape, "running_var": shape}
+        yield "factor", Source(names, lambda a: a[0] / np.sqrt(a[1] + self.eps))
+        names = {"weight": shape, "running_var": shape, "bias": shape, "running_mean": shape}
+        yield "offset", Source(names, lambda a: a[2] - a[3] * a[0] / np.sqrt(a[1] + self.eps))
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """The affine map, in the dtype of `x`."""
+        return x * self.factor[...].astype(x.dtype)[None, None, :] + self.offset[...].astype(x.dtype)[None, None, :]
+
+
 class Conv(nnx.Module):
     """Convolution over time with weight w [kernel, in, out]."""
 
@@ -186,7 +220,7 @@ class Attention(nnx.Module):
         q, k, v = jnp.moveaxis(heads, (2, 3), (0, 2))
         # The scale goes onto the queries and not onto the scores, of which there are many times more.
         q = q[:, :, :num_queries] * jnp.asarray((d // self.num_heads) ** -0.5, q.dtype)
-        mask = jnp.zeros((b, t)) if is_valid is None else jnp.where(is_valid, 0.0, _MASKED)
+        mask = jnp.zeros((b, t)) if is_valid is None else jnp.where(is_valid, 0.0, MASKED)
         by_head = jax.lax.platform_dependent(q, k, v, mask, bias, gate, cpu=_head_by_head, default=_all_heads)
         return self.out_proj(jnp.moveaxis(by_head, 1, 2).reshape(b, -1, d))
 

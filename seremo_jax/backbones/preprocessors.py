@@ -6,7 +6,7 @@ Only the settings that change what a model hears are read. Transformers from ver
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from seremo_jax.backbones.hub import CheckpointError
 from seremo_jax.backbones.logmel import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES
@@ -38,11 +38,31 @@ class WhisperFeatureExtractor:
     dither: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class SeamlessFeatureExtractor:
+    """Settings of w2v-BERT 2.0, likewise. What frames are padded with is not read: padding is never heard here."""
+
+    NAME: ClassVar[str] = "SeamlessM4TFeatureExtractor"
+    sampling_rate: int = SAMPLE_RATE_HZ
+    feature_size: int = 80
+    num_mel_bins: int = 80
+    stride: int = 2
+
+
+EXTRACTORS: dict[str, type] = {"whisper": WhisperFeatureExtractor, "wav2vec2-bert": SeamlessFeatureExtractor}
+"""`model_type` -> settings of the feature extractor that belongs to it; the others have that of wav2vec 2.0."""
+
 _CHECKS = {
     Wav2Vec2FeatureExtractor: {
         "sampling_rate": whole(1_000, 384_000),
         "do_normalize": FLAG,
         "feature_size": one_of((1,)),
+    },
+    SeamlessFeatureExtractor: {
+        "sampling_rate": one_of((SAMPLE_RATE_HZ,)),
+        "feature_size": whole(1, 256),
+        "num_mel_bins": whole(1, 256),
+        "stride": whole(1, 16),
     },
     WhisperFeatureExtractor: {
         "sampling_rate": one_of((SAMPLE_RATE_HZ,)),
@@ -71,12 +91,13 @@ def read_preprocessor(folder: Path, model_type: str) -> Preprocessor:
     path, content = _content(folder)
     if content is None:
         return Preprocessor(None, None)
-    wanted = WhisperFeatureExtractor if model_type == "whisper" else Wav2Vec2FeatureExtractor
+    wanted = EXTRACTORS.get(model_type, Wav2Vec2FeatureExtractor)
+    name = getattr(wanted, "NAME", wanted.__name__)
     # Early checkpoints do not name it.
-    kind = content.get("feature_extractor_type") or wanted.__name__
-    if kind != wanted.__name__:
+    kind = content.get("feature_extractor_type") or name
+    if kind != name:
         raise CheckpointError(
-            f"{path}: feature_extractor_type {kind!r:.80} is not that of {model_type}, {wanted.__name__}: place the "
+            f"{path}: feature_extractor_type {kind!r:.80} is not that of {model_type}, {name}: place the "
             "published file there again"
         )
     return Preprocessor(path, wanted(**checked(str(path), content, _CHECKS[wanted])))

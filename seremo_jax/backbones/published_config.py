@@ -48,6 +48,15 @@ _WAV2VEC2: dict[str, Check] = {
     "num_conv_pos_embedding_groups": _WIDTH,
     "per_layer_config": NOTHING,
 }
+_CONFORMER: dict[str, Check] = {
+    "position_embeddings_type": optional(one_of(("relative", "rotary"))),
+    "rotary_embedding_base": whole(2, 1 << 30),
+    "conv_depthwise_kernel_size": whole(1, 1 << 10),
+}
+_BLOCKS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
+    "per_layer_config",
+)  # fmt: skip
 _FRONT_NORM = {"feat_extract_norm": one_of(("group", "layer")), "do_stable_layer_norm": FLAG}
 _ADAPTER = {"adapter_attn_dim": optional(_WIDTH)}
 _HUBERT = {"feat_proj_layer_norm": FLAG, "conv_pos_batch_norm": FLAG}
@@ -60,6 +69,17 @@ FIELDS: dict[str, dict[str, Check]] = {
     "unispeech": _WAV2VEC2 | _FRONT_NORM | _ADAPTER,
     "unispeech-sat": _WAV2VEC2 | _FRONT_NORM | _ADAPTER,
     "data2vec-audio": _WAV2VEC2 | {"conv_pos_kernel_size": _WIDTH, "num_conv_pos_embeddings": whole(1, 100)},
+    "wav2vec2-conformer": {name: check for name, check in _WAV2VEC2.items() if "conv_pos" not in name}
+    | _CONFORMER
+    | {"feat_extract_norm": one_of(("group", "layer"))},
+    "wav2vec2-bert": {
+        **{name: _WAV2VEC2[name] for name in _BLOCKS},
+        **_CONFORMER,
+        "position_embeddings_type": optional(one_of(("relative", "rotary", "relative_key"))),
+        "left_max_position_embeddings": whole(0, 1 << 16),
+        "right_max_position_embeddings": whole(0, 1 << 16),
+        "feature_projection_input_dim": _WIDTH,
+    },
     "whisper": {
         "d_model": _WIDTH,
         "encoder_layers": _DEPTH,
@@ -103,13 +123,30 @@ def _problems(config: Any) -> list[str]:
     if config.model_type == "whisper":
         return _no_multiple(config, "d_model", "encoder_attention_heads")
     problems = _no_multiple(config, "hidden_size", "num_attention_heads")
-    problems += _no_multiple(config, "hidden_size", "num_conv_pos_embedding_groups")
+    if config.model_type in ("wav2vec2-conformer", "wav2vec2-bert"):
+        problems += _conformer_problems(config)
+    else:
+        problems += _no_multiple(config, "hidden_size", "num_conv_pos_embedding_groups")
+    if config.model_type == "wav2vec2-bert":
+        return problems
     if not len(config.conv_dim) == len(config.conv_kernel) == len(config.conv_stride):
         problems.append("conv_dim, conv_kernel and conv_stride differ in length")
     elif receptive_samples(config.conv_kernel, config.conv_stride) > _MOST_RECEPTIVE_SAMPLES:
         problems.append(f"conv_kernel and conv_stride: a frame sees more than {_MOST_RECEPTIVE_SAMPLES} samples")
     if config.model_type == "wavlm" and config.max_bucket_distance <= config.num_buckets // 4:
         problems.append("max_bucket_distance is not above a quarter of num_buckets")
+    return problems
+
+
+def _conformer_problems(config: Any) -> list[str]:
+    problems = []
+    if config.conv_depthwise_kernel_size % 2 == 0:
+        problems.append(f"conv_depthwise_kernel_size = {config.conv_depthwise_kernel_size} is no odd number")
+    # Sines and cosines stand side by side, and a rotation turns pairs of features.
+    if config.position_embeddings_type == "relative" and config.hidden_size % 2:
+        problems.append(f"hidden_size = {config.hidden_size} is odd, and position_embeddings_type is relative")
+    if config.position_embeddings_type == "rotary" and config.hidden_size // config.num_attention_heads % 2:
+        problems.append("hidden_size / num_attention_heads is odd, and position_embeddings_type is rotary")
     return problems
 
 

@@ -63,3 +63,13 @@ def register(kind: type) -> type:
     """Makes the record a pytree whose only leaves are `params`."""
     names = [field.name for field in dataclasses.fields(kind)]
     return jax.tree_util.register_dataclass(kind, ["params"], [name for name in names if name != "params"])
+
+
+def require_no_window(window: str, name: str) -> None:
+    """Refuses a setting of Whisper's for the others, which hear audio at its own length.
+
+    Raises:
+      ValueError: `window` is not `padded`, the default.
+    """
+    if window != "padded":
+        raise ValueError(f"window = {window!r} is for Whisper: {name} hears audio at its own length anyway")

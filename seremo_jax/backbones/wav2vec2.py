@@ -1,7 +1,8 @@
-"""The wav2vec 2.0 family: XLS-R, MMS, HuBERT, distilHuBERT, WavLM, UniSpeech, UniSpeech-SAT, data2vec-audio.
+"""The wav2vec 2.0 family: XLS-R, MMS, HuBERT, WavLM, UniSpeech(-SAT), data2vec-audio, wav2vec2-conformer and others.
 
 There is one implementation: a convolutional feature encoder, a projection, a convolution from which blocks know
-positions, and Transformer blocks. What differs between the models is read from the published config.
+positions, and Transformer blocks. Conformer blocks know positions themselves. What differs between the models is read
+from the published config.
 
 Source: KNOWN: A. Baevski et al., wav2vec 2.0, NeurIPS 2020; W.-N. Hsu et al., HuBERT, IEEE/ACM TASLP 29, 2021;
 S. Chen et al., WavLM, IEEE JSTSP 16(6), 2022.
@@ -20,16 +21,18 @@ from jaxtyping import Array, Float, Int
 
 from seremo_jax.backbones.base import pick_layers
 from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states, is_above
+from seremo_jax.backbones.conformer import ConformerBlock, ConformerSpec
 from seremo_jax.backbones.filling import fill, published_shapes
 from seremo_jax.backbones.layers import LayerNorm, Stack, row_by_row
 from seremo_jax.backbones.preprocessors import PREPROCESSOR, PROCESSOR, Wav2Vec2FeatureExtractor
 from seremo_jax.backbones.published_config import receptive_samples
-from seremo_jax.backbones.transformer import Transformer, register
+from seremo_jax.backbones.transformer import Transformer, register, require_no_window
 from seremo_jax.backbones.wav2vec2_front import ConvLayer, FeatureProjection, PositionalConv, RelativeBias, normalised
 from seremo_jax.backbones.weights import Checkpoint, read_tensors
 from seremo_jax.core.artefacts import fingerprint_of
 
-MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio")
+CONFORMER = "wav2vec2-conformer"
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", CONFORMER)
 """Published `model_type`s of the family."""
 
 _HIDDEN_STATES = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.")
@@ -43,6 +46,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: Any, depth: int, has_final_norm: bool):
         spec, widths = block_spec(config), (1, *config.conv_dim)
+        is_conformer = isinstance(spec, ConformerSpec)
         norms = ["group", *["none"] * (len(config.conv_dim) - 1)]
         if config.model_type == "data2vec-audio" or config.feat_extract_norm == "layer":
             norms = ["layer"] * len(config.conv_dim)
@@ -53,16 +57,37 @@ class Encoder(nnx.Module):
         )
         has_norm = getattr(config, "feat_proj_layer_norm", True)
         self.feature_projection = FeatureProjection(widths[-1], spec.width, config.layer_norm_eps, has_norm)
-        self.pos_conv_embed = _positional_conv(config)
-        has_bias = spec.has_gate and depth > 0
+        # Published wav2vec2-conformers hold such a convolution, and never ask it.
+        self.pos_conv_embed = None if is_conformer else _positional_conv(config)
+        has_bias = config.model_type == "wavlm" and depth > 0
         buckets = (config.num_buckets, config.max_bucket_distance) if has_bias else ()
         self.relative_bias = RelativeBias(*buckets, spec.num_heads) if has_bias else None
-        self.layer_norm = LayerNorm(spec.width, spec.norm_eps) if has_final_norm or not spec.is_pre_norm else None
-        self.layers = Stack(Block(spec), depth) if depth else None
+        self.layer_norm = (
+            LayerNorm(spec.width, config.layer_norm_eps) if has_final_norm or not spec.is_pre_norm else None
+        )
+        self.layers = Stack((ConformerBlock if is_conformer else Block)(spec), depth) if depth else None
+        self.constants = spec.positions if is_conformer else None
+
+    def positions(self, num_frames: int) -> Any:
+        """What all blocks are told of the distances between frames."""
+        if self.constants is not None:
+            return self.constants(num_frames)
+        return None if self.relative_bias is None else self.relative_bias(num_frames)
 
 
-def block_spec(config: Any) -> BlockSpec:
+def block_spec(config: Any) -> BlockSpec | ConformerSpec:
     """The blocks of a published config."""
+    if config.model_type == CONFORMER:
+        return ConformerSpec(
+            width=config.hidden_size,
+            num_heads=config.num_attention_heads,
+            hidden_width=config.intermediate_size,
+            activation=config.hidden_act,
+            norm_eps=1e-5,  # the published blocks leave that of the config to the other norms
+            kernel=config.conv_depthwise_kernel_size,
+            distances=config.position_embeddings_type or "none",
+            rotary_base=config.rotary_embedding_base,
+        )
     is_pre_norm = getattr(config, "do_stable_layer_norm", False)
     return BlockSpec(
         width=config.hidden_size,
@@ -136,11 +161,11 @@ class Wav2Vec2(Transformer):
         x = row_by_row(features, waveforms, jnp.stack(counts, axis=1))
         is_valid = jnp.arange(x.shape[1])[None, :] < num_frames[:, None]
         x = jnp.where(is_valid[..., None], model.feature_projection(x), jnp.zeros((), x.dtype))
-        x = x + model.pos_conv_embed(x, is_valid)
+        if model.pos_conv_embed is not None:
+            x = x + model.pos_conv_embed(x, is_valid)
         if not model.is_pre_norm:
             x = model.layer_norm(x)
-        bias = None if model.relative_bias is None else model.relative_bias(x.shape[1])
-        hidden = hidden_states(model.layers, x, self.layers, is_valid, is_valid, bias)
+        hidden = hidden_states(model.layers, x, self.layers, is_valid, is_valid, model.positions(x.shape[1]))
         return self._normed(hidden, model.layer_norm if model.is_pre_norm else None, is_valid), num_frames
 
 
@@ -161,8 +186,7 @@ def load(
       CheckpointError: Tensors are missing or unexpected, or the config asks for what this project does not know.
       ValueError: There is no such layer, or `window` is something else.
     """
-    if window != "padded":
-        raise ValueError(f"window = {window!r} is for Whisper: {checkpoint.name} hears audio at its own length anyway")
+    require_no_window(window, checkpoint.name)
     config = checkpoint.config
     num_layers = config.num_hidden_layers + 1
     picked = pick_layers(layers, num_layers)
@@ -175,6 +199,8 @@ def load(
         name = name.replace("conv.parametrizations.weight.original1", "conv.weight_v")
         is_unused = is_above(name, max(picked))
         is_unused |= name.startswith("encoder.layer_norm.") and model.layer_norm is None
+        is_unused |= name.startswith("encoder.pos_conv_embed.") and model.pos_conv_embed is None
+        is_unused |= name.startswith("encoder.embed_positions.")  # angles that older versions of transformers saved
         is_unused |= name == _BIAS_TABLE and model.relative_bias is None
         is_foreign = not name.startswith(_HIDDEN_STATES) or name.endswith(".num_batches_tracked")
         return None if is_unused or is_foreign else name
@@ -219,4 +245,5 @@ def published_name(path: str, model_type: str) -> str:
         return _BIAS_TABLE
     if model_type != "data2vec-audio":
         path = path.replace("pos_conv_embed.layers.0.", "pos_conv_embed.")
+    path = path.replace(".qk.", ".").replace(".pos_bias.", ".")
     return "encoder." + path.replace("attention.qkv.", "attention.").replace(".gate.", ".attention.")

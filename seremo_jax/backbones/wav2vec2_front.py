@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Linear, Source, empty, standardise
+from seremo_jax.backbones.layers import ACTIVATIONS, BatchNorm, Conv, LayerNorm, Linear, Source, empty, standardise
 
 CONV_NORM_EPS = 1e-5
 """Epsilon of the norms inside the convolutional feature encoder; the config gives that of the others."""
@@ -151,28 +151,6 @@ class PositionalConv(nnx.Module):
                 x = standardise(x.astype(jnp.float32), self.eps).astype(x.dtype)
             x = self.activation(x)
         return x
-
-
-class BatchNorm(nnx.Module):
-    """Batch norm with the statistics of training: an affine map of each feature."""
-
-    STAYS_FLOAT32 = True
-
-    def __init__(self, width: int, eps: float = 1e-5):
-        self.width, self.eps = width, eps
-        self.factor, self.offset = empty(width), empty(width)
-
-    def sources(self) -> Iterator[tuple[str, Source]]:
-        """Where `factor` and `offset` come from."""
-        shape = (self.width,)
-        names = {"weight": shape, "running_var": shape}
-        yield "factor", Source(names, lambda a: a[0] / np.sqrt(a[1] + self.eps))
-        names = {"weight": shape, "running_var": shape, "bias": shape, "running_mean": shape}
-        yield "offset", Source(names, lambda a: a[2] - a[3] * a[0] / np.sqrt(a[1] + self.eps))
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        """The affine map, in the dtype of `x`."""
-        return x * self.factor[...].astype(x.dtype)[None, None, :] + self.offset[...].astype(x.dtype)[None, None, :]
 
 
 class RelativeBias(nnx.Module):

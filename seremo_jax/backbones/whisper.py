@@ -5,7 +5,7 @@ Source: KNOWN: A. Radford et al., Robust speech recognition via large-scale weak
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from seremo_jax.backbones.base import pick_layers
 from seremo_jax.backbones.blocks import Block, BlockSpec, hidden_states, is_above
 from seremo_jax.backbones.filling import fill, published_shapes
-from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Source, Stack, empty
+from seremo_jax.backbones.layers import ACTIVATIONS, Conv, LayerNorm, Stack, Table
 from seremo_jax.backbones.logmel import HOP_SAMPLES, SAMPLE_RATE_HZ, WINDOW_SAMPLES, mel_power
 from seremo_jax.backbones.transformer import Transformer, register
 from seremo_jax.backbones.weights import Checkpoint, CheckpointError, read_tensors
@@ -50,21 +50,9 @@ class Encoder(nnx.Module):
     def __init__(self, spec: BlockSpec, depth: int, num_bands: int, num_positions: int, has_final_norm: bool):
         self.conv1 = Conv(num_bands, spec.width, 3, padding=1)
         self.conv2 = Conv(spec.width, spec.width, 3, stride=2, padding=1)
-        self.embed_positions = Positions(num_positions, spec.width)
+        self.embed_positions = Table(num_positions, spec.width)
         self.layers = Stack(Block(spec), depth) if depth else None
         self.layer_norm = LayerNorm(spec.width, spec.norm_eps) if has_final_norm else None
-
-
-class Positions(nnx.Module):
-    """The table of positions, one row a frame."""
-
-    def __init__(self, num_positions: int, width: int):
-        self.shape = (num_positions, width)
-        self.table = empty(*self.shape)
-
-    def sources(self) -> Iterator[tuple[str, Source]]:
-        """Where `table` comes from."""
-        yield "table", Source({"weight": self.shape}, lambda arrays: arrays[0])
 
 
 @register

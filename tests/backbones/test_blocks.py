@@ -28,11 +28,11 @@ def test_frames_that_are_not_kept_are_heard_but_not_computed_in_the_highest_bloc
     is_kept = jnp.arange(9)[None, :] < jnp.array([4, 3])[:, None]
     bias = jnp.asarray(rng.standard_normal((2, 9, 9)), jnp.float32) if has_gate else None
     for layers in ((0, 1, 2, 3), (2, 0), (1,), (0,)):
-        whole = hidden_states(stack, x, layers, is_kept, bias=bias)
-        kept = hidden_states(stack, x, layers, is_kept, bias=bias, num_kept_frames=4)
+        whole = hidden_states(stack, x, layers, is_kept, positions=bias)
+        kept = hidden_states(stack, x, layers, is_kept, positions=bias, num_kept_frames=4)
         np.testing.assert_allclose(kept, whole[:, :, :4], rtol=0, atol=2e-6)
         # Frames beyond those kept still reach these by attention.
-        other = hidden_states(stack, x.at[:, 4:].multiply(-1.0), layers, is_kept, bias=bias, num_kept_frames=4)
+        other = hidden_states(stack, x.at[:, 4:].multiply(-1.0), layers, is_kept, positions=bias, num_kept_frames=4)
         assert (np.abs(other - kept).max() > 1e-3) == (max(layers) > 0)
 
 

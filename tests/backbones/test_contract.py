@@ -22,6 +22,7 @@ LOADED = {
     "wav2vec2-base": (GOLDEN / "wav2vec2-base", {}, None),
     "wavlm-large": (GOLDEN / "wavlm-large", {"final_norm": True}, None),
     "wavlm-large in windows": (GOLDEN / "wavlm-large", {}, (0.3, 0.1)),
+    "w2v-bert": (GOLDEN.parent / "w2v_bert", {}, None),
     "whisper": (WHISPER, {}, None),
     "whisper cut": (WHISPER, {"window": "cut", "final_norm": True}, None),
     "whisper in windows": (WHISPER, {"window": "cut"}, (0.5, 0.3)),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seremo_jax.backbones import costs, layers, wav2vec2
+from seremo_jax import backbones
+from seremo_jax.backbones import conformer, costs, layers, wav2vec2
 
 
 def _count(config, depth, num_samples):
@@ -32,6 +33,24 @@ def test_operations_are_those_that_xla_counts(monkeypatch):
     assert estimated_front == pytest.approx(front, rel=0.05)
     config.num_hidden_layers = 1
     assert costs.forward_flops(config, num_samples) - estimated_front == pytest.approx(item - front, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["facebook/wav2vec2-conformer-rel-pos-large", "facebook/w2v-bert-2.0"])
+def test_operations_of_a_conformer_block_are_those_that_xla_counts(name, monkeypatch):
+    monkeypatch.setattr(conformer, "_head_by_head", conformer._all_heads)
+    shapes = jax.ShapeDtypeStruct((1, 64_000), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+
+    def count(depth):
+        lowered = jax.jit(lambda b, w, n: b(w, n)[0]).lower(backbones.outline(name, (depth,)), *shapes)
+        return lowered.compile().cost_analysis()["flops"]
+
+    config = costs.published_config(name)
+    front, item = count(0), count(1)
+    config.num_hidden_layers = 0
+    estimated_front = costs.forward_flops(config, 64_000)
+    assert estimated_front == pytest.approx(front, rel=0.05 if config.model_type == "wav2vec2-conformer" else 0.5)
+    config.num_hidden_layers = 1
+    assert costs.forward_flops(config, 64_000) - estimated_front == pytest.approx(item - front, rel=0.03)
 
 
 def test_direct_positions_are_more_work_and_arrays_are_their_entries():

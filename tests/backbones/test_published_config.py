@@ -20,6 +20,8 @@ FOLDERS = {
     "unispeech": GOLDEN / "unispeech",
     "unispeech-sat": GOLDEN / "unispeech-sat",
     "data2vec-audio": GOLDEN / "data2vec-audio",
+    "wav2vec2-conformer": GOLDEN / "conformer-relative",
+    "wav2vec2-bert": GOLDEN.parent / "w2v_bert",
     "whisper": GOLDEN.parent / "whisper",
 }
 NEVER = [0, -4, 1e400, math.nan, "16k", [], {}, [0], 10**400, True, 1.5]
@@ -30,6 +32,9 @@ SOMETIMES = {
     "feat_proj_layer_norm": [True],
     "conv_pos_batch_norm": [True],
     "adapter_attn_dim": [None],
+    "position_embeddings_type": [None],
+    "left_max_position_embeddings": [0],
+    "right_max_position_embeddings": [0],
     "per_layer_config": [0, [], {}, None],
 }
 

@@ -18,7 +18,15 @@ LENGTHS = (1_500, 900, 411, 37)
 """Samples; the last is too short for one frame and is padded to one."""
 ODD = {"hidden_act": "gelu_new", "feat_extract_activation": "silu", "layer_norm_eps": 1e-2, "adapter_attn_dim": 6}
 """Settings unlike those of any published model. Blocks with norms behind take no adapter, whatever a config says."""
-ODD_VARIANTS = ("wav2vec2-base", "xls-r", "hubert-large", "wavlm-base", "unispeech", "data2vec-audio")
+ODD_VARIANTS = (
+    "wav2vec2-base",
+    "xls-r",
+    "hubert-large",
+    "wavlm-base",
+    "unispeech",
+    "data2vec-audio",
+    "conformer-rotary",
+)
 FOREIGN = {"do_stable_layer_norm": True, "feat_proj_layer_norm": False, "conv_pos_batch_norm": True, "num_buckets": 1}
 """Settings that `data2vec-audio` does not have; the published code passes over them."""
 
@@ -80,7 +88,7 @@ def test_every_layer_equals_the_golden_files(variant):
             assert_close(hidden[layer, row, :frames], golden.states[row][layer])
 
 
-@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm"])
+@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm", "conformer-relative"])
 def test_batched_equals_alone_on_every_layer(variant):
     backbone = backbones.load(small_models.golden(variant).folder)
     waves = small_models.waves(LENGTHS)
@@ -92,7 +100,7 @@ def test_batched_equals_alone_on_every_layer(variant):
         assert (together[:, row, frames[0] :] == 0).all()
 
 
-@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm", "wavlm-large"])
+@pytest.mark.parametrize("variant", ["data2vec-audio", "hubert-batch-norm", "wavlm-large", "conformer-rotary"])
 def test_a_choice_of_layers_reads_and_computes_no_more_than_it_needs(variant):
     folder = small_models.golden(variant).folder
     everything, some, first = (backbones.load(folder, layers) for layers in (None, (1, 0), (0,)))

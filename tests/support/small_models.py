@@ -5,6 +5,7 @@ hidden states each.
 """
 
 import functools
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "wav2vec2"
 GOLDEN_LENGTHS = (300, 160, 37)
+W2V_BERT_LENGTHS = (5_000, 4_880, 900)
 
 SMALL = {
     "hidden_size": 24,
@@ -28,6 +30,7 @@ SMALL = {
 }
 STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 BUCKETS = {"num_buckets": 32, "max_bucket_distance": 80}
+CONFORMER = {"conv_depthwise_kernel_size": 5, "num_hidden_layers": 2}
 
 VARIANTS = {
     "wav2vec2-base": ("Wav2Vec2", {"feat_extract_norm": "group"}),
@@ -44,8 +47,21 @@ VARIANTS = {
     "unispeech": ("UniSpeech", {"feat_extract_norm": "group"}),
     "unispeech-sat": ("UniSpeechSat", {**STABLE, "hidden_act": "relu"}),
     "data2vec-audio": ("Data2VecAudio", {"conv_bias": True, "conv_pos_kernel_size": 7, "num_conv_pos_embeddings": 3}),
+    "conformer-relative": ("Wav2Vec2Conformer", {"feat_extract_norm": "layer", "conv_bias": True, **CONFORMER}),
+    "conformer-rotary": ("Wav2Vec2Conformer", {**CONFORMER, "position_embeddings_type": "rotary"}),
 }
 """Name -> transformers' class and what its config says besides `SMALL`."""
+W2V_BERT = {
+    "hidden_size": 24,
+    "num_attention_heads": 3,
+    "intermediate_size": 28,
+    "num_hidden_layers": 3,
+    "feature_projection_input_dim": 32,
+    "conv_depthwise_kernel_size": 5,
+    "left_max_position_embeddings": 6,
+    "right_max_position_embeddings": 2,
+}
+"""What the config of a small w2v-BERT 2.0 says; 16 mel bands."""
 NOT_NORMALISED = {"wav2vec2-base", "wavlm-base"}
 """Variants whose preprocessor leaves waveforms as they are."""
 
@@ -80,8 +96,9 @@ def make_torch(variant, folder, seed=0, **others):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter)) if parameter.ndim < 2 else parameter.mul_(1.5)
-        for buffer in model.buffers():
-            if buffer.dtype.is_floating_point and buffer.ndim:
+        for name, buffer in model.named_buffers():
+            # Positions are constants of the published code, in no checkpoint.
+            if buffer.dtype.is_floating_point and buffer.ndim and "embed_positions" not in name:
                 buffer.add_(0.3 * torch.rand_like(buffer))
     model.is_normalised = variant not in NOT_NORMALISED
     model.save_pretrained(folder)
@@ -179,6 +196,47 @@ def torch_whisper_states(model, folder, wave):
     return bands[0].numpy(), states, result.last_hidden_state[0].numpy()
 
 
+def make_torch_w2v_bert(folder, **settings):
+    """The same for w2v-BERT 2.0; with `num_mel_bins` bands."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2BertConfig(**W2V_BERT | settings)
+    model = transformers.Wav2Vec2BertModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter)) if parameter.ndim < 2 else parameter.mul_(4.0)
+    model.save_pretrained(folder)
+    num_bands = config.feature_projection_input_dim // 2
+    transformers.SeamlessM4TFeatureExtractor(feature_size=num_bands, num_mel_bins=num_bands).save_pretrained(folder)
+    return model
+
+
+def torch_w2v_bert_states(model, folder, wave):
+    """Hidden states [T, D] that are not masked, of features that transformers' own extractor gives.
+
+    It is told to keep float64 up to the end: its sums of float32 are 5e-6 off.
+    """
+    import torch
+    import transformers
+
+    extractor = transformers.SeamlessM4TFeatureExtractor.from_pretrained(folder)
+    bands_of, module = extractor._extract_fbank_features, transformers.models.seamless_m4t
+    spectrogram = module.feature_extraction_seamless_m4t.spectrogram
+    exactly = functools.partial(spectrogram, dtype=np.float64)
+    extractor._extract_fbank_features = type(bands_of)(
+        types.FunctionType(bands_of.__func__.__code__, bands_of.__func__.__globals__ | {"spectrogram": exactly}),
+        extractor,
+    )
+    wave = np.pad(wave, (0, max(0, 560 - len(wave))))
+    inputs = extractor(wave, sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+    is_valid = inputs.attention_mask[0].numpy().astype(bool)
+    return [state[0].numpy()[is_valid] for state in states]
+
+
 def _write_torch_file(folder):
     """A small file of `torch.save` with every dtype and kind of view, and the same numbers as NPZ."""
     import torch
@@ -202,6 +260,11 @@ def _write_golden():
     _, states, _ = torch_whisper_states(model, whisper, wave)
     np.savez_compressed(whisper / "states.npz", row_0=np.stack(states)[:, :63])
     _write_torch_file(GOLDEN.parent / "torch")
+    w2v_bert = GOLDEN.parent / "w2v_bert"
+    model, rows = make_torch_w2v_bert(w2v_bert), {}
+    for row, wave in enumerate(waves(W2V_BERT_LENGTHS)):
+        rows[f"row_{row}"] = np.stack(torch_w2v_bert_states(model, w2v_bert, wave))
+    np.savez_compressed(w2v_bert / "states.npz", **rows)
     for variant in VARIANTS:
         folder = GOLDEN / variant
         model = make_torch(variant, folder)
