@@ -65,7 +65,7 @@ class Checkpoint:
           CheckpointError: They are missing, or damaged, or cannot be downloaded.
         """
         fetch_weights(self.place)
-        return _weight_files(self.folder)
+        return weight_files(self.folder)
 
     @functools.cached_property
     def revision(self) -> str:
@@ -76,7 +76,7 @@ class Checkpoint:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Published name -> shape of every tensor, none of them read."""
-        return {name: shape for path in self.files for name, shape in _open(path).shapes().items()}
+        return {name: shape for path in self.files for name, shape in open_weights(path).shapes().items()}
 
 
 def open_checkpoint(path_or_id: str) -> Checkpoint:
@@ -136,7 +136,8 @@ def read_tensors(
     Args:
       checkpoint: Where to read.
       wanted: Canonical name -> shape.
-      canonical: Published name -> canonical name, or None for a tensor that is knowingly left alone.
+      canonical: Published name -> canonical name, None for a tensor of something else, or "" for one of this model that
+        is knowingly left alone.
 
     Raises:
       CheckpointError: Tensors are missing, unexpected, there twice, of another shape or no floating-point numbers. All
@@ -144,18 +145,18 @@ def read_tensors(
     """
     if checkpoint.is_outline:
         return None
-    readers = [_open(path) for path in checkpoint.files]
+    readers = [open_weights(path) for path in checkpoint.files]
     problems: dict[str, list[str]] = collections.defaultdict(list)
     sources: dict[str, tuple[Any, str]] = {}
     prefix = _prefix([name for reader in readers for name in reader.shapes()], wanted, canonical)
     for reader in readers:
-        problems["no tensor"] += [name for name in reader.others if canonical(name.removeprefix(prefix)) is not None]
+        problems["no tensor"] += [name for name in reader.others if canonical(name.removeprefix(prefix))]
         for name, shape in reader.shapes().items():
             key = canonical(name.removeprefix(prefix)) if name.startswith(prefix) else None
             if key is None:
                 # A second model in the file, a teacher or an average, leaves open which one is meant.
                 key = next((key for key in map(canonical, _endings(name)) if key in wanted), None)
-            if key is None:
+            if not key:
                 continue
             if key not in wanted:
                 problems["unexpected"].append(name)
@@ -196,11 +197,12 @@ def _list(problems: Mapping[str, list[str]]) -> str:
     return "\n  ".join(lines)
 
 
-def _open(path: Path) -> Any:
+def open_weights(path: Path) -> Any:
+    """A reader of one weight file, by its suffix: safetensors, or what `torch.save` wrote."""
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def weight_files(folder: Path) -> tuple[Path, ...]:
     """The weight files of one format, whole or sharded."""
     for name in WEIGHTS:
         path = folder / name
@@ -241,7 +243,7 @@ def _is_shard(name: Any) -> bool:
 def _require_indexed(index: Path, shards: Mapping[str, str], files: tuple[Path, ...]) -> None:
     """Refuses shards that lack a tensor which the index promises."""
     for file in files:
-        held = _open(file).shapes().keys()
+        held = open_weights(file).shapes().keys()
         lacking = sorted(name for name, shard in shards.items() if shard == file.name and name not in held)
         if lacking:
             raise CheckpointError(
