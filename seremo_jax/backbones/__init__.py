@@ -37,7 +37,7 @@ LOADERS: dict[str, Callable[[str, Iterable[int] | None, str], Backbone]] = {"log
 """Name of a backbone without weights -> function of (name, layers, dtype) that makes it."""
 
 ARCHITECTURES: dict[str, Callable[..., Backbone]] = {
-    "whisper": whisper.load,
+    **dict.fromkeys(whisper.MODEL_TYPES, whisper.load),
     w2v_bert.MODEL_TYPE: w2v_bert.load,
     **dict.fromkeys(wav2vec2.MODEL_TYPES, wav2vec2.load),
 }

@@ -6,6 +6,7 @@ import numpy as np
 
 from seremo_jax.backbones.logmel import HOP_SAMPLES, WINDOW_SAMPLES
 
+_WHISPERS = ("whisper", "qwen2_audio", "qwen2_audio_encoder")
 _CONFORMERS = ("wav2vec2-conformer", "wav2vec2-bert")
 _LARGE = {
     "hidden_size": 1_024,
@@ -48,7 +49,7 @@ def forward_flops(config: Any, num_samples: Any, is_direct: bool = False) -> Any
     """Operations of all products and convolutions of an utterance, every block; element-wise work is left out.
 
     Args:
-      config: Published config of the wav2vec 2.0 family, of w2v-BERT 2.0 or of Whisper.
+      config: Published config of the wav2vec 2.0 family, of w2v-BERT 2.0, of Whisper or Qwen2-Audio.
       num_samples: Integers or integer arrays, at the length that is computed, padding and all.
       is_direct: Counts the convolution over positions directly, as PyTorch does it; ours goes over spectra.
 
@@ -64,14 +65,18 @@ def forward_flops(config: Any, num_samples: Any, is_direct: bool = False) -> Any
         per_block = per_block + _distances(config, frames)
     else:
         per_block = 2.0 * frames * (4 * d * d + 2 * d * hidden) + 4.0 * frames * frames * d
-        if config.model_type != "whisper":
-            total = total + (_direct_positions(config, frames) if is_direct else _spectral_positions(config, frames))
+        if config.model_type not in _WHISPERS:
+            squeezed = getattr(config, "squeeze_factor", 1)
+            if is_direct:
+                total = total + _direct_positions(config, frames)
+            else:
+                total = total + _spectral_positions(config, frames * squeezed)
     return total + config.num_hidden_layers * per_block
 
 
 def _front(config: Any, num_samples: Any) -> tuple[Any, Any]:
     """Frames, and operations up to where they enter the blocks but for the convolution over positions."""
-    if config.model_type == "whisper":
+    if config.model_type in _WHISPERS:
         windows = num_samples // HOP_SAMPLES
         frames = windows // 2
         bands = _bands(windows, config.num_mel_bins, WINDOW_SAMPLES)
@@ -86,7 +91,7 @@ def _front(config: Any, num_samples: Any) -> tuple[Any, Any]:
         frames = np.maximum((frames - kernel) // stride + 1, 1)
         total = total + 2.0 * frames * kernel * width_in * width
         width_in = width
-    return frames, total + 2.0 * frames * width_in * config.hidden_size
+    return frames // getattr(config, "squeeze_factor", 1), total + 2.0 * frames * width_in * config.hidden_size
 
 
 def _bands(windows: Any, num_bands: int, num_points: int) -> Any:
@@ -94,7 +99,7 @@ def _bands(windows: Any, num_bands: int, num_points: int) -> Any:
 
 
 def _inner_width(config: Any) -> int:
-    return config.encoder_ffn_dim if config.model_type == "whisper" else config.intermediate_size
+    return config.encoder_ffn_dim if config.model_type in _WHISPERS else config.intermediate_size
 
 
 def _distances(config: Any, frames: Any) -> Any:

@@ -49,7 +49,10 @@ class SeamlessFeatureExtractor:
     stride: int = 2
 
 
-EXTRACTORS: dict[str, type] = {"whisper": WhisperFeatureExtractor, "wav2vec2-bert": SeamlessFeatureExtractor}
+EXTRACTORS: dict[str, type] = {
+    **dict.fromkeys(("whisper", "qwen2_audio", "qwen2_audio_encoder"), WhisperFeatureExtractor),
+    "wav2vec2-bert": SeamlessFeatureExtractor,
+}
 """`model_type` -> settings of the feature extractor that belongs to it; the others have that of wav2vec 2.0."""
 
 _CHECKS = {

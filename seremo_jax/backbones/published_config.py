@@ -60,7 +60,27 @@ _BLOCKS = (
 _FRONT_NORM = {"feat_extract_norm": one_of(("group", "layer")), "do_stable_layer_norm": FLAG}
 _ADAPTER = {"adapter_attn_dim": optional(_WIDTH)}
 _HUBERT = {"feat_proj_layer_norm": FLAG, "conv_pos_batch_norm": FLAG}
+_MERT = {
+    "feature_extractor_cqt": Check(
+        lambda value: value is False,
+        "false: the constant-Q transform that MERT-v1 hears beside the waveform is not computed here; MERT-v0 has none",
+    ),
+    "deepnorm": one_of((False,)),
+    "attention_relax": one_of((-1, -1.0)),
+}
 _BUCKETS = {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)}
+
+_WHISPER: dict[str, Check] = {
+    "d_model": _WIDTH,
+    "encoder_layers": _DEPTH,
+    "encoder_attention_heads": _WIDTH,
+    "encoder_ffn_dim": _WIDTH,
+    "activation_function": _ACTIVATION,
+    "num_mel_bins": whole(1, 201),
+    "max_source_positions": whole(1, 1 << 20),
+    "scale_embedding": one_of((False,)),
+    "per_layer_config": NOTHING,
+}
 
 FIELDS: dict[str, dict[str, Check]] = {
     "wav2vec2": _WAV2VEC2 | _FRONT_NORM | _ADAPTER,
@@ -68,6 +88,8 @@ FIELDS: dict[str, dict[str, Check]] = {
     "wavlm": _WAV2VEC2 | _FRONT_NORM | _BUCKETS,
     "unispeech": _WAV2VEC2 | _FRONT_NORM | _ADAPTER,
     "unispeech-sat": _WAV2VEC2 | _FRONT_NORM | _ADAPTER,
+    "mert_model": _WAV2VEC2 | _FRONT_NORM | _HUBERT | _MERT,
+    "sew": _WAV2VEC2 | {"feat_extract_norm": _FRONT_NORM["feat_extract_norm"], "squeeze_factor": whole(1, 64)},
     "data2vec-audio": _WAV2VEC2 | {"conv_pos_kernel_size": _WIDTH, "num_conv_pos_embeddings": whole(1, 100)},
     "wav2vec2-conformer": {name: check for name, check in _WAV2VEC2.items() if "conv_pos" not in name}
     | _CONFORMER
@@ -80,19 +102,14 @@ FIELDS: dict[str, dict[str, Check]] = {
         "right_max_position_embeddings": whole(0, 1 << 16),
         "feature_projection_input_dim": _WIDTH,
     },
-    "whisper": {
-        "d_model": _WIDTH,
-        "encoder_layers": _DEPTH,
-        "encoder_attention_heads": _WIDTH,
-        "encoder_ffn_dim": _WIDTH,
-        "activation_function": _ACTIVATION,
-        "num_mel_bins": whole(1, 201),
-        "max_source_positions": whole(1, 1 << 20),
-        "scale_embedding": one_of((False,)),
-        "per_layer_config": NOTHING,
-    },
+    **dict.fromkeys(("whisper", "qwen2_audio", "qwen2_audio_encoder"), _WHISPER),
 }
 """`model_type` -> its fields."""
+
+_NESTED = {"qwen2_audio": "audio_config"}
+"""`model_type` of a larger model -> where the config of its encoder stands."""
+_LIKE = {"qwen2_audio": "qwen2_audio_encoder", "mert_model": "hubert"}
+"""`model_type` without a config of its own in transformers -> the one whose fields it has."""
 
 
 def read_config(folder: Path) -> Any:
@@ -106,21 +123,25 @@ def read_config(folder: Path) -> Any:
     kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in FIELDS:
         raise CheckpointError(f"{path}: model_type {kind!r:.80} is not known here; known: {', '.join(sorted(FIELDS))}")
+    if kind in _NESTED and not isinstance(content := content.get(_NESTED[kind]) or {}, dict):
+        raise CheckpointError(f"{path}: {_NESTED[kind]} holds no JSON object: place the published file there again")
     with _without_advice():
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config_class = CONFIG_MAPPING[kind]
+    config_class = CONFIG_MAPPING[_LIKE.get(kind, kind)]
     # Transformers reads some fields under a second, general name, too.
     names = config_class.attribute_map
     fields = checked(str(path), {names.get(name, name): value for name, value in content.items()}, FIELDS[kind])
     if problems := _problems(types.SimpleNamespace(**vars(config_class()) | fields, model_type=kind)):
         raise CheckpointError(f"{path}: {'; '.join(problems)}")
-    return config_class(**fields)
+    config = config_class(**fields)
+    config.model_type = kind
+    return config
 
 
 def _problems(config: Any) -> list[str]:
     """What does not fit together."""
-    if config.model_type == "whisper":
+    if FIELDS[config.model_type] is _WHISPER:
         return _no_multiple(config, "d_model", "encoder_attention_heads")
     problems = _no_multiple(config, "hidden_size", "num_attention_heads")
     if config.model_type in ("wav2vec2-conformer", "wav2vec2-bert"):

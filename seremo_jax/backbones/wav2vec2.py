@@ -31,12 +31,24 @@ from seremo_jax.backbones.wav2vec2_front import ConvLayer, FeatureProjection, Po
 from seremo_jax.backbones.weights import Checkpoint, read_tensors
 from seremo_jax.core.artefacts import fingerprint_of
 
-CONFORMER = "wav2vec2-conformer"
-MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", CONFORMER)
+CONFORMER, SEW = "wav2vec2-conformer", "sew"
+MODEL_TYPES = (
+    "wav2vec2",
+    "hubert",
+    "wavlm",
+    "unispeech",
+    "unispeech-sat",
+    "data2vec-audio",
+    "mert_model",
+    CONFORMER,
+    SEW,
+)
 """Published `model_type`s of the family."""
 
 _HIDDEN_STATES = ("feature_extractor.conv_layers.", "feature_projection.", "encoder.")
 """Prefixes of the tensors that hidden states depend on. The others belong to a head, a quantiser or a mask."""
+_SEW_NORM = "layer_norm."
+"""Where SEW keeps the norm in front of its projection."""
 
 _BIAS_TABLE = "encoder.layers.0.attention.rel_attn_embed.weight"
 
@@ -56,7 +68,9 @@ class Encoder(nnx.Module):
             for i, (kernel, stride, norm) in enumerate(zip(config.conv_kernel, config.conv_stride, norms, strict=True))
         )
         has_norm = getattr(config, "feat_proj_layer_norm", True)
-        self.feature_projection = FeatureProjection(widths[-1], spec.width, config.layer_norm_eps, has_norm)
+        has_map = config.model_type != SEW or widths[-1] != spec.width
+        self.feature_projection = FeatureProjection(widths[-1], spec.width, config.layer_norm_eps, has_norm, has_map)
+        self.num_squeezed = getattr(config, "squeeze_factor", 1)
         # Published wav2vec2-conformers hold such a convolution, and never ask it.
         self.pos_conv_embed = None if is_conformer else _positional_conv(config)
         has_bias = config.model_type == "wavlm" and depth > 0
@@ -118,7 +132,7 @@ class Wav2Vec2(Transformer):
     """A model of the family; see `Transformer`.
 
     Attributes:
-      kernels, strides: Of the feature encoder's convolutions.
+      kernels, strides: Of the feature encoder's convolutions, and of the mean that squeezes its frames (SEW).
       is_normalised: Whether waveforms are brought to zero mean and unit variance first.
     """
 
@@ -159,10 +173,14 @@ class Wav2Vec2(Transformer):
             return x
 
         x = row_by_row(features, waveforms, jnp.stack(counts, axis=1))
-        is_valid = jnp.arange(x.shape[1])[None, :] < num_frames[:, None]
+        is_valid = jnp.arange(x.shape[1])[None, :] < counts[len(model.feature_extractor) - 1][:, None]
         x = jnp.where(is_valid[..., None], model.feature_projection(x), jnp.zeros((), x.dtype))
-        if model.pos_conv_embed is not None:
-            x = x + model.pos_conv_embed(x, is_valid)
+        places = None if model.pos_conv_embed is None else model.pos_conv_embed(x, is_valid)
+        if (squeezed := model.num_squeezed) > 1:
+            t = x.shape[1] // squeezed
+            x = x[:, : t * squeezed].reshape(len(x), t, squeezed, -1).mean(axis=2)
+            places, is_valid = places[:, : t * squeezed : squeezed], jnp.arange(t)[None, :] < num_frames[:, None]
+        x = x if places is None else x + places
         if not model.is_pre_norm:
             x = model.layer_norm(x)
         hidden = hidden_states(model.layers, x, self.layers, is_valid, is_valid, model.positions(x.shape[1]))
@@ -202,8 +220,10 @@ def load(
         is_unused |= name.startswith("encoder.pos_conv_embed.") and model.pos_conv_embed is None
         is_unused |= name.startswith("encoder.embed_positions.")  # angles that older versions of transformers saved
         is_unused |= name == _BIAS_TABLE and model.relative_bias is None
-        is_foreign = not name.startswith(_HIDDEN_STATES) or name.endswith(".num_batches_tracked")
-        return None if is_unused or is_foreign else name
+        is_unused |= name.startswith("encoder.upsample.")
+        parts = (*_HIDDEN_STATES, _SEW_NORM) if config.model_type == SEW else _HIDDEN_STATES
+        is_foreign = not name.startswith(parts) or name.endswith(".num_batches_tracked")
+        return "" if is_unused else None if is_foreign else name
 
     tensors = read_tensors(checkpoint, published_shapes(model, published), canonical)
     fill(model, tensors, published, dtype)
@@ -215,6 +235,8 @@ def load(
             "for some models; place the published file there",
             stacklevel=2,
         )
+    squeezed = (config.squeeze_factor,) if config.model_type == SEW and config.squeeze_factor > 1 else ()
+    strides = (*config.conv_stride, *squeezed)
     is_normalised, rate_hz = preprocessor.do_normalize, preprocessor.sampling_rate
     return Wav2Vec2(
         params=params,
@@ -225,12 +247,12 @@ def load(
         num_layers=num_layers,
         num_features=config.hidden_size,
         sample_rate_hz=rate_hz,
-        frame_rate_hz=rate_hz / math.prod(config.conv_stride),
+        frame_rate_hz=rate_hz / math.prod(strides),
         dtype=dtype,
         final_norm=final_norm,
         least_samples=0,
-        kernels=tuple(config.conv_kernel),
-        strides=tuple(config.conv_stride),
+        kernels=(*config.conv_kernel, *squeezed),
+        strides=strides,
         is_normalised=is_normalised,
     )
 
@@ -240,6 +262,8 @@ def published_name(path: str, model_type: str) -> str:
     if path.startswith("feature_extractor."):
         return path.replace("feature_extractor.", "feature_extractor.conv_layers.")
     if path.startswith("feature_projection."):
+        if model_type == SEW:
+            path = path.replace("feature_projection.layer_norm.", _SEW_NORM).replace(".projection.", ".")
         return path
     if path.startswith("relative_bias."):
         return _BIAS_TABLE

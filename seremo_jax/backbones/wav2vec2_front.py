@@ -54,15 +54,16 @@ class ConvLayer(nnx.Module):
 
 
 class FeatureProjection(nnx.Module):
-    """Layer norm (distilHuBERT has none) and an affine map to the width of the blocks."""
+    """Layer norm, which distilHuBERT lacks, and an affine map to the width of the blocks, which SEW may lack."""
 
-    def __init__(self, num_in: int, width: int, norm_eps: float, has_norm: bool):
+    def __init__(self, num_in: int, width: int, norm_eps: float, has_norm: bool, has_map: bool = True):
         self.layer_norm = LayerNorm(num_in, norm_eps) if has_norm else None
-        self.projection = Linear(num_in, width)
+        self.projection = Linear(num_in, width) if has_map else None
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T D"]:
         """The projected frames."""
-        return self.projection(x if self.layer_norm is None else self.layer_norm(x))
+        x = x if self.layer_norm is None else self.layer_norm(x)
+        return x if self.projection is None else self.projection(x)
 
 
 class SpectralConv(nnx.Module):

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 
+import jax
 import pytest
 
 from seremo_jax import backbones
@@ -20,9 +21,13 @@ FOLDERS = {
     "unispeech": GOLDEN / "unispeech",
     "unispeech-sat": GOLDEN / "unispeech-sat",
     "data2vec-audio": GOLDEN / "data2vec-audio",
+    "sew": GOLDEN / "sew",
+    "mert_model": GOLDEN.parent / "mert",
     "wav2vec2-conformer": GOLDEN / "conformer-relative",
     "wav2vec2-bert": GOLDEN.parent / "w2v_bert",
     "whisper": GOLDEN.parent / "whisper",
+    "qwen2_audio": GOLDEN.parent / "qwen2_audio",
+    "qwen2_audio_encoder": GOLDEN.parent / "qwen2_audio" / "audio_tower",
 }
 NEVER = [0, -4, 1e400, math.nan, "16k", [], {}, [0], 10**400, True, 1.5]
 """No field of any config takes one of these, but for those in `SOMETIMES`."""
@@ -41,7 +46,9 @@ SOMETIMES = {
 
 def changed(folder, tmp_path, file="config.json", **settings):
     """The settings of a golden checkpoint, with some changed."""
-    (tmp_path / file).write_text(json.dumps(json.loads((folder / file).read_text()) | settings))
+    content = json.loads((folder / file).read_text())
+    content.get("audio_config", content).update(settings)
+    (tmp_path / file).write_text(json.dumps(content))
     return tmp_path
 
 
@@ -54,6 +61,7 @@ def test_every_architecture_has_its_fields_and_every_golden_config_is_right():
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_value_that_cannot_be_is_refused_by_its_name(kind, tmp_path):
     published = json.loads((FOLDERS[kind] / "config.json").read_text())
+    published = published.get("audio_config", published)
     for field, check in FIELDS[kind].items():
         assert field not in published or check.is_right(published[field])
         fine = SOMETIMES.get(field, [])
@@ -76,6 +84,13 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(kind, tmp_path):
         ("wav2vec2", {"conv_kernel": [10] * 33}, "conv_kernel = .*a list of 1 to 32 whole numbers"),
         ("wav2vec2", {"feat_extract_norm": "batch"}, "feat_extract_norm = 'batch', should be 'group' or 'layer'"),
         ("unispeech", {"per_layer_config": {"1": {"hidden_act": "relu"}}}, "per_layer_config = .*should be absent"),
+        (
+            "mert_model",
+            {"feature_extractor_cqt": True},
+            "constant-Q transform that MERT-v1 hears beside the waveform is n",
+        ),
+        ("wav2vec2-conformer", {"conv_depthwise_kernel_size": 4}, "conv_depthwise_kernel_size = 4 is no odd number"),
+        ("qwen2_audio", {"scale_embedding": True}, "scale_embedding = True, should be False"),
         ("whisper", {"encoder_attention_heads": 5}, "d_model = 24 is no multiple of encoder_attention_heads"),
         ("whisper", {"scale_embedding": True}, "scale_embedding = True, should be False"),
         ("whisper", {"activation_function": "quick_gelu"}, "activation_function = 'quick_gelu', should be one of gelu"),
@@ -85,6 +100,15 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(kind, tmp_path):
 def test_what_does_not_fit_together_is_refused(kind, settings, message, tmp_path):
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{message}"):
         read_config(changed(FOLDERS[kind], tmp_path, **settings))
+
+
+def test_mert_without_its_transform_is_hubert(tmp_path):
+    folder = shutil.copytree(GOLDEN / "hubert-base", tmp_path / "mert")
+    hubert = backbones.load(folder)
+    shutil.copy(FOLDERS["mert_model"] / "config.json", folder)
+    mert = backbones.load(folder)
+    assert mert.definition == hubert.definition
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(mert), jax.tree.leaves(hubert), strict=True))
 
 
 def test_what_no_hidden_state_depends_on_is_not_even_read(tmp_path):

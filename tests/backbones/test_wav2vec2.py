@@ -65,7 +65,9 @@ def test_every_layer_equals_pytorch(variant, tmp_path):
     normed, _ = run(backbones.load(tmp_path, final_norm=True), waves)
     for row, wave in enumerate(waves):
         states, last_block, last_hidden = small_models.torch_states(model, wave)
-        assert num_frames[row] == len(last_hidden)
+        assert num_frames[row] == len(last_block)
+        if variant == "sew":
+            last_hidden = last_block  # what is published beyond is a map back to the frames before they were squeezed
         ours = hidden[:, row, : num_frames[row]]
         for layer, theirs in enumerate([*states[:-1], last_block]):
             assert_close(ours[layer], theirs)

@@ -1,5 +1,8 @@
 """Whisper's encoder against transformers' PyTorch model, golden files, and the real weights' reference values."""
 
+import json
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,6 +33,56 @@ def test_every_layer_equals_pytorch(num_layers, num_bands, activation, tmp_path)
         for layer, theirs in enumerate(states):
             assert_close(hidden[layer, row, :frames], theirs[:frames])
         assert_close(normed[-1, row, :frames], last_hidden[:frames])
+
+
+def test_every_layer_of_qwen2_audio_equals_pytorch(tmp_path):
+    """As the whole model asks its encoder: silence is not attended to. In shards, among the tensors of a text model."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import save_file
+
+    folder = small_models.GOLDEN.parent / "qwen2_audio"
+    config = transformers.Qwen2AudioEncoderConfig.from_pretrained(folder / "audio_tower")
+    torch.manual_seed(0)
+    encoder = transformers.Qwen2AudioEncoder._from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter)) if parameter.ndim < 2 else parameter.mul_(4.0)
+    shutil.copy(folder / "config.json", tmp_path)
+    extractor = transformers.WhisperFeatureExtractor(feature_size=128, chunk_length=2)
+    extractor.save_pretrained(tmp_path)
+    tensors = {f"audio_tower.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    tensors |= {"language_model.model.layers.0.self_attn.q_proj.weight": torch.zeros(24, 24)}
+    shards = {
+        "model-00001-of-00002.safetensors": list(tensors)[:9],
+        "model-00002-of-00002.safetensors": list(tensors)[9:],
+    }
+    for shard, names in shards.items():
+        save_file({name: tensors[name].contiguous() for name in names}, tmp_path / shard)
+    index = {"weight_map": {name: shard for shard, names in shards.items() for name in names}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    backbone, waves = backbones.load(tmp_path), small_models.waves((20_123, 700))
+    hidden, num_frames = run(backbone, waves, 24_000)
+    assert (backbone.num_layers, backbone.least_samples) == (4, 0)
+    for row, wave in enumerate(waves):
+        bands = extractor(wave, sampling_rate=16_000, return_tensors="pt").input_features
+        outside = torch.arange(100)[None, None, None, :] >= int(num_frames[row])
+        mask, states = torch.where(outside, -1e9, 0.0), []
+        with torch.no_grad():
+            x = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(bands))))
+            states = [x.permute(0, 2, 1) + encoder.embed_positions.weight]
+            for layer in encoder.layers:
+                output = layer(states[-1], mask)
+                states.append(output[0] if isinstance(output, tuple) else output)
+            # What the published forward makes of the last of them is what it gives.
+            pooled = encoder.layer_norm(encoder.avg_pooler(states[-1].permute(0, 2, 1)).permute(0, 2, 1))
+            torch.testing.assert_close(encoder(bands, mask).last_hidden_state, pooled)
+        for layer, theirs in enumerate(states):
+            assert_close(hidden[layer, row, : num_frames[row]], theirs[0, : num_frames[row]].numpy())
+    with pytest.raises(ValueError, match="follows a mean of two frames"):
+        backbones.load(tmp_path, final_norm=True)
+    with pytest.raises(ValueError, match="is for Whisper"):
+        backbones.load(tmp_path, window="cut")
 
 
 @pytest.mark.stack

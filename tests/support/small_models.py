@@ -47,6 +47,7 @@ VARIANTS = {
     "unispeech": ("UniSpeech", {"feat_extract_norm": "group"}),
     "unispeech-sat": ("UniSpeechSat", {**STABLE, "hidden_act": "relu"}),
     "data2vec-audio": ("Data2VecAudio", {"conv_bias": True, "conv_pos_kernel_size": 7, "num_conv_pos_embeddings": 3}),
+    "sew": ("SEW", {"feat_extract_norm": "group", "squeeze_factor": 2, "num_conv_pos_embeddings": 8}),
     "conformer-relative": ("Wav2Vec2Conformer", {"feat_extract_norm": "layer", "conv_bias": True, **CONFORMER}),
     "conformer-rotary": ("Wav2Vec2Conformer", {**CONFORMER, "position_embeddings_type": "rotary"}),
 }
@@ -111,7 +112,9 @@ def torch_states(model, wave):
     import torch
 
     least = 1
-    for kernel, stride in zip(reversed(model.config.conv_kernel), reversed(model.config.conv_stride), strict=True):
+    squeezed = (getattr(model.config, "squeeze_factor", 1),)
+    kernels, strides = (*model.config.conv_kernel, *squeezed), (*model.config.conv_stride, *squeezed)
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         least = (least - 1) * stride + kernel
     if model.is_normalised:
         wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
