@@ -213,7 +213,7 @@ class EvalConfig:
         is_silent=True,
     )
     speaker_prior_kappa: float = _field(
-        20.0, "utterances that the training prior counts as in the estimate of a speaker's", is_silent=True
+        160.0, "utterances that the training prior counts as in the estimate of a speaker's", is_silent=True
     )
     speaker_prior_by: str = _field(
         "speaker",
@@ -231,10 +231,10 @@ class EvalConfig:
         is_silent=True,
     )
     enrolment_kappa: float = _field(
-        4.0, "utterances that the training's mean of a class counts as in that of a speaker", is_silent=True
+        16.0, "utterances that the training's mean of a class counts as in that of a speaker", is_silent=True
     )
     enrolment_weight: float = _field(
-        1.0, "weight of the speaker's means of classes beside the head", lowest=0, is_silent=True
+        0.25, "weight of the speaker's means of classes beside the head", lowest=0, is_silent=True
     )
     enrolment_draws: int = _field(
         5, "draws of the utterances behind each point of the curves", lowest=1, is_silent=True

@@ -196,7 +196,9 @@ def _enrolment(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     tables = enrolment_table.parts(rows, dict(zip(map(id, rows), flags, strict=True)))
     title = "Adapted to each test speaker"
     table = _finished(ENROLMENT, title, tables, rows, notes, enrolment_table.READING)
-    return dataclasses.replace(table, figure=functools.partial(enrolment_table.figure, rows=rows))
+    caption = f"{score_tables.caption(rows[0].block, enrolment_table.draws(rows))} Commit: {rows[0].commit}."
+    figure = functools.partial(enrolment_table.figure, rows=rows)
+    return dataclasses.replace(table, caption=caption, figure=figure)
 
 
 _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {

@@ -63,6 +63,12 @@ def curves(rows: Sequence[Entry]) -> dict[tuple[str, str], list[tuple[int | None
     return result
 
 
+def draws(rows: Sequence[Entry]) -> str:
+    """How many draws stand behind each row, in words."""
+    numbers = sorted({point["draws"] for row in rows if (point := _point(row)) is not None})
+    return f"{' or '.join(map(str, numbers))} draws of utterances"
+
+
 def _size(size: int | None) -> str:
     return "all" if size is None else str(size)
 

@@ -251,14 +251,19 @@ def speaker_points(
     return points, chance
 
 
-def caption(block: Block) -> str:
-    """Which speech, how many speakers and utterances, how to read a cell, and what the corpus says of itself."""
+def caption(block: Block, over: str = "") -> str:
+    """Which speech, how many speakers and utterances, how to read a cell, and what the corpus says of itself.
+
+    Args:
+      block: The records.
+      over: What the spread in a cell is over; empty for the seeds.
+    """
     record = block.whole(block.systems[0])
     num_seeds = sorted({len(block.whole(system).seeds) for system in block.systems})
     resamples = block.protocol.get("settings.eval.num_resamples")
     speech = "Simulated speech. " if block.is_simulated else ""
     seeds = " or ".join(map(str, num_seeds)) + (" seed" if num_seeds == [1] else " seeds")
-    spread = f"mean ± standard deviation over {seeds}" if num_seeds != [1] else "one seed"
+    spread = f"mean ± standard deviation over {over or seeds}" if over or num_seeds != [1] else "one seed"
     drawn = f", {resamples:,} resamples" if isinstance(resamples, int) else ""
     return (
         f"{speech}{block.split.capitalize()} split, {block.condition}: {record.num_speakers} speakers, "

@@ -19,8 +19,10 @@ from seremo_jax.data import policies
 from seremo_jax.sweeps.algebra import Point, SweepError
 
 _MOST_ERRORS = 10
-_EVAL = {"splits": (vocab.DEVELOPMENT,), "conditions": (vocab.CLEAN,), "num_permutations": 0, "means": ()}
-"""How points are scored: who looks at the test split to choose has no test split any more."""
+_EVAL = {"splits": (vocab.DEVELOPMENT,), "conditions": (vocab.CLEAN,), "num_permutations": 0}
+_EVAL |= dict.fromkeys(("means", "speaker_prior", "enrolment"), ())
+"""How points are scored: who looks at the test split to choose has no test split any more, and members are compared as
+they were trained."""
 Tree = dict[str, dict[str, Any]]
 
 

@@ -137,7 +137,7 @@ def test_an_evaluation_shows_both_side_by_side(tmp_path_factory, tmp_path):
         assert after[key].metrics == record.metrics
         assert {**after[key].states, "differences": 0} == {**record.states, "differences": 0}
     record = after["prior of each speaker (transductive), votes", "all"]
-    assert record.axes["adapted_by"]["kappa"] == 20
+    assert record.axes["adapted_by"]["kappa"] == 160
     assert np.sum(record.axes["adapted_by"]["training_prior"]) == pytest.approx(1)
     assert {row["than"] for row in record.states["differences"]} == {"votes"}
     assert not after["votes", "all"].states["differences"]
