@@ -24,8 +24,8 @@ from tests.support import toy_training
 
 SPEAKERS, OF_EACH, C, SIZE = 5, 12, 4, 3
 NUM = SPEAKERS * OF_EACH
-SECTION = EvalConfig(enrolment=(1, 3), enrolment_draws=2, enrolment_kappa=1.5, speaker_prior_kappa=3.0,
-                     num_resamples=20, num_permutations=10)  # fmt: skip
+SECTION = EvalConfig(enrolment=(1, 3), enrolment_draws=2, enrolment_kappa=1.5, enrolment_weight=1.0,
+                     speaker_prior_kappa=3.0, num_resamples=20, num_permutations=10)  # fmt: skip
 MEMBERS = ensemble.members(
     from_config_dict({"model": {"layer": 2}, "data": {"split_kind": "kfold"},
                       "ensemble": {"seeds": (0, 1), "folds": (0, 1)}}), None,
