@@ -5,10 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
+from launch import cli
+from seremo_jax.data import ingest
 from tests.support import launchers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,12 +25,6 @@ def _start(stage, *arguments):
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-
-
-def _run(stage, *arguments):
-    process = _start(stage, *arguments)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
 
 
 def test_help_lists_every_field():
@@ -63,37 +60,32 @@ def test_wrong_input_is_told_plainly(tmp_path, monkeypatch, arguments, message):
     assert not (tmp_path / "w" / "ingest.json").exists()
 
 
-def test_a_recipe_that_is_not_there_is_told_plainly(tmp_path):
-    status, output = _run("ingest", "--config=configs/simulatd.py:tiny", f"--workdir={tmp_path / 'w'}")
+def test_a_recipe_that_is_not_there_is_told_plainly(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    status, output = launchers.run("ingest", "--config=configs/simulatd.py:tiny", f"--workdir={tmp_path / 'w'}")
     said = "error: --config: there is no file configs/simulatd.py here, and no such recipe in the package; "
     assert (status, output.strip()) == (1, said + "did you mean configs/simulated.py?")
 
 
-def test_a_full_disk_is_told_plainly_whoever_raises(tmp_path):
-    # Orbax and TensorStore raise ValueError with the words of the system somewhere inside.
-    code = """
-from launch import cli
-def main(config, workdir):
-    raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']")
-cli.run(main)
-"""
-    process = subprocess.run(
-        [sys.executable, "-c", code, TINY, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert process.returncode != 0
-    assert "error: no space left on the disk" in process.stderr
-    assert "the same command goes on from there" in process.stderr
-    assert "Traceback" not in process.stderr
+def test_a_full_disk_is_told_plainly_whoever_raises(tmp_path, monkeypatch):
+    def run(config, workdir):
+        # As Orbax and TensorStore do, with the words of the system somewhere inside.
+        raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(ingest, "run", run)
+    status, output = launchers.run("ingest", TINY, f"--workdir={tmp_path}")
+    assert status != 0
+    assert "error: no space left on the disk" in output
+    assert "the same command goes on from there" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
     ("imports", "flags", "environment", "where"),
     [
-        ("", [], {}, "w/compiled"),
         ("import jax", [], {}, "w/compiled"),
-        ("import jax", ["--compilation_cache=off"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, None),
         ("", ["--compilation_cache=elsewhere"], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "elsewhere"),
-        ("", [], {"JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
     ],
 )
 def test_compiled_programs_are_kept(tmp_path, imports, flags, environment, where):
@@ -115,6 +107,21 @@ cli.run(main)
     )  # fmt: skip
     folders = ("w/compiled", "elsewhere", "mine")
     assert [name for name in folders if any((tmp_path / name).glob("jit__lambda*"))] == ([where] if where else [])
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "where"),
+    [("auto", "", "w/compiled"), ("auto", "mine", "mine"), ("elsewhere", "mine", "elsewhere"), ("off", "mine", None)],
+)
+def test_where_compiled_programs_are_kept(monkeypatch, flag, variable, where):
+    """Both for a JAX that is imported and for one that will be; the test above holds that JAX keeps them there."""
+    name, changes = "JAX_COMPILATION_CACHE_DIR", {}
+    imported = types.SimpleNamespace(config=types.SimpleNamespace(update=changes.__setitem__))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "jax", imported)
+        patch.setenv(name, variable)
+        cli._keep_compiled(flag, "w")
+        assert (os.environ.get(name), changes) == (where, {name.lower(): where})
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
