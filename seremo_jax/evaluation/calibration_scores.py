@@ -22,7 +22,7 @@ from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.calibration_fit import Applied, Calibrations
 from seremo_jax.evaluation.calibration_sums import OUTCOMES, VERSIONS, CalibrationSums, Heard, Sum
 from seremo_jax.evaluation.records import CALIBRATION
-from seremo_jax.metrics import abstention, calibration, intervals, resampling
+from seremo_jax.metrics import abstention, calibration, intervals, percentiles, resampling
 from seremo_jax.metrics.catalogue import Metric, entries_by_name
 
 
@@ -215,7 +215,7 @@ def _curves(model: CalibrationSums, draw: _Draw) -> dict[str, dict[str, dict[str
     drawn = resampling.bootstrap(sums, calibration_sums.curves, draw.num_resamples, draw.seed)
     result: dict[str, dict[str, dict[str, list]]] = {}
     for curve, point in points.items():
-        bounds = [intervals.interval(column, num_units) for column in drawn[curve].T]
+        bounds = [percentiles.interval(column, num_units) for column in drawn[curve].T]
         low, high = (list(ends) for ends in zip(*bounds, strict=True))
         entry = {"value": point[0].tolist(), "low": low, "high": high}
         result.setdefault(curve.kind, {})[curve.outcome] = entry

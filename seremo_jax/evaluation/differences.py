@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from seremo_jax.metrics import intervals, resampling, significance
+from seremo_jax.metrics import intervals, percentiles, resampling, significance
 from seremo_jax.metrics.catalogue import Metric
 
 MOST_PAIRED = 3
@@ -77,7 +77,7 @@ def differences(
             there, is_defined = second.points[metric], bool(here.is_defined[0])
             # Both systems were resampled with the same speakers, so subtracting resample by resample pairs them.
             drawn = first.resampled[metric][:, 0] - second.resampled[metric][:, 0]
-            low, high = intervals.interval(drawn, here.num_units or first.num_units) if is_defined else (None, None)
+            low, high = percentiles.interval(drawn, here.num_units or first.num_units) if is_defined else (None, None)
             rows[after, before, metric] = {
                 "than": before,
                 "metric": metric.name,

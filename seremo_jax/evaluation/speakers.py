@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int, Num
 
-from seremo_jax.metrics import intervals, resampling
+from seremo_jax.metrics import percentiles, resampling
 from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import Moments
@@ -90,7 +90,7 @@ def curve(
             continue
         is_in = eligible[:, f]
         number = int(is_in.sum())
-        low, high = intervals.interval_bounds(drawn[name]["share"], number)
+        low, high = percentiles.interval_bounds(drawn[name]["share"], number)
         result["filters"][name] = {
             "num_speakers": number,
             **{

@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from seremo_jax.metrics import intervals, resampling
+from seremo_jax.metrics import intervals, percentiles, resampling
 from seremo_jax.metrics.confusions import class_scores
 from seremo_jax.metrics.moments import Moments
 from tests.metrics.test_resampling import all_weights, mean_of_sums
@@ -88,7 +88,7 @@ def test_few_units_take_the_percentiles_further_out():
         half = scipy.stats.t.ppf(0.975, num_units - 1) / np.sqrt((num_units - 1) / num_units)
         assert intervals.interval(normal, num_units)[1] == pytest.approx(half, rel=1e-2)
     columns = np.stack([values, -values], axis=1)
-    low, high = intervals.interval_bounds(columns, 15)
+    low, high = percentiles.interval_bounds(columns, 15)
     np.testing.assert_allclose([low[0], high[0]], intervals.interval(values, 15))
     np.testing.assert_allclose([low[1], high[1]], intervals.interval(-values, 15))
 
@@ -173,7 +173,7 @@ def test_a_single_unit_gives_no_interval():
 
 
 def test_bounds_of_what_no_resample_defines_are_not_defined():
-    low, high = intervals.interval_bounds(np.full((7, 2, 3), np.nan), 4)
+    low, high = percentiles.interval_bounds(np.full((7, 2, 3), np.nan), 4)
     assert low.shape == high.shape == (2, 3)
     assert np.isnan(low).all()
     assert np.isnan(high).all()
