@@ -25,6 +25,8 @@ NUM_VOICES = 6
 """Utterances in a babble."""
 RT60_TOLERANCE = 0.25
 """A measured response stands for an RT60 within this share of it."""
+_BABBLE_FIELDS = {"eval": "eval.noise_kinds and eval.conditions", "extract": "extract.conditions"}
+"""Section of the config -> its fields that may ask for babble."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Sources:
       voices: The split, for babble.
       direct_to_tail_db: Energy of direct path over tail in synthetic rooms, in dB.
       fingerprint: Hash of the recordings and responses; empty where there are none.
+      section: Section of the config whose fields name the folders, for messages.
     """
 
     rate_hz: int = 16_000
@@ -98,6 +101,7 @@ class Sources:
     voices: Voices | None = None
     direct_to_tail_db: float = 0.0
     fingerprint: str = ""
+    section: str = "eval"
 
     @property
     def recorded_kinds(self) -> frozenset[str]:
@@ -185,7 +189,7 @@ def _with_noise(
         fitting = [recording for recording in sources.noises if effect.name in recording.groups]
         if not fitting:
             known = ", ".join(sorted(sources.recorded_kinds)) or "none"
-            raise ConditionError(f"condition {effect}: no such noise in eval.noise_dir; there are {known}")
+            raise ConditionError(f"condition {effect}: no such noise in {sources.section}.noise_dir; there are {known}")
         chosen = fitting[int(draw.integers(len(fitting)))]
         noise, name = noises.segment(draw, chosen.read(), num_samples), chosen.name
     mixed = heard + noises.gain_for_snr(heard, noise, effect.value, rate_hz) * noise
@@ -206,7 +210,7 @@ def _voices(draw: np.random.Generator, utterance: str, sources: Sources) -> tupl
     if len(others) < NUM_VOICES:
         raise ConditionError(
             f"babble for utterance {utterance!r} needs {NUM_VOICES} utterances of other known speakers of its split, "
-            f"which has {len(others)}: leave babble out of eval.noise_kinds and eval.conditions"
+            f"which has {len(others)}: leave babble out of {_BABBLE_FIELDS[sources.section]}"
         )
     drawn = [int(place) for place in draw.choice(others, NUM_VOICES, replace=False)]
     return [voices.read(place) for place in drawn], [voices.ids[place] for place in drawn]
@@ -224,19 +228,29 @@ def _in_room(heard: np.ndarray, effect: Effect, draw: np.random.Generator, utter
             raise ConditionError(f"condition {effect} for utterance {utterance!r}: {error}") from None
         rt60_s = rooms.rt60_s(response, rate_hz)
     else:
-        fitting = [room for room in sources.responses if abs(room.rt60_s / effect.value - 1) <= RT60_TOLERANCE]
-        if not fitting:
-            known = ", ".join(f"{rt60_s:.2f}" for rt60_s in sorted(room.rt60_s for room in sources.responses))
-            raise ConditionError(
-                f"condition {effect}: no response of eval.rir_dir has an RT60 within {RT60_TOLERANCE:.0%} of it; in s "
-                f"there are {known or 'none'}"
-            )
+        fitting = fitting_rooms(effect, sources)
         chosen = fitting[int(draw.integers(len(fitting)))]
         response, rt60_s, name = chosen.response, chosen.rt60_s, chosen.name
     wet = rooms.reverberate(heard, response)
     # At the level of the dry speech, so that a room changes the sound and not the loudness.
     wet *= np.sqrt(active_power(heard, rate_hz) / active_power(wet, rate_hz))
     return wet, {"room": name, "rt60_s": rt60_s}
+
+
+def fitting_rooms(effect: Effect, sources: Sources) -> list[Response]:
+    """Measured rooms that stand for the RT60 of an effect.
+
+    Raises:
+      ConditionError: There are none.
+    """
+    fitting = [room for room in sources.responses if abs(room.rt60_s / effect.value - 1) <= RT60_TOLERANCE]
+    if not fitting:
+        known = ", ".join(f"{rt60_s:.2f}" for rt60_s in sorted(room.rt60_s for room in sources.responses))
+        raise ConditionError(
+            f"condition {effect}: no response of {sources.section}.rir_dir has an RT60 within {RT60_TOLERANCE:.0%} "
+            f"of it; in s there are {known or 'none'}"
+        )
+    return fitting
 
 
 EFFECTS: dict[str, Callable[..., _Heard]] = {

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ def load(
     rir_dir: str | os.PathLike = "",
     voices: Voices | None = None,
     direct_to_tail_db: float = 0.0,
+    section: str = "eval",
 ) -> Sources:
     """What the conditions of an experiment draw from, at 16 kHz.
 
@@ -51,24 +52,71 @@ def load(
       rir_dir: Folder of room responses; empty for none.
       voices: The split, for babble.
       direct_to_tail_db: Of synthetic rooms.
+      section: Section of the config that names the folders, for messages.
 
     Raises:
       ConditionError: A folder is missing or holds no audio, its manifest names a file that is not there, or a file
         (or a link, or a subfolder) cannot be read or does not decay.
     """
-    folders = {"eval.noise_dir": noise_dir, "eval.rir_dir": rir_dir}
+    folders = dict(zip(_fields(section), (noise_dir, rir_dir), strict=True))
     files = {field: _audio_files(field, folder) if folder else [] for field, folder in folders.items()}
+    of_noises, of_rooms = files.values()
     kinds = _kinds(Path(noise_dir)) if noise_dir else {}
     held = _Held()
     recordings = tuple(
         Recording(name, _groups(*kinds.get(name, (_folder_name(name), ""))), functools.partial(held.read, path))
-        for name, path in files["eval.noise_dir"]
+        for name, path in of_noises
     )
-    responses = tuple(_response(name, path) for name, path in files["eval.rir_dir"])
-    # Contents and not only names: a folder whose recordings were exchanged makes other renderings.
-    hashes = {field: [(name, sha256_of_file(path)) for name, path in paths] for field, paths in files.items()}
+    responses = tuple(_response(name, path, section) for name, path in of_rooms)
+    # Contents and not only names: a folder whose recordings were exchanged makes other renderings. The names of the
+    # fields are those of evaluation, so that one folder has one hash.
+    hashes = {
+        field: [(name, sha256_of_file(path)) for name, path in paths]
+        for field, paths in zip(_fields("eval"), (of_noises, of_rooms), strict=True)
+    }
     fingerprint = fingerprint_of([hashes, kinds]) if recordings or responses else ""
-    return Sources(audio.SAMPLE_RATE_HZ, recordings, responses, voices, direct_to_tail_db, fingerprint)
+    return Sources(audio.SAMPLE_RATE_HZ, recordings, responses, voices, direct_to_tail_db, fingerprint, section)
+
+
+def _fields(section: str) -> tuple[str, str]:
+    return f"{section}.noise_dir", f"{section}.rir_dir"
+
+
+def content_hashes(config: Config, section: str) -> dict[str, str]:
+    """Every noise and response of a section's folders: hash of its samples (`audio.content_hash`) -> field and name.
+
+    Args:
+      config: The experiment.
+      section: `extract` or `eval`.
+
+    Raises:
+      ConditionError: See `load`.
+    """
+    fields = getattr(config, section)
+    folders = dict(zip(_fields(section), (fields.noise_dir, fields.rir_dir), strict=True))
+    return {
+        _decoded(path, is_hashed=True).sha256: f"{name} of {field}"
+        for field, folder in folders.items() if folder
+        for name, path in _audio_files(field, folder)
+    }  # fmt: skip
+
+
+def require_others(trained: Mapping[str, str], evaluated: Mapping[str, str]) -> None:
+    """Refuses noises and rooms of evaluation that heads have heard in training.
+
+    Args:
+      trained: Hash -> name of those that copies of training utterances draw from; see `content_hashes`.
+      evaluated: Of those of evaluation.
+
+    Raises:
+      ConditionError: One recording is among both, in whatever format and under whatever name.
+    """
+    both = [f"{trained[sha256]} is {evaluated[sha256]}" for sha256 in trained if sha256 in evaluated]
+    if both:
+        raise ConditionError(
+            f"{len(both)} recordings are heard in training and in evaluation, so that scores would be of known noises: "
+            f"{'; '.join(both[:_MOST_NAMED])}: take them out of one of the folders"
+        )
 
 
 def load_for(config: Config) -> Sources:
@@ -126,7 +174,7 @@ class _Held:
             waveform = self._waveforms.pop(path, None)
         if waveform is None:
             # Outside the lock: two threads may decode one file twice, but none waits for another's file.
-            waveform = _decoded(path)
+            waveform = _decoded(path).waveform
         with self._lock:
             self._waveforms[path] = waveform
             while len(self._waveforms) > _MOST_HELD:
@@ -134,21 +182,23 @@ class _Held:
         return waveform
 
 
-def _decoded(path: Path) -> Float[np.ndarray, " L"]:
+def _decoded(path: Path, is_hashed: bool = False) -> audio.Decoded:
     try:
-        waveform = audio.decode(path, _LONGEST_S).waveform
+        decoded = audio.decode(path, max_s=_LONGEST_S, is_hashed=is_hashed)
     except audio.AudioError as error:
         raise ConditionError(f"{error}: take it out of the folder") from None
-    if not np.abs(waveform).max() > audio.SILENCE_PEAK:
+    if not np.abs(decoded.waveform).max() > audio.SILENCE_PEAK:
         raise ConditionError(f"{path}: nothing above -80 dBFS: take it out of the folder")
-    return waveform
+    return decoded
 
 
-def _response(name: str, path: Path) -> Response:
-    response = rooms.from_direct_path(_decoded(path))
+def _response(name: str, path: Path, section: str) -> Response:
+    response = rooms.from_direct_path(_decoded(path).waveform)
     rt60_s = rooms.rt60_s(response, audio.SAMPLE_RATE_HZ)
     if not rt60_s > 0:
-        raise ConditionError(f"{path}: does not decay by 35 dB, so it is no room response: take it out of eval.rir_dir")
+        raise ConditionError(
+            f"{path}: does not decay by 35 dB, so it is no room response: take it out of {section}.rir_dir"
+        )
     return Response(name, rt60_s, response)
 
 

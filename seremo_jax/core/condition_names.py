@@ -218,14 +218,31 @@ def expand(
     for word in words:
         conditions += families[word] if word in families else [parse(word)]
     for condition in conditions:
-        for effect in condition.effects:
-            is_recorded = effect.kind == "noise" and effect.name not in GENERATED_NOISES
-            if is_recorded and effect.name not in recorded_kinds:
-                there = ", ".join(sorted(recorded_kinds)) or "none (eval.noise_dir is not set)"
-                raise ConditionError(f"condition {condition.id!r}: no recordings of {effect.name!r}; there are {there}")
-            if effect.name == "measured" and not has_responses:
-                raise ConditionError(
-                    f"condition {condition.id!r} needs measured responses: set eval.rir_dir to a folder of them, or "
-                    f"write reverb:synthetic:{effect.value:g}s"
-                )
+        require_sources(condition, recorded_kinds, has_responses)
     return tuple(dict.fromkeys(conditions))
+
+
+def require_sources(
+    condition: Condition, recorded_kinds: Collection[str], has_responses: bool, section: str = "eval"
+) -> None:
+    """Refuses a condition that needs recordings or responses that are not there.
+
+    Args:
+      condition: The condition.
+      recorded_kinds: Kinds of noise that there are recordings of.
+      has_responses: Whether there are measured responses.
+      section: Section of the config whose `noise_dir` and `rir_dir` they come from.
+
+    Raises:
+      ConditionError: It does; the message says what there is.
+    """
+    for effect in condition.effects:
+        is_recorded = effect.kind == "noise" and effect.name not in GENERATED_NOISES
+        if is_recorded and effect.name not in recorded_kinds:
+            there = ", ".join(sorted(recorded_kinds)) or f"none ({section}.noise_dir is not set)"
+            raise ConditionError(f"condition {condition.id!r}: no recordings of {effect.name!r}; there are {there}")
+        if effect.name == "measured" and not has_responses:
+            raise ConditionError(
+                f"condition {condition.id!r} needs measured responses: set {section}.rir_dir to a folder of them, or "
+                f"write reverb:synthetic:{effect.value:g}s"
+            )

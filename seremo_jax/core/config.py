@@ -68,7 +68,10 @@ class Config:
         return fingerprint_of(self.results_fields(*sections))
 
     def results_fields(self, *sections: str) -> dict[str, Any]:
-        """The fields that change results, `section.name` -> value, of the named sections (all if none)."""
+        """The fields that change results, `section.name` -> value, of the named sections (all if none).
+
+        Silent fields (`config_field.field`) are left out where they have their default.
+        """
         fields = {}
         for section in sections or [field.name for field in dataclasses.fields(self)]:
             part = getattr(self, section)

@@ -152,6 +152,18 @@ class ExtractConfig:
         changes_results=False,
     )
     num_threads: int = _field(4, "threads that decode audio", lowest=1, changes_results=False)
+    conditions: tuple[str, ...] = _field(
+        (),
+        "conditions that copies of the training utterances are heard in, one drawn for each copy; their values may be "
+        "ranges, such as noise:steady:0..20db (core/condition_ranges.py)",
+        is_silent=True,
+    )
+    num_copies: int = _field(
+        1, "copies of each training utterance, where there are conditions", lowest=1, is_silent=True
+    )
+    condition_seed: int = _field(0, "seed of what copies draw, utterance by utterance", is_silent=True)
+    noise_dir: str = _field("", "recorded noises for copies, others than eval.noise_dir", changes_results=False)
+    rir_dir: str = _field("", "measured responses for copies, others than eval.rir_dir", changes_results=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,5 +266,8 @@ class EvalConfig:
     rir_dir: str = _field("", "folder of measured room responses; adds measured rooms", changes_results=False)
 
 
-FOLDERS = ("corpus.root", "corpus.also_roots", "backbone.name", "eval.noise_dir", "eval.rir_dir")
+FOLDERS = (
+    *("corpus.root", "corpus.also_roots", "backbone.name"),
+    *(f"{section}.{name}" for section in ("extract", "eval") for name in ("noise_dir", "rir_dir")),
+)
 """Fields that may name a folder, in which `~` is that of the user."""

@@ -105,6 +105,12 @@ class TrainConfig:
     mixup: float = _field(
         0.0, "a of Beta(a, a), which mixes pooled states and labels with those of another speaker; 0: not", lowest=0
     )
+    copy_share: float = _field(
+        0.0,
+        "how often an utterance is heard as one of its copies (extract.conditions) in place of the clean recording",
+        lowest=0,
+        is_silent=True,
+    )
     batch_size: int = _field(64, "utterances in a batch, on average", lowest=2)
     frames_per_row: int = _field(0, "frames of a packed row; 0 derives it from the longest utterance", lowest=0)
     max_epochs: int = _field(100, "epochs at most", lowest=1)
@@ -167,6 +173,7 @@ class EnsembleConfig:
     )
     mixups: tuple[float, ...] = _field((), "values for train.mixup", lowest=0)
     speaker_kappas_s: tuple[float | str, ...] = _field((), "values for model.speaker_kappa_s", lowest=0)
+    copy_shares: tuple[float, ...] = _field((), "values for train.copy_share", lowest=0, is_silent=True)
     learning_rates: tuple[float, ...] = _field((), "values for optim.learning_rate", lowest=0)
     weight_decays: tuple[float, ...] = _field((), "values for optim.weight_decay", lowest=0)
     dropouts: tuple[float, ...] = _field((), "values for model.dropout", lowest=0)

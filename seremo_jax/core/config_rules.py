@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from seremo_jax.core import condition_names, further_corpora, vocab
+from seremo_jax.core import condition_names, condition_ranges, further_corpora, vocab
 
 _SEEDS = (
     "corpus.seed",
     "data.split_seed",
+    "extract.condition_seed",
     "saliency.seed",
     "train.seed",
     "train.data_seed",
@@ -28,6 +29,7 @@ _WITHOUT_REPETITION = (
     "data.word_map",
     "targets.other_map",
     "extract.layers",
+    "extract.conditions",
     *(f"eval.{name}" for name in ("splits", "nbest", "pa_uar_thresholds", "means", "speaker_prior", "enrolment")),
     *(f"eval.{name}" for name in ("conditions", "noise_kinds", "snr_db", "curve_snr_db", "rt60_s")),
 )
@@ -54,6 +56,7 @@ def broken_rules(config: Any) -> Iterator[str]:
         _evaluation,
         _ensemble,
         _conditions,
+        _copies,
     ):
         yield from topic(config)
 
@@ -260,3 +263,20 @@ def _conditions(config: Any) -> Iterator[str]:
         except condition_names.ConditionError as error:
             families = f", or a family: {', '.join(condition_names.FAMILIES)}" if name == "conditions" else ""
             yield f"eval.{name} has {value!r}: {error}{families}"
+
+
+def _copies(config: Any) -> Iterator[str]:
+    for text in config.extract.conditions:
+        try:
+            effects = condition_ranges.parse(text).lowest.effects
+        except condition_names.ConditionError as error:
+            yield f"extract.conditions has {text!r}: {error}"
+            continue
+        if config.backbone.level == "rms" and {effect.kind for effect in effects} == {"gain"}:
+            yield f"extract.conditions has {text!r}, but backbone.level = 'rms' takes all level out again: leave it out"
+    path = "ensemble.copy_shares" if config.ensemble.copy_shares else "train.copy_share"
+    shares = _values(config, path)
+    if not all(share <= 1 for share in shares):
+        yield f"{path}: a share is at most 1"
+    if any(shares) and not config.extract.conditions:
+        yield f"{path} = {max(shares):g}, but there are no copies to hear: name extract.conditions"

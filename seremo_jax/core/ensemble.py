@@ -20,10 +20,8 @@ BY_FOLD = -2
 
 EVERY_LAYER = -3
 """Layer of a mean over heads of several layers."""
-
 MEAN = -1
 """Seed of a member that is the mean prediction of several heads (`mean_heads`)."""
-
 REGRESSION, BALANCED = "logistic regression", "classes balanced"
 """How the system that every user would pick instead of a head is written, and one whose classes weigh the same."""
 
@@ -48,8 +46,7 @@ class Member:
       dropout: Probability of dropping.
       data_seed: Seed of the order of utterances.
       fold: Fold whose test part it never sees; None for the splits of the utterance table.
-      is_layer_by_fold: Whether saliency chose its layer among the training speakers of its fold. Members of one system
-        then differ in their layer, too.
+      is_layer_by_fold: Whether saliency chose its layer for its fold, so that members of one system differ in it, too.
       speaker_balance: Power of the number of a speaker's utterances that its utterances weigh less by.
       group_balance: How far the dependence of classes on groups is weighed out.
       corpus_balance: Power of the number of a corpus's utterances that its utterances weigh less by.
@@ -58,6 +55,7 @@ class Member:
       objective_group: What the groups of the objective are.
       mixup: a of Beta(a, a), by which states and labels of two speakers are mixed; 0 mixes nothing.
       speaker_kappa_s: Seconds of a speaker that the training split counts as in the z-score, or `NO_SPEAKER`.
+      copy_share: How often it hears an utterance as one of its copies in noise or a room.
     """
 
     layer: int
@@ -81,6 +79,7 @@ class Member:
     mixup: float = 0.0
     corpus_balance: float = 0.0
     speaker_kappa_s: float | str = NO_SPEAKER
+    copy_share: float = 0.0
 
 
 # Axis of `ensemble`, the member's field, and the config field with the single value that an empty axis takes; outermost
@@ -101,6 +100,7 @@ AXES = (
     ("objective_groups", "objective_group", "loss.objective_group"),
     ("mixups", "mixup", "train.mixup"),
     ("speaker_kappas_s", "speaker_kappa_s", "model.speaker_kappa_s"),
+    ("copy_shares", "copy_share", "train.copy_share"),
     ("learning_rates", "learning_rate", "optim.learning_rate"),
     ("weight_decays", "weight_decay", "optim.weight_decay"),
     ("dropouts", "dropout", "model.dropout"),

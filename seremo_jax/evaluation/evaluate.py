@@ -62,11 +62,13 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool) -> PurePath:
     require_config(store.path, store.manifest, config)
     trained = read_json(workdir / "train" / STAMP_FILE, "run python -m launch.train with this --workdir")
     members = ensemble.members_in(workdir, config)
-    run = protocol.run_identity(config, store, [vars(member) for member in members])
+    run = protocol.run_identity(config, store, [vars(member) for member in members], trained["run"].get("copies"))
     remedy = "Give the --config it was trained with, or another --workdir."
     protocol.require_run(f"the training in {workdir / 'train'}", trained["run"], run, store, remedy)
     results, sources = workdir / FILE, None
     card = protocol.card(config, workdir, utterances, store, trained)
+    if copies := trained.get("copies"):
+        condition_sources.require_others(copies["recordings"], condition_sources.content_hashes(config, "eval"))
     if config.eval.conditions:
         sources = condition_sources.load_for(config)
         card |= {"condition_sources": sources.fingerprint}

@@ -4,18 +4,15 @@ Where the layers to store are known beforehand (`extract.layers` is `all` or a l
 pass over the audio does all of it. Where saliency chooses the layer, a first pass over the drawn training utterances
 keeps sums only. A second pass stores the layer of largest saliency and computes no layer above it. With
 `ensemble.folds`, the same means answer for each fold, from its training speakers, and what any fold chose is stored.
+Copies of training utterances in noise and rooms are heard in a last pass, each at the cost of the clean utterance.
 """
 
-import contextlib
 import dataclasses
 import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,17 +21,16 @@ from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import place_of, remove_leftovers, remove_tree, require_same
 from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.core.ensemble import needs_chosen_layer
-from seremo_jax.core.goodput import Clock, sentence
 from seremo_jax.core.lock import at_work
-from seremo_jax.core.progress import Progress
 from seremo_jax.core.sharding import is_first_process, wait_for_all
-from seremo_jax.data import audio, audio_batches
+from seremo_jax.data import audio_batches
 from seremo_jax.data.roots import audio_root
 from seremo_jax.data.tables import in_split, read_for
-from seremo_jax.features import forward, normalisation, store
+from seremo_jax.features import copies, normalisation, store
 from seremo_jax.features.forward import load_backbone
-from seremo_jax.features.manifest import MANIFEST_FILE, REMEDY, Settings, identity, shards_of_process
-from seremo_jax.features.sums import DBFS, Sums
+from seremo_jax.features.into_shards import IntoShards
+from seremo_jax.features.manifest import MANIFEST_FILE, OF_COPIES, REMEDY, Settings, identity
+from seremo_jax.features.sums import DBFS
 from seremo_jax.saliency import curves as layer_curves
 from seremo_jax.saliency import ranking
 from seremo_jax.saliency.question import Question, ask_all
@@ -68,11 +64,14 @@ def run(config: Config, workdir: str | os.PathLike, is_quiet: bool = False, mesh
 def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -> PurePath:
     if is_first_process():
         remove_leftovers(workdir, "saliency*.npz.*")
-        remove_leftovers(workdir / STORE_FOLDER)
+        for folder in (STORE_FOLDER, copies.FOLDER):
+            remove_leftovers(workdir / folder)
     utterances, ratings, fingerprint = read_for(config, workdir)
     questions = tuple(ask_all(config, utterances, ratings, fingerprint))
     recordings = audio_batches.Recordings.of(utterances, audio_root(config, workdir))
     is_train = in_split(utterances, vocab.TRAIN)
+    # Drawn before the first pass begins, since what cannot be rendered must not be told after hours.
+    heard = copies.Plan.of(config, recordings, utterances) if config.extract.conditions else None
     job = _Job(
         config=config,
         workdir=workdir,
@@ -104,6 +103,8 @@ def _run(config: Config, workdir: PurePath, is_quiet: bool, mesh: Mesh | None) -
         job.require_store(layers)
     else:
         job.fill_store(layers)
+    if heard is not None:
+        job.add_copies(heard, layers)
     summary = ranking.summarise(workdir, config)
     warnings = list(summary["warnings"])
     for chosen in ranking.chosen_layers(summary) if needs_chosen_layer(config) else ():
@@ -167,12 +168,24 @@ class _Job:
         first, *others = self.questions
         return first.about | ({"folds": [question.about for question in others]} if others else {})
 
+    def _into(self, label: str) -> IntoShards:
+        return IntoShards(
+            config=self.config,
+            recordings=self.recordings,
+            backbone=self.backbone,
+            label=label,
+            is_drawn=None if self.has_ranked else self.is_drawn,
+            is_train=self.is_train,
+            is_quiet=self.is_quiet,
+            mesh=self.mesh,
+        )
+
     def rank(self) -> None:
         """Writes the saliency sums of every layer over the drawn utterances of each question. No frame is stored."""
         rows = np.flatnonzero(self.is_drawn)
-        folder, ids = self.workdir / RANKING_FOLDER, [self.recordings.ids[row] for row in rows]
-        writer = self._writer(folder, ids, (), self.asked, "rank layers")
-        self._pass(writer, rows, "rank layers")
+        into = self._into("rank layers")
+        writer = into.begin(self.workdir / RANKING_FOLDER, rows, self._settings(()), self.asked)
+        into.fill(writer, rows)
         if is_first_process():
             self._write_curves(writer)
         wait_for_all("rank layers: written")
@@ -180,27 +193,12 @@ class _Job:
     def fill_store(self, layers: tuple[int, ...]) -> None:
         """Stores layers of every utterance, and gathers the saliency sums on the way unless `has_ranked`."""
         sums_of = {} if self.has_ranked else self.asked
-        folder = self.workdir / STORE_FOLDER
-        writer = self._writer(folder, list(self.recordings.ids), layers, {"saliency": sums_of}, "extract")
-        self._pass(writer, np.arange(len(self.recordings.ids)), "extract")
+        into, rows = self._into("extract"), np.arange(len(self.recordings.ids))
+        writer = into.begin(self.workdir / STORE_FOLDER, rows, self._settings(layers), {"saliency": sums_of})
+        into.fill(writer, rows)
         if is_first_process():
             self._finalise(writer, layers)
         wait_for_all("extract: written")
-
-    def _writer(
-        self, folder: PurePath, ids: list[str], layers: tuple[int, ...], sums_of: Mapping[str, Any], label: str
-    ) -> store.Writer:
-        """A store that the first process has begun, and that the others join.
-
-        A writer removes what a run that was cut off has left. If all began at once, each would remove the beginnings of
-        the others.
-        """
-        if not is_first_process():
-            wait_for_all(f"{label}: begun")
-        writer = store.Writer(folder, ids, self._settings(layers), sums_of)
-        if is_first_process():
-            wait_for_all(f"{label}: begun")
-        return writer
 
     def _finalise(self, writer: store.Writer, layers: tuple[int, ...]) -> None:
         """Merges the sums of all shards, whichever process wrote them, and finishes the store."""
@@ -226,6 +224,31 @@ class _Job:
             )
             ranking.write(self.workdir, state, curves, question, about)
 
+    def add_copies(self, heard: copies.Plan, layers: tuple[int, ...]) -> None:
+        """Stores the same layers of the copies, which neither saliency nor feature statistics read."""
+        settings = heard.settings(self._settings(layers))
+        path = self.workdir / copies.FOLDER
+        if (path / MANIFEST_FILE).exists():
+            heard.require(store.Reader(path), settings)
+            if is_first_process():
+                store.sweep(path)
+            return
+        rows = np.arange(len(heard.copies.ids))
+        # A backbone that computes no layer above those stored, since nothing else is asked of copies.
+        job = dataclasses.replace(
+            self,
+            recordings=heard.copies,
+            is_train=np.zeros(len(rows), bool),
+            backbone=load_backbone(self.config, layers),
+            has_ranked=True,
+        )
+        into = job._into("extract copies")
+        writer = into.begin(path, rows, settings, {})
+        into.fill(writer, rows)
+        if is_first_process():
+            writer.finalise(**{copies.DRAWN: heard.drawn()})
+        wait_for_all("extract copies: written")
+
     def require_store(self, layers: tuple[int, ...]) -> None:
         """Refuses a finished store of other settings. It may have more layers than are asked for."""
         reader = store.Reader(self.workdir / STORE_FOLDER)
@@ -241,8 +264,8 @@ class _Job:
         extract, b = self.config.extract, self.backbone
         # These fields stand in the manifest under names of their own, or with the value that `auto` has become.
         fields = self.config.results_fields("backbone", "extract")
-        for name in ("backbone.name", "extract.layers", "extract.dtype"):
-            del fields[name]
+        for name in ("backbone.name", "extract.layers", "extract.dtype", *OF_COPIES):
+            fields.pop(name, None)
         fields["backbone.dtype"] = b.dtype
         return Settings(
             tables_fingerprint=self.fingerprint,
@@ -257,62 +280,3 @@ class _Job:
             shard_utterances=extract.shard_utterances,
             config=fields,
         )
-
-    def _pass(self, writer: store.Writer, rows: np.ndarray, label: str) -> None:
-        """Writes every shard of this process that is not finished. Position p of the writer is row `rows[p]`."""
-        recordings, settings = self.recordings, writer.settings
-        hearing = forward.BackbonePass(
-            self.config, self.backbone, settings.layers, keeps_means=not self.has_ranked, mesh=self.mesh
-        )
-        shards = [rows[shard.start : shard.stop].tolist() for shard in writer.shards]
-        # All shards are planned, also finished ones and those of other processes. The batches of a shard, and with them
-        # its bits, are then the same however often the run was cut off and however many processes write.
-        planned = hearing.plan(shards, recordings.num_samples)
-        wait_for_all(f"{label}: begin")
-        own = shards_of_process(len(shards), jax.process_index(), jax.process_count())
-        pending = [shard for shard in own if not writer.is_finished(shard)]
-        num_own, num_pending = (sum(len(shards[s]) for s in numbers) for numbers in (own, pending))
-        batches = [batch for shard in pending for batch in planned[shard]]
-        num_means, is_drawn = 0 if self.has_ranked else self.backbone.num_layers, self.is_drawn
-        clock, began_s, heard_s = Clock(forward.PHASES), time.monotonic(), 0.0
-        with (
-            contextlib.closing(clock),
-            contextlib.closing(hearing.stream(batches, recordings, clock)) as outputs,
-            Progress(num_own, label, "utterances", done=num_own - num_pending, is_quiet=self.is_quiet) as progress,
-        ):
-            for shard in pending:
-                with clock.phase("store"), writer.shard(shard) as writing:
-                    sums = Sums(
-                        shards[shard],
-                        is_drawn,
-                        self.is_train,
-                        num_means,
-                        len(settings.layers),
-                        self.backbone.num_features,
-                    )
-                    for _ in planned[shard]:
-                        batch, output = next(outputs)
-                        with clock.phase("sums"):
-                            sums.add_means(batch, output)
-                            sums.add_levels(batch)
-                        for row, frames in hearing.frames(batch, output, recordings):
-                            writing.add(recordings.ids[row], frames)
-                            with clock.phase("sums"):
-                                sums.add_frames(row, frames)
-                        heard_s += float(batch.num_samples.sum()) / audio.SAMPLE_RATE_HZ
-                        speed = heard_s / (time.monotonic() - began_s)
-                        progress.update(len(batch.rows), f"{heard_s / 3600:.2f} h of audio, {speed:.0f} x real time")
-                    writing.sums = sums.arrays()
-            seconds = clock.seconds()
-        wait_for_all(f"{label}: end")
-        if not self.is_quiet and batches:
-            print(f"{label}: {self._account(seconds, batches)}")
-
-    def _account(self, seconds: Mapping[str, float], batches: Sequence[audio_batches.Planned]) -> str:
-        """Where the time of a pass went, and what the backbone heard in vain."""
-        least = self.backbone.least_samples
-        num_samples = np.maximum(self.recordings.num_samples[[row for batch in batches for row in batch.rows]], least)
-        num_padded = sum(batch.num_slots * max(batch.num_samples, least) for batch in batches)
-        num_shapes = len({(batch.num_slots, batch.num_samples) for batch in batches})
-        padding = 100 * (1 - num_samples.sum() / num_padded)
-        return f"{sentence(seconds)}; {len(batches)} batches of {num_shapes} shapes, {padding:.1f} % padding"

@@ -60,6 +60,9 @@ IN_MANIFEST = {"backbone.final_norm": "final_norm", "extract.dtype": "dtype"}
 ELSEWHERE = ("backbone.name", "extract.layers")
 """Fields of the config that a manifest has as the name of the backbone and the layers that there are."""
 
+OF_COPIES = ("extract.conditions", "extract.num_copies", "extract.condition_seed")
+"""Fields of the config that say what copies of utterances are heard in; the clean utterances know nothing of them."""
+
 
 def identity(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What the frames of a store are frames of: two stores of one identity differ in nothing but rounding.
@@ -92,8 +95,8 @@ def require_config(path: PurePath, manifest: Mapping[str, Any], config: Config) 
     asked, there = config.results_fields("backbone", "extract"), _fields(manifest)
     if asked["backbone.dtype"] == "auto":
         del asked["backbone.dtype"]
-    for field in ELSEWHERE:
-        del asked[field]
+    for field in (*ELSEWHERE, *OF_COPIES):
+        asked.pop(field, None)
     present = {field: there[field] for field in asked}
     name, layers = config.backbone.name, config.extract.layers
     if manifest["backbone"] not in (name, name.partition("@")[0], PurePath(name).name):

@@ -160,6 +160,8 @@ class _Job:
         for class_map in class_maps.values():
             class_map.require_common(info.corpus, str(trained["corpus"]))
         sources = condition_sources.load_for(config)
+        if copies := model.about.get("copies"):
+            condition_sources.require_others(copies["recordings"], condition_sources.content_hashes(config, "eval"))
         own = {
             "corpus": info.corpus,
             "release": info.release,

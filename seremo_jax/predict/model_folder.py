@@ -113,7 +113,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = (), *, wit
     store = Reader(workdir / "store")
     store.require(tables_fingerprint=fingerprint)
     all_members = ensemble.members_in(workdir, config)
-    run = protocol.run_identity(config, store, [vars(member) for member in all_members])
+    fields = [vars(member) for member in all_members]
+    run = protocol.run_identity(config, store, fields, trained["run"].get("copies"))
     remedy = f"{folder / CONFIG_FILE} is not the config of this training: train again into another --workdir."
     protocol.require_run(f"the training in {folder}", trained["run"], run, store, remedy)
     data = Data.of(config, store, (utterances, ratings), all_members)
@@ -142,6 +143,8 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = (), *, wit
         "calibrations": calibration_fit.entries_of(workdir, [names[i] for i in picked]),
         "checkpoint": trained["checkpoint_id"],
         "protocol": protocol.card(config, workdir, utterances, store, trained),
+        # Whoever scores the model in noise must know which recordings it has heard.
+        **({"copies": trained["copies"]} if "copies" in trained else {}),
     }
     statistics = data.normalisation(list(data.splits))
     mean, sd = (np.stack([statistics[key][i] for key in _norm_keys(about)]) for i in range(2))

@@ -204,6 +204,9 @@ def _stage_of(config: Config) -> dict[str, Any]:
     fields["policies"] = dataclasses.replace(policies.target_policies(config), has_levels=False)
     # Without a list of layers, what is stored depends on the layer to train on.
     fields["ensemble.folds"] = list(ensemble.folds_to_choose_for(config))
+    if config.extract.conditions:
+        # Copies are made of what the training of some fold hears.
+        fields["ensemble.folds"] = list(config.ensemble.folds)
     return fields | {"model.layer": config.model.layer if config.extract.layers == "saliency" else None}
 
 

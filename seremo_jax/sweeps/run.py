@@ -39,6 +39,7 @@ _LINKS = (
     "ratings.parquet",
     "ingest.json",
     "store",
+    "copies",
     "saliency*.npz",
     "saliency.json",
     "audio",

@@ -24,7 +24,7 @@ class Cache:
     """
 
     def __init__(self, data: Data, rows: np.ndarray):
-        self._data, self._rows = data, data.store_rows[np.unique(rows)]
+        self._data, self._rows = data, data.held_rows(rows)
         lengths = data.num_frames[self._rows]
         self.num_frames = int(lengths.sum())
         # All utterances lie one after the other along one axis, without padding.

@@ -19,7 +19,9 @@ from seremo_jax.features.store import Reader
 from seremo_jax.metrics import class_distances
 from seremo_jax.saliency import ranking
 from seremo_jax.training import balance, loader, losses
+from seremo_jax.training import copies as copies_lib
 from seremo_jax.training.balance import Groups
+from seremo_jax.training.copies import Copies
 from seremo_jax.training.loader import FrameSource
 
 _UTTERANCES_AT_ONCE = 256
@@ -43,6 +45,8 @@ class Data:
       store_rows: [N] row in `frames` of each utterance of the table, -1 where `frames` lacks it.
       columns: Layer -> features that the head reads, ascending. Layers left out are read whole.
       groups: Speaker and group of every utterance of the table.
+      copies: Copies of training utterances, whose frames stand behind those of the store in `frames`; None where no
+        member hears any.
     """
 
     config: Config
@@ -55,12 +59,18 @@ class Data:
     store_rows: np.ndarray
     columns: dict[int, np.ndarray]
     groups: Groups
+    copies: Copies | None = None
 
     @classmethod
     def of(
-        cls, config: Config, store: Reader, tables: tuple[pa.Table, pa.Table], members: Sequence[ensemble.Member]
+        cls,
+        config: Config,
+        store: Reader,
+        tables: tuple[pa.Table, pa.Table],
+        members: Sequence[ensemble.Member],
+        copies: Copies | None = None,
     ) -> "Data":
-        """The data that these members need, from the utterances and the ratings.
+        """The data that these members need, from the utterances and the ratings, and in training from copies.
 
         Raises:
           ArtefactError: A layer that a member reads is not in the store, or `model.top_features` is set and no
@@ -77,17 +87,19 @@ class Data:
         utterances = tables[0]
         scored, learned = targets_by_role(config, *tables)
         position = {utterance: row for row, utterance in enumerate(store.utterances)}
+        frames = store if copies is None else copies_lib.Frames(store, copies)
         return cls(
             config=config,
             store=store,
             targets=scored,
             training_targets=learned,
             splits={fold: split_of(config, utterances, fold) for fold in dict.fromkeys(m.fold for m in members)},
-            frames=store,
-            num_frames=store.num_frames,
+            frames=frames,
+            num_frames=frames.num_frames,
             store_rows=np.array([position.get(utterance, -1) for utterance in scored.ids], np.int64),
             columns=ranking.top_features(store.path.parent, config, ensemble.layers(members)),
             groups=balance.groups_of(utterances, config.train.group_by, members),
+            copies=copies,
         )
 
     @property
@@ -112,6 +124,24 @@ class Data:
                 f"{self.store.path}: delete its folder and run python -m launch.extract again"
             )
         return rows
+
+    def heard_rows(self, rows: np.ndarray, order: loader.Order, epoch: int | None) -> np.ndarray:
+        """Rows in `frames` that utterances are read from in an epoch: of an utterance or of one of its copies.
+
+        Args:
+          rows: Rows of the utterance table.
+          order: The order that they are read in.
+          epoch: Number of the epoch; None hears all of them clean.
+        """
+        clean = self.store_rows[rows]
+        if epoch is None or not order.copy_share:
+            return clean
+        return self.copies.heard(clean, order.copy_share, order.data_seed or 0, epoch)
+
+    def held_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Rows in `frames` of utterances of the table and of all copies of them."""
+        clean = self.store_rows[np.unique(rows)]
+        return clean if self.copies is None else np.concatenate([clean, self.copies.of(clean)])
 
     def is_heard(self, members: Sequence[ensemble.Member]) -> np.ndarray:
         """[N] bool, the utterances of the table that some of these members are trained on, in their own folds."""

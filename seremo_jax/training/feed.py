@@ -27,8 +27,7 @@ class Layout:
     """What each shard of the member axis holds for its members, and where each member finds its own.
 
     Attributes:
-      streams: Fold and data seed of each stream. Members of one fold and one order share it: a batch then has one
-        layout for all of them.
+      streams: Order of each stream. Members of one order share it: a batch then has one layout for all of them.
       stream: [P] int32, stream of the member at each position.
       views: Of each shard, (stream, layer) of the frames that it holds.
       view_slot: [P] int32, first view of each member in its shard.
@@ -36,7 +35,7 @@ class Layout:
       norm_slot: [P] int32, likewise.
     """
 
-    streams: list[tuple[Fold, int | None]]
+    streams: list[loader.Order]
     stream: np.ndarray
     views: list[list[tuple[int, int]]]
     view_slot: np.ndarray
@@ -54,7 +53,10 @@ class Layout:
         is_cached: bool,
     ) -> "Layout":
         """The layout of members at their positions; see `Feed` for the arguments."""
-        keys = [(member.fold, member.data_seed if has_own_order else None) for member in members]
+        keys = [
+            loader.Order(m.fold, m.data_seed, m.copy_share) if has_own_order else loader.Order(m.fold, None)
+            for m in members
+        ]
         streams = list(dict.fromkeys(keys))
         stream = np.array([streams.index(keys[m]) for m in current.member], np.int32)
         layers = [data.layers_of(member) for member in members]
@@ -188,16 +190,17 @@ class Feed:
     def num_frames_of(self, current: Arrangement) -> int:
         """Frames that the trained members read in an epoch, added up over the members."""
         num_frames = self._data.num_frames
-        by_stream = [int(num_frames[self._data.store_rows[self._rows[fold]]].sum()) for fold, _ in self._streams]
+        by_stream = [int(num_frames[self._data.store_rows[self._rows[s.fold]]].sum()) for s in self._streams]
         is_member = current.order[current.running] < current.num_members
         return sum(by_stream[s] for s in self.stream[current.running][is_member])
 
     def _plans(self, epoch: int | None) -> list[loader.Stream]:
         data, streams = self._data, []
-        for fold, data_seed in self._streams:
-            store_rows = data.store_rows[self._rows[fold]]
-            plan = loader.plan_epoch(data.num_frames[store_rows], self._shape, data_seed or 0, epoch)
-            streams.append(loader.Stream(plan, store_rows, self._rows[fold]))
+        for order in self._streams:
+            rows = self._rows[order.fold]
+            # Copies are as long as their utterances, so they change nothing of the plan.
+            plan = loader.plan_epoch(data.num_frames[data.store_rows[rows]], self._shape, order.data_seed or 0, epoch)
+            streams.append(loader.Stream(plan, data.heard_rows(rows, order, epoch), rows))
         return streams
 
     def num_batches(self, epoch: int | None = None) -> int:

@@ -164,6 +164,20 @@ def plan_epoch(lengths: Lengths, shape: Shape, data_seed: int, epoch: int | None
     return batches
 
 
+class Order(NamedTuple):
+    """What decides the batches that a member sees: members of one order share them.
+
+    Attributes:
+      fold: Its fold; None for the splits of the utterance table.
+      data_seed: Seed of the order of utterances; None for that of the table.
+      copy_share: Share of the utterances that are heard as copies.
+    """
+
+    fold: int | None
+    data_seed: int | None
+    copy_share: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Stream:
     """An order of batches over some utterances.

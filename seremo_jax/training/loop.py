@@ -69,6 +69,8 @@ class Loop:
         self._num_steps = data.planned_steps(self.members, self._shape, self._rows)
         self._groups = clusters.tables(data, self.members)
         data.require_groups(self.members, self._groups)
+        if data.copies is not None:
+            data.copies.require({fold: data.store_rows[rows] for fold, rows in self._rows.items()})
         self._weights = data.weights(self.members, self._groups)
         self._class_distances = data.class_distances(self.members) if self.settings.fixed.has_closeness else None
         self._statistics = data.normalisation(list(data.splits))

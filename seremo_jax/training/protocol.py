@@ -40,11 +40,19 @@ _OF_CORPUS = ("corpus", "release", "utterances", "speakers", "not_offered")
 """What the card says of each of several corpora."""
 
 
-def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """The identity of a training: settings that change results, what the store holds, and the members.
+def run_identity(
+    config: Config, store: Reader, members: list[dict[str, Any]], copies: str | None = None
+) -> dict[str, Any]:
+    """The identity of a training: settings that change results, what the store holds, the members, what copies hold.
 
     Two trainings with equal identities give the same numbers, to rounding where their stores were not extracted in the
     same batches. Only then is one resumed as the other.
+
+    Args:
+      config: The experiment.
+      store: The store.
+      members: Fields of each member.
+      copies: `training.copies.Copies.fingerprint`, or what the stamp of a training says of it; None without copies.
     """
     fields = config.results_fields("targets", "model", "loss", "optim", "train")
     if any(member["fold"] is not None for member in members):
@@ -67,8 +75,14 @@ def run_identity(config: Config, store: Reader, members: list[dict[str, Any]]) -
             del fields[path]
     return fields | {
         **_of_store(store),
+        **({} if copies is None else {"copies": copies, **_of_copies(config)}),
         "members": [{field: member[field] for field in varied} for member in members],
     }
+
+
+def _of_copies(config: Config) -> dict[str, Any]:
+    fields = {field: getattr(config.extract, field.partition(".")[2]) for field in manifest.OF_COPIES}
+    return fields | {"extract.conditions": list(config.extract.conditions)}
 
 
 def _of_store(store: Reader) -> dict[str, Any]:
@@ -106,7 +120,7 @@ def card(
       workdir: Its folder.
       utterances: The utterance table.
       store: The store that the members were trained on.
-      trained: Of `train/finished.json`, `checkpoint_id` and `members`.
+      trained: Content of `train/finished.json`.
     """
     info, has_other = info_of(utterances), config.targets.other_votes == "class"
     ingest = read_json(workdir / "ingest.json", "run python -m launch.ingest with this --workdir")
@@ -117,6 +131,9 @@ def card(
         further["corpora"] = [{name: entry[name] for name in _OF_CORPUS} for entry in ingest["corpora"]]
     if heard:
         further["transductive"] = heard
+    # Heads that hear no copies say nothing of them, so that their cards stay as they are.
+    if (copies := trained.get("run", {}).get("copies")) is not None:
+        further["copies"] = copies
     return further | {
         "corpus": info.corpus,
         "release": info.release,

@@ -36,7 +36,9 @@ from seremo_jax.data import tables
 from seremo_jax.features.manifest import require_config
 from seremo_jax.features.store import Reader
 from seremo_jax.training import checkpoint, fitting, log, predictions, protocol, timing
+from seremo_jax.training import copies as copies_lib
 from seremo_jax.training.checkpoint import Checkpoints, Position
+from seremo_jax.training.copies import Copies
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.log import Writer
 from seremo_jax.training.loop import Loop
@@ -134,7 +136,8 @@ def _train(
     if is_first_process():
         checkpoint.remove_leftovers(folder)
     fields = [vars(member) for member in members]
-    run = protocol.run_identity(config, store, fields)
+    copies = copies_lib.read_for(config, store, members)
+    run = protocol.run_identity(config, store, fields, copies and copies.fingerprint)
     if (folder / predictions.STAMP_FILE).exists():
         stamp = read_json(folder / predictions.STAMP_FILE, "delete this folder to train anew")
         remedy = "Use another --workdir, or delete this folder."
@@ -146,7 +149,7 @@ def _train(
         clock = stack.enter_context(contextlib.closing(goodput.Clock(timing.PHASES)))
         is_traced = is_profiled and is_first_process()
         trace = stack.enter_context(contextlib.closing(StepTrace(folder / "profile" if is_traced else None)))
-        data = Data.of(config, store, tables, members)
+        data = Data.of(config, store, tables, members, copies)
         judge, platform = fitting.judge_here(folder.parent), jax.default_backend()
         is_cached = fitting.keeps_frames(data, members, mesh, platform, judge)
         if judge is not None:
@@ -156,7 +159,7 @@ def _train(
             _run(loop, checkpoints, folder, is_quiet)
         _require_some_whole(folder, loop)
         with clock.phase("checkpoint"):
-            _finish(folder, run, fields, loop)
+            _finish(folder, run, fields, loop, copies)
         if not is_quiet:
             print(goodput.sentence(clock.seconds()))
     return folder
@@ -233,7 +236,9 @@ def _summary(line: dict[str, Any], loop: Loop) -> str:
     )
 
 
-def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop) -> None:
+def _finish(
+    folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]], loop: Loop, copies: Copies | None
+) -> None:
     """Writes the best parameters and, last of all, the stamp that says that the training is finished."""
     best = folder / predictions.BEST_FOLDER
     # An earlier attempt may have been cut off here, and Orbax writes to a new folder only.
@@ -256,6 +261,8 @@ def _finish(folder: PurePath, run: dict[str, Any], members: list[dict[str, Any]]
                 "members": members,
                 "checkpoint_id": fingerprint_of(content),
                 "files": files,
+                # Evaluation must not draw from the noises that were heard here, and the copies may be gone by then.
+                **({} if copies is None else {"copies": copies.about}),
                 "beside": {name: describe_file(folder / name) for name in ("members.json", "log.jsonl")},
             },
         )

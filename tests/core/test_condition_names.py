@@ -1,8 +1,10 @@
 """Ids of conditions: one form each, refusals with the remedy, what words of the config stand for."""
 
+import re
+
 import pytest
 
-from seremo_jax.core import condition_names
+from seremo_jax.core import condition_names, condition_ranges
 from seremo_jax.core.condition_names import Condition, ConditionError, expand, parse
 from seremo_jax.core.config import Config, ConfigError, from_config_dict
 
@@ -113,6 +115,44 @@ def test_families_and_parts():
 def test_the_config_refuses_them_before_anything_starts(field: str, value: object, message: str):
     with pytest.raises(ConfigError, match=message):
         from_config_dict({"eval": {field: value}})
+
+
+@pytest.mark.parametrize(
+    ("text", "lowest", "highest"),
+    [
+        ("noise:rain:-5..20.5db", "noise:rain:-5db", "noise:rain:20.5db"),
+        ("reverb:measured:0.2..1s+babble:0..10db", "reverb:measured:0.2s+babble:0db", "reverb:measured:1s+babble:10db"),
+        ("gain:-20..-3db", "gain:-20db", "gain:-3db"),
+        ("telephone+codec:gsm", "telephone+codec:gsm", "telephone+codec:gsm"),
+    ],
+)
+def test_values_may_be_ranges_in_training(text: str, lowest: str, highest: str):
+    asked = condition_ranges.parse(text)
+    assert (asked.lowest, asked.highest) == (parse(lowest), parse(highest))
+    if lowest != highest:
+        with pytest.raises(ConditionError):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("noise:rain:20..0db", r"the range 20\.\.0 runs downwards"),
+        ("noise:rain:0..db", "write noise:NAME:10db"),
+        ("noise:rain:0..500db", "write noise:NAME:10db"),
+        ("clean", r"says train\.copy_share"),
+        ("noise", "write noise:NAME:10db"),
+    ],
+)
+def test_other_ranges_are_refused(text: str, message: str):
+    with pytest.raises(ConfigError, match=rf"extract\.conditions has '{re.escape(text)}'.*{message}"):
+        from_config_dict({"extract": {"conditions": (text,)}})
+
+
+def test_a_level_that_the_backbone_takes_out_is_refused():
+    asked = {"extract": {"conditions": ("gain:-9..0db",)}, "backbone": {"level": "rms"}}
+    with pytest.raises(ConfigError, match="takes all level out again"):
+        from_config_dict(asked)
 
 
 def test_the_defaults_are_the_protocol_of_the_method():

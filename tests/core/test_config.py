@@ -33,8 +33,7 @@ WITHOUT_EFFECT_ON_RESULTS = {
     "train.checkpoint_batches",
     "train.tracker",
     "train.tracker_project",
-    "eval.noise_dir",
-    "eval.rir_dir",
+    *(f"{section}.{name}" for section in ("eval", "extract") for name in ("noise_dir", "rir_dir")),
 }
 FIELDS = [
     f"{section.name}.{field.name}"
@@ -115,7 +114,7 @@ def test_no_field_takes_a_number_that_is_not_finite(number: float):
 
 def test_every_seed_is_one_that_random_generators_take():
     paths = [path for path, _ in _fields() if path.endswith(("seed", "seeds"))]
-    assert len(paths) == 9
+    assert len(paths) == 10
     for path in paths:
         for seed in (-1, 2**32):
             with pytest.raises(ConfigError, match=rf"{path} must be at least 0 and below 2\^32, is {seed}"):
@@ -138,7 +137,7 @@ def test_what_is_named_twice_is_refused():
 
 def test_folders_of_the_user_are_found(monkeypatch):
     monkeypatch.setenv("HOME", "/people/me")
-    for path in ("corpus.root", "backbone.name", "eval.noise_dir", "eval.rir_dir"):
+    for path in ("corpus.root", "backbone.name", "eval.noise_dir", "eval.rir_dir", "extract.noise_dir"):
         section, name = path.split(".")
         assert getattr(getattr(_read(path, "~/there"), section), name) == "/people/me/there"
 
@@ -292,6 +291,15 @@ def test_fingerprint_covers_exactly_what_changes_results(path: str):
     assert (changed.fingerprint(section) != Config().fingerprint(section)) == changes_results
     others = [field.name for field in dataclasses.fields(Config) if field.name != section]
     assert changed.fingerprint(*others) == Config().fingerprint(*others)
+
+
+def test_fields_that_are_new_leave_results_without_them_as_they_are():
+    fields = Config().results_fields()
+    assert not [path for path in fields if path.startswith("extract.") and ("condition" in path or "cop" in path)]
+    assert not {"train.copy_share", "ensemble.copy_shares"} & fields.keys()
+    heard = from_config_dict({"extract": {"conditions": ("gain:0..3db",)}, "train": {"copy_share": 0.5}})
+    added = {"extract.conditions": ["gain:0..3db"], "train.copy_share": 0.5}
+    assert heard.results_fields() == fields | added
 
 
 def test_fingerprint_is_the_same_in_every_process_and_form():

@@ -23,7 +23,7 @@ from seremo_jax.data import audio_batches, level, tables
 from seremo_jax.data.policies import TargetPolicies
 from seremo_jax.data.screening import with_column
 from seremo_jax.data.targets import build
-from seremo_jax.features import extract, manifest
+from seremo_jax.features import extract, into_shards, manifest
 from seremo_jax.features.store import Reader
 from seremo_jax.saliency import correlation, ranking
 from seremo_jax.saliency.question import ask
@@ -372,8 +372,8 @@ def test_other_processes_touch_a_store_only_once_the_first_has_begun_it(corpus, 
         raise WaitedError
 
     workdir = fresh(corpus, tmp_path)
-    monkeypatch.setattr(extract, "is_first_process", lambda: False)
-    monkeypatch.setattr(extract, "wait_for_all", wait)
+    monkeypatch.setattr(into_shards, "is_first_process", lambda: False)
+    monkeypatch.setattr(into_shards, "wait_for_all", wait)
     with pytest.raises(WaitedError):
         extracted(corpus, workdir, extract__layers="saliency")
     assert not (workdir / extract.RANKING_FOLDER).exists()
