@@ -12,14 +12,16 @@ from pathlib import Path
 from seremo_jax.core.artefacts import atomic_path
 from seremo_jax.core.ensemble import layer_word
 from seremo_jax.evaluation.records import ENROLMENT_FOLDER
+from seremo_jax.features.manifest import OF_COPIES
 from seremo_jax.reports import benchmark_parts as parts
-from seremo_jax.reports import benchmark_text, enrolment_table, look, score_tables, transfer_table
+from seremo_jax.reports import benchmark_text, condition_pairs, enrolment_table, look, score_tables, transfer_table
 from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, load_below, marks
 from seremo_jax.reports.benchmark_text import BenchmarkTable
 from seremo_jax.reports.blocks import ReportError, flat, target_label
 from seremo_jax.reports.table import Table
 
 _OF_CONDITIONS = ("settings.eval.conditions",)
+_OF_COPIES = ("copies", *(f"settings.{field}" for field in OF_COPIES))
 _CLEAN = (*_OF_CONDITIONS, "condition_sources", "settings.eval.condition_seed")
 """Clean speech has nothing to do with what else was heard; rows in a condition heard the same noises and rooms."""
 _OF_LAYERS = (*_CLEAN, "store", "settings.extract.*", "settings.saliency.*")
@@ -137,18 +139,24 @@ def _conditions(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
         raise ReportError(f"no workdir has {split!r} in other conditions than clean: evaluate it with "
                           "--config.eval.conditions, see launch/README.md")  # fmt: skip
     rows = [Entry(run, conditions.clean, system) for run, conditions in heard for system in conditions.systems]
-    flags, notes = marks(rows, _OF_CONDITIONS, (), is_mixed)
+    flags, notes = marks(rows, (*_OF_CONDITIONS, *_OF_COPIES), ("copy_share",), is_mixed)
     left_out = [run.name for run in runs if not any(run is other for other, _ in heard)]
     own = parts.conditions_part(heard, dict(zip(((row.run.name, row.system) for row in rows), flags, strict=True)))
+    paired = condition_pairs.pairs_part(heard)
     reading = (
         "It shows how much of the clean score is left where nothing was trained, and the share of utterances that keep "
         "their 1-best class. The conditions are rendered, not recorded in such places: it doesn't show how much people "
         "change their speech there. Drop is relative to the same system's clean score, so that a low clean score drops "
         "little."
     )
+    if paired:
+        reading += (
+            " Heads that heard copies in noise and rooms (copy share above 0) were trained in conditions, but never on "
+            "the recordings of this table."
+        )
     if left_out:
         reading += f" Left out, heard in clean only: {', '.join(left_out)} ({len(left_out)})."
-    return _finished("conditions", "Unseen acoustic conditions", [own], rows, notes, reading)
+    return _finished("conditions", "Unseen acoustic conditions", [own, *paired], rows, notes, reading)
 
 
 def _speakers(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:

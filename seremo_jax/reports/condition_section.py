@@ -45,10 +45,15 @@ def sections_of(blocks: Sequence[Block], draw: Draw) -> list[page.Section]:
 
 def _section(conditions: Conditions, draw: Draw, suffix: str) -> page.Section:
     tables = (condition_table(conditions), noise_table(conditions), set_table(conditions))
+    trained = "in which nothing was trained: heads, layer and feature statistics are those of clean speech"
+    if conditions.clean.protocol.get("copies"):
+        trained = (
+            "of recordings that nothing was trained on, beside heads that heard copies of the training utterances in "
+            "other noises and rooms; layer and feature statistics are those of clean speech"
+        )
     text = (
-        f"{len(conditions.heard)} conditions in which nothing was trained: heads, layer and feature statistics are "
-        "those of clean speech. Every system hears the same rendering of an utterance, and an utterance keeps its "
-        "noise at all SNRs, so that rows are paired."
+        f"{len(conditions.heard)} conditions {trained}. Every system hears the same rendering of an utterance, and an "
+        "utterance keeps its noise at all SNRs, so that rows are paired."
     )
     key = f"conditions{suffix.replace('_', '-')}"
     title = f"Unseen acoustic conditions{f': {conditions.split}' if suffix else ''}"

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import re
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from seremo_jax.core import artefacts
 from seremo_jax.core.ensemble import MEMBER_FIELDS
 from seremo_jax.metrics.catalogue import entries_by_name
-from seremo_jax.reports import benchmark, benchmark_text, blocks, published
+from seremo_jax.reports import benchmark, benchmark_text, blocks, condition_pairs, published
 from seremo_jax.reports.condition_section import DROP, STABLE_SHARE
 from seremo_jax.reports.score_tables import UAR
 from tests.reports.test_report import entry, expected_cell, records_like, write_artefacts
@@ -190,6 +191,60 @@ def test_conditions_have_score_drop_and_stable_share(tmp_path):
     assert len(_own(benchmark.build("speakers", [folder, there]), "run"))
     with pytest.raises(blocks.ReportError, match=r"eval\.conditions"):
         benchmark.build("conditions", [plain])
+
+
+def test_heads_with_copies_are_paired_by_speaker_with_those_without(tmp_path):
+    """The mean difference, its fall from clean, and its interval against a bootstrap that is written again here."""
+
+    def lower(records, condition, share):
+        factor = dict(zip([f"s{u:02d}" for u in range(9)], np.linspace(1 - share, 1 - 1.5 * share, 9), strict=True))
+        return [
+            dataclasses.replace(r, condition=condition, speakers=[
+                s | {"uar": [value * factor[s["speaker"]] for value in s["uar"]]} for s in r.speakers
+            ]) for r in records
+        ]  # fmt: skip
+
+    clean, noise = _records(), "babble:0db+telephone"
+    heard = [
+        dataclasses.replace(r, protocol=r.protocol | {"copies": "1f2e"})
+        for r in _with_settings(
+            _records(), **{"train.copy_share": 0.5, "extract.conditions": ["babble:0..10db", "gain:-20..0db"]}
+        )
+    ]
+    here = _workdir(tmp_path / "a", clean + lower(clean, noise, 0.4))
+    there = _workdir(tmp_path / "b", lower(heard, "clean", 0.05) + lower(heard, noise, 0.2))
+    part = benchmark.build("conditions", [here, there]).parts[1]
+    assert part.title == condition_pairs.TITLE
+    assert [row.labels for row in part.rows] == [
+        (condition, kind, f"{system} (a)", f"{system} (b)")
+        for condition, kind in (("clean", "–"), (noise, "some")) for system in ("vote distribution", "consensus")
+    ]  # fmt: skip
+    by = {
+        (name, at): np.array([s["uar"][0] for s in next(r for r in records if r.group == "all").speakers])
+        for name, pairs in (("a", ((clean, "clean"), (lower(clean, noise, 0.4), noise))),
+                            ("b", ((lower(heard, "clean", 0.05), "clean"), (lower(heard, noise, 0.2), noise))))
+        for records, at in pairs
+    }  # fmt: skip
+    cells = [cell.numbers for cell in part.rows[2].cells]
+    falls = {name: by[name, "clean"] - by[name, noise] for name in "ab"}
+    wanted = [by["a", noise], by["b", noise], by["b", noise] - by["a", noise], falls["a"], falls["b"],
+              falls["b"] - falls["a"]]  # fmt: skip
+    for place, values in zip((1, 2, 3, 5, 6, 7), wanted, strict=True):
+        assert cells[place]["value"] == pytest.approx(values.mean())
+        assert cells[place]["count"] == 9
+    rng = np.random.default_rng(3)
+    drawn = wanted[-1][rng.integers(0, 9, (20_000, 9))].mean(axis=1)
+    # The interval is wider than plain percentiles, as those of all records of few speakers are.
+    plain = np.quantile(drawn, (0.025, 0.975)) - drawn.mean()
+    ours = np.array([cells[7]["low"], cells[7]["high"]]) - cells[7]["value"]
+    np.testing.assert_allclose(ours / plain, 1.25, atol=0.12)
+    signs = np.array(list(itertools.product((-1, 1), repeat=9)))
+    for place in (3, 7):
+        values = wanted[2 if place == 3 else 5]
+        as_large = np.abs(signs @ values) >= abs(values.sum()) - 1e-12
+        assert cells[place]["p_permutation"] == pytest.approx(as_large.mean())
+    assert "never on the recordings of this table" in benchmark.build("conditions", [here, there]).reading
+    assert len(benchmark.build("conditions", [here]).parts) == 1
 
 
 def test_speakers_by_number_filter_and_gender(tmp_path):
