@@ -14,13 +14,13 @@ import pytest
 from sklearn.metrics import f1_score, recall_score
 
 from seremo_jax import predict
-from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
+from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.data import audio, ingest
 from seremo_jax.evaluation import records
 from seremo_jax.features import condition_frames
 from seremo_jax.metrics.catalogue import entries_by_metric, metric
-from seremo_jax.predict import cross_checks, cross_corpus
+from seremo_jax.predict import cross_checks, cross_corpus, model_backbone
 from seremo_jax.reports import benchmark, report
 from seremo_jax.reports.blocks import ReportError
 from tests.support import launchers, prepared
@@ -456,15 +456,10 @@ def test_a_corpus_of_two_speakers_is_scored_without_splits(finished, tables, tmp
 
 
 def test_a_backbone_that_is_not_here_is_told_before_the_corpus_is_read(finished, tables, tmp_path):
-    shutil.copytree(finished / "model", tmp_path / "model")
-    record = tmp_path / "model" / "model.json"
-    about = read_json(record, "")
-    for place, message in (
-        ("/nowhere/wavlm", r"/nowhere/wavlm is no folder here, .*say where it is \(--backbone"),
-        ("nobody/wavlm", "which is not on this machine: .*--backbone=nobody/wavlm"),
-    ):
-        about["backbone"]["location"] = place
-        write_json(record, about)
-        with pytest.raises(ArtefactError, match=message):
-            cross_corpus.run(_table_config(tables), tmp_path / "model", tmp_path / "on", is_quiet=True)
-        assert not (tmp_path / "on" / "utterances.parquet").exists()
+    with pytest.raises(ArtefactError, match=r"/nowhere/wavlm is no folder here, .*say where it is \(--backbone"):
+        cross_corpus.run(
+            _table_config(tables), finished / "model", tmp_path / "on", backbone="/nowhere/wavlm", is_quiet=True
+        )
+    assert not (tmp_path / "on" / "utterances.parquet").exists()
+    with pytest.raises(ArtefactError, match=r"which is not on this machine: .*--backbone=nobody/wavlm"):
+        model_backbone.require_here("model", {"backbone": {"location": "nobody/wavlm"}})
