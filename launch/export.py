@@ -2,7 +2,11 @@
 
     python -m launch.export --workdir=runs/crema_d --to=models/crema_d --member='layer01-votes-*'
 
---member takes a name, a pattern, or `best`, and may be given several times; one member makes a single model.
+    python -m launch.export --workdir=runs/crema_d --to=hf://ORG/NAME --license=odbl
+
+--member takes a name, a pattern, or `best`, and may be given several times; one member makes a single model. With hf://
+the folder is written to the model hub, with a model card (README.md) that has the scores of launch.evaluate. Log in
+with `hf auth login` before. A new repository is private, unless --public is given.
 """
 
 from absl import app, flags
@@ -10,9 +14,11 @@ from absl import app, flags
 from launch import paths, plain
 
 _WORKDIR = paths.define("workdir", None, "workdir with a finished training", required=True)
-_TO = paths.define("to", None, "folder to write", required=True)
+_TO = paths.define("to", None, "folder to write, or hf://ORG/NAME", required=True)
 _PROTOTYPES = flags.DEFINE_bool("prototypes", False, "adds what adapting the model to a speaker takes (launch.predict)")
 _MEMBERS = flags.DEFINE_multi_string("member", [], "member to export: a name, a pattern, or best")
+_LICENSE = flags.DEFINE_string("license", None, "with hf://: licence of the model, by the hub's word for it")
+_PUBLIC = flags.DEFINE_bool("public", False, "with hf://: everybody may read a repository that is made here")
 
 
 def main(arguments: list[str]) -> None:
@@ -21,10 +27,16 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {arguments[0]!r}: see --help")
     from seremo_jax.core import commands
     from seremo_jax.evaluation import calibration_fit
-    from seremo_jax.predict import model_folder
+    from seremo_jax.predict import hub_folder, model_folder, publish
 
-    path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value, with_prototypes=_PROTOTYPES.value)
-    about = model_folder.read(path).about
+    if hub_folder.is_url(_TO.value):
+        options = {"licence": _LICENSE.value, "is_public": _PUBLIC.value, "with_prototypes": _PROTOTYPES.value}
+        path, about = publish.run(_WORKDIR.value, _TO.value, _MEMBERS.value, **options)
+    elif _LICENSE.value or _PUBLIC.value:
+        raise app.UsageError("--license and --public belong to --to=hf://ORG/NAME")
+    else:
+        path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value, with_prototypes=_PROTOTYPES.value)
+        about = model_folder.read(path).about
     print(f"{path}: {', '.join(member['name'] for member in about['members'])}")
     print(commands.as_called(calibration_fit.described(about["calibration"])))
     print(commands.as_called(f"next: python -m launch.predict --model={path} FILE"))

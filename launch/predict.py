@@ -2,7 +2,7 @@
 
     python -m launch.predict --model=models/crema_d recordings --out=scores.parquet --format=parquet
 
---model is a folder of launch.export or a workdir with a finished training. Without --out the results are printed. A run
+--model is a folder of launch.export, hf://ORG/NAME[@REVISION] or a trained workdir. Without --out it prints. A run
 that was cut off goes on where it was. Exit code 2 says that some files could not be used: they are listed with the
 reason, and in OUT.bad.csv. --enrol, --speaker and --speaker_prior adapt the model to one speaker, of whom all
 recordings must be; launch/README.md says what each of them sees.
@@ -14,7 +14,7 @@ from absl import app, flags
 
 from launch import paths, plain
 
-_MODEL = paths.define("model", None, "folder of the model", required=True)
+_MODEL = paths.define("model", None, "folder of the model, or hf://ORG/NAME", required=True)
 _MEMBERS = flags.DEFINE_multi_string("member", [], "member of a workdir: a name, a pattern, or best")
 _BACKBONE = paths.define("backbone", None, "where the backbone is, if not where the model says; names what to download")
 _FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv", "parquet"], "format of the results; json has lines")

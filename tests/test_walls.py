@@ -34,7 +34,7 @@ OWNERS = {
     "orbax": ("training.checkpoint",),
     "optax": ("training.optim", "training.steps"),
     "transformers": ("backbones",),
-    "huggingface_hub": ("backbones",),
+    "huggingface_hub": ("backbones", "predict.hub_folder"),
     "safetensors": ("backbones", "predict.model_folder"),
     "ml_collections": ("core.config",),
     "torch": (),

@@ -99,14 +99,14 @@ def _download(shown: str, repository: str, revision: str | None, patterns: list[
         return Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except Exception as error:  # those of its HTTP library share no class with Python's
         raise CheckpointError(
-            f"there is no folder {shown} here, and {shown} is not cached and cannot be downloaded ({_reason(error)}): "
+            f"there is no folder {shown} here, and {shown} is not cached and cannot be downloaded ({reason(error)}): "
             f"place its {', '.join(_SETTINGS[:2])} and model.safetensors (or pytorch_model.bin) in a folder, and give "
             "that folder"
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    """Why a download failed, in one line."""
+def reason(error: Exception) -> str:
+    """Why the hub did not give or take something, in one line."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):

@@ -38,7 +38,15 @@ from seremo_jax.evaluation.records import FILE, are_whole
 from seremo_jax.evaluation.records import write as write_records
 from seremo_jax.evaluation.split_records import SplitScorer, predictions_file
 from seremo_jax.features import condition_frames
-from seremo_jax.predict import cross_checks, cross_settings, heard_parts, model_backbone, model_folder, model_record
+from seremo_jax.predict import (
+    cross_checks,
+    cross_settings,
+    heard_parts,
+    hub_folder,
+    model_backbone,
+    model_folder,
+    model_record,
+)
 from seremo_jax.predict.class_map import ClassMap
 from seremo_jax.predict.model_folder import Model
 from seremo_jax.reports import validation
@@ -82,7 +90,7 @@ def run(
     for name in ("speaker_prior", "enrolment"):
         if getattr(config.eval, name):
             raise ArtefactError(f"eval.{name} is not offered for a model on another corpus: leave it empty")
-    workdir, place = place_of(workdir), place_of(model)
+    workdir, place = place_of(workdir), hub_folder.place(model)
     cross_checks.require_free(workdir, place)
     is_folder = (place / model_record.RECORD_FILE).exists()
     read = model_folder.read(place, members or (() if is_folder else _EVERY_MEMBER))

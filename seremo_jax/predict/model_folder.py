@@ -40,15 +40,13 @@ from seremo_jax.evaluation import calibration_fit, prototypes
 from seremo_jax.evaluation.prototypes import Prototypes
 from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
-from seremo_jax.predict import model_record
-from seremo_jax.predict.model_record import FORMAT_VERSION, RECORD_FILE
+from seremo_jax.predict import hub_folder, model_record
+from seremo_jax.predict.model_record import FORMAT_VERSION, PROTOTYPES_FILE, RECORD_FILE, STABLEHLO_FILE, WEIGHTS_FILE
 from seremo_jax.training import predictions, protocol
 from seremo_jax.training.dataset import Data
 from seremo_jax.training.model import Sizes
 from seremo_jax.training.selection import LOSS
 
-WEIGHTS_FILE, STABLEHLO_FILE = "weights.safetensors", "head.stablehlo"
-PROTOTYPES_FILE = "prototypes.safetensors"
 _TABLES = ("norm.mean", "norm.sd", "columns")
 _OF_THE_LOSS = (
     "class_target", "class_kind", "label_smoothing", "attribute_task_weight", "class_task_weight", "closeness_weight"
@@ -74,13 +72,13 @@ def read(path: str | os.PathLike, members: Sequence[str] = ()) -> Model:
     """Reads a folder that `export` wrote, or a workdir (or its folder `train`) whose training is finished.
 
     Args:
-      path: The folder.
+      path: The folder; or `hf://ORG/NAME[@REVISION]`, see `hub_folder.place`.
       members: Which members, of a workdir only: see `pick`.
 
     Raises:
       ArtefactError: It is neither, a file is missing or damaged, or belongs to other settings.
     """
-    path = place_of(path)
+    path = hub_folder.place(path)
     if (path / RECORD_FILE).exists():
         if members:
             raise ArtefactError(f"{path} is an exported model: export the members wanted from its workdir instead")
@@ -250,7 +248,7 @@ def write(model: Model, to: str | os.PathLike) -> None:
 
 
 def _read_folder(path: PurePath) -> Model:
-    record, contents = model_record.read(path)
+    record, contents = model_record.read(path, hub_folder.blobs_of(path))
     try:
         record["head"] = Sizes(**record["head"] | {"levels": tuple(record["head"]["levels"])})
         arrays = load_safetensors(contents[WEIGHTS_FILE])

@@ -8,6 +8,7 @@ from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, read_json, 
 
 FORMAT_VERSION = 1
 RECORD_FILE = "model.json"
+WEIGHTS_FILE, STABLEHLO_FILE, PROTOTYPES_FILE = "weights.safetensors", "head.stablehlo", "prototypes.safetensors"
 REMEDY = "export it again with python -m launch.export, or copy the folder again"
 
 _FIELDS: dict[str, Any] = {
@@ -31,8 +32,12 @@ def describe(content: bytes) -> dict[str, Any]:
     return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def read(folder: PurePath) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read(folder: PurePath, blobs: Path | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record without its hashes, and the bytes of each file that it lists.
+
+    Args:
+      folder: The folder.
+      blobs: Another folder that its files may be links into; None forbids links out of it.
 
     Raises:
       ArtefactError: It is damaged, of another format, or no record of a model; or a file lies outside the folder, is
@@ -47,7 +52,7 @@ def read(folder: PurePath) -> tuple[dict[str, Any], dict[str, bytes]]:
     stated = record.pop("fingerprint", None)
     require_same(f"fingerprint of {path}", stated, fingerprint_of(record), f"The file was changed: {REMEDY}.")
     _require_fields(path, record)
-    return record, {name: _content(folder, name, file) for name, file in record.pop("files").items()}
+    return record, {name: _content(folder, name, file, blobs) for name, file in record.pop("files").items()}
 
 
 def _require_fields(path: PurePath, record: dict[str, Any]) -> None:
@@ -89,10 +94,11 @@ def _is_list_of(kind: Any, items: list[Any]) -> bool:
     return all(isinstance(item, kind) for item in items) and (bool(items) or kind is dict)
 
 
-def _content(folder: PurePath, name: str, file: Any) -> bytes:
-    """The bytes of a file, which lies in the folder itself: no name and no link leads out of it."""
+def _content(folder: PurePath, name: str, file: Any, blobs: Path | None) -> bytes:
+    """The bytes of a file, which lies in the folder itself: no name and no link leads out of it, but into `blobs`."""
     path = folder / name
-    if name != PurePath(name).name or (isinstance(path, Path) and path.resolve().parent != folder.resolve()):
+    homes = {place.resolve() for place in (folder, blobs) if isinstance(place, Path)}
+    if name != PurePath(name).name or (homes and path.resolve().parent not in homes):
         raise ArtefactError(
             f"{folder / RECORD_FILE}: files names {name!r}, which does not lie in this folder; a model folder holds "
             f"all that belongs to it: {REMEDY}"

@@ -44,7 +44,8 @@ def load(
     """Reads a model and its backbone.
 
     Args:
-      path: A folder of `python -m launch.export`, or a workdir with a finished training (or its folder `train`).
+      path: A folder of `python -m launch.export`, or `hf://ORG/NAME[@REVISION]` of the model hub, or a workdir with a
+        finished training (or its folder `train`).
       members: Which members of a workdir, see `model_folder.pick`.
       backbone: Where the backbone is, if not where it was in training. What a model names itself is downloaded
         from the hub only where it is named here, too.
