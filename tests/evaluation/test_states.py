@@ -122,7 +122,7 @@ def regression_scores(x, y):
 def check(actual, rows, is_in):
     """Scores of some rows against scikit-learn, audmetric and scipy."""
     value, q, targets = rows
-    _, consensus, p, has_votes, target, has_attribute, panel, _ = targets
+    _, consensus, p, has_votes, target, has_attribute, panel, *_ = targets
     is_scored, voted = is_in & (consensus >= 0), is_in & has_votes
     same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
 

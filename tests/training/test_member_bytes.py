@@ -28,7 +28,7 @@ def _bytes_of_step(num_features, units, num_layers, num_members, batch):
     state = jax.eval_shape(lambda values: training_state.init(settings, values), values)
     widths = {"distribution": 8, "consensus": 8, "has_votes": (), "has_consensus": (), "attribute_shares": (3, 0)}
     labels = {}
-    for name in Labels._fields:
+    for name in (name for name in Labels._fields if name != "is_offered"):
         width = widths.get(name, 3)
         kind = bool if name.startswith("has_") else jnp.float32
         labels[name] = shape((9, *(width if isinstance(width, tuple) else (width,))), kind)
