@@ -151,6 +151,10 @@ class Predictions(NamedTuple):
     distribution: Any
 
 
+System = tuple[list[int], dict[str, Any]]
+"""A system: its members, as rows of the predictions, and what its records say of it (`core.ensemble.systems`)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ResultRecord:
     """One line of `results.jsonl`: every number of one system on one split, condition and group of speakers.

@@ -18,15 +18,12 @@ from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError, place_of, read_json, readable, write_json
 from seremo_jax.core.config import Config
 from seremo_jax.core.hashed import describe_file, require_files
-from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.core.schema import Predictions, ResultRecord, System
 from seremo_jax.data.screening import with_words
 from seremo_jax.data.targets import Targets
 from seremo_jax.evaluation import records as result_records
 from seremo_jax.evaluation import scoring
 from seremo_jax.evaluation.alignment import align
-
-System = tuple[list[int], dict[str, Any]]
-"""Its members, as rows of the predictions, and what its records say of it (`core.ensemble.systems`)."""
 
 _MAY_DIFFER = ("checkpoint", "layers", "commit", "code_version", "fingerprint")
 """What the cards of heads and regressions need not agree in; the fingerprint is that of the settings."""

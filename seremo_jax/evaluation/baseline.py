@@ -23,7 +23,7 @@ from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, r
 from seremo_jax.core.config import Config
 from seremo_jax.core.lock import at_work
 from seremo_jax.core.progress import Progress
-from seremo_jax.core.schema import Predictions, ResultRecord
+from seremo_jax.core.schema import Predictions, ResultRecord, System
 from seremo_jax.data.screening import with_words
 from seremo_jax.data.tables import read_for
 from seremo_jax.data.targets import Targets, without_no_agreement
@@ -297,7 +297,7 @@ def _scored(
     return scoring.score(aligned, scoring.ScoreRequest(described, split, config.eval, card))
 
 
-def systems(members: Sequence[ensemble.Member]) -> list[tuple[list[int], dict[str, Any]]]:
+def systems(members: Sequence[ensemble.Member]) -> list[System]:
     """Each regression as a system of its own, then their means, as `core.ensemble.systems` describes those of heads."""
     differing = ["layer"] if len({member.layer for member in members}) > 1 else []
     means = means_of(members)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from seremo_jax.core.artefacts import finite
 from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.core.ensemble import Member
-from seremo_jax.core.schema import ResultRecord
+from seremo_jax.core.schema import ResultRecord, System
 from seremo_jax.evaluation import calibration_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.calibration_fit import Applied, Calibrations
@@ -73,7 +73,7 @@ def with_calibration(
     records: Sequence[ResultRecord],
     aligned: Aligned,
     fitted: Calibrations,
-    scored: tuple[Sequence[tuple[list[int], dict[str, Any]]], Sequence[Member]],
+    scored: tuple[Sequence[System], Sequence[Member]],
     rows: Mapping[int | None, np.ndarray],
     ids: np.ndarray,
     section: EvalConfig,

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data.targets import Targets
 from seremo_jax.features.store import Reader
+from seremo_jax.training.losses import NEVER
 from seremo_jax.training.selection import LOSS, score_of_attributes, score_of_classes
 
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -23,7 +24,6 @@ SOLVER = "L-BFGS-B of scipy"
 
 _ROWS_AT_ONCE = 256
 _MOST_STEPS, _TOLERANCE, _LEAST_SHARE = 2000, 1e-6, 1e-12
-_NEVER = -1e9
 
 
 def library_version() -> str:
@@ -84,7 +84,7 @@ def fit_classes(
     if is_balanced:
         weight *= weight.sum() / len(there) / weight.sum(axis=0)
     num_votes = weight.sum()
-    excluded = None if is_offered is None else np.where(is_offered[:, there], 0, _NEVER)
+    excluded = None if is_offered is None else np.where(is_offered[:, there], 0, NEVER)
     problem = _Problem(features.astype(np.float32), weight / num_votes, excluded)
     coefficients = np.zeros(len(there) * (features.shape[1] + 1))
     predicted = np.zeros((len(strengths), len(heard), shares.shape[1]), np.float32)
@@ -105,7 +105,7 @@ class _Problem:
     Attributes:
       features: [N, F] float32.
       weight: [N, C] float64, what each class of an utterance weighs; sums to 1.
-      excluded: [N, C] float64, added to the logits: 0, or `_NEVER` where the class could not be chosen; None where all
+      excluded: [N, C] float64, added to the logits: 0, or `NEVER` where the class could not be chosen; None where all
         could.
     """
 

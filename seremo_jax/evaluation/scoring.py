@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from seremo_jax.core import vocab
 from seremo_jax.core.config_fields import EvalConfig
-from seremo_jax.core.schema import ResultRecord
+from seremo_jax.core.schema import ResultRecord, System
 from seremo_jax.evaluation import group_gaps, served, speakers, strata, system_scores, system_sums
 from seremo_jax.evaluation.alignment import Aligned, Cells
 from seremo_jax.evaluation.differences import Compared, default_pairs, differences
@@ -44,7 +44,7 @@ class ScoreRequest:
       adapted: System -> the system that it is an adaptation of, which it is compared with and with no other.
     """
 
-    systems: Sequence[tuple[list[int], dict[str, Any]]]
+    systems: Sequence[System]
     split: str
     section: EvalConfig
     protocol: Mapping[str, Any]

@@ -15,13 +15,11 @@ from jaxtyping import Float, Int
 from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.core.config_fields import EvalConfig
+from seremo_jax.core.schema import System
 from seremo_jax.evaluation.alignment import Aligned
 from seremo_jax.evaluation.calibration_fit import Calibrations
 from seremo_jax.metrics import class_priors
 from seremo_jax.training.dataset import Data
-
-System = tuple[list[int], dict[str, Any]]
-"""Its members, as rows of the predictions, and what its records say of it (`core.ensemble.systems`)."""
 
 SPEAKER = "speaker"
 

@@ -53,8 +53,7 @@ class Plan:
         sources = condition_sources.load(section.noise_dir, section.rir_dir, section="extract")
         hashes = condition_sources.content_hashes(config, "extract")
         condition_sources.require_others(hashes, condition_sources.content_hashes(config, "eval"))
-        about = {name: getattr(section, name.partition(".")[2]) for name in OF_COPIES}
-        about |= {"extract.conditions": list(section.conditions), SOURCES: sources.fingerprint, RECORDINGS: hashes}
+        about = asked_of(config) | {SOURCES: sources.fingerprint, RECORDINGS: hashes}
         return cls(copies_of(config, recordings, utterances, parts_of(config, utterances), sources), about)
 
     def settings(self, clean: Settings) -> Settings:
@@ -80,6 +79,12 @@ class Plan:
         what = f"utterances and copies in {reader.path}, those of some training split"
         require_same(f"number of {what}", len(reader), len(self.copies.ids), remedy)
         require_same(f"the {what}", reader.utterances == list(self.copies.ids), True, remedy)
+
+
+def asked_of(config: Config) -> dict[str, Any]:
+    """The fields `OF_COPIES` of a config, as a manifest has them."""
+    values = {name: getattr(config.extract, name.partition(".")[2]) for name in OF_COPIES}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def identity_of(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -235,14 +235,13 @@ class _Job:
             return
         rows = np.arange(len(heard.copies.ids))
         # A backbone that computes no layer above those stored, since nothing else is asked of copies.
-        job = dataclasses.replace(
-            self,
+        into = dataclasses.replace(
+            self._into("extract copies"),
             recordings=heard.copies,
-            is_train=np.zeros(len(rows), bool),
             backbone=load_backbone(self.config, layers),
-            has_ranked=True,
+            is_drawn=None,
+            is_train=np.zeros(len(rows), bool),
         )
-        into = job._into("extract copies")
         writer = into.begin(path, rows, settings, {})
         into.fill(writer, rows)
         if is_first_process():

@@ -181,10 +181,9 @@ def enrol(
     for path, result in zip(paths, results, strict=True):
         if isinstance(result, AudioError):
             raise ArtefactError(f"{path} cannot be enrolled: {result.reason} ({result.detail}); take it out")
-    model, kappa = (
-        fingerprint_of(about),
-        (PRIOR_KAPPA if labels is None else ENROLMENT_KAPPA) if kappa is None else kappa,
-    )
+    model = fingerprint_of(about)
+    if kappa is None:
+        kappa = PRIOR_KAPPA if labels is None else ENROLMENT_KAPPA
     if labels is None:
         said = np.array([[result.distribution[name] for name in classes] for result in results])
         own = class_priors.fit(said[None], known.prior.mean(axis=0, keepdims=True), kappa)[0]

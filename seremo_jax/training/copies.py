@@ -17,7 +17,7 @@ from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, require_sam
 from seremo_jax.core.config import Config
 from seremo_jax.core.ensemble import Member
 from seremo_jax.features import copies as copies_store
-from seremo_jax.features.manifest import require_config
+from seremo_jax.features.manifest import OF_COPIES, require_config
 from seremo_jax.features.store import Reader
 
 _DRAW = 1
@@ -79,8 +79,7 @@ class Copies:
     def about(self) -> dict[str, Any]:
         """What a training keeps of them: conditions, and the hashes of all recordings that they are drawn from."""
         config = self.store.manifest["config"]
-        names = ("extract.conditions", "extract.num_copies", "extract.condition_seed", copies_store.RECORDINGS)
-        return {name: config[name] for name in names}
+        return {name: config[name] for name in (*OF_COPIES, copies_store.RECORDINGS)}
 
 
 def read_for(config: Config, clean: Reader, members: Sequence[Member]) -> Copies | None:
@@ -98,18 +97,12 @@ def read_for(config: Config, clean: Reader, members: Sequence[Member]) -> Copies
         return None
     reader = Reader(clean.path.parent / copies_store.FOLDER)
     require_config(reader.path, reader.manifest, config)
-    section, there = config.extract, reader.manifest["config"]
-    asked = {
-        "extract.conditions": list(section.conditions),
-        "extract.num_copies": section.num_copies,
-        "extract.condition_seed": section.condition_seed,
-        "tables_fingerprint": clean.manifest["tables_fingerprint"],
-        "dtype": clean.manifest["dtype"],
-    }
+    there, of_store = reader.manifest["config"], ("tables_fingerprint", "dtype")
+    asked = copies_store.asked_of(config) | {name: clean.manifest[name] for name in of_store}
     present = {name: there.get(name, reader.manifest.get(name)) for name in asked}
     require_same(f"the copies in {reader.path}", present, asked, f"Use another --workdir, or {copies_store.REMEDY}.")
     drawn = reader.arrays(copies_store.DRAWN)
-    rows = np.full((len(clean), section.num_copies), -1, np.int64)
+    rows = np.full((len(clean), config.extract.num_copies), -1, np.int64)
     rows[drawn["row"], drawn["number"]] = len(clean) + np.arange(len(reader))
     lengths = reader.num_frames, clean.num_frames[drawn["row"]]
     require_same(f"frames of copies in {reader.path}", *(n.tolist() for n in lengths), f"{copies_store.REMEDY}.")

@@ -179,10 +179,10 @@ def among_offered(logits: Float[Array, "B C"], is_offered: Bool[Array, "B C"] | 
 
     Source: OURS, METHOD.md, section 3.4.
     """
-    return logits if is_offered is None else jnp.where(is_offered, logits, _NEVER)
+    return logits if is_offered is None else jnp.where(is_offered, logits, NEVER)
 
 
-_NEVER = -1e9
+NEVER = -1e9
 """Logit of a class that could not be chosen. Finite, so that a share of 0 times its logarithm is 0."""
 
 
