@@ -165,13 +165,14 @@ class _Job:
         development = calibration_fit.development_of(predicted, self.members, self.data.targets, genders)
         return calibration_fit.fit(development, self.members, section.coverage)
 
-    def _priors(self) -> speaker_priors.TrainingPriors | None:
-        is_asked_for = bool(self.data.config.eval.speaker_prior)
-        return speaker_priors.TrainingPriors.of(self.data, self.members) if is_asked_for else None
+    @functools.cached_property
+    def priors(self) -> speaker_priors.TrainingPriors:
+        """Of all splits and curves, once they are asked for."""
+        return speaker_priors.TrainingPriors.of(self.data, self.members)
 
     def curves(self) -> list[ResultRecord]:
         """Records of the curves of enrolment, of all splits."""
-        known = prototypes.of_training(self.data, self.members, self.params, self.mesh)
+        known = prototypes.of_training(self.data, self.priors, self.params, self.mesh)
         records = []
         for split in self.data.config.eval.splits:
             said = prototypes.with_embeddings(self.data, self.members, self.params, self.mesh, self.rows(split))
@@ -237,7 +238,7 @@ class _Job:
             card=self.card,
             fitted=self.fitted,
             folder=folder,
-            priors=self._priors(),
+            priors=self.priors if self.data.config.eval.speaker_prior else None,
         )
         records, reference = [], None
         with Progress(len(conditions), f"evaluate {split}", "conditions", is_quiet=self.is_quiet) as progress:

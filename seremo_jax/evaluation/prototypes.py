@@ -83,18 +83,24 @@ def with_embeddings(
     return predict(step, params, feed, current)
 
 
-def of_training(data: Data, members: Sequence[ensemble.Member], params: Any, mesh: Mesh) -> Prototypes:
-    """Prototypes of every member over the training split of its fold; arguments as in `with_embeddings`.
+def of_training(data: Data, priors: TrainingPriors, params: Any, mesh: Mesh) -> Prototypes:
+    """Prototypes of every member over the training split of its fold.
+
+    Args:
+      data: What the members read.
+      priors: Theirs, and so all members of the training.
+      params: See `with_embeddings`.
+      mesh: The mesh.
 
     Raises:
       ArtefactError: No utterance of a training split has a consensus.
     """
     rows = {fold: data.labelled_rows(fold, vocab.TRAIN) for fold in data.splits}
     learned, means = data.training_targets, {}
-    for part in with_embeddings(data, members, params, mesh, rows):
+    for part in with_embeddings(data, priors.members, params, mesh, rows):
         shares = learned.consensus[part.rows] * learned.has_consensus[part.rows, None]
         if len(part.members) and not shares.any():
             raise ArtefactError("no utterance of a training split has a consensus, so that its classes have no means")
         for e, embedding in zip(part.members.tolist(), part.embedding, strict=True):
             means[e] = class_means(embedding, shares)
-    return Prototypes(TrainingPriors.of(data, members).shares, tuple(means[e] for e in range(len(members))))
+    return Prototypes(priors.shares, tuple(means[e] for e in range(len(priors.members))))

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ from seremo_jax.core.schema import System
 from seremo_jax.evaluation.alignment import Aligned
 from seremo_jax.evaluation.calibration_fit import Calibrations
 from seremo_jax.metrics import class_priors
+from seremo_jax.training import clusters, losses
 from seremo_jax.training.dataset import Data
 
 SPEAKER = "speaker"
@@ -42,14 +44,18 @@ class TrainingPriors:
 
         It is that of the member's own loss: votes or consensus, smoothed, with its weights of utterances and, where the
         loss is balanced, of classes.
+
+        Raises:
+          ArtefactError: No utterance has a class; or see `clusters.tables` and `Data.weights`.
         """
-        learned, weights, shares = data.training_targets, data.weights(members), []
+        learned, weights, shares = data.training_targets, data.weights(members, clusters.tables(data, members)), []
         for e, member in enumerate(members):
             rows = data.labelled_rows(member.fold, vocab.TRAIN)
             is_votes = member.class_target == "votes"
             has_class = (learned.has_votes if is_votes else learned.has_consensus)[rows]
-            target = (learned.distribution if is_votes else learned.consensus)[rows].astype(np.float64)
-            target = (1 - member.label_smoothing) * target + member.label_smoothing / target.shape[1]
+            target = jnp.asarray((learned.distribution if is_votes else learned.consensus)[rows])
+            offered = None if learned.is_offered is None else jnp.asarray(learned.is_offered[rows])
+            target = np.asarray(losses.smoothed(target, member.label_smoothing, offered), np.float64)
             weight = has_class.astype(np.float64)
             if weights.table is not None:
                 weight *= weights.table[weights.slot[e], rows]

@@ -38,6 +38,7 @@ from seremo_jax.data.targets import Targets
 from seremo_jax.data.targets import build as build_targets
 from seremo_jax.evaluation import calibration_fit, prototypes
 from seremo_jax.evaluation.prototypes import Prototypes
+from seremo_jax.evaluation.speaker_priors import TrainingPriors
 from seremo_jax.features.store import Reader
 from seremo_jax.predict import export as head_lib
 from seremo_jax.predict import hub_folder, model_record
@@ -150,7 +151,10 @@ def from_workdir(workdir: str | os.PathLike, members: Sequence[str] = (), *, wit
     columns = np.stack([data.columns.get(layer, whole) for layer in layers]).astype(np.int32)
     own = head_lib.unflatten(sizes, arrays, len(wanted))
     heads = head_lib.Heads(own, *_slots(about), mean, sd, columns, head_lib.kappas_s(about["members"]))
-    known = prototypes.of_training(data, all_members, params, mesh).of_members(picked) if with_prototypes else None
+    known = None
+    if with_prototypes:
+        priors = TrainingPriors.of(data, all_members)
+        known = prototypes.of_training(data, priors, params, mesh).of_members(picked)
     return Model(about, heads, known)
 
 

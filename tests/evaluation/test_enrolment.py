@@ -14,6 +14,7 @@ from seremo_jax.core.config import ConfigError, from_config_dict
 from seremo_jax.core.config_fields import EvalConfig
 from seremo_jax.evaluation import enrolment, prototypes
 from seremo_jax.evaluation import records as result_records
+from seremo_jax.evaluation.speaker_priors import TrainingPriors
 from seremo_jax.metrics import class_priors
 from seremo_jax.metrics import prototypes as class_prototypes
 from seremo_jax.reports import benchmark
@@ -171,7 +172,7 @@ def test_embeddings_and_prototypes_of_a_training_are_those_of_each_utterance_alo
     loop = toy_training.loop(config, mesh)
     params = loop.canonical_state().params
     data, members = toy_training.data_of(config), loop.members
-    known = prototypes.of_training(data, members, params, mesh)
+    known = prototypes.of_training(data, TrainingPriors.of(data, members), params, mesh)
     rows = [i for i in range(toy_training.NUM) if i % 4]
     mean, sd = (values[0] for values in data.store.arrays("norm").values())
     sizes = model.Sizes(num_features=3, num_attributes=3, num_classes=4, gru_units=6, embedding_size=5)

@@ -17,6 +17,7 @@ from seremo_jax.evaluation import evaluate, records, speaker_priors
 from seremo_jax.evaluation.alignment import align
 from seremo_jax.metrics import class_priors
 from seremo_jax.reports import blocks
+from seremo_jax.training import balance, clusters
 from tests.evaluation.test_scoring import NUM_ROWS, parts
 from tests.support import prepared, toy_training
 
@@ -127,12 +128,47 @@ def test_the_training_prior_is_the_mean_target_of_each_members_own_loss():
         np.testing.assert_allclose(shares, total / total.sum(), rtol=1e-5)
 
 
-def test_an_evaluation_shows_both_side_by_side(tmp_path_factory, tmp_path):
+def test_a_class_that_no_rater_could_choose_has_no_share_of_the_smoothing():
+    config = toy_training.config(ensemble={"layers": (2,), "seeds": (0,)}, loss={"label_smoothing": 0.1})
+    data, members = toy_training.data_of(config), ensemble.members(config, None)
+    offered = np.arange(4) < np.where(np.arange(toy_training.NUM) % 3, 2, 3)[:, None]
+    p = data.targets.distribution * offered
+    learned = dataclasses.replace(data.targets, distribution=p / p.sum(1, keepdims=True), is_offered=offered)
+    actual = speaker_priors.TrainingPriors.of(dataclasses.replace(data, training_targets=learned), members)
+    (votes,) = (shares for shares, member in zip(actual.shares, members, strict=True) if member.class_target == "votes")
+    rows = [i for i in range(toy_training.NUM) if i % 4]
+    expected = np.mean([0.9 * learned.distribution[i] + 0.1 * offered[i] / offered[i].sum() for i in rows], axis=0)
+    assert votes[3] == 0
+    np.testing.assert_allclose(votes, expected, rtol=1e-5)
+
+
+def test_the_training_prior_weighs_utterances_by_groups_that_no_column_has():
+    config = toy_training.config(
+        ensemble={"layers": (2,), "class_targets": ("votes",), "seeds": (0,)},
+        loss={"group_balance": 1.0}, train={"group_by": "kmeans:3"},
+    )  # fmt: skip
+    nobody = np.full(toy_training.NUM, -1, np.int32)
+    data = toy_training.data_of(config)
+    data, members = dataclasses.replace(data, groups=data.groups._replace(group=nobody)), ensemble.members(config, None)
+    rows = np.array([i for i in range(toy_training.NUM) if i % 4])
+    own = balance.Groups(*(codes[rows] for codes in clusters.tables(data, members).of_member(0)))
+    p = data.targets.distribution[rows]
+    weight = balance.tempered(own, p, np.ones(len(rows), bool), 0.0, 1.0)
+    actual = speaker_priors.TrainingPriors.of(data, members).shares[0]
+    np.testing.assert_allclose(actual, weight @ p / weight.sum(), rtol=1e-5)
+    assert np.abs(actual - p.mean(0)).max() > 0.003
+
+
+def test_an_evaluation_shows_both_side_by_side(tmp_path_factory, tmp_path, monkeypatch):
     workdir = Path(shutil.copytree(prepared.finished(tmp_path_factory) / "workdir", tmp_path / "w"))
     before = {(r.system, r.group): r for r in records.read(workdir / records.FILE)}
     config = prepared.smallest()
-    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, speaker_prior=("transductive",)))
-    after = {(r.system, r.group): r for r in records.read(evaluate.run(config, workdir, is_quiet=True))}
+    section = dataclasses.replace(config.eval, speaker_prior=("transductive",), splits=("development", "test"))
+    config, computed, of = dataclasses.replace(config, eval=section), [], speaker_priors.TrainingPriors.of
+    monkeypatch.setattr(speaker_priors.TrainingPriors, "of", lambda *given: computed.append(of(*given)) or computed[-1])
+    found = records.read(evaluate.run(config, workdir, is_quiet=True))
+    assert len(computed) == 1
+    after = {(r.system, r.group): r for r in found if r.split == "test"}
     for key, record in before.items():
         assert after[key].metrics == record.metrics
         assert {**after[key].states, "differences": 0} == {**record.states, "differences": 0}
