@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     """Writes the folder and says what is in it."""
     if arguments:
         raise app.UsageError(f"unexpected argument {arguments[0]!r}: see --help")
-    from seremo_jax.core import commands
+    from seremo_jax.core import commands, ensemble
     from seremo_jax.evaluation import calibration_fit
     from seremo_jax.predict import hub_folder, model_folder, publish
 
@@ -37,9 +37,10 @@ def main(arguments: list[str]) -> None:
     else:
         path = model_folder.export(_WORKDIR.value, _TO.value, _MEMBERS.value, with_prototypes=_PROTOTYPES.value)
         about = model_folder.read(path).about
+    speakers = " --speakers=one" if any(map(ensemble.is_transductive, about["members"])) else ""
     print(f"{path}: {', '.join(member['name'] for member in about['members'])}")
     print(commands.as_called(calibration_fit.described(about["calibration"])))
-    print(commands.as_called(f"next: python -m launch.predict --model={path} FILE"))
+    print(commands.as_called(f"next: python -m launch.predict --model={path}{speakers} FILE"))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
     python -m launch.predict --model=models/crema_d recordings --out=scores.parquet --format=parquet
 
---model is a folder of launch.export, hf://ORG/NAME[@REVISION] or a trained workdir. Without --out it prints. A run
-that was cut off goes on where it was. Exit code 2 says that some files could not be used: they are listed with the
-reason, and in OUT.bad.csv. --enrol, --speaker and --speaker_prior adapt the model to one speaker, of whom all
-recordings must be; launch/README.md says what each of them sees.
+--model is a folder of launch.export, hf://ORG/NAME[@REVISION] or a trained workdir. Without --out it prints. A run that
+was cut off goes on where it was. Exit code 2: some files could not be used; they are listed, also in OUT.bad.csv. What
+--enrol, --speaker, --speaker_prior (recordings of one speaker) and --speakers see of a speaker: launch/README.md.
 """
 
 import sys
@@ -19,6 +18,7 @@ _MEMBERS = flags.DEFINE_multi_string("member", [], "member of a workdir: a name,
 _BACKBONE = paths.define("backbone", None, "where the backbone is, if not where the model says; names what to download")
 _FORMAT = flags.DEFINE_enum("format", "json", ["json", "csv", "parquet"], "format of the results; json has lines")
 _OUT = paths.define("out", None, "file to write")
+_SPEAKERS = paths.define("speakers", None, "who speaks, for models that must know: CSV of file and speaker; or: one")
 _TIMELINE = flags.DEFINE_bool("timeline", False, "table and figure of each long recording, in the folder OUT.timeline")
 _EMBEDDING = flags.DEFINE_bool("embedding", False, "adds the embedding of every member")
 _WINDOW_S = flags.DEFINE_float("window_s", 10.0, "windows of long recordings, in seconds", lower_bound=0.1)
@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
         raise app.UsageError("--save_speaker needs --enrol, which takes no --speaker")
     from seremo_jax.predict import files, predictor, speakers
 
-    audio_files = files.find(arguments[0]) if arguments else None
-    places = {"members": _MEMBERS.value, "backbone": _BACKBONE.value}
-    model = predictor.load(_MODEL.value, **places, window_s=_WINDOW_S.value, hop_s=_HOP_S.value)
+    audio_files = files.find(arguments[0], _SPEAKERS.value) if arguments else None
+    places = {"members": _MEMBERS.value, "backbone": _BACKBONE.value, "window_s": _WINDOW_S.value}
+    model = predictor.load(_MODEL.value, **places, hop_s=_HOP_S.value)
     model, after = speakers.asked_for(model, _ENROL.value, _SAVE_SPEAKER.value, _SPEAKER.value, _SPEAKER_PRIOR.value)
     if audio_files is None:
         return 0

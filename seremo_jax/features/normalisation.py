@@ -117,10 +117,19 @@ class InTableOrder:
         self._nodes[level, place] = state
 
 
+def mean_and_variance(state: State) -> tuple[Float[np.ndarray, "K D"], Float[np.ndarray, "K D"]]:
+    """Mean and population variance of each feature, float32; both 0 where there is no frame."""
+    return state.mean.astype(np.float32), _variance(state).astype(np.float32)
+
+
 def compute(state: State) -> tuple[Float[np.ndarray, "K D"], Float[np.ndarray, "K D"]]:
     """Mean and population standard deviation of each feature, float32; one below 1e-6 is returned as 1.
 
     Source: METHOD.md, section 4.2, step 1.
     """
-    sd = np.sqrt(state.moment / max(state.count, 1))
+    sd = np.sqrt(_variance(state))
     return state.mean.astype(np.float32), np.where(sd < MIN_SD, 1, sd).astype(np.float32)
+
+
+def _variance(state: State) -> Float[np.ndarray, "K D"]:
+    return state.moment / max(state.count, 1)

@@ -18,18 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from seremo_jax.core.artefacts import (
-    SEAL,
-    ArtefactError,
-    atomic_path,
-    parsed,
-    remove_leftovers,
-    require_same,
-    sealed,
-    sha256_of_file,
-    to_json,
-    write_text,
-)
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, fingerprint_of, remove_leftovers, write_text
 from seremo_jax.core.cells import disarmed
 from seremo_jax.core.folders import printable, walk
 from seremo_jax.core.lock import writing
@@ -37,6 +26,8 @@ from seremo_jax.core.progress import Progress
 from seremo_jax.data import audio
 from seremo_jax.data.audio_containers import FOREIGN_SUFFIXES, SUFFIXES
 from seremo_jax.predict import timeline
+from seremo_jax.predict import voices as voices_lib
+from seremo_jax.predict.journal import Journal, stamp
 from seremo_jax.predict.predictor import Predictor
 from seremo_jax.predict.result import Result
 
@@ -55,12 +46,15 @@ class AudioFiles(NamedTuple):
       names: What results call it: relative to the folder, or as given.
       num_ignored: Suffix -> files of a folder that are not taken for audio.
       unreadable: What else in a folder may have been audio: its name, reason and detail.
+      speakers: Speaker of each file, None where not known, for models that are relative to speakers (`--speakers`). All
+        files of a speaker are then heard twice: first for what the speaker sounds like.
     """
 
     paths: list[Path]
     names: list[str]
     num_ignored: dict[str, int]
     unreadable: Sequence[tuple[str, str, str]] = ()
+    speakers: Sequence[str | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,15 +70,24 @@ class Outcome:
     bad: list[tuple[str, str, str]]
 
 
-def find(source: str | os.PathLike) -> AudioFiles:
+def find(source: str | os.PathLike, speakers: str | os.PathLike | None = None) -> AudioFiles:
     """The audio that `source` means: a file, all of a folder and its subfolders, or a list, one path a line.
 
     A list ends in .txt or .list; its paths are absolute or relative to the folder it lies in. Linked folders are
     walked, too, see `folders.walk`.
 
+    Args:
+      source: The file, folder or list.
+      speakers: Who speaks, see `voices.speakers_of`.
+
     Raises:
-      ArtefactError: There is nothing, no audio in the folder, or nothing in the list.
+      ArtefactError: There is nothing, no audio in the folder, or nothing in the list; or see `voices.speakers_of`.
     """
+    found = _found(source)
+    return found._replace(speakers=voices_lib.speakers_of(found.names, speakers))
+
+
+def _found(source: str | os.PathLike) -> AudioFiles:
     path = Path(source)
     if path.is_dir():
         files, unreadable = walk(path)
@@ -133,7 +136,7 @@ def run(
 
     Raises:
       ArtefactError: The journal beside OUT was begun with another model or other settings; another process writes OUT;
-        or options that contradict.
+        options that contradict; or a model that is relative to speakers does not know who speaks, or another one does.
     """
     if with_embedding and form == "csv":
         raise ArtefactError("embeddings do not fit csv: choose --format json or parquet")
@@ -143,6 +146,17 @@ def run(
         raise ArtefactError("a timeline is written before all recordings are heard: leave out --timeline or the prior")
     about = {"model": predictor.identity, "windows_s": list(predictor.windows_s)}
     about |= {"with_embedding": with_embedding, "with_timeline": with_timeline}
+    predictor.require_voices(audio_files.speakers is not None)
+    if audio_files.speakers is not None:
+        if (after or predictor.speaker) and (num := len(set(audio_files.speakers))) > 1:
+            raise ArtefactError(
+                f"--speakers names {num} speakers, and a model is adapted to one: leave out --enrol, --speaker and "
+                "--speaker_prior, or predict speaker by speaker"
+            )
+        # A result depends on all files of the speaker, so another one among them begins another run.
+        about["speakers"] = fingerprint_of(
+            [audio_files.names, list(audio_files.speakers), [*map(stamp, audio_files.paths)]]
+        )
     with contextlib.ExitStack() as stack:
         if out is not None:
             stack.enter_context(writing(out, "predict", ("", ".bad.csv", ".journal.jsonl")))
@@ -165,16 +179,20 @@ def _entries(
     predictor: Predictor, audio_files: AudioFiles, out: str | os.PathLike | None, about: dict[str, Any], is_quiet: bool
 ) -> list[dict[str, Any]]:
     """Entry of the journal for each file, those of files that have none yet added to it."""
-    journal = _Journal(None if out is None else Path(f"{os.fspath(out)}.journal.jsonl"), about)
+    journal = Journal(None if out is None else Path(f"{os.fspath(out)}.journal.jsonl"), about)
     todo = [i for i, path in enumerate(audio_files.paths) if not journal.has(audio_files.names[i], path)]
+    voices, speakers = None, audio_files.speakers
+    if speakers is not None:
+        voices = voices_lib.of_files(predictor.voice, audio_files.paths, speakers, todo, is_quiet)
     began_s, heard_s, num_bad, num = time.monotonic(), 0.0, len(audio_files.unreadable), len(audio_files.paths)
     with Progress(num, "predict", "files", done=num - len(todo), is_quiet=is_quiet) as progress:
         for some in _in_turns(todo, audio_files.paths):
-            stamps = [_stamp(audio_files.paths[i]) for i in some]
-            results = predictor.files([audio_files.paths[i] for i in some], with_embedding=about["with_embedding"])
+            paths = [audio_files.paths[i] for i in some]
+            stamps, own = [*map(stamp, paths)], voices and [voices[speakers[i]] for i in some]
+            results = predictor.files(paths, voices=own, with_embedding=about["with_embedding"])
             entries = []
-            for i, stamp, result in zip(some, stamps, results, strict=True):
-                entry: dict[str, Any] = {"file": audio_files.names[i], "stamp": stamp}
+            for i, content, result in zip(some, stamps, results, strict=True):
+                entry: dict[str, Any] = {"file": audio_files.names[i], "stamp": content}
                 if isinstance(result, Result):
                     entry["result"], heard_s = to_record(result), heard_s + result.duration_s
                     if about["with_timeline"] and len(result.timeline) > 1:
@@ -209,6 +227,8 @@ def to_record(result: Result) -> dict[str, Any]:
     }
     if result.adapted:
         record["adapted"] = result.adapted
+    if result.speaker_s is not None:
+        record["speaker_s"] = round(result.speaker_s, 2)
     if result.embedding is not None:
         record["embedding"] = [[round(float(value), 6) for value in row] for row in result.embedding]
     return record
@@ -246,7 +266,7 @@ def to_table(outcome: Outcome) -> pa.Table:
         if record["conformal_set"] is not None:
             row["conformal_set"] = " ".join(record["conformal_set"])
         # A journal of an earlier version says nothing of level.
-        row |= {"adapted": record["adapted"]} if "adapted" in record else {}
+        row |= {name: record[name] for name in ("adapted", "speaker_s") if name in record}
         row |= {"level_dbfs": record.get("level_dbfs"), "warnings": "; ".join(record.get("warnings", ()))}
         if "embedding" in record:
             row["embedding"] = record["embedding"]
@@ -292,59 +312,3 @@ def _in_turns(todo: Sequence[int], paths: Sequence[Path]) -> Iterator[list[int]]
             some, seconds = [], 0.0
     if some:
         yield some
-
-
-def _stamp(path: Path) -> str | None:
-    """Hash of the content of a file; None where it cannot be read.
-
-    Two folders may have files of one name, size and time of change, so that only the content says which was heard.
-    """
-    try:
-        return sha256_of_file(path) if path.is_file() else None
-    except (OSError, ValueError):  # not to be read, or a name that no file can have
-        return None
-
-
-class _Journal:
-    """Finished files, a line each behind a line that says what they were made with; only in memory without a path."""
-
-    def __init__(self, path: Path | None, about: dict[str, Any]):
-        self._path, self.entries = path, {}
-        if path is None:
-            return
-        if path.exists():
-            self._read(about)
-        else:
-            write_text(path, to_json(sealed(about)) + "\n")
-
-    def _read(self, about: dict[str, Any]) -> None:
-        content = self._path.read_bytes()
-        remedy = "Give another --out, or delete this file to start anew."
-        try:
-            whole = content[: content.rindex(b"\n") + 1]
-            first, *lines = (
-                parsed(line, f"{self._path}:{number}", remedy.lower().rstrip("."))
-                for number, line in enumerate(whole.splitlines(), 1)
-            )
-        except ValueError as error:
-            raise ArtefactError(f"{self._path} is damaged ({error}). {remedy}") from None
-        require_same(f"what {self._path} was begun with", first, about, remedy)
-        if len(whole) < len(content):  # the line that a killed run was writing
-            os.truncate(self._path, len(whole))
-        self.entries = {entry["file"]: entry for entry in lines}
-
-    def has(self, name: str, path: Path) -> bool:
-        """Whether a file has its result and did not change since."""
-        entry = self.entries.get(name, {})
-        return "result" in entry and "bad" not in entry and entry["stamp"] == _stamp(path)
-
-    def append(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Adds finished files; they are on the disk when this returns."""
-        self.entries |= {entry["file"]: entry for entry in entries}
-        # A result that is changed in the journal would come out as one of the model: each line has its fingerprint.
-        if self._path is not None:
-            with self._path.open("ab") as file:
-                # No key is sorted, so that columns stay in the order of the model.
-                file.writelines(f"{json.dumps(entry | {SEAL: sealed(entry)[SEAL]})}\n".encode() for entry in entries)
-                file.flush()
-                os.fsync(file.fileno())

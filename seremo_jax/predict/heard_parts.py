@@ -13,7 +13,7 @@ from seremo_jax.core.artefacts import ArtefactError, clear_when_full, read_json,
 from seremo_jax.core.condition_names import Condition
 from seremo_jax.features import condition_frames, normalisation
 from seremo_jax.features.condition_frames import BlockFrames, Kept, Listener
-from seremo_jax.predict import predictor, voices
+from seremo_jax.predict import batches, passes, voices
 from seremo_jax.predict.export import Speakers
 from seremo_jax.predict.model_folder import Model
 from seremo_jax.predict.voices import Voice
@@ -29,7 +29,7 @@ class HeadPass:
     """The members of a model on frames of its backbone, in batches of few shapes."""
 
     def __init__(self, model: Model):
-        self._static = predictor.static_of(model.about)
+        self._static = passes.static_of(model.about)
         self._heads, self._layers = jax.device_put(model.heads), model.about["layers"]
         self._rate_hz = model.about["backbone"]["frame_rate_hz"]
 
@@ -51,7 +51,7 @@ class HeadPass:
         padded = np.array([self._padded(int(number)) for number in num_frames])
         parts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for length in np.unique(padded):
-            num_slots = int(np.clip(predictor.BATCH_S * self._rate_hz // length, 1, _MOST_SLOTS))
+            num_slots = int(np.clip(batches.BATCH_S * self._rate_hz // length, 1, _MOST_SLOTS))
             places = np.flatnonzero(padded == length)
             for start in range(0, len(places), num_slots):
                 batch = places[start : start + num_slots]
@@ -76,13 +76,13 @@ class HeadPass:
                 hidden[k, slot, : len(own)] = own
         lengths = np.zeros(shape[0], np.int32)
         lengths[: len(batch)] = num_frames
-        attributes, distribution, _ = predictor.judge(*self._static, self._heads, hidden, lengths, speakers)
+        attributes, distribution, _ = passes.judge(*self._static, self._heads, hidden, lengths, speakers)
         return jax.device_get((attributes, distribution))
 
     def _padded(self, num_frames: int) -> int:
         """The length that so many frames are padded to."""
-        seconds = [s for s in predictor.BUCKETS_S if s * self._rate_hz >= num_frames]
-        longest = predictor.BUCKETS_S[-1]
+        seconds = [s for s in batches.BUCKETS_S if s * self._rate_hz >= num_frames]
+        longest = batches.BUCKETS_S[-1]
         return int(np.ceil((seconds[0] if seconds else longest * np.ceil(num_frames / self._rate_hz / longest))
                            * self._rate_hz))  # fmt: skip
 

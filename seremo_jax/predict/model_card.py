@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from seremo_jax.core import ensemble
 from seremo_jax.core.cells import one_line
 
 FILE = "README.md"
@@ -27,6 +28,7 @@ def card(repository: str, about: Mapping[str, Any], scores: str, licence: str | 
     protocol, backbone = about["protocol"], about["backbone"]
     attributes = [item["name"] for item in about["attributes"] if item["is_trained"]]
     members = [member["name"] for member in about["members"]]
+    in_python, in_shell, heard = _of_speakers(about)
     settings = json.dumps(protocol["settings"], indent=1, sort_keys=True)
     sections = {
         f"# {repository}": [
@@ -36,10 +38,10 @@ def card(repository: str, about: Mapping[str, Any], scores: str, licence: str | 
         ],
         "## Use": [
             f'```python\nfrom seremo_jax import predict\n\nmodel = predict.load("hf://{repository}")\n'
-            "result = model(waveform, sample_rate)\nresult.distribution, result.ranked[:2], result.attributes\n```",
-            f"In a shell: `seremo predict --model=hf://{repository} recordings/ --out=scores.csv`. It has heads alone. "
-            f"Their backbone is `{one_line(backbone['name'])}`, revision `{backbone['revision']}`; where it is "
-            "not on your machine, name it with `--backbone=` (`backbone=` in Python).",
+            f"{in_python}\nresult.distribution, result.ranked[:2], result.attributes\n```",
+            f"In a shell: `seremo predict --model=hf://{repository} {in_shell}recordings/ --out=scores.csv`. {heard}It "
+            f"has heads alone. Their backbone is `{one_line(backbone['name'])}`, revision `{backbone['revision']}`; "
+            "where it is not on your machine, name it with `--backbone=` (`backbone=` in Python).",
         ],
         "## Training": [
             f"- Corpus: {one_line(str(protocol['corpus']))}, release {one_line(str(protocol['release']))}",
@@ -74,6 +76,22 @@ def card(repository: str, about: Mapping[str, Any], scores: str, licence: str | 
         is_list = blocks[0].startswith("- ")
         lines += ["", heading, "", ("\n" if is_list else "\n\n").join(filter(None, blocks))]
     return "\n".join(lines) + "\n"
+
+
+def _of_speakers(about: Mapping[str, Any]) -> tuple[str, str, str]:
+    """How the model is called in Python, its flag in a shell, and a sentence on what it hears of a speaker."""
+    if not any(map(ensemble.is_transductive, about["members"])):
+        return "result = model(waveform, sample_rate)", "", ""
+    in_python = (
+        "voice = model.voice(paths)  # all recordings of the speaker\n"
+        "result = model(waveform, sample_rate, voice=voice)"
+    )
+    heard = (
+        "It is transductive: its features are relative to the speaker, of whom it hears all recordings before it "
+        "judges one. `--speakers=one` says that all are of one speaker, and a CSV of `file` and `speaker` who speaks "
+        "in which. "
+    )
+    return in_python, "--speakers=one ", heard
 
 
 def _level_sentence(about: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ speech is heard in the backbone's overlapping windows, and the head reads window
 these are the timeline, and their mean, weighted by their length, is the score of the whole. Memory is that of a window.
 """
 
+import contextlib
 import copy
 import functools
 import os
@@ -13,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -23,14 +23,15 @@ from seremo_jax.core.artefacts import ArtefactError, fingerprint_of
 from seremo_jax.data import audio
 from seremo_jax.data.audio import AudioError
 from seremo_jax.data.level import Hearing
-from seremo_jax.predict import export, model_backbone, model_folder
+from seremo_jax.features import normalisation
+from seremo_jax.predict import batches, model_backbone, model_folder, passes
+from seremo_jax.predict import voices as voices_lib
 from seremo_jax.predict.long_audio import Sums, batches_of_windows, cut
 from seremo_jax.predict.result import NO_ADAPTATION, Adaptation, Outputs, Result, summarise
+from seremo_jax.predict.voices import Voice
 
 WINDOW_S, HOP_S, LEAST_WHOLE_S = 10.0, 5.0, 30.0
-BUCKETS_S = (1, 2, 3, 5, 8, 12, 20, 30)
-"""Padded lengths, each compiled once it is needed."""
-BATCH_S, _MOST_SLOTS, _NUM_THREADS = 160.0, 8, 4
+_NUM_THREADS, _FILES_AT_ONCE = 4, 32
 
 
 def load(
@@ -54,24 +55,12 @@ def load(
 
     Raises:
       ArtefactError: No model, a damaged one, or another backbone than the one it was trained on; both sides are named.
-        Or its features are relative to the speaker.
       ValueError: `hop_s` is not above 0 and at most `window_s`.
     """
     if not 0 < hop_s <= window_s:
         raise ValueError(f"windows of {window_s} s every {hop_s} s: the hop must be above 0 and at most the window")
     model = model_folder.read(path, members)
-    if model.heads.kappa_s is not None:
-        raise ArtefactError(
-            f"{os.fspath(path)} hears features relative to the speaker (model.speaker_kappa_s), whose recordings it "
-            "needs all before it judges one. Prediction judges one at a time: score it with python -m launch.evaluate "
-            "(--model on another corpus), or give its head.stablehlo the statistics of the speaker"
-        )
     return Predictor(model, model_backbone.load(path, model, backbone), window_s, hop_s)
-
-
-def static_of(about: dict[str, Any]) -> tuple[Any, str, str]:
-    """First three arguments of `judge` for a model: sizes of its heads, dtype of its store, how members are mapped."""
-    return about["head"], about["backbone"]["stored_dtype"], "map" if jax.default_backend() == "cpu" else "vmap"
 
 
 class Predictor:
@@ -84,6 +73,7 @@ class Predictor:
       members: Names of the members.
       prototypes: What it knows of the classes of its training; None where its folder has none.
       speaker: The speaker that it is adapted to (`speakers.Speaker`); None for none.
+      is_transductive: Features are relative to the speaker. Calls then need the voice of the speaker, see `voice`.
     """
 
     def __init__(
@@ -96,14 +86,15 @@ class Predictor:
         self.windows_s = (window_s, hop_s)
         self.prototypes, self.speaker, self._adaptation = model.prototypes, None, NO_ADAPTATION
         self._backbone = backbone
+        self.is_transductive = model.heads.kappa_s is not None
         self._heads = jax.device_put(model.heads)
         # Models of earlier versions heard everything as it was recorded.
         self._hearing = Hearing(about["backbone"].get("level", "none"), about["backbone"].get("level_dbfs", 0.0))
-        self._static = static_of(about)
+        self._static = passes.static_of(about)
         # Padded lengths are whole frames, as in extraction, so that the last frame of an utterance is the same one.
         hop = round(audio.SAMPLE_RATE_HZ / backbone.frame_rate_hz)
         whole_s = max(LEAST_WHOLE_S, about["longest_s"])
-        lengths = [-(-round(s * audio.SAMPLE_RATE_HZ) // hop) * hop for s in (*BUCKETS_S, whole_s)]
+        lengths = [-(-round(s * audio.SAMPLE_RATE_HZ) // hop) * hop for s in (*batches.BUCKETS_S, whole_s)]
         self._whole = lengths[-1]
         # Shorter than its receptive field, a backbone gives no frame at all.
         self._buckets = sorted({max(length, min(backbone.least_samples, self._whole)) for length in lengths})
@@ -126,55 +117,131 @@ class Predictor:
         shares = self.speaker.distribution(self.prototypes, output.distribution, output.embedding)
         return output._replace(distribution=shares)
 
-    def __call__(self, waveform: np.ndarray, sample_rate: float | int, *, with_embedding: bool = False) -> Result:
+    def __call__(
+        self,
+        waveform: np.ndarray,
+        sample_rate: float | int,
+        *,
+        voice: Voice | None = None,
+        with_embedding: bool = False,
+    ) -> Result:
         """What the model says of one waveform.
 
         Args:
           waveform: [S] or [S, channels], at any rate and of any length; see `audio.from_samples`.
           sample_rate: Its sampling rate in Hz.
+          voice: That of its speaker, where the model is relative to speakers; see `voice`.
           with_embedding: Keeps the embeddings.
 
         Raises:
+          ArtefactError: The model needs a voice and has none, or the other way round.
           AudioError: It is empty, too short, silent or not finite.
           ValueError: It is no waveform.
         """
-        return self._whole_or_long(audio.from_samples(waveform, sample_rate), "the waveform", with_embedding)
+        self.require_voices(voice is not None)
+        heard, name = audio.from_samples(waveform, sample_rate), "the waveform"
+        if len(heard) > self._whole:
+            return self._long(functools.partial(cut, heard), name, voice, with_embedding)
+        self._require_sound(name, heard)
+        ((_, output, dbfs),) = self._in_batches({0: heard}, voice and [voice])
+        duration_s = len(heard) / audio.SAMPLE_RATE_HZ
+        return self._summary(output, [(0.0, duration_s)], dbfs, voice, with_embedding)
 
-    def file(self, path: str | os.PathLike, *, with_embedding: bool = False) -> Result:
+    def file(self, path: str | os.PathLike, *, voice: Voice | None = None, with_embedding: bool = False) -> Result:
         """What the model says of one audio file, of any format that libsndfile knows.
 
         Raises:
+          ArtefactError: See `__call__`.
           AudioError: It cannot be used; the message says why.
         """
-        (result,) = self.files([path], with_embedding=with_embedding)
+        (result,) = self.files([path], voices=voice and [voice], with_embedding=with_embedding)
         if isinstance(result, AudioError):
             raise result
         return result
 
-    def files(self, paths: Sequence[str | os.PathLike], *, with_embedding: bool = False) -> list[Result | AudioError]:
+    def files(
+        self, paths: Sequence[str | os.PathLike], *, voices: Sequence[Voice] | None = None, with_embedding: bool = False
+    ) -> list[Result | AudioError]:
         """What the model says of some files, in their order; an `AudioError` in place of one that cannot be used.
 
         All that are heard whole are decoded at once and share batches, so give a few dozen at a time.
+
+        Args:
+          paths: The files.
+          voices: That of the speaker of each, where the model is relative to speakers; see `voice`.
+          with_embedding: Keeps the embeddings.
+
+        Raises:
+          ArtefactError: See `__call__`.
         """
+        self.require_voices(voices is not None)
         results: list[Any] = [None] * len(paths)
-        with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="decode") as pool:
-            heard = list(pool.map(self._decode, paths))
-        short = {i: item for i, item in enumerate(heard) if isinstance(item, np.ndarray) and len(item) <= self._whole}
-        for i, output, dbfs in self._in_batches(short):
-            duration_s = len(short[i]) / audio.SAMPLE_RATE_HZ
-            results[i] = summarise(
-                self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding, self._adaptation
-            )
+        heard = self._decoded(paths)
+        short = self._short(heard)
+        for i, output, dbfs in self._in_batches(short, voices):
+            duration_s, voice = len(short[i]) / audio.SAMPLE_RATE_HZ, voices and voices[i]
+            results[i] = self._summary(output, [(0.0, duration_s)], dbfs, voice, with_embedding)
         for i, item in enumerate(heard):
             if isinstance(item, AudioError):
                 results[i] = item
             elif i not in short:
-                read = functools.partial(*((cut, item) if isinstance(item, np.ndarray) else (audio.blocks, paths[i])))
                 try:
-                    results[i] = self._long(read, paths[i], with_embedding)
+                    results[i] = self._long(_blocks(item, paths[i]), paths[i], voices and voices[i], with_embedding)
                 except AudioError as error:
                     results[i] = error
         return results
+
+    def voice(self, paths: Sequence[str | os.PathLike], told: Callable[[int], None] = lambda number: None) -> Voice:
+        """How a speaker sounds, by all of these recordings together; what cannot be used is passed over.
+
+        Of no recording it is the voice of an unknown speaker: all features are then relative to the training split.
+
+        Args:
+          paths: Recordings of one speaker, those that are to be judged among them.
+          told: Called with the number of recordings that were heard since.
+        """
+        moments = normalisation.InTableOrder()
+        moments.add(len(paths), self._no_frames())
+        for start in range(0, len(paths), _FILES_AT_ONCE):
+            some = paths[start : start + _FILES_AT_ONCE]
+            heard = self._decoded(some)
+            short = self._short(heard)
+            for batch, padded, lengths, _ in batches.padded(short, self._buckets, self._hearing):
+                hidden, num_frames = jax.device_get(passes.frames(self._backbone, padded, lengths))
+                for slot, i in enumerate(batch):
+                    moments.add(start + i, self._moments(hidden[:, slot, : num_frames[slot]]))
+            for i, item in enumerate(heard):
+                if not isinstance(item, AudioError) and i not in short:
+                    with contextlib.suppress(AudioError):
+                        moments.add(start + i, self._moments_of_long(_blocks(item, some[i]), some[i]))
+            told(len(some))
+        return voices_lib.of_state(moments.total(), self.about["backbone"]["frame_rate_hz"])
+
+    def require_voices(self, has_voices: bool) -> None:
+        """Refuses to judge without the voice of the speaker where it is needed, and one where it says nothing.
+
+        Raises:
+          ArtefactError: It does.
+        """
+        if self.is_transductive and not has_voices:
+            raise ArtefactError(
+                "this model hears features relative to the speaker (model.speaker_kappa_s) and must know whose the "
+                "recordings are: give --speakers=one, or --speakers=FILE.csv with the columns file and speaker; in "
+                "Python voice=model.voice(PATHS)"
+            )
+        if has_voices and not self.is_transductive:
+            raise ArtefactError(
+                "this model does not hear features relative to the speaker, and who speaks changes nothing: leave out "
+                "--speakers, in Python voice="
+            )
+
+    def _decoded(self, paths: Sequence[str | os.PathLike]) -> list[np.ndarray | AudioError | None]:
+        with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="decode") as pool:
+            return list(pool.map(self._decode, paths))
+
+    def _short(self, heard: Sequence[np.ndarray | AudioError | None]) -> dict[int, np.ndarray]:
+        """Number -> waveform of those that are heard whole."""
+        return {i: item for i, item in enumerate(heard) if isinstance(item, np.ndarray) and len(item) <= self._whole}
 
     def _decode(self, path: str | os.PathLike) -> np.ndarray | AudioError | None:
         """A waveform to be heard whole, why there is none, or None for a long file."""
@@ -192,53 +259,42 @@ class Predictor:
         sums.add(waveform)
         sums.require_sound(path, self.about["shortest_s"])
 
-    def _whole_or_long(self, waveform: Float[np.ndarray, " S"], name: str, with_embedding: bool) -> Result:
-        if len(waveform) > self._whole:
-            return self._long(functools.partial(cut, waveform), name, with_embedding)
-        self._require_sound(name, waveform)
-        ((_, output, dbfs),) = self._in_batches({0: waveform})
-        duration_s = len(waveform) / audio.SAMPLE_RATE_HZ
-        return summarise(self.about, output, [(0.0, duration_s)], duration_s, dbfs, with_embedding, self._adaptation)
+    def _summary(
+        self,
+        output: Outputs,
+        spans_s: list[tuple[float, float]],
+        dbfs: float,
+        voice: Voice | None,
+        with_embedding: bool,
+    ) -> Result:
+        """What the heads say of a recording that ends with its last window, adapted to its speaker."""
+        adaptation = self._adaptation if voice is None else self._adaptation.relative(voice.seconds)
+        return summarise(self.about, self._adapted(output), spans_s, spans_s[-1][1], dbfs, with_embedding, adaptation)
 
-    def _in_batches(self, waveforms: dict[int, np.ndarray]) -> Iterator[tuple[int, Outputs, float]]:
-        """Outputs and level of each waveform, in batches of few shapes: padded to a bucket, one utterance or many."""
-        buckets = np.array(self._buckets)
-        for bucket in self._buckets:
-            group = [i for i, wave in waveforms.items() if buckets[np.searchsorted(buckets, len(wave))] == bucket]
-            many = int(np.clip(BATCH_S * audio.SAMPLE_RATE_HZ // bucket, 1, _MOST_SLOTS))
-            while group:
-                # Two shapes a bucket: a full batch, or one by one where it would be more than half empty.
-                num_slots = many if 2 * len(group) > many else 1
-                batch, group = group[:num_slots], group[num_slots:]
-                padded, lengths = np.zeros((num_slots, bucket), np.float32), np.zeros(num_slots, np.int32)
-                levels = np.zeros(num_slots)
-                for slot, i in enumerate(batch):
-                    lengths[slot] = len(waveforms[i])
-                    heard, levels[slot] = self._hearing.heard(waveforms[i], audio.SAMPLE_RATE_HZ)
-                    padded[slot, : lengths[slot]] = heard
-                out = jax.device_get(_hear(*self._static, self._backbone, self._heads, padded, lengths))
-                for slot, i in enumerate(batch):
-                    yield i, self._adapted(Outputs(*(part[:, slot : slot + 1] for part in out))), float(levels[slot])
+    def _in_batches(
+        self, waveforms: dict[int, np.ndarray], voices: Sequence[Voice] | None
+    ) -> Iterator[tuple[int, Outputs, float]]:
+        """Outputs and level of each waveform, whose number is that of its voice."""
+        for batch, padded, lengths, levels in batches.padded(waveforms, self._buckets, self._hearing):
+            own = voices and voices_lib.together([voices[i] for i in batch], len(padded))
+            out = jax.device_get(passes.hear(*self._static, self._backbone, self._heads, padded, lengths, own))
+            for slot, i in enumerate(batch):
+                yield i, Outputs(*(part[:, slot : slot + 1] for part in out)), float(levels[slot])
 
-    def _long(self, read: Callable[[], Iterable[np.ndarray]], name: str | os.PathLike, with_embedding: bool) -> Result:
+    def _long(
+        self,
+        read: Callable[[], Iterable[np.ndarray]],
+        name: str | os.PathLike,
+        voice: Voice | None,
+        with_embedding: bool,
+    ) -> Result:
         """A long recording, whose blocks `read` gives as often as asked: frames cut into the head's windows."""
-        about, backbone = self.about["backbone"], self._backbone
-        # A backbone that is wrapped in windows brings them along. Another one gets those of the settings, because a
-        # stream is cut in any case.
-        if isinstance(backbone, Windowed):
-            backbone, windows = backbone.params, backbone.windows
-        else:
-            windows = Windows.of(backbone, about["window_seconds"], about["overlap_seconds"])
+        about, sums = self.about["backbone"], Sums()
         length, hop = (max(1, round(s * about["frame_rate_hz"])) for s in self.windows_s)
-        sums, outputs, spans, gain = Sums(), [], [], 1.0
-        if self._hearing.level != "none":
-            # The level is that of the whole recording, which has to be read once before a window of it is heard.
-            for _ in sums.added(read()):
-                pass
-            gain, sums = self._hearing.gain(sums.level.dbfs), Sums()
-        pieces = stream(backbone, windows, (piece * np.float32(gain) for piece in sums.added(read())), _frames)
-        for starts, frames, num_frames in batches_of_windows(pieces, length, hop):
-            out = jax.device_get(judge(*self._static, self._heads, frames, num_frames))
+        outputs, spans = [], []
+        for starts, frames, num_frames in batches_of_windows(self._pieces(read, sums), length, hop):
+            own = voice and voices_lib.together([voice] * len(starts), len(num_frames))
+            out = jax.device_get(passes.judge(*self._static, self._heads, frames, num_frames, own))
             outputs.append(Outputs(*(part[:, : len(starts)] for part in out)))
             spans += [(int(start), int(start + num)) for start, num in zip(starts, num_frames, strict=False)]
         # Known only now, for the recording was never in memory as a whole.
@@ -250,44 +306,43 @@ class Predictor:
         # Frames end before the last samples do; the last window still speaks for them.
         in_s[-1] = (in_s[-1][0], duration_s)
         together = Outputs(*(np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True)))
-        return summarise(
-            self.about, self._adapted(together), in_s, duration_s, sums.level.dbfs, with_embedding, self._adaptation
-        )
+        return self._summary(together, in_s, sums.level.dbfs, voice, with_embedding)
+
+    def _pieces(self, read: Callable[[], Iterable[np.ndarray]], sums: Sums) -> Iterator[np.ndarray]:
+        """Frames [K, t, D] of a long recording, one stretch after the other; adds its samples to `sums`."""
+        about, backbone, gain = self.about["backbone"], self._backbone, 1.0
+        # A backbone that is wrapped in windows brings them along. Another one gets those of the settings, because a
+        # stream is cut in any case.
+        if isinstance(backbone, Windowed):
+            backbone, windows = backbone.params, backbone.windows
+        else:
+            windows = Windows.of(backbone, about["window_seconds"], about["overlap_seconds"])
+        if self._hearing.level != "none":
+            # The level is that of the whole recording, which has to be read once before a window of it is heard.
+            whole = Sums()
+            for _ in whole.added(read()):
+                pass
+            gain = self._hearing.gain(whole.level.dbfs)
+        yield from stream(backbone, windows, (piece * np.float32(gain) for piece in sums.added(read())), passes.frames)
+
+    def _no_frames(self) -> normalisation.State:
+        return normalisation.empty(len(self.about["layers"]), self.about["backbone"]["num_features"])
+
+    def _moments(self, frames: Float[np.ndarray, "K T D"]) -> normalisation.State:
+        """Moments of frames, rounded as in the store."""
+        return normalisation.of_utterance(np.asarray(frames).astype(self.about["backbone"]["stored_dtype"]))
+
+    def _moments_of_long(
+        self, read: Callable[[], Iterable[np.ndarray]], name: str | os.PathLike
+    ) -> normalisation.State:
+        sums, total = Sums(), self._no_frames()
+        for piece in self._pieces(read, sums):
+            if piece.shape[1]:
+                total = normalisation.merge(total, self._moments(piece))
+        sums.require_sound(name, self.about["shortest_s"])
+        return total
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _hear(sizes: Any, dtype: str, member_map: str, backbone: Any, heads: Any, waveforms: Any, num_samples: Any) -> Any:
-    """Waveforms [B, S] -> attributes, distribution, embedding, each [E, B, ...]."""
-    hidden, num_frames = backbone(waveforms, num_samples)
-    return _outputs(sizes, dtype, member_map, heads, hidden, num_frames)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def judge(
-    sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any, speakers: Any = None
-) -> Any:
-    """Frames [K, B, T, D] of some utterances -> attributes, distribution, embedding, each [E, B, ...].
-
-    Args:
-      sizes: Sizes of the heads.
-      dtype: That of the store they were trained on.
-      member_map: See `export.apply`.
-      heads: The heads.
-      hidden: Frames of the layers that the model reads, anything beyond each length.
-      num_frames: [B] valid frames.
-      speakers: `export.Speakers` of the utterances, where the heads are relative to speakers.
-    """
-    return _outputs(sizes, dtype, member_map, heads, hidden, num_frames, speakers)
-
-
-def _outputs(
-    sizes: Any, dtype: str, member_map: str, heads: Any, hidden: Any, num_frames: Any, speakers: Any = None
-) -> Any:
-    # Rounded as in the store: those are the numbers that the head was trained on.
-    out = export.apply(sizes, heads, hidden.astype(jnp.dtype(dtype)), num_frames, member_map, speakers)
-    return out.attributes, out.distribution, out.embedding
-
-
-@jax.jit
-def _frames(backbone: Any, waveforms: Any, num_samples: Any) -> Any:
-    return backbone(waveforms, num_samples)
+def _blocks(item: np.ndarray | None, path: str | os.PathLike) -> Callable[[], Iterable[np.ndarray]]:
+    """Reads a long recording in blocks: what was decoded of it, or its file."""
+    return functools.partial(audio.blocks, path) if item is None else functools.partial(cut, item)

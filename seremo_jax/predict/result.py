@@ -10,6 +10,10 @@ from seremo_jax.core.artefacts import ArtefactError
 from seremo_jax.data import level
 from seremo_jax.metrics import calibration, class_priors
 
+RELATIVE = "features relative to the speaker (transductive)"
+"""What results of a model say whose features are relative to the speaker."""
+_UNKNOWN_SPEAKER = "its speaker is not known: features are relative to all training speakers, and not to its own"
+
 
 class Segment(NamedTuple):
     """A row of the timeline: from `start_s` to `end_s`, class -> probability, attribute -> value; means of members."""
@@ -37,6 +41,8 @@ class Result:
       warnings: What speaks against trusting it: a level outside those that the model was trained on.
       embedding: [E, embedding_size] of every member where it was asked for; those of two members are not comparable.
       adapted: How the model was adapted to the speaker; empty where it was not.
+      speaker_s: Seconds of the speaker that features are relative to, 0 where none are known; None where they are not
+        relative to speakers.
     """
 
     duration_s: float
@@ -51,6 +57,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     embedding: np.ndarray | None = None
     adapted: str = ""
+    speaker_s: float | None = None
 
 
 class Adaptation(NamedTuple):
@@ -60,10 +67,16 @@ class Adaptation(NamedTuple):
       words: In words; empty where it was not.
       priors: [C] how often each class occurs in training and how often with the speaker; None where the speaker's prior
         is not known.
+      speaker_s: Seconds of the speaker that features are relative to; None where they are not.
     """
 
     words: str = ""
     priors: tuple[np.ndarray, np.ndarray] | None = None
+    speaker_s: float | None = None
+
+    def relative(self, speaker_s: float) -> "Adaptation":
+        """The same by features that are relative to so many seconds of the speaker."""
+        return self._replace(words="; ".join(filter(None, (RELATIVE, self.words))), speaker_s=speaker_s)
 
 
 NO_ADAPTATION = Adaptation()
@@ -131,9 +144,10 @@ def summarise(
         conformal_set=None if threshold is None else tuple(name for name in ranked if named[name] >= threshold),
         timeline=tuple(windows),
         level_dbfs=level_dbfs,
-        warnings=_warnings(about, level_dbfs),
+        warnings=(*_warnings(about, level_dbfs), *([_UNKNOWN_SPEAKER] if adaptation.speaker_s == 0 else [])),
         embedding=np.einsum("ebd,b->ed", output.embedding, weight).astype(np.float32) if with_embedding else None,
         adapted=adaptation.words,
+        speaker_s=adaptation.speaker_s,
     )
 
 

@@ -152,7 +152,7 @@ def read(path: str | os.PathLike, about: Mapping[str, Any]) -> Speaker:
 def enrol(
     predictor: Predictor, folder: str | os.PathLike, kappa: float | None = None, weight: float = ENROLMENT_WEIGHT
 ) -> Speaker:
-    """Hears a folder of recordings of one speaker.
+    """Hears a folder of recordings of one speaker, relative to all of them together where the model does so.
 
     Args:
       predictor: The model, with prototypes.
@@ -175,9 +175,10 @@ def enrol(
     else:
         # The order of lines must not decide a digit.
         paths = sorted(labels)
-    results = []
+    results, voice = [], predictor.voice(paths) if predictor.is_transductive else None
     for start in range(0, len(paths), _AT_ONCE):
-        results += predictor.files(paths[start : start + _AT_ONCE], with_embedding=True)
+        some = paths[start : start + _AT_ONCE]
+        results += predictor.files(some, voices=voice and [voice] * len(some), with_embedding=True)
     for path, result in zip(paths, results, strict=True):
         if isinstance(result, AudioError):
             raise ArtefactError(f"{path} cannot be enrolled: {result.reason} ({result.detail}); take it out")

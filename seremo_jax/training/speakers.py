@@ -156,12 +156,11 @@ def gathered(
     nothing = normalisation.empty(len(layers), data.store.manifest["num_features"])
     totals = [nothing if state is None else state for state in states(voices.rows, frames)]
     counts = np.array([total.count for total in totals], np.float64)
+    tables = [np.stack(table) for table in zip(*map(normalisation.mean_and_variance, totals), strict=True)]
     moments = {}
     for slot, layer in enumerate(layers):
         kept = data.columns.get(layer, slice(None))
-        mean = np.stack([total.mean[slot][kept] for total in totals])
-        variance = np.stack([total.moment[slot][kept] for total in totals]) / np.maximum(counts, 1)[:, None]
-        moments[layer] = mean.astype(np.float32), variance.astype(np.float32)
+        moments[layer] = tuple(table[:, slot, kept] for table in tables)
     return Statistics(voices, (counts / data.store.manifest["frame_rate_hz"]).astype(np.float32), moments)
 
 
