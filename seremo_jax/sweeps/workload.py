@@ -21,14 +21,18 @@ from seremo_jax.core.config import Config, ConfigError
 from seremo_jax.data import audio, audio_batches, tables
 from seremo_jax.data.policies import target_policies
 from seremo_jax.data.targets import Targets
+from seremo_jax.features import copies as copies_store
 from seremo_jax.features import forward
 from seremo_jax.features.extract import known_layers
 from seremo_jax.features.store import Reader
+from seremo_jax.training import copies as copies_lib
 from seremo_jax.training.balance import Groups, groups_of
 from seremo_jax.training.dataset import Data, split_of, targets_by_role
 
 _LENGTH_SPREAD = 4.0
 _LEVELS = 7
+_OF_A_SPEAKER = 50
+"""Utterances of a speaker of a drawn corpus, as many as in MSP-Podcast."""
 
 
 class OutlinedStore(Reader):
@@ -79,9 +83,8 @@ class Workload:
         """
         backbone = self.backbone(platform)
         num_frames = np.asarray(backbone.num_frames(self.num_samples), np.int32)
-        store = OutlinedStore(
-            self.stored_layers(backbone), num_frames, backbone.num_features, self.config.extract.dtype
-        )
+        store, copies = self._store(backbone, num_frames), self._copies(backbone, num_frames)
+        frames = store if copies is None else copies_lib.Frames(store, copies)
         folds = dict.fromkeys(member.fold for member in self.members)
         if self.utterances is not None:
             scored, learned = targets_by_role(self.config, self.utterances, self.ratings)
@@ -90,10 +93,31 @@ class Workload:
         else:
             scored = learned = _targets(self.config, len(self.num_samples))
             splits = {fold: _split(self.config, len(self.num_samples), fold) for fold in folds}
-            # A speaker has 50 utterances, as many as in MSP-Podcast.
-            groups = Groups(*[np.arange(len(self.num_samples), dtype=np.int32) // 50] * 3)
+            groups = Groups(*[_speakers(self.config, len(self.num_samples))] * 3)
         rows = np.arange(len(self.num_samples))
-        return Data(self.config, store, scored, learned, splits, store, num_frames, rows, {}, groups)
+        return Data(
+            self.config, store, scored, learned, splits, frames, frames.num_frames, rows, {}, groups, copies
+        )  # fmt: skip
+
+    def _store(self, backbone: backbones.Backbone, num_frames: Int[np.ndarray, " n"]) -> OutlinedStore:
+        return OutlinedStore(self.stored_layers(backbone), num_frames, backbone.num_features, self.config.extract.dtype)
+
+    def _copies(self, backbone: backbones.Backbone, num_frames: Int[np.ndarray, " N"]) -> copies_lib.Copies | None:
+        """The copies that the extraction makes, utterance by utterance; None where no member hears any."""
+        if not any(member.copy_share for member in self.members):
+            return None
+        rows = np.full((len(num_frames), self.config.extract.num_copies), -1, np.int64)
+        heard = self.heard_as_copies()
+        rows[heard] = len(num_frames) + np.arange(rows[heard].size).reshape(-1, rows.shape[1])
+        return copies_lib.Copies(self._store(backbone, np.repeat(num_frames[heard], rows.shape[1])), rows)
+
+    def heard_as_copies(self) -> Int[np.ndarray, " n"]:
+        """Rows of the utterances that have copies: those of the training split of some fold."""
+        if self.utterances is not None:
+            return np.flatnonzero([part is not None for part in copies_store.parts_of(self.config, self.utterances)])
+        folds = self.config.ensemble.folds or (None,)
+        splits = [_split(self.config, len(self.num_samples), fold) for fold in folds]
+        return np.flatnonzero(np.any([split == vocab.TRAIN for split in splits], axis=0))
 
 
 def of_workdir(config: Config, workdir: str | os.PathLike) -> Workload:
@@ -106,7 +130,7 @@ def of_workdir(config: Config, workdir: str | os.PathLike) -> Workload:
     num_samples = audio_batches.Recordings.of(utterances, "").num_samples
     members, notes = _members(config, place_of(workdir))
     about = f"{len(num_samples):,} utterances of {os.fspath(workdir)}, {_hours(num_samples)}"
-    return Workload(config, about, num_samples, members, notes, utterances, ratings)
+    return _with_copies(Workload(config, about, num_samples, members, notes, utterances, ratings))
 
 
 def drawn(config: Config, num_utterances: int, mean_s: float, shortest_s: float, longest_s: float) -> Workload:
@@ -130,7 +154,17 @@ def drawn(config: Config, num_utterances: int, mean_s: float, shortest_s: float,
         f"{num_utterances:,} drawn utterances of {shortest_s:g} to {longest_s:g} s, {mean_s:g} s on average, "
         f"{_hours(num_samples)}"
     )
-    return Workload(config, about, num_samples, members, notes)
+    return _with_copies(Workload(config, about, num_samples, members, notes))
+
+
+def _with_copies(work: Workload) -> Workload:
+    """With a note where extraction hears more than its program is counted for."""
+    section = work.config.extract
+    if not section.conditions:
+        return work
+    num = len(work.heard_as_copies()) * section.num_copies
+    note = f"{num:,} copies (extract.conditions) are heard in a pass of their own, which extract does not count"
+    return dataclasses.replace(work, notes=(*work.notes, note))
 
 
 def draw_lengths(
@@ -163,15 +197,30 @@ def _members(config: Config, workdir: Any) -> tuple[tuple[ensemble.Member, ...],
     return tuple(ensemble.members(config, chosen)), notes
 
 
+def _parts(config: Config, num: int, has_folds: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Of N utterances the part, of three in the shares that the config says or of equal folds, and a place in it."""
+    draw = np.random.default_rng(config.data.split_seed).permutation(num)
+    if has_folds:
+        return draw % config.data.num_folds, draw // config.data.num_folds
+    ends = (np.cumsum(config.data.split_shares) * num).round().astype(int)
+    part = np.searchsorted(ends, draw, side="right").clip(max=2)
+    return part, draw - np.array([0, *ends[:2]])[part]
+
+
 def _split(config: Config, num: int, fold: int | None) -> np.ndarray:
     """[N] words: shares as the config says; with folds the next one is development."""
-    draw = np.random.default_rng(config.data.split_seed).permutation(num)
+    part, _ = _parts(config, num, fold is not None)
     if fold is None:
-        ends = (np.cumsum(config.data.split_shares) * num).round().astype(int)
-        part = np.searchsorted(ends, draw, side="right").clip(max=2)
         return np.array([vocab.TRAIN, vocab.DEVELOPMENT, vocab.TEST], object)[part]
-    own = (draw % config.data.num_folds - fold) % config.data.num_folds
+    own = (part - fold) % config.data.num_folds
     return np.select([own == 0, own == 1], [vocab.TEST, vocab.DEVELOPMENT], vocab.TRAIN).astype(object)
+
+
+def _speakers(config: Config, num: int) -> np.ndarray:
+    """[N] int32 speakers, each in one split, whatever the fold."""
+    part, place = _parts(config, num, bool(config.ensemble.folds))
+    _, speaker = np.unique(np.stack([part, place // _OF_A_SPEAKER]), axis=1, return_inverse=True)
+    return speaker.ravel().astype(np.int32)
 
 
 def _targets(config: Config, num: int) -> Targets:
@@ -182,6 +231,8 @@ def _targets(config: Config, num: int) -> Targets:
     by_class, by_attribute = (np.zeros((num, len(axis)), np.float32) for axis in (names, attributes))
     everyone, rated = np.ones(num, bool), np.ones(by_attribute.shape, bool)
     num_levels = _LEVELS if target_policies(config).has_levels else 0
+    # Raters of several corpora seldom have the same choices.
+    offered = np.ones(by_class.shape, bool) if config.corpus.also else None
     return Targets(
         ids=np.arange(num), votes=by_class, distribution=by_class, has_votes=everyone,
         consensus_index=np.zeros(num, np.int32), consensus=by_class, has_consensus=everyone,
@@ -189,6 +240,7 @@ def _targets(config: Config, num: int) -> Targets:
         class_names=names, attribute_names=attributes, attribute_ranges={}, counts={},
         levels=tuple(np.linspace(-1, 1, num_levels).tolist()) if num_levels else (),
         attribute_shares=np.zeros((*by_attribute.shape, num_levels), np.float32) if num_levels else None,
+        is_offered=offered,
     )  # fmt: skip
 
 

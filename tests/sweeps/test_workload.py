@@ -1,15 +1,25 @@
 """A corpus of which lengths alone are known, and the programs that are lowered for it."""
 
+import dataclasses
+import json
 import os
 
 import jax
 import numpy as np
 import pytest
+import soundfile
 
 from seremo_jax.core import ensemble
 from seremo_jax.core.config import ConfigError, from_config_dict
+from seremo_jax.data import ingest, tables
+from seremo_jax.features import extract
+from seremo_jax.features.store import Reader
 from seremo_jax.sweeps import programs, workload
+from seremo_jax.training import copies, lowering
+from seremo_jax.training.dataset import Data
 from seremo_jax.training.fitting import Judge
+from seremo_jax.training.loop import Loop
+from tests.support import prepared, toy_training
 from tests.support.small_models import GOLDEN
 from tests.support.uncompiled import Uncompiled
 
@@ -75,3 +85,80 @@ def test_more_members_are_other_seeds_of_the_same_layers():
     more = programs._members_of(members, 5)
     assert [member.layer for member in more] == [1, 1, 1, 2, 2]
     assert len(set(more)) == 5
+
+
+WORDS = ("angry", "surprise", "sad", "contempt")
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    """Members that hear copies, two corpora and features relative to speakers: config, and an extracted workdir."""
+    root, workdir = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("joint") / "w"
+    rng = np.random.default_rng(0)
+    utterances, ratings = ["id,audio,speaker,gender"], ["utterance,rater,primary,modality"]
+    for i in range(12):
+        soundfile.write(root / f"x{i}.wav", rng.uniform(-0.2, 0.2, 8_000), 16_000)
+        utterances.append(f"u{i},x{i}.wav,s{i // 2},{'female' if i // 2 % 2 else 'male'}")
+        ratings += [f"u{i},r{n},{WORDS[(i + (n == 2)) % 4]},both" for n in range(3)]
+    (root / "utterances.csv").write_text("\n".join(utterances) + "\n")
+    (root / "ratings.csv").write_text("\n".join(ratings) + "\n")
+    (root / "corpus.json").write_text(json.dumps({"corpus": "mine", "class_set": list(WORDS)}))
+    config = prepared.smallest()
+    changes = {
+        "corpus": {"also": ("table; modality=both",), "also_roots": (os.fspath(root),)},
+        "targets": {"class_set": "crema6+msp8"},
+        "extract": {"layers": (0,), "conditions": ("gain:-20..-5db",), "num_copies": 2},
+        "model": {"layer": 0},
+        "train": {"device_cache": "on"},
+        "ensemble": {"seeds": (0,), "copy_shares": (0.0, 0.5), "speaker_kappas_s": ("inf", 5.0)},
+    }
+    config = dataclasses.replace(
+        config, **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in changes.items()}
+    ).validate()
+    ingest.run(config, workdir, is_quiet=True)
+    extract.run(config, workdir, is_quiet=True)
+    return config, workdir
+
+
+def _described(tree):
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+
+
+def test_programs_of_a_workdir_take_what_its_training_takes(joint):
+    config, workdir = joint
+    members, store, mesh = ensemble.members_in(workdir, config), Reader(workdir / "store"), toy_training.mesh(1)
+    utterances, ratings, _ = tables.read_for(config, workdir)
+    heard = copies.read_for(config, store, members)
+    data = Data.of(config, store, (utterances, ratings), members, heard)
+    loop = Loop(config, data, members, mesh, is_cached=True)
+    work = workload.of_workdir(config, workdir)
+    assert work.members == tuple(members)
+    assert work.data("cpu").training_targets.is_offered is not None
+    planned = lowering.training_on(work.data("cpu"), members, mesh, "cpu", is_cached=True)
+    for feed, arguments in ((loop._train, planned.train), (loop._development, planned.development)):
+        batch = next(iter(feed.batches(None if feed is loop._development else 1)))
+        called_with = lowering.Arguments(loop._state, feed.members, batch, feed.inputs)
+        assert _described(called_with) == _described(arguments)
+    assert planned.steps is loop._steps
+    assert planned.train.inputs.frames.shape[1] > data.store.num_frames.sum()
+    assert f"{len(heard.store)} copies (extract.conditions) are heard in a pass of their own" in work.notes[-1]
+
+
+def test_a_drawn_corpus_has_copies_several_corpora_and_speakers_of_one_split(joint):
+    config, _ = joint
+    for folds, kind in (((), "derived"), ((0, 1), "kfold")):
+        data_section = dataclasses.replace(config.data, split_kind=kind, num_folds=3)
+        axes = dataclasses.replace(config.ensemble, folds=folds)
+        work = workload.drawn(dataclasses.replace(config, data=data_section, ensemble=axes), 600, 1.5, 1.0, 2.0)
+        data = work.data("cpu")
+        train = np.any([split == "train" for split in data.splits.values()], axis=0)
+        np.testing.assert_array_equal(data.copies.rows[:, 0] >= 0, train)
+        assert len(data.num_frames) == 600 + 2 * train.sum()
+        np.testing.assert_array_equal(data.num_frames[data.copies.rows[train]].T, [data.store.num_frames[train]] * 2)
+        assert data.labels().is_offered.shape == data.targets.distribution.shape
+        for split in data.splits.values():
+            of_speaker = {}
+            for speaker, word in zip(data.groups.speaker.tolist(), split.tolist(), strict=True):
+                of_speaker.setdefault(speaker, set()).add(word)
+            assert max(map(len, of_speaker.values())) == 1
+        assert np.bincount(data.groups.speaker).max() == 50
