@@ -22,7 +22,7 @@ from seremo_jax.core.config import Config
 from seremo_jax.data import tables
 from seremo_jax.sweeps import fit, workload
 from seremo_jax.sweeps.plan import Plan, Program
-from seremo_jax.training import fitting, lowering, model, roofline
+from seremo_jax.training import fitting, lowering, model, roofline, speakers
 from seremo_jax.training.memory import Memory
 from seremo_jax.training.state import Settings, member_bytes
 
@@ -74,7 +74,8 @@ def member_cost(config: Config) -> Cost:
     sizes = settings.sizes
     shapes = jax.eval_shape(lambda: model.init(sizes, jax.random.key(0)))
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    state_bytes, step_bytes = member_bytes(settings, int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S))
+    num_frames = int(config.train.batch_size * _FRAME_RATE_HZ * _UTTERANCE_S)
+    state_bytes, step_bytes = member_bytes(settings, num_frames, speakers.is_asked_for(config))
     takes_turns = settings.member_map == "map"
     return Cost(num_parameters, state_bytes, step_bytes, roofline.head_flops(sizes), takes_turns)
 

@@ -313,7 +313,7 @@ def init(settings: Settings, values: Values) -> TrainState:
     return over_members("map", init_member, values.seed)
 
 
-def member_bytes(settings: Settings, num_frames: int) -> tuple[int, int]:
+def member_bytes(settings: Settings, num_frames: int, is_relative: bool = False) -> tuple[int, int]:
     """Bytes of device memory of one member: those of its state, and those that a step of it takes besides.
 
     Where members take turns (`Settings.member_map` is `map`), the second number is needed only once.
@@ -321,6 +321,7 @@ def member_bytes(settings: Settings, num_frames: int) -> tuple[int, int]:
     Args:
       settings: Static settings.
       num_frames: Frames of a batch, `T * R` of its rows, with all padding.
+      is_relative: Whether some member reads features relative to speakers.
     """
 
     def state_of(seed: Array) -> TrainState:
@@ -328,4 +329,5 @@ def member_bytes(settings: Settings, num_frames: int) -> tuple[int, int]:
 
     state = jax.eval_shape(state_of, jax.ShapeDtypeStruct((1,), jnp.uint32))
     num_bytes = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    return num_bytes, roofline.head_bytes(settings.sizes, -(-num_frames // settings.micro_batches))
+    of_a_part = -(-num_frames // settings.micro_batches)
+    return num_bytes, roofline.head_bytes(settings.sizes, of_a_part, is_relative)
