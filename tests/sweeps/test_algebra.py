@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from configs import crema_d, simulated
+from configs import crema_d, every_speaker, simulated
 from seremo_jax.backbones import load
 from seremo_jax.core import ensemble
 from seremo_jax.core.config import Config, from_config_dict
@@ -31,6 +31,26 @@ def test_product_zipped_and_chain_are_what_their_names_say():
     assert product(a, b) == [{"a.x": x, "b.y": y} for x, y in itertools.product((1, 2), (3, 4))]
     assert zipped(a, b) == [{"a.x": 1, "b.y": 3}, {"a.x": 2, "b.y": 4}]
     assert chain(a, product(a, b)) == [*a, *product(a, b)]
+
+
+@pytest.mark.parametrize(("variant", "num_folds"), [("subset24", 4), ("", 5), ("msp_podcast", 1)])
+def test_the_frontier_of_every_speaker_is_one_program_of_40_heads_a_fold(variant, num_folds):
+    base = every_speaker.get_config(variant)
+    (program,) = plan.plan(from_config_dict(base), list(every_speaker.sweep_frontier())).programs
+    assert (len(every_speaker.FRONTIER), program.num_members) == (40, 40 * num_folds)
+    members = ensemble.members(program.config, 3 if num_folds == 1 else dict.fromkeys(range(num_folds), 3))
+    systems = {dataclasses.replace(member, seed=0, fold=None) for member in members}
+    assert len(systems) == 20
+    for field, num in (
+        ("speaker_kappa_s", 4),
+        ("speaker_balance", 3),
+        ("group_balance", 3),
+        ("objective", 4),
+        ("mixup", 3),
+    ):
+        assert len({getattr(member, field) for member in members}) == num
+    if variant == "msp_podcast":
+        assert program.config.eval.splits == ("development",)
 
 
 @pytest.mark.parametrize(
