@@ -8,17 +8,29 @@ import jax
 import numpy as np
 
 from seremo_jax.core import ensemble, sharding
-from seremo_jax.core.config import from_config_dict
+from seremo_jax.core.config import Config, from_config_dict
 from seremo_jax.core.schema import Batch, Labels
 from seremo_jax.data.targets import Targets
 from seremo_jax.features.store import Reader
-from seremo_jax.training import loader, steps
+from seremo_jax.sweeps import plan
+from seremo_jax.sweeps.algebra import Point
+from seremo_jax.training import balance, loader, speakers, steps
 from seremo_jax.training.arrangement import arrange, share_out
-from seremo_jax.training.state import Inputs, Members, Normalisation, Settings, values_of
+from seremo_jax.training.state import (
+    Inputs,
+    Members,
+    Normalisation,
+    Relative,
+    Settings,
+    SpeakerMoments,
+    Spoken,
+    values_of,
+)
 
 CLASS_NAMES = tuple("abcdefgh")
 ATTRIBUTE_NAMES = ("valence", "activation", "dominance")
 FRAME_RATE_HZ = 50
+NUM_SPEAKERS = 8
 
 
 class Frames:
@@ -163,6 +175,13 @@ def epoch(reader: Reader, targets: Targets, batch_size: int, number: int) -> Ite
         yield Ready(batch, targets)
 
 
+def _config(num_members: int, sizes: dict[str, Any], points: Sequence[Point] | None) -> Config:
+    """Settings of members that differ in their seed, or that are the points of a sweep."""
+    seeds = {"seeds": tuple(range(num_members))} if points is None else {}
+    config = from_config_dict({"model": {"layer": 0, **sizes}, "ensemble": seeds})
+    return config if points is None else plan.plan(config, points).programs[0].config
+
+
 class Trainer:
     """Members of the published head, trained in one program.
 
@@ -171,30 +190,40 @@ class Trainer:
       num_features: D.
       num_layers: Layers they read, as evenly as it goes.
       sizes: Fields of `model`, other than the published ones.
+      points: Points of a sweep that they are of, as many as there are members; None for seeds.
     """
 
-    def __init__(self, num_members: int, num_features: int, num_layers: int = 1, sizes: dict[str, Any] | None = None):
-        tree = {"model": {"layer": 0, **(sizes or {})}, "ensemble": {"seeds": tuple(range(num_members))}}
-        config = from_config_dict(tree)
+    def __init__(
+        self,
+        num_members: int,
+        num_features: int,
+        num_layers: int = 1,
+        sizes: dict[str, Any] | None = None,
+        points: Sequence[Point] | None = None,
+    ):
+        self._config = config = _config(num_members, sizes or {}, points)
         members = [
             dataclasses.replace(member, layer=number % num_layers)
             for number, member in enumerate(ensemble.members(config, None))
         ]
         # Members of one layer side by side, as an ensemble has them.
         members = sorted(members, key=lambda member: member.layer)
-        settings = Settings.of(config, num_features, len(CLASS_NAMES))
+        settings = Settings.of(config, num_features, len(CLASS_NAMES), num_groups=NUM_SPEAKERS)
         self._mesh = mesh = sharding.make_mesh(num_members)
         current = arrange(num_members, mesh.shape[sharding.MEMBER])
         self._views, slot = share_out(current, [(member.layer,) for member in members])
-        weights = [np.ones(len(CLASS_NAMES), np.float32)] * len(current.order)
-        values = values_of([members[m] for m in current.member], weights)
-        by_member = sharding.by_member(mesh)
-        self._members = jax.device_put(Members(values, np.zeros_like(slot), slot, slot), by_member)
-        num_views = sum(map(len, self._views))
-        norm = Normalisation(
-            np.zeros((num_views, num_features), np.float32), np.ones((num_views, num_features), np.float32)
-        )
-        self._norm = jax.device_put(norm, by_member)
+        here = [members[m] for m in current.member]
+        different, weight_slot = balance.combinations(here)
+        self._num_weights = len(different) if balance.is_asked_for(config) else 0
+        values = values_of(here, [np.ones(len(CLASS_NAMES), np.float32)] * len(here), None, weight_slot)
+        by_member, relative = sharding.by_member(mesh), None
+        shape = sum(map(len, self._views)), num_features
+        if speakers.is_asked_for(config):
+            kappa_s = np.array([float(member.speaker_kappa_s) for member in here], np.float32)
+            relative = Relative(kappa_s, slot, np.zeros_like(slot))
+        self._members = jax.device_put(Members(values, np.zeros_like(slot), slot, slot, relative), by_member)
+        norm = Normalisation(np.zeros(shape, np.float32), np.ones(shape, np.float32))
+        self._norm, self._reads_groups = jax.device_put(norm, by_member), settings.reads_groups
         self._compiled = steps.compile_steps(settings, mesh, num_running=current.num_running)
         state = self._compiled.init(self._members.values)
         is_member = np.arange(len(current.order)) < num_members
@@ -220,7 +249,23 @@ class Trainer:
         placed = Batch(
             *(None if a is None else sharding.place(self._mesh, spec, a) for a, spec in zip(batch, specs, strict=True))
         )
-        return placed, Inputs(self._norm, jax.device_put(labels, sharding.replicated(self._mesh)))
+        return placed, Inputs(self._norm, self._whole(labels), None, *self._of_speakers(len(t.ids)))
+
+    def _of_speakers(self, num: int) -> tuple[Any, ...]:
+        """Weights, groups, statistics of speakers and who speaks, of N utterances: None where no member reads them."""
+        speaker, table, groups = np.arange(num, dtype=np.int32) % NUM_SPEAKERS, None, None
+        if self._num_weights:
+            table = self._whole(np.ones((self._num_weights, num), np.float32))
+        if self._reads_groups:
+            groups = self._whole(np.stack([speaker, speaker % 2]))
+        if self._members.relative is None:
+            return table, groups
+        moments = np.ones((len(self._norm.mean), NUM_SPEAKERS, self._norm.mean.shape[1]), np.float32)
+        statistics = jax.device_put(SpeakerMoments(0 * moments, moments), sharding.by_member(self._mesh))
+        return table, groups, statistics, self._whole(Spoken(np.full(NUM_SPEAKERS, 60, np.float32), speaker[None]))
+
+    def _whole(self, tree: Any) -> Any:
+        return jax.device_put(tree, sharding.replicated(self._mesh))
 
     def step(self, placed: tuple[Batch, Inputs]) -> np.ndarray:
         """One update of every member, waited for; the loss of each."""

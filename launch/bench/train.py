@@ -1,11 +1,13 @@
 """Training: one head, a dozen and two beside PyTorch one after another and in two processes, and a whole epoch."""
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
+from configs import every_speaker
 from launch.bench import engine, torch_peers
 from launch.bench.machine import peak_gflops
 from launch.bench.suite import Part, Row, Session
@@ -20,6 +22,8 @@ MEMBERS = ((12, 4), (25, 5))
 MEMBERS_BATCH, EPOCH_BATCH, EPOCH_BATCHES, EPOCH_UTTERANCES = 32, 64, 3, 2_000
 HEAVY_ROUNDS = 3
 """Of what takes seconds a round."""
+FRONTIER_SHAPE, FRONTIER_SIZES = (16, 64), {"conv_kernel": 0, "gru_units": 32, "gru_layers": 1, "embedding_size": 16}
+"""Batch and features of small heads of a frontier over speakers, and their sizes."""
 GPU_MEMBERS = ((25, 6.0), (125, 12.0))
 """(Members, times PyTorch in sequence that they should reach)."""
 
@@ -28,7 +32,7 @@ def parts(session: Session) -> list[Part]:
     """All rows."""
     if not torch_peers.is_there():
         name = "one head, members, epoch"
-        return [Part((name,), lambda: [Row(name, note=torch_peers.NO_PEER)])]
+        return [Part((name,), lambda: [Row(name, note=torch_peers.NO_PEER)]), _frontier(session)]
     peak = functools.cache(lambda: peak_gflops(session.is_quick))
     if jax.default_backend() != "cpu":
         return _gpu(peak, session)
@@ -44,6 +48,7 @@ def parts(session: Session) -> list[Part]:
         *(_one_head(batch_size, peak, session) for batch_size in BATCHES[:number]),
         *(_members(*members, session) for members in MEMBERS[:number]),
         _epoch(session),
+        _frontier(session),
         Part((gpu,), lambda: [Row(gpu, note="no GPU here: not measured")]),
     ]
 
@@ -134,6 +139,38 @@ def _members(num_members: int, num_layers: int, session: Session) -> Part:
         yield Row(names[1], s, s["PyTorch in processes s"] / s["ours s"], 1.05, note)
 
     return Part(names, rows)
+
+
+def _frontier(session: Session) -> Part:
+    """Heads of unlike objectives, weights, mixup and features: together, and each in a program of its own kind."""
+    points = every_speaker.FRONTIER[:: 13 if session.is_quick else 1]
+    batch_size, num_features = FRONTIER_SHAPE
+    name = f"{len(points)} heads of configs/every_speaker.py, B = {batch_size}, D = {num_features}: step, one program "
+    name += f"against {len(points)} single runs"
+
+    def rows() -> Iterator[Row]:
+        frames = engine.Frames([_num_frames(session)] * batch_size, num_features)
+        plan, shape = engine.padded_plan(frames.lengths, batch_size)
+        batch = engine.source(frames, (0,), engine.random_targets(batch_size), plan, shape)[0]
+        trainers = [engine.Trainer(len(points), num_features, sizes=FRONTIER_SIZES, points=points)]
+        trainers += [engine.Trainer(1, num_features, sizes=FRONTIER_SIZES, points=[point]) for point in points]
+        placed, compiled_s = [trainer.place(batch) for trainer in trainers], []
+        for trainer, given in zip(trainers, placed, strict=True):
+            began_s = time.perf_counter()
+            trainer.step(given)
+            compiled_s.append(time.perf_counter() - began_s)
+        cases = {
+            "one program s": lambda: trainers[0].step(placed[0]),
+            "single runs s": lambda: [one.step(given) for one, given in zip(trainers[1:], placed[1:], strict=True)],
+        }
+        timed = session.interleave(name, cases, HEAVY_ROUNDS)
+        s = timed.seconds
+        # Single runs of one kind share a program in this process; in processes of their own each compiles it.
+        figures = {"compiling one program s": compiled_s[0], "compiling a single run s": compiled_s[1]}
+        note = join(timed.note, "single runs only do what their own objective asks for")
+        yield Row(name, s | figures, s["single runs s"] / s["one program s"], None, note)
+
+    return Part((name,), rows)
 
 
 def _epoch(session: Session) -> Part:
