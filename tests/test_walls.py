@@ -42,6 +42,8 @@ OWNERS = {
     "krippendorff": ("data.agreement",),
     "sklearn": ("evaluation.regression",),
     "pyroomacoustics": ("conditions.rooms",),
+    "onnx": ("predict.onnx_graph",),
+    "onnxruntime": ("predict.onnx_graph",),
     "etils": ("core.artefacts",),
     "fsspec": ("core.artefacts",),
 }

@@ -45,7 +45,8 @@ class Transformer:
     final_norm: bool
     least_samples: int
 
-    def _module(self) -> Any:
+    def module(self) -> Any:
+        """The Flax module with its arrays."""
         return nnx.merge(self.definition, self.params)
 
     def _normed(

@@ -93,7 +93,7 @@ class W2vBert(Transformer):
         stacked = bands[:, : t * self.num_stacked].reshape(len(bands), t, -1)
         num_frames = self.num_frames(num_samples).astype(jnp.int32)
         is_valid = jnp.arange(t)[None, :] < num_frames[:, None]
-        model = self._module()
+        model = self.module()
         x = model.feature_projection(stacked)
         x = jnp.where(is_valid[..., None], x, jnp.zeros((), x.dtype))
         return hidden_states(model.layers, x, self.layers, is_valid, is_valid, model.positions(t)), num_frames

@@ -164,7 +164,7 @@ class Wav2Vec2(Transformer):
         least = receptive_samples(self.kernels, self.strides)
         waveforms = jnp.pad(waveforms, ((0, 0), (0, max(0, least - waveforms.shape[1]))))
         counts = self._frames_by_layer(jnp.where(num_samples > 0, jnp.maximum(num_samples, least), 0))
-        model, num_frames = self._module(), counts[-1].astype(jnp.int32)
+        model, num_frames = self.module(), counts[-1].astype(jnp.int32)
 
         def features(waveforms: Array, counts: Array) -> Array:
             x = waveforms[..., None].astype(self.dtype)

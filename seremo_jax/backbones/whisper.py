@@ -34,7 +34,7 @@ QWEN2_AUDIO, QWEN2_AUDIO_ENCODER = "qwen2_audio", "qwen2_audio_encoder"
 _TOWERS = {"whisper": "encoder.", QWEN2_AUDIO: "audio_tower.", QWEN2_AUDIO_ENCODER: ""}
 """`model_type` -> what stands before the names of the encoder's tensors."""
 MODEL_TYPES = tuple(_TOWERS)
-_REACH_FRAMES = 2
+REACH_FRAMES = 2
 """Frames beyond a cut window that the two convolutions of the last frame reach."""
 
 _PARTS = ("conv1.", "conv2.", "embed_positions.", "layers.", "layer_norm.")
@@ -100,10 +100,10 @@ class Whisper(Transformer):
         num_positions = self.window_samples // FRAME_SAMPLES
         t = num_positions if self.is_padded else min(kept + self.silence_frames, num_positions)
         # A window that is cut short goes on as silence, not as an edge, for what the last frame's convolutions reach.
-        heard = t if self.is_padded else t + _REACH_FRAMES
+        heard = t if self.is_padded else t + REACH_FRAMES
         is_sample = jnp.arange(length)[None, :] < num_samples[:, None]
         waveforms = jnp.pad(jnp.where(is_sample, waveforms, 0.0), ((0, 0), (0, heard * FRAME_SAMPLES - length)))
-        model, frame = self._module(), jnp.arange(t)[None, :]
+        model, frame = self.module(), jnp.arange(t)[None, :]
         x = _gelu(model.conv1(log_mel(waveforms, self.num_bands)))
         x = _gelu(model.conv2(x))[:, :t]
         # A window that is cut keeps the positions from the beginning of the table on: positions are absolute here.

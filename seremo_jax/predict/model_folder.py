@@ -4,12 +4,13 @@ model.json            classes, attributes and their scale, backbone, members, ca
 weights.safetensors   parameters of the heads [E, ...] and the statistics of their features
 head.stablehlo        the heads as a `jax.export` module, which runs without this package
 prototypes.safetensors  means of the classes of the training, on demand, for speakers
+head.onnx, model.onnx where asked for: the heads, and the heads behind their backbone, see `onnx_files`
 """
 
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
@@ -22,14 +23,7 @@ from safetensors.numpy import save as save_safetensors
 
 from seremo_jax import __version__
 from seremo_jax.core import ensemble, sharding
-from seremo_jax.core.artefacts import (
-    ArtefactError,
-    atomic_path,
-    fingerprint_of,
-    place_of,
-    read_json,
-    to_json,
-)
+from seremo_jax.core.artefacts import ArtefactError, atomic_path, fingerprint_of, place_of, read_json, to_json
 from seremo_jax.core.config import CONFIG_FILE, Config, read_config
 from seremo_jax.core.lock import at_work, writing
 from seremo_jax.data.policies import target_policies
@@ -201,7 +195,12 @@ def _require_comparable(trained: dict[str, Any]) -> None:
 
 
 def export(
-    workdir: str | os.PathLike, to: str | os.PathLike, members: Sequence[str] = (), *, with_prototypes: bool = False
+    workdir: str | os.PathLike,
+    to: str | os.PathLike,
+    members: Sequence[str] = (),
+    *,
+    with_prototypes: bool = False,
+    more: Callable[[Model], dict[str, bytes]] | None = None,
 ) -> PurePath:
     """Writes a model folder from a finished workdir; it appears whole or not at all.
 
@@ -210,6 +209,7 @@ def export(
       to: The folder to write; it must not exist.
       members: Which members, see `pick`; one makes a single model, several an ensemble.
       with_prototypes: See `from_workdir`.
+      more: Gives name and content of further files of the model, which are listed in `model.json` and never read here.
 
     Raises:
       ArtefactError: See `from_workdir`; or `to` is there already; or another process is at work in this workdir, or
@@ -220,12 +220,12 @@ def export(
         model = from_workdir(workdir, members, with_prototypes=with_prototypes)
         if to.exists():
             raise ArtefactError(f"{to} is there already: give another folder, or delete it")
-        write(model, to)
+        write(model, to, more)
     return to
 
 
-def write(model: Model, to: str | os.PathLike) -> None:
-    """Writes the files of a model folder, all together."""
+def write(model: Model, to: str | os.PathLike, more: Callable[[Model], dict[str, bytes]] | None = None) -> None:
+    """Writes the files of a model folder, all together; see `export`."""
     about, heads, known = model
     arrays = head_lib.flatten(heads.params) | dict(
         zip(_TABLES, map(np.asarray, (heads.mean, heads.sd, heads.columns)), strict=True)
@@ -241,12 +241,14 @@ def write(model: Model, to: str | os.PathLike) -> None:
     }
     if known is not None:
         contents[PROTOTYPES_FILE] = save_safetensors(known.arrays())
+    further = {} if more is None else more(model)
     with atomic_path(to) as folder:
         folder.mkdir()
-        record = dict(about, files={})
-        for name, content in contents.items():
+        for name, content in (contents | further).items():
             (folder / name).write_bytes(content)
-            record["files"][name] = model_record.describe(content)
+        record = dict(about, files={name: model_record.describe(content) for name, content in contents.items()})
+        if further:
+            record["further_files"] = {name: model_record.describe(content) for name, content in further.items()}
         record["fingerprint"] = fingerprint_of(record)
         (folder / RECORD_FILE).write_text(to_json(record, indent=2) + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """`model.json` and the files that it lists: read as something that a stranger may have written."""
 
 import hashlib
+import os
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -32,6 +33,15 @@ def describe(content: bytes) -> dict[str, Any]:
     return {"num_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def without_places(content: Any) -> Any:
+    """The content of a record, with the names of folders of this machine in the place of their paths."""
+    if isinstance(content, dict):
+        return {name: without_places(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [without_places(value) for value in content]
+    return PurePath(content).name if isinstance(content, str) and os.path.isabs(content) else content
+
+
 def read(folder: PurePath, blobs: Path | None = None) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The record without its hashes, and the bytes of each file that it lists.
 
@@ -52,6 +62,7 @@ def read(folder: PurePath, blobs: Path | None = None) -> tuple[dict[str, Any], d
     stated = record.pop("fingerprint", None)
     require_same(f"fingerprint of {path}", stated, fingerprint_of(record), f"The file was changed: {REMEDY}.")
     _require_fields(path, record)
+    record.pop("further_files", None)
     return record, {name: _content(folder, name, file, blobs) for name, file in record.pop("files").items()}
 
 

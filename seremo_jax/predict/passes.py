@@ -6,12 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seremo_jax.data.level import Hearing
 from seremo_jax.predict import export
 
 
 def static_of(about: dict[str, Any]) -> tuple[Any, str, str]:
     """First three arguments of `judge` for a model: sizes of its heads, dtype of its store, how members are mapped."""
     return about["head"], about["backbone"]["stored_dtype"], "map" if jax.default_backend() == "cpu" else "vmap"
+
+
+def hearing_of(about: dict[str, Any]) -> Hearing:
+    """At which level a model hears speech. Models of earlier versions heard everything as it was recorded."""
+    return Hearing(about["backbone"].get("level", "none"), about["backbone"].get("level_dbfs", 0.0))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -22,7 +22,6 @@ from seremo_jax.backbones.windows import Windowed, Windows, stream
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of
 from seremo_jax.data import audio
 from seremo_jax.data.audio import AudioError
-from seremo_jax.data.level import Hearing
 from seremo_jax.features import normalisation
 from seremo_jax.predict import batches, model_backbone, model_folder, passes
 from seremo_jax.predict import voices as voices_lib
@@ -88,8 +87,7 @@ class Predictor:
         self._backbone = backbone
         self.is_transductive = model.heads.kappa_s is not None
         self._heads = jax.device_put(model.heads)
-        # Models of earlier versions heard everything as it was recorded.
-        self._hearing = Hearing(about["backbone"].get("level", "none"), about["backbone"].get("level_dbfs", 0.0))
+        self._hearing = passes.hearing_of(about)
         self._static = passes.static_of(about)
         # Padded lengths are whole frames, as in extraction, so that the last frame of an utterance is the same one.
         hop = round(audio.SAMPLE_RATE_HZ / backbone.frame_rate_hz)

@@ -2,14 +2,14 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path, PurePath
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from seremo_jax.core.artefacts import place_of
 from seremo_jax.core.lock import at_work
 from seremo_jax.evaluation.records import FILE
-from seremo_jax.predict import hub_folder, model_card, model_folder
+from seremo_jax.predict import hub_folder, model_card, model_folder, model_record
 from seremo_jax.reports import report
 
 
@@ -21,6 +21,7 @@ def run(
     licence: str | None = None,
     is_public: bool = False,
     with_prototypes: bool = False,
+    more: Callable[[model_folder.Model], dict[str, bytes]] | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Writes a model and its card to the hub.
 
@@ -31,6 +32,7 @@ def run(
       licence: The hub's word for the licence of the model, as `cc-by-4.0`; None says that none was stated.
       is_public: Whether everybody may read a repository that is made here.
       with_prototypes: See `model_folder.from_workdir`.
+      more: See `model_folder.export`.
 
     Returns:
       The URL with the commit, and the content of `model.json`.
@@ -44,17 +46,8 @@ def run(
         folder = Path(scratch) / "model"
         with at_work(workdir, "export"):
             model = model_folder.from_workdir(workdir, members, with_prototypes=with_prototypes)
-        about = without_places(model.about)
-        model_folder.write(model._replace(about=about), folder)
+        about = model_record.without_places(model.about)
+        model_folder.write(model._replace(about=about), folder, more)
         card = model_card.card(repository, about, scores.strip(), licence)
         (folder / model_card.FILE).write_text(card, encoding="utf-8")
         return hub_folder.upload(folder, repository, is_public=is_public), about
-
-
-def without_places(content: Any) -> Any:
-    """The content of a record, with the names of folders of this machine in the place of their paths."""
-    if isinstance(content, dict):
-        return {name: without_places(value) for name, value in content.items()}
-    if isinstance(content, list):
-        return [without_places(value) for value in content]
-    return PurePath(content).name if isinstance(content, str) and os.path.isabs(content) else content

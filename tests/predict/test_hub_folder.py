@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from seremo_jax.core.artefacts import ArtefactError
-from seremo_jax.predict import model_folder, publish
+from seremo_jax.predict import model_folder, model_record, publish
 from tests.support import fake_hub, launchers, prepared
 
 
@@ -106,4 +106,4 @@ def test_a_folder_of_ones_own_may_not_link_to_others(tmp_path, hub, tmp_path_fac
 def test_where_folders_lie_on_a_machine_is_not_published():
     about = {"backbone": {"location": "/home/name/wavlm"}, "layers": [1, "/data/noise"], "name": "microsoft/wavlm"}
     kept = {"backbone": {"location": "wavlm"}, "layers": [1, "noise"], "name": "microsoft/wavlm"}
-    assert publish.without_places(about) == kept
+    assert model_record.without_places(about) == kept
