@@ -26,10 +26,15 @@ import jaxlib
 
 import tests.support.type_checks  # noqa: F401 (named in pyproject.toml)
 
-# The older of the compiler's two ways to write loops compiles a training in a third of the time. Newer compilers no
-# longer have it, and end the process at a flag that they do not know.
-if jaxlib.version.__version_info__ < (0, 11) and "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+# A worker compiles on one core, so that a program in one part compiles faster than in many. The older of the compiler's
+# two ways to write loops compiles a training in a third of the time; newer compilers no longer have it, and end the
+# process at a flag that they do not know.
+_flags = {"xla_cpu_parallel_codegen_split_count": "1", "xla_cpu_enable_concurrency_optimized_scheduler": "false"}
+if jaxlib.version.__version_info__ < (0, 11):
+    _flags["xla_cpu_use_fusion_emitters"] = "false"
+for _name, _value in _flags.items():
+    if _name not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_name}={_value}".strip()
 
 NUM_DEVICES = 8
 _COMPILING_ROOMS = ("training", "system", "backbones", "sweeps", "predict", "features")
@@ -42,11 +47,20 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     jax.config.update("jax_compilation_cache_dir", str(cache))
 
+# All programs are kept, however fast they compile: tests of many files compile the same small ones.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+jax.config.update(
+    "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
+)
+
 # Through jax.config and not the environment, so that launchers started by a test as a process of their own run as a
 # user would run them. seremo_jax is not imported here: jaxtyping's hook must come first.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# What is imported stays, so it is not searched for garbage: neither meanwhile nor later.
+gc.disable()
 
 # The same examples on every machine and no time limit for one: a loaded machine is no bug.
 hypothesis.settings.register_profile("seremo", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -109,6 +123,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     num_long = collections.Counter(item.path for item, long in zip(items, is_long, strict=True) if long)
     rooms = {name: place for place, name in enumerate(_COMPILING_ROOMS)}
     items.sort(key=lambda item: (-num_long[item.path], rooms.get(item.path.parent.name, len(rooms))))
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage, but not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,6 +1,7 @@
 """Curves over utterances of test speakers: who is enrolled, who is scored, and by which numbers."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -176,6 +177,7 @@ def test_embeddings_and_prototypes_of_a_training_are_those_of_each_utterance_alo
     rows = [i for i in range(toy_training.NUM) if i % 4]
     mean, sd = (values[0] for values in data.store.arrays("norm").values())
     sizes = model.Sizes(num_features=3, num_attributes=3, num_classes=4, gru_units=6, embedding_size=5)
+    apply = jax.jit(functools.partial(model.apply, sizes))
     for e in range(2):
         own = jax.tree.map(lambda x, e=e: x[e], params)
         vectors = []
@@ -184,7 +186,7 @@ def test_embeddings_and_prototypes_of_a_training_are_those_of_each_utterance_alo
             features = normalise(jnp.asarray(frames)[:, None], valid, jnp.asarray(mean), jnp.asarray(sd))
             reset = np.arange(len(frames))[:, None] == 0
             inputs = features, reset, np.zeros(reset.shape, np.int32), np.array([len(frames) - 1])
-            vectors.append(np.asarray(model.apply(sizes, own, *map(jnp.asarray, inputs)).embedding[0], np.float64))
+            vectors.append(np.asarray(apply(own, *inputs).embedding[0], np.float64))
         has = data.targets.has_consensus[rows]
         label = data.targets.consensus_index[rows]
         for c in range(4):

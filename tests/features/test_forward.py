@@ -68,8 +68,8 @@ def test_the_final_norm_and_the_window_make_another_store(corpus, tmp_path):
     np.testing.assert_array_equal(plain.read(2, [0])[0], normed.read(2, [0])[0])
     last = [reader.read(3, [0])[0] for reader in (plain, normed)]
     assert np.abs(last[0] - last[1]).max() > 0.1
-    cut = extracted(corpus, fresh(corpus, tmp_path, "cut"), **WHISPER, backbone__window="cut")
-    assert cut.manifest["backbone_revision"] != plain.manifest["backbone_revision"]
+    cut = forward.load_backbone(config_of(corpus, **WHISPER, backbone__window="cut"))
+    assert cut.revision != plain.manifest["backbone_revision"]
 
 
 def test_devices_share_a_batch_and_change_no_number(corpus, of_checkpoint, tmp_path):
@@ -78,11 +78,12 @@ def test_devices_share_a_batch_and_change_no_number(corpus, of_checkpoint, tmp_p
     assert whole.size == 8
     two = np.array(jax.local_devices()[:2]).reshape(1, 2)
     mesh = jax.sharding.Mesh(two, whole.axis_names, axis_types=whole.axis_types)
-    for name, is_spread in (("copied", False), ("spread", True)):
+    for name, is_spread, layers in (("copied", False, (0, 2)), ("spread", True, "all")):
         workdir = fresh(corpus, tmp_path, name)
-        config = config_of(corpus, **CHECKPOINT, backbone__shards_params=is_spread)
+        config = config_of(corpus, **CHECKPOINT, backbone__shards_params=is_spread, extract__layers=layers)
         shared = Reader(extract.run(config, workdir, is_quiet=True, mesh=mesh))
-        for layer in of_checkpoint.layers:
+        assert shared.layers == (layers if layers != "all" else of_checkpoint.layers)
+        for layer in shared.layers:
             both = (reader.read(layer, range(NUM_UTTERANCES)) for reader in (shared, of_checkpoint))
             for ours, theirs in zip(*both, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
@@ -134,6 +135,7 @@ def test_long_audio_is_heard_in_windows(corpus, tmp_path):
     reader = extracted(corpus, fresh(corpus, tmp_path), **changes)
     config = config_of(corpus, **changes)
     backbone = forward.load_backbone(config)
+    assert reader.manifest["backbone_revision"] == backbone.revision
     row = int(np.argmax(reader.num_frames))
     waveform = read_waveform(corpus, reader.utterances[row])
     assert len(waveform) > 16_000

@@ -11,7 +11,7 @@ from seremo_jax.evaluation import evaluate
 from seremo_jax.features import extract
 from seremo_jax.predict import model_folder
 from seremo_jax.reports import validation
-from seremo_jax.saliency import ranking
+from seremo_jax.sweeps import run as sweep
 from seremo_jax.training import train
 
 
@@ -37,14 +37,11 @@ def once(factory, name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def extracted(factory, config: Config, name: str) -> Path:
-    """A workdir with tables, store and saliency of a config; do not write into it: copy or link it."""
+    """A workdir with tables, store and saliency of a config, as a sweep makes them.
 
-    def fill(workdir: Path) -> None:
-        ingest.run(config, workdir, is_quiet=True)
-        extract.run(config, workdir, is_quiet=True)
-        ranking.summarise(workdir, config)
-
-    return once(factory, name, fill)
+    Do not write into it: copy or link it.
+    """
+    return once(factory, name, lambda workdir: sweep.prepare(config, workdir, is_quiet=True))
 
 
 def smallest() -> Config:
@@ -52,6 +49,7 @@ def smallest() -> Config:
     config = simulated.get_config("tiny")
     config.corpus.num_speakers, config.corpus.utterances_per_speaker = 6, 1
     config.model.gru_units = config.model.embedding_size = 8
+    config.model.gru_layers = 1
     config.train.max_epochs, config.ensemble.class_targets = 2, ("votes",)
     config.eval.num_resamples = config.eval.num_permutations = 20
     return from_config_dict(config)

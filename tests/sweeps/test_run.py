@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from configs import simulated
 from launch import sweep as launcher
 from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.core.config import from_config_dict
@@ -22,6 +23,7 @@ from seremo_jax.evaluation import evaluate
 from seremo_jax.sweeps import plan, run
 from seremo_jax.sweeps.algebra import SweepError, axis, product, zipped
 from seremo_jax.training import train
+from tests.support.prepared import extracted
 
 RECIPE = """
 from configs import simulated
@@ -60,10 +62,8 @@ SHAPES = axis("model.gru_units", (4, 6))
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Workdir with tables, store and saliency."""
-    workdir = tmp_path_factory.mktemp("prepared")
-    run.prepare(BASE, workdir, is_quiet=True)
-    return workdir
+    """Workdir with tables, store and saliency, made by `run.prepare`."""
+    return extracted(tmp_path_factory, from_config_dict(simulated.get_config("tiny")), "simulated-tiny")
 
 
 @pytest.fixture

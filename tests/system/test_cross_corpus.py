@@ -21,7 +21,7 @@ from seremo_jax.evaluation import records
 from seremo_jax.features import condition_frames
 from seremo_jax.metrics.catalogue import entries_by_metric, metric
 from seremo_jax.predict import cross_checks, cross_corpus, model_backbone
-from seremo_jax.reports import benchmark, report
+from seremo_jax.reports import benchmark, report, validation
 from seremo_jax.reports.blocks import ReportError
 from tests.support import launchers, prepared
 
@@ -218,10 +218,11 @@ def _of(root):
 
 @pytest.fixture(scope="module")
 def ingested(tables, tmp_path_factory):
-    """A workdir with its tables."""
+    """A workdir with its tables and their page, which an evaluation makes where it is not there, as in `heard`."""
     workdir = tmp_path_factory.mktemp("ingested") / "w"
     status, said = launchers.run("ingest", *_of(tables), f"--workdir={workdir}")
     assert status == 0, said
+    validation.write_page(workdir)
     return workdir
 
 
@@ -231,9 +232,22 @@ def workdir(ingested, tmp_path):
     return Path(shutil.copytree(ingested, tmp_path / "on"))
 
 
-def test_votes_outside_the_models_classes_are_masked_and_counted(finished, tables, workdir):
-    status, said = _evaluate(finished / "model", _of(tables), workdir)
+CONDITIONS = "--config.eval.conditions=('clean','noise:white:0db')"
+
+
+@pytest.fixture(scope="module")
+def twelve(finished, tables, ingested, tmp_path_factory):
+    """The exported model on the twelve recordings in two conditions, and what was printed."""
+    workdir = Path(shutil.copytree(ingested, tmp_path_factory.mktemp("twelve") / "on"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(condition_frames, "BLOCK_BYTES", 1)  # an utterance a block
+        status, said = _evaluate(finished / "model", _of(tables), workdir, CONDITIONS)
     assert status == 0, said
+    return workdir, said
+
+
+def test_votes_outside_the_models_classes_are_masked_and_counted(twelve):
+    workdir, said = twelve
     everyone = next(record for record in records.read(workdir / "results.jsonl") if record.group == "all")
     votes = _votes(workdir)
     outside = {word: sum(own[word] for own in votes.values()) for word in ("surprise", "contempt")}
@@ -250,8 +264,13 @@ def test_votes_outside_the_models_classes_are_masked_and_counted(finished, table
     assert "targets.class_set is the model's, 'crema6', and not the recipe's, 'msp8'" in said
 
 
-def test_splits_are_heard_where_they_are_asked_for(finished, tables, workdir):
-    status, said = _evaluate(finished / "model", _of(tables), workdir, "--config.eval.splits=('test',)")
+def test_splits_are_heard_where_they_are_asked_for_and_settings_of_the_model_may_be_typed(finished, tables, workdir):
+    typed = (
+        "--config.backbone.level=none",
+        "--config.targets.class_set=crema6",
+        "--config.backbone.shards_params=True",
+    )
+    status, said = _evaluate(finished / "model", _of(tables), workdir, *typed, "--config.eval.splits=('test',)")
     assert status == 0, said
     everyone = next(record for record in records.read(workdir / "results.jsonl") if record.group == "all")
     table = pq.read_table(workdir / "utterances.parquet")
@@ -275,16 +294,6 @@ def test_what_cannot_be_asked_is_refused_by_name(finished, tables, workdir, othe
     assert (status, message in said) == (1, True), said
     assert "Traceback" not in said
     assert not (workdir / "results.jsonl").exists()
-
-
-def test_settings_that_the_model_has_anyway_may_be_typed(finished, tables, workdir):
-    typed = (
-        "--config.backbone.level=none",
-        "--config.targets.class_set=crema6",
-        "--config.backbone.shards_params=True",
-    )
-    status, said = _evaluate(finished / "model", _of(tables), workdir, *typed)
-    assert status == 0, said
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "baseline", "saliency", "report"])
@@ -371,20 +380,9 @@ def test_member_and_backbone_belong_to_a_model(crema_d, tmp_path):
     assert "--member and --backbone belong to --model" in said
 
 
-def _table_config(tables):
-    tree = {
-        "corpus": {"name": "table", "root": os.fspath(tables)},
-        "eval": {"num_resamples": 20, "num_permutations": 0, "conditions": ("clean", "noise:white:0db")},
-    }
-    return from_config_dict(tree)
-
-
-def test_a_run_that_was_cut_off_goes_on_where_it_was(finished, tables, ingested, tmp_path, monkeypatch):
-    monkeypatch.setattr(condition_frames, "BLOCK_BYTES", 1)  # an utterance a block
-    config, decode, decoded = _table_config(tables), audio.decode, []
-    for name in ("whole", "cut"):
-        shutil.copytree(ingested, tmp_path / name)
-    whole = records.read(cross_corpus.run(config, finished / "model", tmp_path / "whole", is_quiet=True))
+def test_a_run_that_was_cut_off_goes_on_where_it_was(finished, tables, twelve, workdir, monkeypatch):
+    monkeypatch.setattr(condition_frames, "BLOCK_BYTES", 1)
+    decode, decoded = audio.decode, []
 
     def limited(path, **options):
         decoded.append(Path(path).name)
@@ -393,20 +391,22 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(finished, tables, ingested,
         return decode(path, **options)
 
     monkeypatch.setattr(audio, "decode", limited)
-    with pytest.raises(KeyboardInterrupt):
-        cross_corpus.run(config, finished / "model", tmp_path / "cut", is_quiet=True)
-    assert not (tmp_path / "cut" / "results.jsonl").exists()
-    parts = list((tmp_path / "cut" / "predictions" / "parts").glob("*.npz"))
+    status, said = _evaluate(finished / "model", _of(tables), workdir, CONDITIONS)
+    assert (status != 0, "the same command goes on from here" in said) == (True, True), said
+    assert not (workdir / "results.jsonl").exists()
+    parts = list((workdir / "predictions" / "parts").glob("*.npz"))
     parts[0].write_bytes(b"damaged")
     monkeypatch.setattr(audio, "decode", lambda path, **options: decoded.append(path) or decode(path, **options))
     decoded.clear()
-    again = records.read(cross_corpus.run(config, finished / "model", tmp_path / "cut", is_quiet=True))
+    status, said = _evaluate(finished / "model", _of(tables), workdir, CONDITIONS)
+    assert status == 0, said
     assert 0 < len(decoded) <= 24 - len(parts) + 1
+    whole, again = (records.read(folder / "results.jsonl") for folder in (twelve[0], workdir))
     assert [dataclasses.replace(r, predictions={}) for r in again] == [
         dataclasses.replace(r, predictions={}) for r in whole
     ]
     assert {record.condition for record in again} == {"clean", "noise:white:0db"}
-    assert not (tmp_path / "cut" / "predictions" / "parts").exists()
+    assert not (workdir / "predictions" / "parts").exists()
 
 
 def test_recordings_that_the_model_was_trained_on_are_refused(finished, tmp_path):

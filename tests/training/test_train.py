@@ -22,6 +22,7 @@ from seremo_jax.saliency import ranking
 from seremo_jax.training import log as writer_module
 from seremo_jax.training import protocol, timing, train
 from seremo_jax.training.dataset import Data
+from tests.support import prepared
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,9 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def extracted(tmp_path_factory, config):
+def extracted(tmp_path_factory):
     """Workdir with tables, store and saliency."""
-    workdir = tmp_path_factory.mktemp("extracted")
-    ingest.run(config, workdir, is_quiet=True)
-    extract.run(config, workdir, is_quiet=True)
-    ranking.summarise(workdir, config)
-    return workdir
+    return prepared.extracted(tmp_path_factory, from_config_dict(simulated.get_config("tiny")), "simulated-tiny")
 
 
 def _split_rows(utterances, split):
@@ -57,10 +54,18 @@ def _train(config, workdir, is_quiet=True, **options):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, extracted, config):
-    """The same, trained and evaluated without interruption."""
+    """The same, trained without interruption or a look at the test split, and evaluated."""
     workdir = tmp_path_factory.mktemp("trained") / "w"
     shutil.copytree(extracted, workdir)
-    _train(config, workdir)
+    in_test, read = set(_split_rows(tables.read_utterances(workdir), "test")), store.Reader.read
+
+    def guarded(self, layer, rows):
+        assert not in_test & set(np.asarray(rows).tolist()), "training read the test split"
+        return read(self, layer, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.Reader, "read", guarded)
+        _train(config, workdir)
     evaluate.run(config, workdir, is_quiet=True)
     return workdir
 
@@ -143,21 +148,6 @@ def test_finished_work_is_left_alone_and_other_settings_are_refused(trained, con
         _train(other, trained)
     with pytest.raises(ArtefactError, match=r"optim\.learning_rate"):
         evaluate.run(other, trained, is_quiet=True)
-
-
-def test_training_does_not_read_the_test_split(tmp_path, monkeypatch, extracted, config):
-    workdir = tmp_path / "w"
-    shutil.copytree(extracted, workdir)
-    utterances = tables.read_utterances(workdir)
-    in_test = set(_split_rows(utterances, "test"))
-    read = store.Reader.read
-
-    def guarded(self, layer, rows):
-        assert not in_test & set(np.asarray(rows).tolist())
-        return read(self, layer, rows)
-
-    monkeypatch.setattr(store.Reader, "read", guarded)
-    _train(config, workdir)
 
 
 @pytest.mark.stack
