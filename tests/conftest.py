@@ -29,7 +29,7 @@ import tests.support.type_checks  # noqa: F401 (named in pyproject.toml)
 # A worker compiles on one core, so that a program in one part compiles faster than in many. The older of the compiler's
 # two ways to write loops compiles a training in a third of the time; newer compilers no longer have it, and end the
 # process at a flag that they do not know.
-_flags = {"xla_cpu_parallel_codegen_split_count": "1", "xla_cpu_enable_concurrency_optimized_scheduler": "false"}
+_flags = {"xla_cpu_parallel_codegen_split_count": "1"}
 if jaxlib.version.__version_info__ < (0, 11):
     _flags["xla_cpu_use_fusion_emitters"] = "false"
 for _name, _value in _flags.items():
@@ -58,6 +58,9 @@ jax.config.update(
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Waiting for the disk guards files against a loss of power, which no test has.
+os.fsync = lambda descriptor: None
 
 # What is imported stays, so it is not searched for garbage: neither meanwhile nor later.
 gc.disable()

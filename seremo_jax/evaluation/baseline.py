@@ -248,7 +248,7 @@ def _of_fold(
         "votes": (votes.distribution, votes.has_votes),
         "consensus": (targets.consensus, targets.has_consensus),
     }
-    rated = fit_attributes(scaled[learned], targets, learned, heard)
+    rated = fit_attributes(scaled[learned], targets, learned, heard, STRENGTHS)
     rated_best = best_for_attributes(rated[:, :num_judged], judged, targets, source.selection)
     attributes = np.broadcast_to(rated[rated_best, num_judged:], (len(members), *rated[0, num_judged:].shape))
     distributions, chosen = [], []
@@ -257,7 +257,7 @@ def _of_fold(
         taught = learned[is_there[learned]]
         is_balanced = vocab.CLASS_LOSSES[member.class_kind].is_balanced
         offered = None if targets.is_offered is None else targets.is_offered[taught]
-        predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard, is_offered=offered)
+        predicted = fit_classes(scaled[taught], shares[taught], is_balanced, heard, STRENGTHS, offered)
         best, scores = best_for_classes(
             predicted[:, :num_judged], judged, targets, member.class_target,
             is_balanced=is_balanced, score=source.selection, speaker=source.speaker,

@@ -83,7 +83,7 @@ def _name(k: int) -> str:
     return f"means.{k:02d}"
 
 
-_update_saliency, _update_probe = jax.jit(correlation.update), jax.jit(probe.update)
+_update_saliency, _update_probe, _update_moments = map(jax.jit, (correlation.update, probe.update, Moments.update))
 
 
 def _measure_layer(
@@ -109,7 +109,8 @@ def _measure_layer(
         ridge[targets], ccc[:, targets] = fitted.ridge[0], fitted.ccc[0]
         prediction[:, targets] = probe.predict(fitted, means[None], fold)[0]
         is_predicted[:, targets] = has[:, None]
-    return state, without, ridge, ccc, Moments.empty(G, Y).update(group, prediction, values, is_predicted)
+    held_out = _update_moments(Moments.empty(G, Y), group, prediction, values, is_predicted)
+    return state, without, ridge, ccc, held_out
 
 
 def _measure_together(

@@ -234,10 +234,11 @@ def solve(state: State, ridges: tuple[float, ...] = RIDGES) -> Probe:
 
 def _sums_of(state: State, k: int) -> list[_Sums]:
     gram, cross, moment = (
-        np.asarray(pair[0], np.float64) + np.asarray(pair[1], np.float64)
-        for pair in (state.gram[:, k], state.cross[:, k], state.target_moment)
+        pair[0].astype(np.float64) + pair[1].astype(np.float64)
+        for pair in (np.asarray(state.gram)[:, k], np.asarray(state.cross)[:, k], np.asarray(state.target_moment))
     )
-    x, y, count = (np.asarray(v, np.float64) for v in (state.feature_mean[k], state.target_mean, state.count))
+    means = np.asarray(state.feature_mean)[k], np.asarray(state.target_mean), np.asarray(state.count)
+    x, y, count = (values.astype(np.float64) for values in means)
     return [_Sums(count[f], x[f], gram[f], y[f], moment[f], cross[f]) for f in range(len(count))]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import jax
 import numpy as np
 
 from seremo_jax.core.arrays import read_arrays, write_arrays
@@ -36,6 +37,9 @@ from seremo_jax.saliency.curve_records import Curves
 from seremo_jax.saliency.question import Question, about
 
 SUMMARY_FILE = "saliency.json"
+
+# Compiled: operation by operation it would be dozens of programs, which take a second.
+_correlations = jax.jit(correlation.compute)
 
 
 def sums_file(split_fold: int | None = None) -> str:
@@ -181,7 +185,7 @@ def _answer(workdir: PurePath, config: Config, fingerprint: str, split_fold: int
     state, sums, origin = read(workdir, split_fold)
     expected, path = about(config, fingerprint, split_fold), workdir / sums_file(split_fold)
     require_same(os.fspath(path), origin["question"], json.loads(to_json(expected)), _REMEDY)
-    answer, layers, use = correlation.compute(state), origin["backbone"]["layers"], config.saliency.targets
+    answer, layers, use = _correlations(state), origin["backbone"]["layers"], config.saliency.targets
     names = [*origin["attributes"], *origin["classes"]]
     try:
         is_used = correlation.targets_in_use(answer, names, origin["attributes"], use)
@@ -252,7 +256,7 @@ def top_features(workdir: str | os.PathLike, config: Config, layers: Sequence[in
     if not num:
         return {}
     state, curves, origin = read(workdir)
-    answer = correlation.compute(state)
+    answer = _correlations(state)
     num_features = answer.correlation.shape[1]
     if num > num_features:
         raise ArtefactError(f"model.top_features = {num}: the backbone has {num_features} features")

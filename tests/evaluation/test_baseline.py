@@ -167,7 +167,7 @@ FOLDS = {"data__split_kind": "kfold", "ensemble__folds": tuple(range(5)), "model
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A toy corpus with a store, as extraction leaves it."""
+    """A toy corpus with a store, as extraction leaves it; regressions have three strengths to choose from."""
     toy_corpus.install_toy()
     corpus = toy_corpus.make_corpus(tmp_path_factory.mktemp("corpus"))
     workdir = corpus / "workdir"
@@ -175,7 +175,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     settings = toy_corpus.config_of(corpus, **FOLDS).results_fields("corpus", "data")
     artefacts.write_json(workdir / "ingest.json", stamp | {"settings": settings})
     toy_corpus.extracted(corpus, workdir, **FOLDS)
-    yield corpus, workdir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baseline, "STRENGTHS", baseline.STRENGTHS[::3])
+        yield corpus, workdir
     del backbones.LOADERS["toy"]
 
 
