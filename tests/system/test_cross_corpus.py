@@ -456,8 +456,8 @@ def test_a_corpus_of_two_speakers_is_scored_without_splits(finished, tables, tmp
 
 
 def test_a_backbone_that_is_not_here_is_told_before_the_corpus_is_read(finished, tables, tmp_path):
+    config = from_config_dict({"corpus": {"name": "table", "root": os.fspath(tables)}})
     with pytest.raises(ArtefactError, match=r"/nowhere/wavlm is no folder here, .*say where it is \(--backbone"):
-        config = from_config_dict({"corpus": {"name": "table", "root": os.fspath(tables)}})
         cross_corpus.run(config, finished / "model", tmp_path / "on", backbone="/nowhere/wavlm", is_quiet=True)
     assert not (tmp_path / "on" / "utterances.parquet").exists()
     with pytest.raises(ArtefactError, match=r"which is not on this machine: .*--backbone=nobody/wavlm"):
