@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from seremo_jax.core import ensemble, vocab
 from seremo_jax.core.artefacts import ArtefactError, fingerprint_of, place_of, remove_leftovers, write_json
@@ -223,6 +224,8 @@ def _predictions(
     return Predictions(targets.ids[rows], attributes, distribution), chosen
 
 
+# The products of a fit are small: on two threads it takes twice as long as on one, and longer beside other jobs.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def _of_fold(
     source: _Source, features: Float[np.ndarray, "N F"], fold: int | None, split: str,
     members: Sequence[ensemble.Member],

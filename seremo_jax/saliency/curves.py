@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from seremo_jax.core.progress import track
 from seremo_jax.metrics.moments import Moments
@@ -23,6 +24,9 @@ def part(means: np.ndarray, rows: Sequence[int]) -> dict[str, np.ndarray]:
     return {_ROWS: np.array(rows, np.int32), **{_name(k): layer for k, layer in enumerate(means)}}
 
 
+# Decompositions of a few hundred rows take twice as long on two threads as on one, and far longer where these wait for
+# a core that another job has.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def measure(
     num_shards: int,
     read: Callable[[int, tuple[str, ...]], Mapping[str, np.ndarray]],
