@@ -7,7 +7,8 @@
 --member takes a name, a pattern, or `best`, and may be given several times; one member makes a single model. With hf://
 the folder is written to the model hub, with a model card (README.md) that has the scores of launch.evaluate. Log in
 with `hf auth login` before. A new repository is private, unless --public is given. --onnx adds head.onnx, which takes
-hidden states of any backbone, and with --with_backbone model.onnx, which takes waveforms of 16 kHz (log-mel, Whisper).
+hidden states of any backbone, and with --with_backbone model.onnx, which takes waveforms of 16 kHz (log-mel, Whisper);
+--backbone says where the backbone is, if not where it was in training.
 """
 
 from absl import app, flags

@@ -7,9 +7,8 @@ Both give what `launch.predict` gives for each row, and what each member gives: 
 the members, calibrated where the model is; `attributes` [batch, A] of those that were trained, on the corpus's own
 scale; `member_distribution` [E, batch, C], not calibrated, and `member_attributes` [E, batch, A].
 
-The graphs are written operator by operator with the package `onnx`. A converter for JAX has to trace programs whose
-number of frames is not known, where `jax2onnx` fails, and would turn the loop of a GRU into one of ONNX, which has a
-GRU of its own.
+The graphs are written operator by operator with the package `onnx`. A converter for JAX (`jax2onnx`) has no form for
+these heads, and would turn the loop of a GRU into one of ONNX, which has a GRU of its own.
 """
 
 import dataclasses

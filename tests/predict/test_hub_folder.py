@@ -70,6 +70,16 @@ def test_a_model_is_written_with_its_card_and_read_again(hub, tmp_path, tmp_path
         model_folder.read("hf://org/emotion@v9")
 
 
+def test_further_files_are_written_for_others_and_never_downloaded(hub, tmp_path_factory):
+    workdir = prepared.finished(tmp_path_factory) / "workdir"
+    publish.run(workdir, "hf://org/emotion", more=lambda model: {"head.onnx": b"for other runtimes"})
+    ((oid, files),) = hub.repositories["org/emotion"].items()
+    assert files["head.onnx"] == b"for other runtimes"
+    assert json.loads(files["model.json"])["further_files"]["head.onnx"]["num_bytes"] == 18
+    assert "further_files" not in model_folder.read("hf://org/emotion").about
+    assert f"org/emotion@{oid}/head.onnx" not in hub.downloads
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [

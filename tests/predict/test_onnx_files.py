@@ -67,7 +67,8 @@ def heard(backbone, wave, hearing=NO_LEVEL):
     graph.output("hidden", out.hidden, [len(backbone.layers), "batch", "frames", backbone.num_features])
     graph.output("num_frames", graph.cast(out.num_frames, "float32"), ["batch"])
     lengths = np.array([len(wave), len(wave) // 3], np.int32)
-    x = np.full((2, len(wave) + 777), np.nan, np.float32)
+    # Less than a frame, so that Whisper's last frame of silence, whose convolutions reach further, is attended to.
+    x = np.full((2, len(wave) + 100), np.nan, np.float32)
     for row, length in enumerate(lengths):
         x[row, :length] = wave[:length]
     given = onnx_files.run(session_of(graph), x, lengths)
