@@ -150,6 +150,10 @@ def test_sizes():
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_first_page_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
 def _undocumented(node: ast.AST, prefix: str):
     for child in getattr(node, "body", []):
         if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
