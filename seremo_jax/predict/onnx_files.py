@@ -145,7 +145,7 @@ def _metadata(about: Mapping[str, Any], axes: tuple[str, str], operators: list[s
 
 
 def difference(model: Model, content: bytes, backbone: Backbone | None) -> float:
-    """Largest difference between a file and this package at two shapes, see `MOST_APART`.
+    """Largest difference between a file and this package, in a batch and alone, see `MOST_APART`.
 
     Args:
       model: The model.
@@ -155,14 +155,16 @@ def difference(model: Model, content: bytes, backbone: Backbone | None) -> float
     session, apart = run_session(content), [0.0]
     kept, offset, factor = _units(model.about)
     temperature = model.about["calibration"]["temperature"] or 1.0
-    for lengths_s in ((1.0,), (0.4, 1.3, 0.7)):
-        x, num, (attributes, distribution, _) = _example(model, backbone, lengths_s)
-        given = run(session, x, num)
-        expected = calibration.tempered(distribution.astype(float).mean(axis=0), temperature)
+    x, num, (attributes, distribution, _) = _example(model, backbone, (0.4, 1.3, 0.7))
+    # The whole batch, and its first utterance alone without padding.
+    alone = x[:, :1, : num[0]] if backbone is None else x[:1, : num[0]]
+    for rows, given in ((slice(None), run(session, x, num)), (slice(1), run(session, alone, num[:1]))):
+        shares = distribution[:, rows]
+        expected = calibration.tempered(shares.astype(float).mean(axis=0), temperature)
         apart.append(np.abs(given["distribution"] - expected).max())
-        apart.append(np.abs(given["member_distribution"] - distribution).max())
+        apart.append(np.abs(given["member_distribution"] - shares).max())
         if len(kept):
-            ours, theirs = attributes[:, :, kept], (given["member_attributes"] - offset) / factor
+            ours, theirs = attributes[:, rows][:, :, kept], (given["member_attributes"] - offset) / factor
             apart.append((np.abs(ours - theirs) / np.maximum(1, np.abs(ours))).max())
     return float(np.max(apart))
 
