@@ -105,7 +105,7 @@ class _Told(Predictor):
 
     def __init__(self, files: Callable[..., list[Result]]):
         self.about, self.windows_s, self._told = {"model": 1}, (10.0, 5.0), files
-        self.speaker = None
+        self.speaker, self.is_transductive = None, False
 
     def files(self, *arguments: Any, **options: Any) -> list[Result]:
         """The results."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,8 +90,8 @@ def test_a_recipe_of_the_current_folder_comes_before_the_one_of_the_package(tmp_
     copy.write_text(copy.read_text().replace("num_speakers = 12", "num_speakers = -3"))
     assert "corpus.num_speakers" in launchers.run("ingest", *tiny)[1]
     _, output = launchers.run("recipes")
-    assert "configs/simulated.py     (in this folder) Embedded corpus" in output
-    assert "configs/crema_d.py       CREMA-D, voice-only votes" in output
+    assert re.search(r"^configs/simulated\.py +\(in this folder\) Embedded corpus", output, re.MULTILINE)
+    assert re.search(r"^configs/crema_d\.py +CREMA-D, voice-only votes", output, re.MULTILINE)
     code, output = launchers.run("recipes", "crema_d.py", "simulated")
     assert (code, "configs/simulated.py is there already" in output) == (1, True)
     assert not (tmp_path / "configs" / "crema_d.py").exists()
