@@ -14,7 +14,7 @@ cd "$here/.."
 use_environment test
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 # A file stays on one core, so that what its tests share is made once; the order is that of tests/conftest.py.
-workers=(-n "$((cores < 4 ? cores : 4))" --dist loadfile --no-loadscope-reorder)
+workers=(-n "$((cores < 4 ? cores : 4))" --dist loadfile --no-loadscope-reorder --durations=12)
 # The long ones wait for other processes much of their time: one more of them than there are cores.
 if [ "${1:-}" = --long ]; then workers[1]=$((workers[1] + 1)); fi
 if [ "$cores" -le 1 ]; then workers=(); fi

@@ -23,6 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import hypothesis
 import jax
 import jaxlib
+import soundfile
 
 import tests.support.type_checks  # noqa: F401 (named in pyproject.toml)
 
@@ -61,6 +62,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Waiting for the disk guards files against a loss of power, which no test has.
 os.fsync = lambda descriptor: None
+soundfile.SoundFile.flush = lambda file: None
 
 # What is imported stays, so it is not searched for garbage: neither meanwhile nor later.
 gc.disable()

@@ -208,6 +208,7 @@ def test_bucket_lengths_refuse_nothing_to_do(lengths, num_buckets):
 # ---- logmel
 
 
+@functools.cache
 def slaney_filters():
     """Mel filters bin by bin, from the mel scale's definition: 15 mels a kHz, then 27 mels for a factor of 6.4."""
 
