@@ -20,6 +20,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# All compiled programs are kept, however fast they compile: tests of many files compile the same small ones.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
 import hypothesis
 import jax
 import jaxlib
@@ -47,12 +50,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     cache = ROOT / ".jax_cache" / f"{sys.version_info.major}.{sys.version_info.minor}-{jax.__version__}"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     jax.config.update("jax_compilation_cache_dir", str(cache))
-
-# All programs are kept, however fast they compile: tests of many files compile the same small ones.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-jax.config.update(
-    "jax_persistent_cache_min_compile_time_secs", float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
-)
 
 # Through jax.config and not the environment, so that launchers started by a test as a process of their own run as a
 # user would run them. seremo_jax is not imported here: jaxtyping's hook must come first.

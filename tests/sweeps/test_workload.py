@@ -1,13 +1,11 @@
 """A corpus of which lengths alone are known, and the programs that are lowered for it."""
 
 import dataclasses
-import json
 import os
 
 import jax
 import numpy as np
 import pytest
-import soundfile
 
 from seremo_jax.core import ensemble
 from seremo_jax.core.config import ConfigError, from_config_dict
@@ -20,6 +18,7 @@ from seremo_jax.training.dataset import Data
 from seremo_jax.training.fitting import Judge
 from seremo_jax.training.loop import Loop
 from tests.support import prepared, toy_training
+from tests.support.own_words import write_tables
 from tests.support.small_models import GOLDEN
 from tests.support.uncompiled import Uncompiled
 
@@ -87,22 +86,11 @@ def test_more_members_are_other_seeds_of_the_same_layers():
     assert len(set(more)) == 5
 
 
-WORDS = ("angry", "surprise", "sad", "contempt")
-
-
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory):
     """Members that hear copies, two corpora and features relative to speakers: config, and an extracted workdir."""
     root, workdir = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("joint") / "w"
-    rng = np.random.default_rng(0)
-    utterances, ratings = ["id,audio,speaker,gender"], ["utterance,rater,primary,modality"]
-    for i in range(12):
-        soundfile.write(root / f"x{i}.wav", rng.uniform(-0.2, 0.2, 8_000), 16_000)
-        utterances.append(f"u{i},x{i}.wav,s{i // 2},{'female' if i // 2 % 2 else 'male'}")
-        ratings += [f"u{i},r{n},{WORDS[(i + (n == 2)) % 4]},both" for n in range(3)]
-    (root / "utterances.csv").write_text("\n".join(utterances) + "\n")
-    (root / "ratings.csv").write_text("\n".join(ratings) + "\n")
-    (root / "corpus.json").write_text(json.dumps({"corpus": "mine", "class_set": list(WORDS)}))
+    write_tables(root, 12, of_a_speaker=2)
     config = prepared.smallest()
     changes = {
         "corpus": {"also": ("table; modality=both",), "also_roots": (os.fspath(root),)},

@@ -7,7 +7,6 @@ import os
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import soundfile
 
 from configs import transfer
 from seremo_jax.core.artefacts import ArtefactError
@@ -18,25 +17,12 @@ from seremo_jax.features import extract
 from seremo_jax.metrics.catalogue import entries_by_metric, metric
 from seremo_jax.predict import cross_corpus, model_folder
 from seremo_jax.training import train
+from tests.support.own_words import WORDS, write_tables
 
 pytestmark = pytest.mark.long
 
-WORDS = ("angry", "surprise", "sad", "contempt")
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "contempt")
 OFFERED = {"simulated": set(CLASSES[:6]), "mine": set(WORDS)}
-
-
-def _write_tables(root):
-    """Eighteen short noises of six speakers; raters had four words."""
-    rng = np.random.default_rng(0)
-    utterances, ratings = ["id,audio,speaker,gender"], ["utterance,rater,primary,modality"]
-    for i in range(18):
-        soundfile.write(root / f"x{i}.wav", rng.uniform(-0.2, 0.2, 8_000), 16_000)
-        utterances.append(f"u{i},x{i}.wav,s{i // 3},{'female' if i // 3 % 2 else 'male'}")
-        ratings += [f"u{i},r{n},{WORDS[(i + (n == 2)) % 4]},both" for n in range(3)]
-    (root / "utterances.csv").write_text("\n".join(utterances) + "\n")
-    (root / "ratings.csv").write_text("\n".join(ratings) + "\n")
-    (root / "corpus.json").write_text(json.dumps({"corpus": "mine", "class_set": list(WORDS)}))
 
 
 def _config(root):
@@ -60,7 +46,7 @@ def _config(root):
 def trained(tmp_path_factory):
     """The config and a workdir whose evaluation is finished."""
     root, workdir = tmp_path_factory.mktemp("mine"), tmp_path_factory.mktemp("several") / "w"
-    _write_tables(root)
+    write_tables(root, 18, of_a_speaker=3)
     config = _config(root)
     for stage in (ingest, extract, train, evaluate):
         stage.run(config, workdir, is_quiet=True)
