@@ -61,8 +61,10 @@ def of_files(
       wanted: Numbers of files.
       is_quiet: Shows no progress.
     """
-    needed = {speakers[i] for i in wanted} - {None}
-    own = {name: [path for path, who in zip(paths, speakers, strict=True) if who == name] for name in sorted(needed)}
+    own: dict[str | None, list[Path]] = {name: [] for name in sorted({speakers[i] for i in wanted} - {None})}
+    for path, name in zip(paths, speakers, strict=True):
+        if name in own:
+            own[name].append(path)
     with Progress(sum(map(len, own.values())), "hear speakers", "files", is_quiet=is_quiet) as progress:
         return {name: hear(files, progress.update) for name, files in ({None: []} | own).items()}
 
