@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from configs import msp_podcast, small_corpus
-from seremo_jax.sweeps.algebra import Point, axis, product, zipped
+from seremo_jax.sweeps.algebra import Point, axis, chain, product, zipped
 
 _FIELDS = (
     "model.speaker_kappa_s", "loss.speaker_balance", "loss.group_balance", "loss.objective", "train.mixup"
@@ -40,6 +40,16 @@ _SYSTEMS = (
     (30.0, 0.5, 0.5, "cvar", 0.2),
 )
 """Values of `_FIELDS`, the plain head first."""
+_ALONE = (
+    {"model.speaker_kappa_s": 30.0},
+    {"loss.group_balance": 1.0},
+    {"loss.closeness_weight": 1.0},
+    {"loss.objective": "group_dro"},
+    {"loss.objective": "cvar"},
+    {"loss.objective": "vrex"},
+    {"train.mixup": 0.2},
+)
+"""What each means alone changes about the plain head."""
 FRONTIER = product(
     zipped(*(axis(field, values) for field, values in zip(_FIELDS, zip(*_SYSTEMS, strict=True), strict=True))),
     axis("train.seed", (0, 1)),
@@ -63,8 +73,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.loss.class_kind = "balanced_soft_ce"
     config.ensemble.class_targets = ("votes",)
     config.ensemble.seeds = ()
+    # The primary score is made of UAR; which of its epochs a head keeps says the development speakers' UAR.
+    config.train.selection = "uar"
     config.eval.means = ("seeds",)
     return config
+
+
+def sweep_alone() -> Iterator[Point]:
+    """The plain head, then each means alone at one value that was fixed beforehand, 5 seeds each."""
+    yield from product(chain([{}], _ALONE), axis("train.seed", range(5)))
 
 
 def sweep_frontier() -> Iterator[Point]:
