@@ -3,8 +3,6 @@
 Members that differ only in seeds or fold are one system, a row; its columns are the fields that the sweep varies.
 """
 
-import dataclasses
-import pprint
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +15,6 @@ from matplotlib.figure import Figure
 from seremo_jax.core import commands, ensemble, vocab
 from seremo_jax.core.artefacts import read_json
 from seremo_jax.core.cells import one_line
-from seremo_jax.core.config import from_config_dict
 from seremo_jax.core.hashed import renewed
 from seremo_jax.core.schema import ResultRecord
 from seremo_jax.evaluation import records
@@ -26,11 +23,11 @@ from seremo_jax.metrics.catalogue import Metric
 from seremo_jax.reports import look, rater_rows, table
 from seremo_jax.reports.blocks import ordered, value_of
 from seremo_jax.reports.look import Look, canvas
-from seremo_jax.sweeps import plan
+from seremo_jax.sweeps import recipes
 from seremo_jax.sweeps.status import FINISHED, read_status
 
 MANIFEST_FILE, RESULTS_FILE = "manifest.json", "development.jsonl"
-BEST_FOLDER, RECIPE_FILE = "best", "recipe.py"
+BEST_FOLDER = "best"
 _STEM = "leaderboard"
 _UAR, _CCC_MEAN = catalogue.metric("uar"), catalogue.metric("ccc_mean")
 _SEEDS = [ensemble.MEMBER_FIELDS[field] for field in ensemble.WITHIN_A_SYSTEM]
@@ -134,7 +131,12 @@ def write(folder: Path, manifest: Mapping[str, Any]) -> list[Entry]:
     """
     systems = entries(folder, manifest)
     if systems:
-        _renew(folder / BEST_FOLDER / RECIPE_FILE, _recipe(manifest, systems))
+        _renew(folder / BEST_FOLDER / recipes.FILE, _recipe(manifest, systems))
+    for index in sorted({entry.program for entry in systems}):
+        program, run = manifest["programs"][index], folder / run_folder(index)
+        about = f"Program {index} of the sweep {manifest['sweep']}, as it was trained."
+        members = read_status(run).trained(program["num_members"])
+        _renew(run / recipes.FILE, recipes.of_program(program, members, manifest["eval"], about))
     _renew(folder / f"{_STEM}.md", commands.as_called(markdown(folder, manifest, systems)))
     _renew(folder / f"{_STEM}.csv", _csv(systems))
     if systems and systems[0].settings:
@@ -183,7 +185,13 @@ def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]
         lines.append(table.markdown(table.Table("Leaderboard", tuple(paths), columns, tuple(rows), caption)))
         best = folder / BEST_FOLDER
         lines.append("\nThe first one anew, and on the test split (then launch.evaluate, launch.report):\n")
-        lines.append(f"    python -m launch.train --config={best / RECIPE_FILE} --workdir={best}\n")
+        lines.append(f"    python -m launch.train --config={best / recipes.FILE} --workdir={best}\n")
+        run = folder / run_folder(systems[0].program)
+        lines.append(
+            "All systems of a program on the test split, for a table of what each of them does; who then chooses by it "
+            "has no test split any more:\n"
+        )
+        lines.append(f"    python -m launch.evaluate --config={run / recipes.FILE} --workdir={run}\n")
     for index, _ in enumerate(manifest["programs"]):
         status = read_status(folder / run_folder(index))
         if status.word != FINISHED:
@@ -196,15 +204,11 @@ def markdown(folder: Path, manifest: Mapping[str, Any], systems: Sequence[Entry]
 def _recipe(manifest: Mapping[str, Any], systems: Sequence[Entry]) -> str:
     """A recipe that trains the members of the first row, and evaluates as the recipe of the sweep says."""
     best, metric = systems[0], systems[0].main_metric
-    config = from_config_dict(manifest["programs"][best.program]["config"])
-    tree = dataclasses.asdict(plan.alone(config, best.members, manifest["eval"]))
-    return (
-        f'"""The best of {len(systems)} systems of the sweep {manifest["sweep"]}: {metric.name} '
-        f'{best.score(metric) or 0.0:.3f} on the development split."""\n\n'
-        "from seremo_jax.core.config import from_config_dict, to_config_dict\n\n"
-        f"CONFIG = {pprint.pformat(tree, width=100, sort_dicts=False)}\n\n\n"
-        'def get_config(arg: str = ""):\n    """The recipe."""\n    return to_config_dict(from_config_dict(CONFIG))\n'
+    about = (
+        f"The best of {len(systems)} systems of the sweep {manifest['sweep']}: {metric.name} "
+        f"{best.score(metric) or 0.0:.3f} on the development split."
     )
+    return recipes.of_system(manifest["programs"][best.program], best.members, manifest["eval"], about)
 
 
 def _csv(systems: Sequence[Entry]) -> str:

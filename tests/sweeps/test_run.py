@@ -20,6 +20,7 @@ from launch import sweep as launcher
 from seremo_jax.core.artefacts import ArtefactError, read_json, write_json
 from seremo_jax.core.config import from_config_dict
 from seremo_jax.evaluation import evaluate
+from seremo_jax.evaluation import records as result_records
 from seremo_jax.sweeps import plan, run
 from seremo_jax.sweeps.algebra import SweepError, axis, product, zipped
 from seremo_jax.training import train
@@ -183,6 +184,19 @@ def shapes(prepared, tmp_path_factory):
     workdir = shutil.copytree(prepared, tmp_path_factory.mktemp("shapes") / "w")
     _launch(workdir.parent, workdir, "--sweep=shapes")
     return workdir
+
+
+def test_all_systems_of_a_program_are_scored_on_the_test_split_by_its_own_recipe(shapes):
+    # A program of its own, so that no other test finds records of the test split in its folder.
+    folder, recipe = shapes / "sweep" / "runs" / "001", {}
+    exec((folder / "recipe.py").read_text(), recipe)
+    config, trained = from_config_dict(recipe["get_config"]()), read_json(folder / "train/finished.json", "")
+    assert (config.model.gru_units, config.eval.splits) == (6, ("test",))
+    records = result_records.read(evaluate.run(config, folder, is_quiet=True))
+    assert {record.split for record in records} == {"test"}
+    assert f"--config={folder / 'recipe.py'}".replace("001", "000") in (shapes / "sweep/leaderboard.md").read_text()
+    assert read_json(folder / "train/finished.json", "") == trained
+    (folder / "results.jsonl").unlink()
 
 
 @pytest.mark.parametrize("how", ["asked to stop", "killed"])
