@@ -116,6 +116,9 @@ one_loss=(--config.ensemble.class_kinds="('ccc',)" --config.eval.means="('seeds'
 # Enough for Holm's correction over all comparisons of a table: p cannot fall below 1 / (exchanges + 1).
 tests=(--config.eval.num_permutations=20000 --config.eval.num_resamples=4000)
 
+heard_in=(noise:steady:10db noise:steady:0db babble:10db reverb:measured:0.6s
+  reverb:measured:0.6s+noise:steady:10db telephone)
+
 of_folds() {
   local flags=("${five_folds[@]}" "${every_target[@]}" "${tests[@]}")
   by "${backbones[0]}"
@@ -146,7 +149,7 @@ make() {
     conditions)
       heads "${backbones[0]}" conditions "${one_loss[@]}" \
         --config.eval.noise_dir="${SEREMO_NOISE:-}" --config.eval.rir_dir="${SEREMO_ROOMS:-}" \
-        --config.eval.conditions="('noise','reverb','combined','channel')"
+        --config.eval.conditions="$(printf "'%s'," "${heard_in[@]}" | sed 's/.*/(&)/')"
       report conditions tables conditions ;;
   esac
 }
