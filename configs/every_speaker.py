@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from configs import msp_podcast, small_corpus
+from configs import msp_podcast, simulated, small_corpus
 from seremo_jax.sweeps.algebra import Point, axis, chain, product, zipped
 
 _FIELDS = (
@@ -57,13 +57,20 @@ FRONTIER = product(
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-    """The recipe on CREMA-D in 5 folds; `subset24` keeps 24 speakers in 4, `msp_podcast` is the other corpus's recipe.
+    """The recipe on CREMA-D in 5 folds; `subset24` keeps 24 speakers in 4.
+
+    `msp_podcast` is the other corpus's recipe, and `simulated` that of the simulated one, with 60 speakers, which takes
+    faults of known size: `--config.corpus.class_by_gender=0.8`, `--config.corpus.speaker_shift=3`.
 
     Raises:
       ValueError: Unknown `arg`.
     """
     if arg == "msp_podcast":
         config = msp_podcast.get_config()
+    elif arg == "simulated":
+        config = simulated.get_config()
+        config.corpus.num_speakers, config.corpus.utterances_per_speaker = 60, 18
+        config.model.gru_layers, config.model.pooling, config.model.dropout = 1, "mean_sd", 0.3
     else:
         config = small_corpus.get_config(arg)
         config.ensemble.class_kinds = ()

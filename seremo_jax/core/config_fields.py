@@ -18,6 +18,19 @@ class CorpusConfig:
     seed: int = _field(0, "seed of the simulated corpus")
     num_speakers: int = _field(48, "speakers to simulate, before those of unknown gender", lowest=6)
     utterances_per_speaker: int = _field(14, "utterances to simulate for each speaker", lowest=1)
+    class_by_gender: float = _field(
+        0.0,
+        "share of the women's angry, happy and fearful utterances in training that the simulated corpus replaces by "
+        "other emotions: a gap between genders of known cause",
+        lowest=0,
+        is_silent=True,
+    )
+    speaker_shift: float = _field(
+        0.0,
+        "how far simulated speakers sound apart in all that they say, in units of what they differ by without it",
+        lowest=0,
+        is_silent=True,
+    )
     also: tuple[str, ...] = _field(
         (),
         "further corpora of the same training: NAME, or NAME; FIELD=VALUE; ... with what its recipe sets in the "

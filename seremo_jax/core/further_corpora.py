@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-_OF_CORPUS = ("seed", "num_speakers", "utterances_per_speaker")
+_OF_CORPUS = ("seed", "num_speakers", "utterances_per_speaker", "class_by_gender", "speaker_shift")
 _OF_SPLITS = ("max_speakers", "split_kind", "split_seed", "fold", "num_folds", "unknown_speakers")
 OWN = ("modality", "self_reports", "slow_clicks", "reverse_activation", "word_map", "smoothed")
 """Fields of `data` that say how the labels of one corpus are read: no corpus takes them from another."""

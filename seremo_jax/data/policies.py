@@ -162,6 +162,8 @@ def parser_policies(config: Config, accepted: Set[str]) -> dict[str, Any]:
         "seed": config.corpus.seed,
         "num_speakers": config.corpus.num_speakers,
         "utterances_per_speaker": config.corpus.utterances_per_speaker,
+        "class_by_gender": config.corpus.class_by_gender,
+        "speaker_shift": config.corpus.speaker_shift,
     }
     for name in PARSER_POLICIES:
         value = getattr(config.data, name)

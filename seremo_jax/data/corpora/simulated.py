@@ -8,6 +8,7 @@ utterance) only, so that a larger corpus has all utterances of a smaller one.
 import dataclasses
 import io
 import os
+from collections.abc import Mapping
 from pathlib import PurePath
 
 import numpy as np
@@ -19,6 +20,7 @@ from seremo_jax.core import vocab
 from seremo_jax.core.artefacts import atomic_path, place_of, readable, remove_leftovers
 from seremo_jax.core.progress import Progress
 from seremo_jax.core.schema import RATING_SCHEMA, UTTERANCE_SCHEMA, CorpusInfo
+from seremo_jax.data.corpora.simulated_faults import NONE, Faults
 from seremo_jax.data.corpora.simulated_voice import SAMPLE_RATE_HZ, Delivery, Voice, synthesize
 from seremo_jax.data.tables import make_table
 from seremo_jax.data.text_lines import CorpusError
@@ -33,7 +35,7 @@ NUM_UNKNOWN_GENDER = 4
 NUM_RATERS = 60
 NOTE = "Audio and ratings of this corpus are simulated: results on it say nothing about real speech."
 
-_SPEAKER, _RATER, _LATENT, _SOUND, _RATINGS = range(5)
+_SPEAKER, _RATER, _LATENT, _SOUND, _RATINGS, _SHIFT, _REPLACED = range(7)
 _FIRST_UNKNOWN = 1_000_000
 _SPLIT_PATTERN = (vocab.TRAIN, vocab.DEVELOPMENT, vocab.TEST, vocab.TRAIN, vocab.TRAIN)
 _NEUTRAL = CLASSES.index("neutral")
@@ -133,6 +135,8 @@ def parse(
     seed: int = 0,
     num_speakers: int = 48,
     utterances_per_speaker: int = 14,
+    class_by_gender: float = 0.0,
+    speaker_shift: float = 0.0,
     is_quiet: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
     """Renders the audio that `root` lacks, and gives both label tables.
@@ -142,6 +146,8 @@ def parse(
       seed: Seed of everything.
       num_speakers: Women and men in turn; `NUM_UNKNOWN_GENDER` speakers of unknown gender come on top.
       utterances_per_speaker: Utterances of each.
+      class_by_gender: Of the faults of the corpus, see `simulated_faults.Faults`.
+      speaker_shift: Likewise.
       is_quiet: Shows no progress.
 
     Returns:
@@ -149,7 +155,8 @@ def parse(
       ratings. `duration_s` and `audio_sha256` are left to ingest.
 
     Raises:
-      CorpusError: Fewer speakers than give each split both genders, no utterances, or a negative seed.
+      CorpusError: Fewer speakers than give each split both genders, no utterances, a negative seed, or faults of a
+        size that cannot be.
       OSError: Audio cannot be written.
     """
     if num_speakers < 6 or utterances_per_speaker < 1 or seed < 0:
@@ -157,7 +164,8 @@ def parse(
             f"{NAME} corpus: num_speakers = {num_speakers} must be at least 6 (a woman and a man in each split), "
             f"utterances_per_speaker = {utterances_per_speaker} at least 1, seed = {seed} at least 0"
         )
-    release = f"{NAME}-{VERSION}-seed{seed}"
+    faults = Faults(class_by_gender, speaker_shift)
+    release = f"{NAME}-{VERSION}-seed{seed}{faults.in_name}"
     raters = draw_raters(seed)
     names = ("id", "audio", "split", "speaker", "gender", "intended_class")
     utterances: dict[str, list] = {name: [] for name in names}
@@ -165,11 +173,12 @@ def parse(
     missing = []
     unknown = range(_FIRST_UNKNOWN, _FIRST_UNKNOWN + NUM_UNKNOWN_GENDER)
     for number in (*range(num_speakers), *unknown):
-        speaker = draw_speaker(seed, number)
+        speaker = draw_speaker(seed, number, faults)
         folder = place_of(root) / release / speaker.id
         remove_leftovers(folder)
         for index in range(utterances_per_speaker):
-            latent = draw_latent(seed, number, index, speaker.expressiveness)
+            replaced = faults.replaced(speaker.gender, speaker.split, _rng(seed, _REPLACED, number, index))
+            latent = draw_latent(seed, number, index, speaker.expressiveness, replaced)
             utterance = f"{speaker.id}_{index:03d}"
             audio = f"{release}/{speaker.id}/{utterance}.flac"
             row = (utterance, audio, speaker.split, speaker.id, speaker.gender, CLASSES[latent.intended])
@@ -190,7 +199,7 @@ def parse(
     return make_table(utterances, UTTERANCE_SCHEMA, info, [intended]), make_table(ratings, RATING_SCHEMA, info)
 
 
-def draw_speaker(seed: int, number: int) -> Speaker:
+def draw_speaker(seed: int, number: int, faults: Faults = NONE) -> Speaker:
     """The speaker of that number; numbers from `_FIRST_UNKNOWN` on have a voice, but no gender in the corpus."""
     rng = _rng(seed, _SPEAKER, number, 0)
     is_unknown = number >= _FIRST_UNKNOWN
@@ -213,6 +222,7 @@ def draw_speaker(seed: int, number: int) -> Speaker:
     for c, (name, is_hard) in enumerate(zip(CLASSES, rng.random(len(CLASSES)) < 0.2, strict=True)):
         if is_hard:
             style[c] = 0.4 * style[c] + 0.6 * _PROTOTYPES[CLASSES.index(_CONFUSED[name])]
+    style += faults.shift(_SPREAD, _rng(seed, _SHIFT, number, 0))
     return Speaker(
         id=f"{'U' if is_unknown else 'S'}{position:03d}",
         gender=vocab.UNKNOWN if is_unknown else heard,
@@ -237,11 +247,17 @@ def draw_raters(seed: int) -> Raters:
     )
 
 
-def draw_latent(seed: int, number: int, index: int, expressiveness: float) -> Latent:
-    """The state behind one utterance. Each six utterances of a speaker intend each emotion once, in random order."""
+def draw_latent(
+    seed: int, number: int, index: int, expressiveness: float, replaced: Mapping[str, str] | None = None
+) -> Latent:
+    """The state behind one utterance. Each six utterances of a speaker intend each emotion once, in random order.
+
+    An emotion in `replaced` gives way to what it names.
+    """
     num_classes = len(CLASSES)
     order = _rng(seed, _LATENT, number, -1 - index // num_classes).permutation(num_classes)
-    intended = int(order[index % num_classes])
+    drawn = CLASSES[order[index % num_classes]]
+    intended = CLASSES.index((replaced or {}).get(drawn, drawn))
     rng = _rng(seed, _LATENT, number, index)
     others = rng.permutation(np.delete(np.arange(num_classes), intended))
     kind = rng.random()

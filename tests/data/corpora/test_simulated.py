@@ -301,7 +301,13 @@ def test_no_delivery_clips_or_leaves_the_length():
         assert waveform.dtype == np.float32
 
 
-@pytest.mark.parametrize("wrong", [{"num_speakers": 5}, {"utterances_per_speaker": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"num_speakers": 5}, {"utterances_per_speaker": 0}, {"seed": -1}),
+        *({"class_by_gender": 1.5}, {"speaker_shift": -1.0}, {"speaker_shift": float("inf")}),
+    ],
+)
 def test_impossible_sizes_are_refused(tmp_path, wrong):
     with pytest.raises(CorpusError, match=next(iter(wrong))):
         simulated.parse(tmp_path, **{**SMALL, **wrong})
