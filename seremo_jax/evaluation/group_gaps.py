@@ -3,18 +3,27 @@
 The pair is chosen anew in every resample, so that an interval knows that the worst group might have been another.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from seremo_jax.core import vocab
-from seremo_jax.metrics import intervals
-from seremo_jax.metrics.catalogue import Metric
+from seremo_jax.metrics import intervals, percentiles
+from seremo_jax.metrics.catalogue import Metric, compared
 
 Points = Mapping[Metric, intervals.Score]
 Resampled = Mapping[Metric, Float[np.ndarray, "R 2"]]
+
+
+@runtime_checkable
+class ByGroup(Protocol):
+    """Scores of one system by group; arguments of `worst_best`."""
+
+    points: Mapping[str, Points]
+    resampled: Mapping[str, Resampled]
+    num_units: Mapping[str, int]
 
 
 def gender_gap(
@@ -33,6 +42,36 @@ def gender_gap(
         for metric in points["female"]
         if metric in points["male"]
     }
+
+
+def gap_changes(systems: Mapping[str, ByGroup], pairs: Sequence[tuple[str, str]]) -> dict[str, list[dict[str, Any]]]:
+    """System -> how its gap between genders differs from that of others, paired by speaker.
+
+    Args:
+      systems: Scores by group. All were resampled with the same speakers.
+      pairs: (`than`, system) to compare.
+
+    Returns:
+      An entry a metric by which systems are compared and that both genders have: `value` is (female - male) of the
+      system minus (female - male) of `than`, with an interval. None where a gender is not there.
+    """
+    changes: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    for before, after in pairs:
+        sides = systems[after], systems[before]
+        if not all({"female", "male"} <= side.points.keys() for side in sides):
+            continue
+        groups = [(side.points[name], side.resampled[name]) for side in sides for name in ("female", "male")]
+        both = sides[0].num_units["female"] + sides[0].num_units["male"]
+        for metric in compared(sides[0].points["female"]):
+            if not all(metric in points and points[metric].is_defined[0] for points, _ in groups):
+                continue
+            values = [float(points[metric].values.mean()) for points, _ in groups]
+            drawn = [resampled[metric][:, 0] for _, resampled in groups]
+            change, resamples = ((a - b) - (c - d) for a, b, c, d in (values, drawn))
+            low, high = percentiles.interval(resamples, both)
+            about = {"than": before, "metric": metric.name, "about": metric.to_json()}
+            changes[after].append(about | {"value": change, "low": low, "high": high})
+    return changes
 
 
 def worst_best(

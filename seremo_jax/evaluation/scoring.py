@@ -321,10 +321,10 @@ def _add_differences(
     """Of the metrics by which systems are compared, over all speakers."""
     pairs = default_pairs([system for system in by_system if system not in adapted])
     pairs += [(before, after) for after, before in adapted.items()]
-    rows_of = _differences(split, by_system, pairs)
+    rows_of, gaps_of = _differences(split, by_system, pairs), group_gaps.gap_changes(by_system, pairs)
     for record in records:
         if record.group == "all":
-            record.states["differences"] = rows_of[record.system]
+            record.states.update(differences=rows_of[record.system], gap_changes=gaps_of[record.system])
 
 
 def _differences(

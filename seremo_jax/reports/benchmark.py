@@ -1,4 +1,4 @@
-"""Benchmark tables from result records alone: targets, layers, backbones, conditions, speakers, transfer.
+"""Benchmark tables from result records alone: targets, layers, backbones, conditions, speakers, transfer, and others.
 
 A table carries its protocol: rows of another one are refused, or flagged by footnotes. Published numbers stand apart.
 """
@@ -14,7 +14,15 @@ from seremo_jax.core.ensemble import layer_word
 from seremo_jax.evaluation.records import ENROLMENT_FOLDER
 from seremo_jax.features.manifest import OF_COPIES
 from seremo_jax.reports import benchmark_parts as parts
-from seremo_jax.reports import benchmark_text, condition_pairs, enrolment_table, look, score_tables, transfer_table
+from seremo_jax.reports import (
+    benchmark_text,
+    condition_pairs,
+    enrolment_table,
+    every_speaker_table,
+    look,
+    score_tables,
+    transfer_table,
+)
 from seremo_jax.reports.benchmark_rows import Entry, Run, entries, load, load_below, marks
 from seremo_jax.reports.benchmark_text import BenchmarkTable
 from seremo_jax.reports.blocks import ReportError, flat, target_label
@@ -209,6 +217,20 @@ def _enrolment(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
     return dataclasses.replace(table, caption=caption, figure=figure)
 
 
+def _every_speaker(runs: list[Run], split: str, is_mixed: bool) -> BenchmarkTable:
+    rows = [row for row in entries(runs, split) if every_speaker_table.is_defined(row)]
+    if not rows:
+        raise ReportError(
+            "no workdir has records of heads with the UAR of the worst served speakers: run python -m launch.evaluate "
+            "again, with several speakers in the split"
+        )
+    flags, notes = marks(rows, (*_CLEAN, *_OF_COPIES), ("copy_share",), is_mixed)
+    tables = every_speaker_table.parts(rows, dict(zip(map(id, rows), flags, strict=True)))
+    reading = every_speaker_table.READING
+    table = _finished("every_speaker", "Who is served worst", tables, rows, notes, reading)
+    return dataclasses.replace(table, figure=functools.partial(every_speaker_table.figure, rows=rows))
+
+
 _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {
     "targets": _targets,
     "layers": _layers,
@@ -216,6 +238,7 @@ _BUILDERS: dict[str, Callable[[list[Run], str, bool], BenchmarkTable]] = {
     "conditions": _conditions,
     "speakers": _speakers,
     "transfer": _transfer,
+    "every_speaker": _every_speaker,
 }
 ENROLMENT = "enrolment"
 NAMES = (*_BUILDERS, ENROLMENT)

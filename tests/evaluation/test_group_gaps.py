@@ -74,3 +74,28 @@ def test_groups_are_those_of_fairlearn(parts, grouped):
         assert gap["value"] == pytest.approx(-difference if is_error else difference, rel=1e-5), name
         ratio = frame.ratio(method="between_groups")
         assert records["ratio:voice"][name]["value"] == pytest.approx(ratio, rel=1e-5), name
+
+
+def test_the_change_of_the_gap_is_paired_by_speaker(parts):
+    predictions, targets, table = parts
+    # The second system says what the first one does, and the third something else.
+    own, other = predictions.distribution[:1], predictions.distribution[1:2]
+    joined = Predictions(
+        predictions.utterances,
+        np.concatenate([predictions.attributes[:1]] * 3),
+        np.concatenate([own, own, other]),
+    )
+    members = [MEMBERS[0] | {"mixup": mixup} for mixup in (0.0, 0.1, 0.2)]
+    records = score(joined, targets, table, members=members, num_permutations=10)
+    first, same, third = (record for record in records if record.group == "all")
+    gaps = {record.system: record.metrics for record in records if record.group == "gap:female-male"}
+    assert first.states["gap_changes"] == []
+    # Of three systems each is held against every other.
+    assert [entry["than"] for entry in third.states["gap_changes"]].count(first.system) >= 3
+    for entry in same.states["gap_changes"]:
+        assert (entry["value"], entry["low"], entry["high"]) == (0, 0, 0), entry["metric"]
+    for entry in third.states["gap_changes"]:
+        before, after = (gaps[name][entry["metric"]]["value"] for name in (entry["than"], third.system))
+        assert entry["value"] == pytest.approx(after - before, abs=1e-12)
+        assert entry["low"] <= entry["high"]
+    assert next(e["high"] - e["low"] for e in third.states["gap_changes"] if e["metric"] == "UAR") > 0.01

@@ -12,7 +12,7 @@ import pytest
 from seremo_jax.core import artefacts
 from seremo_jax.core.ensemble import MEMBER_FIELDS
 from seremo_jax.metrics.catalogue import entries_by_name
-from seremo_jax.reports import benchmark, benchmark_text, blocks, condition_pairs, published
+from seremo_jax.reports import benchmark, benchmark_text, blocks, condition_pairs, every_speaker_table, published
 from seremo_jax.reports.condition_section import DROP, STABLE_SHARE
 from seremo_jax.reports.score_tables import UAR
 from tests.reports.test_report import entry, expected_cell, records_like, write_artefacts
@@ -330,3 +330,60 @@ def test_workdirs_are_named_once_and_splits_exist(tmp_path):
         benchmark.build("targets", [folder], split="test9")
     with pytest.raises(artefacts.ArtefactError, match=r"launch\.evaluate"):
         benchmark.build("targets", [tmp_path / "none"])
+
+
+def _systems(folder, changes):
+    """Workdir of a plain head and a system with mixup, whose gap differs from the plain one's by `changes`."""
+    about = {"kind": "uar", "n": 1}
+    plain = [record for record in _records() if record.axes["class_target"] == "votes"]
+    records = []
+    for system, mixup, states in (
+        ("plain", 0.0, {"differences": [], "gap_changes": []}),
+        (
+            "mixup",
+            0.2,
+            {
+                "differences": [
+                    {"than": "plain", "metric": "UAR", "about": about, "value": 0.031, "low": 0.011, "high": 0.052,
+                     "p_permutation": 0.004, "p_bootstrap": 0.005, "p_holm": 0.048},
+                    {"than": "plain", "metric": "accuracy", "about": {"kind": "accuracy", "n": 1}, "value": 0.5,
+                     "low": 0.4, "high": 0.6, "p_permutation": 0.1, "p_bootstrap": 0.1, "p_holm": 1.0},
+                ],
+                "gap_changes": [{"than": "plain", "metric": "UAR", "about": about, **changes}],
+            },
+        ),
+    ):  # fmt: skip
+        axes = {"mixup": mixup, "varying": ["mixup"]}
+        served = entries_by_name({every_speaker_table.WORST: entry([0.3 + mixup + 0.01 * i for i in range(5)], 0.1, 9)})
+        records += [
+            dataclasses.replace(
+                record, system=system, axes=record.axes | axes, metrics=record.metrics | served,
+                states=record.states | (states if record.states else {}),
+            )
+            for record in plain
+        ]  # fmt: skip
+    return _workdir(folder, records)
+
+
+def test_every_speaker_holds_each_system_against_the_first(tmp_path):
+    changes = {"value": -0.02, "low": -0.05, "high": 0.01}
+    table = benchmark.build("every_speaker", [_systems(tmp_path / "w", changes)])
+    scores, differences = table.parts
+    assert _own(table, "system") == [("mixup 0.2",), ("plain head",)]
+    assert (str(scores.rows[0].cells[0]), scores.columns[:2]) == (
+        "0.520 ± 0.016 [0.420, 0.620]",
+        ("UAR of the worst 20 %", "UAR"),
+    )
+    assert scores.columns[-1] == "UAR, gap: female - male"
+    rows = [(line.labels, str(line.cells[0])) for line in differences.rows]
+    assert rows == [
+        (("UAR", "mixup 0.2", "plain head"), "+0.031 [0.011, 0.052]"),
+        (("UAR, female - male", "mixup 0.2", "plain head"), "-0.020 [-0.050, 0.010]"),
+    ]
+    paths = benchmark.write(table, tmp_path)
+    assert {path.name for path in paths} == {f"every_speaker.{suffix}" for suffix in ("md", "csv", "tex", "png")}
+
+
+def test_every_speaker_refuses_records_without_the_worst_served(tmp_path):
+    with pytest.raises(benchmark.ReportError, match=r"launch\.evaluate again"):
+        benchmark.build("every_speaker", [_workdir(tmp_path / "w", _records())])
