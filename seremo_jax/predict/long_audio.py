@@ -1,7 +1,8 @@
 """Long recordings piece by piece: samples in blocks, what they add up to, and frames cut into the head's windows."""
 
+import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -43,6 +44,11 @@ def cut(waveform: Float[np.ndarray, " S"]) -> Iterator[np.ndarray]:
     """Yields a waveform in blocks."""
     for start in range(0, len(waveform), BLOCK_SAMPLES):
         yield waveform[start : start + BLOCK_SAMPLES]
+
+
+def blocks(item: np.ndarray | None, path: str | os.PathLike) -> Callable[[], Iterable[np.ndarray]]:
+    """Reads a long recording in blocks: what was decoded of it, or its file."""
+    return functools.partial(audio.blocks, path) if item is None else functools.partial(cut, item)
 
 
 def batches_of_windows(

@@ -9,6 +9,13 @@ from seremo_jax.core.cells import one_line
 
 FILE = "README.md"
 _PAPER = "https://arxiv.org/abs/2503.22711"
+VOTES_ONLY = "It predicts votes of raters of this corpus, and not what a person feels."
+UNTESTED = "Other languages, recording conditions, age groups and ways to speak were not tested"
+BY_SPEAKER = (
+    "Scores differ between speakers: the share of speakers above a UAR (paUAR) says more of a new speaker than the UAR "
+    "over all."
+)
+"""What a model cannot know, on its card and on the page of `launch.demo`."""
 _READING = (
     "These are all systems of that training's evaluation. Heads that differ in their seed alone share a column; its "
     "cells are means over the heads one by one. The model gives the mean of its heads, which has a column of its own "
@@ -55,10 +62,8 @@ def card(repository: str, about: Mapping[str, Any], scores: str, licence: str | 
         ],
         "## Scores": [f"{scores}\n\n{_READING}" if scores else "Not evaluated: nothing is known of how good it is."],
         "## Limits": [
-            "- It predicts votes of raters of this corpus, and not what a person feels. Other languages, recording "
-            "conditions, age groups and ways to speak were not tested unless the scores above say so.",
-            "- Scores differ between speakers: the share of speakers above a UAR (paUAR) says more of a new speaker "
-            "than the UAR over all.",
+            f"- {VOTES_ONLY} {UNTESTED} unless the scores above say so.",
+            f"- {BY_SPEAKER}",
             _level_sentence(about),
             f"- Speech of at most {about['longest_s']:.1f} s was trained on. Longer recordings are heard in windows.",
         ],

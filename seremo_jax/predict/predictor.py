@@ -25,8 +25,8 @@ from seremo_jax.data.audio import AudioError
 from seremo_jax.features import normalisation
 from seremo_jax.predict import batches, model_backbone, model_folder, passes
 from seremo_jax.predict import voices as voices_lib
-from seremo_jax.predict.long_audio import Sums, batches_of_windows, cut
-from seremo_jax.predict.result import NO_ADAPTATION, Adaptation, Outputs, Result, summarise
+from seremo_jax.predict.long_audio import Sums, batches_of_windows, blocks, cut
+from seremo_jax.predict.result import NO_ADAPTATION, Adaptation, Outputs, Result, Segment, summarise
 from seremo_jax.predict.voices import Voice
 
 WINDOW_S, HOP_S, LEAST_WHOLE_S = 10.0, 5.0, 30.0
@@ -184,10 +184,18 @@ class Predictor:
                 results[i] = item
             elif i not in short:
                 try:
-                    results[i] = self._long(_blocks(item, paths[i]), paths[i], voices and voices[i], with_embedding)
+                    results[i] = self._long(blocks(item, paths[i]), paths[i], voices and voices[i], with_embedding)
                 except AudioError as error:
                     results[i] = error
         return results
+
+    def over_time(
+        self, path: str | os.PathLike, window_s: float, hop_s: float, voice: Voice | None = None
+    ) -> tuple[Segment, ...]:
+        """What the heads say of stretches of a file of any length, each judged alone; see `file`."""
+        stretched = copy.copy(self)
+        stretched.windows_s = (window_s, hop_s)
+        return stretched._long(blocks(None, path), path, voice, False).timeline
 
     def voice(self, paths: Sequence[str | os.PathLike], told: Callable[[int], None] = lambda number: None) -> Voice:
         """How a speaker sounds, by all of these recordings together; what cannot be used is passed over.
@@ -211,7 +219,7 @@ class Predictor:
             for i, item in enumerate(heard):
                 if not isinstance(item, AudioError) and i not in short:
                     with contextlib.suppress(AudioError):
-                        moments.add(start + i, self._moments_of_long(_blocks(item, some[i]), some[i]))
+                        moments.add(start + i, self._moments_of_long(blocks(item, some[i]), some[i]))
             told(len(some))
         return voices_lib.of_state(moments.total(), self.about["backbone"]["frame_rate_hz"])
 
@@ -339,8 +347,3 @@ class Predictor:
                 total = normalisation.merge(total, self._moments(piece))
         sums.require_sound(name, self.about["shortest_s"])
         return total
-
-
-def _blocks(item: np.ndarray | None, path: str | os.PathLike) -> Callable[[], Iterable[np.ndarray]]:
-    """Reads a long recording in blocks: what was decoded of it, or its file."""
-    return functools.partial(audio.blocks, path) if item is None else functools.partial(cut, item)

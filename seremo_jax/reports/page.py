@@ -12,7 +12,7 @@ from seremo_jax.metrics.catalogue import SPEAKER_FILTERS
 from seremo_jax.reports import table
 from seremo_jax.reports.table import Table
 
-TEMPLATE = "page.html.j2"
+TEMPLATE, STYLE = "page.html.j2", "page.css"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +81,11 @@ def html(page: Page) -> str:
     environment.filters["data_uri"] = _data_uri
     environment.tests["table"] = lambda item: isinstance(item, Table)
     return commands.as_called(environment.get_template(TEMPLATE).render(page=page))
+
+
+def style() -> str:
+    """The stylesheet of all pages, light and dark."""
+    return (Path(__file__).parent / STYLE).read_text(encoding="utf-8")
 
 
 def _data_uri(svg: str) -> str:

@@ -1,7 +1,6 @@
 """The report page in a real browser, from a file: tables sort, nothing is loaded, a phone's width holds."""
 
 import html.parser
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pytest
 
 from seremo_jax.reports import page
 from seremo_jax.reports.table import Cell, Row, Table, plain
+from tests.support.browser import BROWSER, FLAGS
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 
 ROWS = (("b", Cell("0.500 ± 0.010", "[0.4, 0.6]")), ("a10", Cell("–")), ("a9", Cell("+0.750")), ("c", Cell("0.100")))
@@ -28,8 +27,7 @@ def _dom(folder: Path, script: str, size: str = "1200,800") -> str:
     path = folder / "index.html"
     path.write_text(_page(script), encoding="utf-8")
     command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--window-size={size}",
-        f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri(),
+        BROWSER, *FLAGS, f"--window-size={size}", f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
