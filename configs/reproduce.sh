@@ -13,12 +13,13 @@ TABLE is one of
   layers      (b) curves over layers and heads of every layer; fold 0
   backbones   (c) heads on each --backbone given (several times) and on log-mel bands; fold 0
   conditions  (d) heads in noise, rooms and over the telephone; fold 0
+  every_speaker  (g) each means for the worst served speakers alone, 5 folds, 5 seeds, also in noise
   all         every one of them
 
   --root      folder of CREMA-D
   --backbone  folder of a published checkpoint or its id on the model hub
   --workdir   where artefacts and tables go (default runs/reproduce); an interrupted run goes on from where it was
-  --config.*  any field of configs/small_corpus.py, for all stages
+  --config.*  any field of configs/small_corpus.py (configs/every_speaker.py), for all stages
 
 SEREMO_PYTHON names an interpreter that has the package and scikit-learn; without it an environment is set up here.
 END
@@ -37,7 +38,7 @@ while [ $# -gt 0 ]; do
       [ $# -ge 2 ] && [ -n "$2" ] || wrong "$1 needs a value"
       if [ "$1" = --backbone ]; then backbones+=("$2"); else printf -v "${1#--}" '%s' "$2"; fi
       shift 2 ;;
-    targets | several | speakers | layers | backbones | conditions | all)
+    targets | several | speakers | layers | backbones | conditions | every_speaker | all)
       [ -z "$table" ] || wrong "one table at a time, or all: $table, $1"
       table=$1; shift ;;
     *) wrong "unknown argument: $1" ;;
@@ -65,6 +66,8 @@ if [ -z "$python" ]; then
 fi
 mkdir -p "$workdir"
 
+recipe=configs/small_corpus.py
+
 launch() { # stage, name of the workdir, flags...
   local stage=$1 name=$2 started=$SECONDS flag override flags=()
   shift 2
@@ -76,7 +79,7 @@ launch() { # stage, name of the workdir, flags...
     done
     flags+=("$flag")
   done
-  "$python" -m "launch.$stage" --config=configs/small_corpus.py --config.corpus.root="$root" \
+  "$python" -m "launch.$stage" --config="$recipe" --config.corpus.root="$root" \
     --config.extract.layers=all --config.data.split_kind=kfold --workdir="$workdir/$name" \
     ${flags[@]+"${flags[@]}"} ${overrides[@]+"${overrides[@]}"}
   printf '== %s, %s: %s s\n' "$name" "$stage" "$((SECONDS - started))"
@@ -151,11 +154,20 @@ make() {
         --config.eval.noise_dir="${SEREMO_NOISE:-}" --config.eval.rir_dir="${SEREMO_ROOMS:-}" \
         --config.eval.conditions="$(printf "'%s'," "${heard_in[@]}" | sed 's/.*/(&)/')"
       report conditions tables conditions ;;
+    every_speaker)
+      # Layer 3 of Whisper base is what the probe picks in each fold; of another backbone give --config.model.layer.
+      local run=every_speaker/sweep/runs/000 flags=(--config.model.layer=3)
+      by "${backbones[0]}"
+      recipe=configs/every_speaker.py launch sweep every_speaker "${heard[@]}" "${flags[@]}" --sweep=alone
+      recipe=$workdir/$run/recipe.py launch evaluate "$run" "${tests[@]}" --config.eval.means="()" \
+        --config.eval.speaker_prior="('transductive','online')" \
+        --config.eval.noise_dir="${SEREMO_NOISE:-}" --config.eval.conditions="('noise:steady:0db',)"
+      report every_speaker tables "$run" ;;
   esac
 }
 
 if [ "$table" = all ]; then
-  for each in targets several speakers layers backbones conditions; do make "$each"; done
+  for each in targets several speakers layers backbones conditions every_speaker; do make "$each"; done
 else
   make "$table"
 fi
