@@ -90,10 +90,13 @@ def targets(num=NUM, seed=0):
 
 
 def config(**sections):
-    """A config for small heads; `section={...}` overrides."""
+    """A config for small heads; `section={...}` overrides.
+
+    One GRU compiles faster than two; `test_loop` trains two of them in one of its options.
+    """
     tree = {
         "extract": {"layers": "all"},
-        "model": {"gru_units": 6, "embedding_size": 5, "layer": LAYERS[0]},
+        "model": {"gru_units": 6, "gru_layers": 1, "embedding_size": 5, "layer": LAYERS[0]},
         "optim": {"learning_rate": 1e-3},
         "train": {"batch_size": 8, "member_map": "map", "device_cache": "off", "max_epochs": 3},
         "ensemble": {"layers": LAYERS, "class_targets": ("votes", "consensus"), "seeds": (0, 1)},

@@ -159,10 +159,11 @@ def test_a_member_that_is_not_finite_is_frozen_and_the_others_go_on(company):
 
 
 OPTIONS = {
-    "variances, learned task weights, balanced classes; sum of layers, both directions, dense convolution": {
+    "variances, learned task weights, balanced classes; sum of layers, two GRUs, both directions, dense convolution": {
         "targets": {"predict_variance": True},
         "model": {
             "layer": "sum",
+            "gru_layers": 2,
             "bidirectional": True,
             "conv_kind": "dense",
             "conv_filters": 4,
