@@ -8,9 +8,10 @@
 #     python launch/walkthrough.py                       (a simulated corpus; needs nothing)
 #
 # `--small` makes the simulated corpus and the heads tiny. The same command goes on where a run was cut off.
-"""One experiment step by step with the Python API: percent cells that open as a notebook and run as a script."""
 
 # %% Settings: a config holds everything that changes a number; unknown fields are errors.
+"""One experiment step by step with the Python API: percent cells that open as a notebook and run as a script."""
+
 import argparse
 import os
 

@@ -137,10 +137,10 @@ def summarise(workdir: str | os.PathLike, config: Config) -> dict[str, Any]:
       `warnings` and the fields of the curve in use, all over the training split of that fold.
 
       `curves` has `ccs`, `dccs` (None where an older version wrote `saliency.npz`) and `probe` (None where the speakers
-      are too few for it), each with `per_layer` [K][Y] mean absolute correlation, multiple correlation or CCC; `score`
+      are too few for it), each with `per_layer` [K, Y] mean absolute correlation, multiple correlation or CCC; `score`
       [K], its mean over the targets in use that vary; `low` and `high` [K] its 95 % interval over speakers; `behind`,
       `behind_low` and `behind_high` [K] what it lacks to the chosen layer's, on the same speakers; `chosen`, the layer
-      of largest score, the lowest of equal ones. `dccs` has `shrinkage` [K][Y] and `probe` has `ridge` [K][Y], too. The
+      of largest score, the lowest of equal ones. `dccs` has `shrinkage` [K, Y] and `probe` has `ridge` [K, Y], too. The
       probe's interval is that of the probes as they were fitted: other speakers to predict, not others to fit.
 
       `variance_shares` has for each of `variance_shares.FACTORS` `num_values`, `share`, `low` and `high` [K], or only
