@@ -10,7 +10,7 @@ from launch import pipes, recipe_files
 
 STAGES = (
     *("recipes", "validate", "ingest", "extract", "saliency", "train", "evaluate", "baseline", "report", "export"),
-    *("predict", "demo", "convert", "conditions", "sweep", "compile", "bench"),
+    *("predict", "demo", "convert", "conditions", "sweep", "compile", "bench", "site"),
 )
 """In the order of the pipeline; what serves no stage in particular comes last."""
 _FOLDER = Path(__file__).resolve().parent
