@@ -176,7 +176,7 @@ def test_embeddings_and_prototypes_of_a_training_are_those_of_each_utterance_alo
     known = prototypes.of_training(data, TrainingPriors.of(data, members), params, mesh)
     rows = [i for i in range(toy_training.NUM) if i % 4]
     mean, sd = (values[0] for values in data.store.arrays("norm").values())
-    sizes = model.Sizes(num_features=3, num_attributes=3, num_classes=4, gru_units=6, embedding_size=5)
+    sizes = model.Sizes(num_features=3, num_attributes=3, num_classes=4, gru_units=6, gru_layers=1, embedding_size=5)
     apply = jax.jit(functools.partial(model.apply, sizes))
     for e in range(2):
         own = jax.tree.map(lambda x, e=e: x[e], params)
