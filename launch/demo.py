@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         try:
             server.serve(model, _MODEL.value)
         except KeyboardInterrupt:
-            print("ended", file=sys.stderr)
+            print("ends as soon as the recording at hand, if any, is heard", file=sys.stderr)
     return 0
 
 

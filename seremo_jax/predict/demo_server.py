@@ -100,6 +100,11 @@ class Server(http.server.ThreadingHTTPServer):
         known = {self.host, *(_LOOPBACK if self.host in _LOOPBACK else ())}
         return name in known and origin in (None, f"http://{host}")
 
+    def server_close(self) -> None:
+        """Waits for the recording at hand: a process that ends under a compiled program is aborted by its runtime."""
+        super().server_close()
+        self.hearing.acquire()  # and never released, so that no other one begins
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error; all else is shown."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):

@@ -208,6 +208,32 @@ def test_a_bug_is_told_and_the_next_recording_is_heard(server, speech, monkeypat
     assert ask(server, body=speech[0].read_bytes())[0] == 200
 
 
+def test_it_ends_once_the_recording_at_hand_is_heard(model, monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(*_):
+        begun.set()
+        assert may_end.wait(60)
+        return {}
+
+    monkeypatch.setattr(demo_answer, "of_file", slow)
+    server = demo_server.Server("127.0.0.1", 0)
+    serving = threading.Thread(target=server.serve, args=(model, "m"))
+    asking = threading.Thread(target=ask, args=(server,), kwargs={"body": b"RIFF"})
+    for thread in (serving, asking):
+        thread.start()
+    assert begun.wait(60)
+    server.shutdown()
+    closing = threading.Thread(target=server.server_close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    may_end.set()
+    for thread in (closing, asking, serving):
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 def test_the_launcher_tells_what_is_wrong_in_one_sentence(server, folder, tmp_path):
     port = server.server_address[1]
     for arguments, message in (
