@@ -11,8 +11,8 @@ Run:    python -m launch.sweep --config=configs/every_speaker.py:subset24 --conf
         All of CREMA-D, each means alone with 5 seeds, to a table: bash configs/reproduce.sh every_speaker; for
         MSP-Podcast say :msp_podcast --config.corpus.root=MSP-Podcast
 Time:   58 minutes of training on 2 busy cores for the 200 heads of `alone` on 76 speakers
-Result: mean UAR of the worst fifth, 5 folds: plain head 0.464 [0.423, 0.507], others 0.414 to 0.477, at 1b5f577. None is
-        shown to be better; RESULTS.md, table (g), says what each does
+Result: mean UAR of the worst fifth, 5 folds: plain head 0.464 [0.423, 0.507], others 0.414 to 0.477, at 1b5f577. None
+        is shown to be better; RESULTS.md, table (g), says what each does
 """
 
 from collections.abc import Iterator
