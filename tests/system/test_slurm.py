@@ -311,7 +311,7 @@ def test_programs_of_a_sweep_are_an_array(stand_in, tmp_path):
     assert sorted(indices) == ["0>", "1>", "1>", "2>"]
 
 
-LONG = (*TINY, "--config.train.max_epochs=20", "--config.train.patience=20")
+LONG = (*TINY, "--config.train.max_epochs=20", "--config.train.patience=20", "--config.model.gru_layers=1")
 
 
 def _results(workdir: Path) -> list[dict]:
