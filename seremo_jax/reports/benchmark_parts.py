@@ -27,7 +27,8 @@ def backbone_words(row: Entry) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _cell(row: Entry, metric: Metric, group: str = "all") -> Cell:
+def cell(row: Entry, metric: Metric, group: str = "all") -> Cell:
+    """A score of a row, over all speakers or of a group."""
     return measured(row.block.entry(row.system, metric, group), metric, row.block.is_gap(group))
 
 
@@ -41,7 +42,8 @@ def _is_main_share(metric: Metric) -> bool:
     return metric.field("threshold") == score_tables.HIGH_THRESHOLD and metric.field("speakers") == "all"
 
 
-def _run_label(rows: Sequence[Entry]) -> tuple[str, ...]:
+def run_label(rows: Sequence[Entry]) -> tuple[str, ...]:
+    """The label of a column that names the run, where rows are of several."""
     return ("run",) if len({row.run.name for row in rows}) > 1 else ()
 
 
@@ -57,11 +59,11 @@ def scores_part(
     rows: Sequence[Entry], flags: Sequence[str], labels: Sequence[str], words: Callable[[Entry], tuple[str, ...]]
 ) -> Table:
     """One row a system with the main scores, the number of its seeds and its commit; human raters and chance last."""
-    metrics, run = _main_metrics(rows), _run_label(rows)
+    metrics, run = _main_metrics(rows), run_label(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
         own = (*words(row), *([row.run.name] if run else []), str(len(row.record.seeds)), row.commit)
-        lines.append(Row(own, tuple(_cell(row, metric) for metric in metrics), marks=flag))
+        lines.append(Row(own, tuple(cell(row, metric) for metric in metrics), marks=flag))
     header = (*labels, *run, "seeds", "commit")
     return Table("Our records", header, names(metrics), (*lines, *_reference_rows(rows, metrics, len(header))))
 
@@ -69,7 +71,7 @@ def scores_part(
 def against_regression_part(rows: Sequence[Entry], split: str) -> list[Table]:
     """Heads minus regressions with intervals and paired tests; no table where `launch.baseline` compared none."""
     runs = {row.run.name: row.run for row in rows if row.is_baseline}
-    run, lines = _run_label(rows), []
+    run, lines = run_label(rows), []
     for name, held in runs.items():
         for line in score_tables.difference_rows(records.read_differences(held.workdir, split)):
             lines.append(Row((line.labels[0], *([name] if run else []), *line.labels[1:]), line.cells))
@@ -81,12 +83,12 @@ def against_regression_part(rows: Sequence[Entry], split: str) -> list[Table]:
 
 def layers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
     """One row a system and layer: all curves there, and the head's scores."""
-    run, metrics = _run_label(rows), _head_metrics(rows)
+    run, metrics = run_label(rows), _head_metrics(rows)
     lines = []
     for row, flag in zip(rows, flags, strict=True):
         own = (row.family, *([row.run.name] if run else []), layer_word(row.record.layer), str(len(row.record.seeds)),
                row.commit)  # fmt: skip
-        cells = (*(_curve_cell(row, kind) for kind in CURVES), *(_cell(row, metric) for metric in metrics))
+        cells = (*(_curve_cell(row, kind) for kind in CURVES), *(cell(row, metric) for metric in metrics))
         lines.append(Row(own, cells, marks=flag))
     scores = (*CURVES.values(), *names(metrics))
     return Table("Our records", ("system", *run, "layer", "seeds", "commit"), scores, tuple(lines))
@@ -108,7 +110,7 @@ def _curve_cell(row: Entry, kind: str) -> Cell:
 
 def regret_part(rows: Sequence[Entry]) -> Table:
     """What each curve's pick lacks to the best head, and the rank correlation, for each score."""
-    run, lines = _run_label(rows), []
+    run, lines = run_label(rows), []
     for family in dict.fromkeys((row.run.name, row.family, row.is_baseline) for row in rows):
         members = [row for row in rows if (row.run.name, row.family, row.is_baseline) == family]
         layers, curves = list(members[0].run.saliency["layers"]), members[0].run.saliency["curves"]
@@ -151,25 +153,25 @@ def conditions_part(pairs: Sequence[tuple[Run, Conditions]], flags: Mapping[tupl
       flags: (name of the run, system) -> mark of its footnote.
     """
     rows = [Entry(run, conditions.clean, system) for run, conditions in pairs for system in conditions.systems]
-    metrics, run_label, lines = _main_metrics(rows), _run_label(rows), []
+    metrics, label, lines = _main_metrics(rows), run_label(rows), []
     for condition in dict.fromkeys(c for _, conditions in pairs for c in (Condition(), *conditions.heard)):
         for run, conditions in pairs:
             if condition.effects and condition not in conditions.heard:
                 continue
             for system in conditions.systems:
                 row = Entry(run, conditions.block(condition), system)
-                labels = (condition.id, system, *([run.name] if run_label else []), str(len(row.record.seeds)),
+                labels = (condition.id, system, *([run.name] if label else []), str(len(row.record.seeds)),
                           row.commit)  # fmt: skip
-                cells = tuple(_cell(row, metric) for metric in (*metrics, DROP, STABLE_SHARE))
+                cells = tuple(cell(row, metric) for metric in (*metrics, DROP, STABLE_SHARE))
                 lines.append(Row(labels, cells, marks=flags[run.name, system]))
-    header = ("condition", "system", *run_label, "seeds", "commit")
+    header = ("condition", "system", *label, "seeds", "commit")
     return Table("Our records", header, (*names(metrics), DROP_LABEL, STABLE_SHARE.name), tuple(lines))
 
 
 def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
     """paUAR-T by threshold, filter and N, of all speakers, each group and their gap; raters and chance below each."""
     shares = score_tables.share_lines([metric for row in rows for metric in row.block.metrics])
-    run, lines = _run_label(rows), []
+    run, lines = run_label(rows), []
     groups = ("all", *dict.fromkeys(group for row in rows for group in row.block.groups))
     for (threshold, speakers), metrics in shares.items():
         for group in groups:
@@ -178,7 +180,7 @@ def speakers_part(rows: Sequence[Entry], flags: Sequence[str]) -> Table:
             first = here[0][0]
             place = (f"above {threshold / 100:.2f}", speakers, first.block.group_label(group))
             for row, flag in here:
-                cells = tuple(_cell(row, metric, group) for metric in metrics)
+                cells = tuple(cell(row, metric, group) for metric in metrics)
                 counts = {str(cell.numbers["count"]) for cell in cells if cell.numbers.get("count") is not None}
                 labels = (row.system, *([row.run.name] if run else []), *place, " / ".join(sorted(counts)),
                           str(len(row.record.seeds)), row.commit)  # fmt: skip

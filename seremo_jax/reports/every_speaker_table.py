@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 
 from seremo_jax.core import ensemble, vocab
 from seremo_jax.metrics import catalogue
-from seremo_jax.metrics.catalogue import Metric, metric
+from seremo_jax.metrics.catalogue import metric
 from seremo_jax.reports import score_tables
+from seremo_jax.reports.benchmark_parts import cell, run_label
 from seremo_jax.reports.benchmark_rows import Entry
 from seremo_jax.reports.look import Look, Theme, canvas, legend_below
-from seremo_jax.reports.table import Cell, Row, Table, measured, names, plain
+from seremo_jax.reports.table import Row, Table, measured, names, plain
 
 WORST, UAR = metric("worst_speakers", percent=20), metric("uar", 1)
 METRICS = (
@@ -29,10 +30,6 @@ READING = (
     "is over all comparisons of the evaluation, those of the report included. A gap is that of female minus male "
     "speakers; its change has an interval and no test."
 )
-
-
-def _cell(row: Entry, score: Metric, group: str = "all") -> Cell:
-    return measured(row.block.entry(row.system, score, group), score, row.block.is_gap(group))
 
 
 def _gap_groups(rows: Sequence[Entry]) -> list[str]:
@@ -64,16 +61,15 @@ def parts(rows: Sequence[Entry], flags: Mapping[int, str]) -> list[Table]:
         *(f"{UAR.name}, {rows[0].block.group_label(group)}" for group in gaps),
         *(f"{UAR.name}, {condition}" for condition in conditions),
     )
-    lines, is_one_run = [], len({row.run.name for row in rows}) == 1
+    lines, run = [], run_label(rows)
     for row in sorted(rows, key=_rank):
-        cells = [_cell(row, score) for score in METRICS] + [_cell(row, UAR, group) for group in gaps]
+        cells = [cell(row, score) for score in METRICS] + [cell(row, UAR, group) for group in gaps]
         for condition in conditions:
             block = row.run.block(row.block.split, condition)
             cells.append(measured(None if block is None else block.entry(row.system, UAR), UAR))
-        run = () if is_one_run else (row.run.name,)
-        labels = (label(row), *run, str(len(row.record.seeds)), row.commit)
+        labels = (label(row), *(row.run.name for _ in run), str(len(row.record.seeds)), row.commit)
         lines.append(Row(labels, tuple(cells), marks=flags[id(row)]))
-    labels = ("system", *(() if is_one_run else ("run",)), "seeds", "commit")
+    labels = ("system", *run, "seeds", "commit")
     tables = [Table("Every speaker", labels, columns, tuple(lines))]
     differences = _differences(rows)
     if differences:

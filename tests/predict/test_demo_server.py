@@ -16,7 +16,7 @@ from seremo_jax import backbones
 from seremo_jax.predict import demo_answer, demo_server, export, files, model_folder, passes
 from seremo_jax.predict import predictor as predict
 from tests.predict.test_predictor import write_bad
-from tests.support import launchers
+from tests.support import demo, launchers
 from tests.support.small_heads import CLASSES, make
 
 RATE_HZ = 16_000
@@ -41,12 +41,8 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def server(model):
-    with demo_server.Server("127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve, args=(model, "models/logmel"))
-        thread.start()
+    with demo.serving(model) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

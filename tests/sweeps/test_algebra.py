@@ -38,7 +38,6 @@ def test_the_frontier_of_every_speaker_is_one_program_of_40_heads_a_fold(variant
     base = every_speaker.get_config(variant)
     (program,) = plan.plan(from_config_dict(base), list(every_speaker.sweep_frontier())).programs
     assert (len(every_speaker.FRONTIER), program.num_members) == (40, 40 * num_folds)
-
     members = ensemble.members(program.config, 3 if num_folds == 1 else dict.fromkeys(range(num_folds), 3))
     systems = {dataclasses.replace(member, seed=0, fold=None) for member in members}
     assert len(systems) == 20

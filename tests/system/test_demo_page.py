@@ -1,16 +1,15 @@
 """The page that listens in a real browser: real speech dropped, picked by keyboard, and heard by a microphone."""
 
 import json
-import threading
 
 import numpy as np
 import pytest
 import scipy.signal
 import soundfile
 
-from seremo_jax.predict import demo_server, files, model_folder
+from seremo_jax.predict import files, model_folder
 from seremo_jax.predict import predictor as predict
-from tests.support import browser
+from tests.support import browser, demo
 from tests.support.small_heads import make
 
 pytestmark = pytest.mark.skipif(browser.BROWSER is None, reason="no chromium on this machine")
@@ -30,12 +29,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(model):
-    with demo_server.Server("127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve, args=(model, "models/logmel"))
-        thread.start()
+    with demo.serving(model) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
